@@ -1,0 +1,53 @@
+//! What is spoken over the agent's Unix socket: one JSON object a line, both ways.
+//!
+//! The types here are the wire; docs/protocol.md describes them. Unknown keys are errors on the
+//! agent's side, so that a misspelt field is never silently dropped. The crate holds the blocking
+//! client too; the server is the agent's.
+
+pub mod request;
+pub mod response;
+
+use serde::{Deserialize, Serialize};
+
+pub use request::Request;
+pub use response::{Failure, Response};
+
+/// The protocol's version; a request of another one is refused with both sides named.
+pub const VERSION: u32 = 1;
+
+/// The longest line that either side accepts, in bytes, its newline included.
+pub const LINE_BYTES_MAX: usize = 64 * 1024;
+
+/// One line from client to agent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Call {
+    /// [`VERSION`].
+    pub v: u32,
+    /// Chosen by the client; the answer repeats it.
+    pub id: u64,
+    /// What is asked.
+    pub request: Request,
+}
+
+/// One line from agent to client.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// [`VERSION`].
+    pub v: u32,
+    /// The id of the call.
+    pub id: u64,
+    /// What came of it.
+    #[serde(flatten)]
+    pub outcome: Outcome,
+}
+
+/// The result of one call.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// It was done.
+    Ok(Response),
+    /// It was not.
+    Error(Failure),
+}

@@ -1,0 +1,144 @@
+//! What plugin and operator ask of the agent.
+
+use std::net::IpAddr;
+
+use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
+use berth_ipam::identity::{NetnsIdentity, TxnId};
+use berth_ipam::mac::Mac;
+use berth_ipam::name::{IfName, NetworkName};
+use serde::{Deserialize, Serialize};
+
+/// One request, tagged by its name: `{"lease": {...}}`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Request {
+    /// ADD, first step: record addresses for an attachment.
+    Lease(Lease),
+    /// ADD, second step: the link exists (and is down, in role main).
+    Bind(Bind),
+    /// ADD, last step: the interface is up and configured. Closes the transaction.
+    Done(Done),
+    /// DEL: the attachment is over.
+    Release(Release),
+    /// CHECK: does the reservation still belong to the attachment?
+    Check(Check),
+    /// STATUS: can the agent serve an ADD?
+    Status,
+    /// Every lease that is not free.
+    Leases,
+    /// Every pool with its counts.
+    Pools,
+    /// The history of one address.
+    Explain {
+        /// The address.
+        address: IpAddr,
+    },
+    /// What happens from now on, one [`crate::response::EventRow`] an answer, until the client hangs up.
+    Events {
+        /// Send the recent past and end, or stay.
+        follow: bool,
+    },
+    /// An operator frees an address.
+    AdminRelease {
+        /// The address.
+        address: IpAddr,
+        /// Free it in spite of evidence of life; it is quarantined first.
+        force: bool,
+    },
+    /// The agent's health.
+    Doctor,
+    /// A temporary macvlan with a new MAC asks for the gateway: shows port security.
+    DoctorUnderlay {
+        /// The parent interface.
+        parent: IfName,
+    },
+}
+
+/// ADD, first step. Repeating it with the same transaction returns the same answer.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Lease {
+    /// Names this ADD; the same in its bind and done.
+    pub txn: TxnId,
+    /// The attachment.
+    pub attachment: AttachmentKey,
+    /// The CNI network name under which the runtime asked.
+    pub cni_network: NetworkName,
+    /// The role of the plugin.
+    pub role: Role,
+    /// The pod's namespace.
+    pub netns: NetnsIdentity,
+    /// The pod, if the runtime named one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<PodRef>,
+    /// Addresses asked for by name (`runtimeConfig.ips` and its older channels); empty: any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ips: Vec<IpAddr>,
+    /// A MAC that the runtime or a main plugin decided; absent: derived from the attachment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mac: Option<Mac>,
+    /// How long to wait for a free address, in milliseconds; absent: the network's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub add_timeout_ms: Option<u64>,
+}
+
+/// ADD, second step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Bind {
+    /// The transaction of the lease.
+    pub txn: TxnId,
+    /// The attachment.
+    pub attachment: AttachmentKey,
+    /// The link's index in the pod's namespace.
+    pub ifindex: u32,
+    /// The link's MAC, read back.
+    pub mac: Mac,
+}
+
+/// ADD, last step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Done {
+    /// The transaction of the lease.
+    pub txn: TxnId,
+    /// The attachment.
+    pub attachment: AttachmentKey,
+}
+
+/// DEL.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Release {
+    /// The attachment.
+    pub attachment: AttachmentKey,
+    /// The CNI network name.
+    pub cni_network: NetworkName,
+    /// The role of the plugin.
+    pub role: Role,
+    /// What the plugin did to the link before it asked.
+    pub link: LinkRemoval,
+    /// An ADD that the plugin itself undoes; absent in a DEL.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub txn: Option<TxnId>,
+}
+
+/// What the plugin can say of the link when it asks for a release.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum LinkRemoval {
+    /// The plugin removed the link (main) or its addresses (chained), or saw that there is none.
+    Gone,
+    /// The plugin had no namespace to look into: the agent must see to it.
+    Unreachable,
+    /// The plugin is a delegate: somebody else removes the link, perhaps later.
+    NotMine,
+}
+
+/// CHECK.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Check {
+    /// The attachment.
+    pub attachment: AttachmentKey,
+}

@@ -58,9 +58,10 @@ impl Mac {
 }
 
 impl fmt::Display for Mac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [a, b, c, d, e, g] = self.0;
-        write!(f, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{g:02x}")
+    #[expect(clippy::many_single_char_names, reason = "six octets in a row need no better names")]
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [a, b, c, d, e, f] = self.0;
+        write!(formatter, "{a:02x}:{b:02x}:{c:02x}:{d:02x}:{e:02x}:{f:02x}")
     }
 }
 
@@ -129,7 +130,9 @@ mod tests {
     #[test]
     fn text_round_trips_and_refuses_nonsense() {
         assert_eq!("b2:00:5e:00:53:0A".parse::<Mac>().unwrap().to_string(), "b2:00:5e:00:53:0a");
-        for bad in ["", "b2", "b2:00:5e:00:53", "b2:00:5e:00:53:01:02", "b2:00:5e:00:53:0", "zz:00:5e:00:53:01"] {
+        for bad in
+            ["", "b2", "b2:00:5e:00:53", "b2:00:5e:00:53:01:02", "b2:00:5e:00:53:0", "zz:00:5e:00:53:01"]
+        {
             assert!(bad.parse::<Mac>().is_err(), "{bad}");
         }
     }

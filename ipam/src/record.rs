@@ -95,9 +95,6 @@ mod tests {
             address: address.parse().unwrap(),
         };
         assert_eq!(key("10.0.0.7").record_name(), "default.10.0.0.7");
-        assert_eq!(
-            key("2001:db8::7").record_name(),
-            "default.2001-0db8-0000-0000-0000-0000-0000-0007"
-        );
+        assert_eq!(key("2001:db8::7").record_name(), "default.2001-0db8-0000-0000-0000-0000-0000-0007");
     }
 }

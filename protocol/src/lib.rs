@@ -2,13 +2,20 @@
 //!
 //! The types here are the wire; docs/protocol.md describes them. Unknown keys are errors on the
 //! agent's side, so that a misspelt field is never silently dropped. The crate holds the blocking
-//! client too; the server is the agent's.
+//! client too, and the two files by which plugin and agent meet without a socket (the spool and the
+//! sign of life); the server is the agent's.
 
+pub mod alive;
+pub mod client;
+mod durable;
+pub mod fault;
 pub mod request;
 pub mod response;
+pub mod spool;
 
 use serde::{Deserialize, Serialize};
 
+pub use client::{CallError, Client};
 pub use request::Request;
 pub use response::{Failure, Response};
 
@@ -45,6 +52,7 @@ pub struct Answer {
 /// The result of one call.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
+#[expect(clippy::large_enum_variant, reason = "one value at a time exists, on its way to or from the wire")]
 pub enum Outcome {
     /// It was done.
     Ok(Response),

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 /// One answer, tagged by its name: `{"ok": {"lease": {...}}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(clippy::large_enum_variant, reason = "one value at a time exists, on its way to or from the wire")]
 pub enum Response {
     /// To lease.
     Lease(LeaseGrant),

@@ -5,11 +5,14 @@
 //! arguments. The crate knows no tokio, no netlink and no Kubernetes, so the same code runs in
 //! the agent, in property tests and in a simulator.
 
+pub mod alloc;
 pub mod attachment;
 pub mod config;
+pub mod evidence;
 pub mod identity;
 pub mod interval;
 pub mod mac;
 pub mod name;
 pub mod record;
 pub mod time;
+pub mod verdict;

@@ -1,0 +1,196 @@
+//! The agent's own file: intents, and what the node knows that the store need not.
+//!
+//! Rows are opaque here; the ledger gives them meaning. A lazy change waits in memory for the next
+//! durable one, because redb would keep it in memory too and pay for a commit; so a crash loses
+//! lazy changes and nothing else. Calls block for one durable commit (a fraction of a millisecond
+//! to a few): run them off the runtime's threads.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use redb::{ReadableTable, TableDefinition, TableError};
+
+use crate::error::StoreError;
+use crate::file::{File, Kind};
+
+/// The name of the file in the agent's state folder.
+pub const FILE_NAME: &str = "ledger.redb";
+
+const KIND: Kind = Kind { schema: "schema.ledger", version: 1, title: "the ledger of a Berth agent" };
+
+/// So many lazy changes wait at most; one more makes all of them durable.
+const WAITING: usize = 4096;
+
+/// What a row is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Table {
+    /// An attachment: its intent, its state, its link.
+    Attachment,
+    /// A quarantined address.
+    Quarantine,
+    /// Everything that exists once: boot id, machine id, epochs.
+    Meta,
+}
+
+impl Table {
+    const ALL: [Self; 3] = [Self::Attachment, Self::Quarantine, Self::Meta];
+
+    const fn definition(self) -> TableDefinition<'static, &'static str, &'static [u8]> {
+        match self {
+            Self::Attachment => TableDefinition::new("attachment"),
+            Self::Quarantine => TableDefinition::new("quarantine"),
+            Self::Meta => TableDefinition::new("meta"),
+        }
+    }
+}
+
+/// One change of one row.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Writes the row, whether it was there or not.
+    Put {
+        /// What it is about.
+        table: Table,
+        /// Its key.
+        key: String,
+        /// Its bytes.
+        value: Vec<u8>,
+    },
+    /// Removes the row; fine if there is none.
+    Remove {
+        /// What it was about.
+        table: Table,
+        /// Its key.
+        key: String,
+    },
+}
+
+/// When a change survives a crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// When the call returns, with all earlier lazy changes.
+    Durable,
+    /// With the next durable change, or when the journal is dropped.
+    Lazy,
+}
+
+/// The ledger's file.
+#[derive(Debug)]
+pub struct Journal {
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    file: File,
+    /// Lazy changes, the newest of each row; `None` removes it.
+    waiting: BTreeMap<(Table, String), Option<Vec<u8>>>,
+}
+
+impl Journal {
+    /// Opens the file at `path`, or makes it (and its folder, mode 0700) if there is none. It
+    /// verifies every checksum first, and refuses a file that is damaged, newer, foreign or in use
+    /// without changing it.
+    pub fn open(path: &Path) -> Result<Self, StoreError> {
+        let file = File::open(path, KIND)?;
+        Ok(Self { state: Mutex::new(State { file, waiting: BTreeMap::new() }) })
+    }
+
+    /// Applies all changes in order, as one: all are kept or none. `Flush::Durable` without changes
+    /// makes earlier lazy ones durable.
+    ///
+    /// After an error none of these changes took place, except after
+    /// [`StoreError::OutcomeUnknown`]; earlier lazy ones are still waiting, in both cases.
+    pub fn apply(&self, changes: &[Change], flush: Flush) -> Result<(), StoreError> {
+        let mut state = self.state();
+        let mut undo = Vec::with_capacity(changes.len());
+        for change in changes {
+            let (row, value) = match change {
+                Change::Put { table, key, value } => ((*table, key.clone()), Some(value.clone())),
+                Change::Remove { table, key } => ((*table, key.clone()), None),
+            };
+            undo.push((row.clone(), state.waiting.insert(row, value)));
+        }
+        if flush == Flush::Lazy && state.waiting.len() <= WAITING {
+            return Ok(());
+        }
+        if let Err(error) = state.commit() {
+            for (row, before) in undo.into_iter().rev() {
+                match before {
+                    Some(value) => state.waiting.insert(row, value),
+                    None => state.waiting.remove(&row),
+                };
+            }
+            return Err(error);
+        }
+        state.waiting.clear();
+        Ok(())
+    }
+
+    /// All rows, lazy changes included, by table and key.
+    pub fn load(&self) -> Result<Vec<(Table, String, Vec<u8>)>, StoreError> {
+        let mut state = self.state();
+        let mut rows = state.read()?;
+        for (row, value) in &state.waiting {
+            match value {
+                Some(value) => rows.insert(row.clone(), value.clone()),
+                None => rows.remove(row),
+            };
+        }
+        Ok(rows.into_iter().map(|((table, key), value)| (table, key, value)).collect())
+    }
+
+    /// Nothing in here panics between two steps of a change, so a poisoned lock is still whole.
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Journal {
+    fn drop(&mut self) {
+        // Best effort, as announced by `Flush::Lazy`: who cannot afford to lose them asks for
+        // `Flush::Durable` and reads the answer.
+        let _ = self.apply(&[], Flush::Durable);
+    }
+}
+
+impl State {
+    fn commit(&mut self) -> Result<(), StoreError> {
+        let rows = &self.waiting;
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let written = self.file.write(|transaction| {
+            for table in Table::ALL {
+                let mut open = transaction.open_table(table.definition())?;
+                let first = (table, String::new());
+                for ((_, key), value) in rows.range(first..).take_while(|((of, _), _)| *of == table) {
+                    match value {
+                        Some(value) => drop(open.insert(key.as_str(), value.as_slice())?),
+                        None => drop(open.remove(key.as_str())?),
+                    }
+                }
+            }
+            Ok(Some(()))
+        });
+        written.map(drop).map_err(|failure| failure.of("journal"))
+    }
+
+    fn read(&mut self) -> Result<BTreeMap<(Table, String), Vec<u8>>, StoreError> {
+        self.file.read(|transaction| {
+            let mut rows = BTreeMap::new();
+            for table in Table::ALL {
+                let open = match transaction.open_table(table.definition()) {
+                    Err(TableError::TableDoesNotExist(_)) => continue,
+                    other => other?,
+                };
+                for row in open.iter()? {
+                    let (key, value) = row?;
+                    rows.insert((table, key.value().to_owned()), value.value().to_vec());
+                }
+            }
+            Ok(rows)
+        })
+    }
+}

@@ -1,0 +1,124 @@
+//! The contract of a lease store, and the one function that decides what a write does.
+//!
+//! An implementation serialises writes to one address and keeps [`decide`]'s answer; it never
+//! retries a write by itself, because only the caller knows whether it still wants it.
+
+use std::fmt;
+use std::future::Future;
+
+use berth_ipam::record::{AddressKey, LeaseRecord};
+use serde::{Deserialize, Serialize};
+
+use crate::error::StoreError;
+
+/// Which state of which record was read. Both parts are opaque: compare them, never order them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Version {
+    /// Names the record from its creation to its deletion; a record that is made again has another.
+    pub uid: String,
+    /// Changes with each write.
+    pub resource_version: String,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {} at {}", self.uid, self.resource_version)
+    }
+}
+
+/// A record and the version in which it was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Versioned {
+    /// The version.
+    pub version: Version,
+    /// The record.
+    pub record: LeaseRecord,
+}
+
+/// Who may use an address: one record per address of a segment.
+///
+/// The futures are cancel-safe in one sense only: a write whose future is dropped may or may not
+/// happen. Every error but [`StoreError::OutcomeUnknown`] means that the call changed nothing.
+pub trait LeaseStore: Send + Sync {
+    /// All records, in no particular order; an error rather than a short list.
+    fn list(&self) -> impl Future<Output = Result<Vec<Versioned>, StoreError>> + Send;
+
+    /// The record of one address; `None` if there is none.
+    fn get(&self, key: &AddressKey) -> impl Future<Output = Result<Option<Versioned>, StoreError>> + Send;
+
+    /// Makes the record if its address has none, else [`StoreError::AlreadyExists`] with the one
+    /// that is there.
+    fn create(&self, record: &LeaseRecord) -> impl Future<Output = Result<Version, StoreError>> + Send;
+
+    /// Replaces the record of the same address in one write: how an address changes its owner
+    /// without being free in between. [`StoreError::Conflict`] if it is not at `version` any more,
+    /// [`StoreError::Gone`] if there is none.
+    fn replace(
+        &self,
+        record: &LeaseRecord,
+        version: &Version,
+    ) -> impl Future<Output = Result<Version, StoreError>> + Send;
+
+    /// Deletes the record: the address is free. [`StoreError::Conflict`] if it is not at
+    /// `version` any more, [`StoreError::Gone`] if there is none.
+    fn delete(
+        &self,
+        key: &AddressKey,
+        version: &Version,
+    ) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// One write, as the implementations in this crate carry it out.
+#[derive(Debug, Clone)]
+pub(crate) enum Write {
+    Create(LeaseRecord),
+    Replace(LeaseRecord, Version),
+    Delete(AddressKey, Version),
+}
+
+impl Write {
+    pub(crate) fn address_key(&self) -> AddressKey {
+        match self {
+            Self::Create(record) | Self::Replace(record, _) => record.address_key(),
+            Self::Delete(key, _) => key.clone(),
+        }
+    }
+
+    pub(crate) fn operation(&self) -> &'static str {
+        match self {
+            Self::Create(_) => "create",
+            Self::Replace(..) => "replace",
+            Self::Delete(..) => "delete",
+        }
+    }
+}
+
+/// What the address holds after `write`, given what it holds now; `None`: nothing. `stamp` names
+/// this write and has never been used before.
+pub(crate) fn decide(
+    write: Write,
+    current: Option<Versioned>,
+    stamp: &str,
+) -> Result<Option<Versioned>, StoreError> {
+    match (write, current) {
+        (Write::Create(_), Some(existing)) => Err(StoreError::AlreadyExists { existing: Box::new(existing) }),
+        (Write::Create(record), None) => {
+            let version = Version { uid: stamp.to_owned(), resource_version: stamp.to_owned() };
+            Ok(Some(Versioned { version, record }))
+        }
+        (Write::Replace(_, expected) | Write::Delete(_, expected), Some(current))
+            if current.version != expected =>
+        {
+            Err(StoreError::Conflict { expected, current: Box::new(current) })
+        }
+        (Write::Replace(record, expected), Some(_)) => {
+            let version = Version { uid: expected.uid, resource_version: stamp.to_owned() };
+            Ok(Some(Versioned { version, record }))
+        }
+        (Write::Delete(..), Some(_)) => Ok(None),
+        (Write::Replace(record, _), None) => Err(StoreError::Gone { key: record.address_key() }),
+        (Write::Delete(key, _), None) => Err(StoreError::Gone { key }),
+    }
+}

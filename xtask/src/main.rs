@@ -1,2 +1,57 @@
-//! Placeholder.
-fn main() {}
+//! `cargo xtask VERB`: every developer command, one module a verb.
+//!
+//! Here is only the command line. A newcomer's machine has root, a Rust toolchain with its C
+//! linker and this repository; whatever else a verb needs it installs itself after saying so
+//! (`install`). Nothing here is part of what operators run.
+
+mod build;
+mod ci;
+mod dist;
+mod install;
+mod process;
+mod repo;
+mod test;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Berth's developer commands.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Run all tests; the last line counts passed, failed and skipped.
+    Test(test::Args),
+    /// Build the static binaries that operators install, into target/dist/.
+    Dist(dist::Args),
+    /// Check the rules of the repository that no compiler checks.
+    Tidy(tidy::Args),
+    /// Do what continuous integration does: fmt, clippy, tidy, test, demo.
+    Ci(ci::Args),
+}
+
+fn main() -> ExitCode {
+    let outcome = match Cli::parse().verb {
+        Verb::Test(args) => test::run(&args),
+        Verb::Dist(args) => dist::run(&args),
+        Verb::Tidy(args) => tidy::run(&args),
+        Verb::Ci(args) => ci::run(&args),
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            // A failure that has been told in full already (tests, tidy) carries no text.
+            if !error.is::<process::AlreadyTold>() {
+                eprintln!("error: {error:#}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! `cargo xtask ci`: everything that must hold before a change is merged, each step timed.
+//!
+//! All steps run even after one failed, so that one run tells everything; the exit status covers
+//! all of them. The count of the tests is the last line, for whoever reads only that.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use crate::{process, repo, test, tidy};
+
+/// Do what continuous integration does: fmt, clippy, tidy, test, demo.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Multiply the demo's bounds by this; machines of CI are shared.
+    #[arg(long, default_value_t = 10, value_name = "N")]
+    slack: u32,
+    /// The checks that take long, too: the static binaries and the benchmarks.
+    #[arg(long)]
+    full: bool,
+}
+
+/// One step and what came of it.
+struct Step {
+    name: &'static str,
+    took: Duration,
+    failure: Option<String>,
+}
+
+/// Runs all steps; fails if one did.
+pub fn run(args: &Args) -> Result<()> {
+    let root = repo::root()?;
+    let mut steps = Vec::new();
+    let cargo = |arguments: &[&str]| process::run(process::cargo(&root).args(arguments));
+    let mut count = None;
+
+    step(&mut steps, "fmt", || cargo(&["fmt", "--all", "--check"]));
+    step(&mut steps, "clippy", || {
+        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])
+    });
+    step(&mut steps, "tidy", || tidy::run(&tidy::Args::default()));
+    step(&mut steps, "test", || {
+        let counted = test::count(&test::Args::default())?;
+        count = Some(counted);
+        if counted.has_failures() { Err(process::AlreadyTold.into()) } else { Ok(()) }
+    });
+    step(&mut steps, "demo", || own_verb(&["demo", "--slack", &args.slack.to_string()]));
+    if args.full {
+        step(&mut steps, "dist", || own_verb(&["dist"]));
+        step(&mut steps, "bench", || own_verb(&["bench"]));
+    }
+
+    let failed = report(&steps);
+    println!("{}", count.unwrap_or(test::Count::NOT_RUN));
+    if failed { Err(process::AlreadyTold.into()) } else { Ok(()) }
+}
+
+/// Another verb of this program in a process of its own: it sets up signal handling for its worlds.
+fn own_verb(arguments: &[&str]) -> Result<()> {
+    let own = std::env::current_exe().context("find this program's own path")?;
+    process::run(std::process::Command::new(own).args(arguments))
+}
+
+fn step(steps: &mut Vec<Step>, name: &'static str, work: impl FnOnce() -> Result<()>) {
+    println!("\n=== {name}");
+    let start = Instant::now();
+    let failure = work().err().map(|error| format!("{error:#}"));
+    if let Some(text) = &failure {
+        println!("=== {name} failed: {text}");
+    }
+    steps.push(Step { name, took: start.elapsed(), failure });
+}
+
+/// Prints what each step took; whether one failed.
+fn report(steps: &[Step]) -> bool {
+    println!();
+    for step in steps {
+        let outcome = step.failure.as_deref().map_or("ok".to_owned(), |text| format!("FAILED: {text}"));
+        println!("{:>7.1} s  {:<7} {outcome}", step.took.as_secs_f64(), step.name);
+    }
+    let total: Duration = steps.iter().map(|step| step.took).sum();
+    println!("{:>7.1} s  in all", total.as_secs_f64());
+    steps.iter().any(|step| step.failure.is_some())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_step_does_not_keep_the_next_from_running_and_is_not_forgotten() {
+        let mut steps = Vec::new();
+        step(&mut steps, "first", || anyhow::bail!("broken"));
+        step(&mut steps, "second", || Ok(()));
+        assert_eq!(steps.len(), 2);
+        assert_eq!(steps[0].failure.as_deref(), Some("broken"));
+        assert!(report(&steps));
+        assert!(!report(&steps[1..]));
+    }
+}

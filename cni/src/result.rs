@@ -1,0 +1,200 @@
+//! The result of ADD, of any version.
+//!
+//! Held as the JSON object that arrived, in the shape of 1.0.0 and later: lists of interfaces,
+//! addresses and routes. What Berth adds is appended, nothing is reordered, because an address
+//! refers to its interface by position. Typed views are read from the object on demand.
+
+use std::net::IpAddr;
+
+use berth_ipam::mac::Mac;
+use ipnetwork::IpNetwork;
+use serde_json::{Map, Value, json};
+
+use crate::error::Error;
+use crate::result_convert::{downgrade, upgrade};
+use crate::version::Version;
+
+/// A result: made by this plugin, or by those before it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CniResult {
+    /// In the shape of 1.0.0, without `cniVersion`.
+    body: Map<String, Value>,
+    /// The version that the content came in.
+    origin: Version,
+}
+
+/// One entry of `interfaces`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its MAC, where one is given and is an Ethernet address.
+    pub mac: Option<Mac>,
+    /// The path of its namespace; absent or empty for one of the node's.
+    pub sandbox: Option<String>,
+}
+
+/// One entry of `ips`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ip {
+    /// The address with its prefix length.
+    pub address: IpNetwork,
+    /// The router of its subnet.
+    pub gateway: Option<IpAddr>,
+    /// The position in `interfaces` of the interface that has it.
+    pub interface: Option<usize>,
+}
+
+impl CniResult {
+    /// An empty result.
+    pub fn new() -> Self {
+        Self { body: Map::new(), origin: Version::LATEST }
+    }
+
+    /// Reads a result. `key` is where it was found, for messages; a result that names no version of
+    /// its own is of version `default`.
+    pub fn parse(key: &str, value: &Value, default: Version) -> Result<Self, Error> {
+        let object = value.as_object().ok_or_else(|| Error::field(key, value, "a result object"))?;
+        let origin = match object.get("cniVersion") {
+            None => default,
+            Some(_) => Version::of(object)?,
+        };
+        let mut body = object.clone();
+        body.shift_remove("cniVersion");
+        let result = Self { body: upgrade(key, body, origin)?, origin };
+        for list in ["interfaces", "ips", "routes"] {
+            result.checked_list(key, list)?;
+        }
+        for (index, entry) in result.list("interfaces").enumerate() {
+            if entry.get("name").and_then(Value::as_str).is_none() {
+                return Err(Error::field(
+                    format!("{key}.interfaces[{index}]"),
+                    entry,
+                    "an object with a name",
+                ));
+            }
+        }
+        for (index, entry) in result.list("ips").enumerate() {
+            if ip(entry).is_none() {
+                let expected = "an object with an address such as 192.0.2.7/24";
+                return Err(Error::field(format!("{key}.ips[{index}]"), entry, expected));
+            }
+        }
+        Ok(result)
+    }
+
+    fn checked_list(&self, key: &str, list: &str) -> Result<(), Error> {
+        match self.body.get(list) {
+            None | Some(Value::Null | Value::Array(_)) => Ok(()),
+            Some(other) => Err(Error::field(format!("{key}.{list}"), other, "a list")),
+        }
+    }
+
+    fn list(&self, key: &str) -> impl Iterator<Item = &Value> {
+        self.body.get(key).and_then(Value::as_array).into_iter().flatten()
+    }
+
+    fn push(&mut self, key: &str, value: Value) -> usize {
+        let slot = self.body.entry(key).or_insert(Value::Null);
+        if !slot.is_array() {
+            *slot = Value::Array(Vec::new());
+        }
+        let list = slot.as_array_mut();
+        let position = list.as_ref().map_or(0, |list| list.len());
+        if let Some(list) = list {
+            list.push(value);
+        }
+        position
+    }
+
+    /// The interfaces, in order.
+    pub fn interfaces(&self) -> Vec<Interface> {
+        let text = |entry: &Value, key| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        let read = |entry: &Value| Interface {
+            name: text(entry, "name").unwrap_or_default(),
+            mac: text(entry, "mac").and_then(|mac| mac.parse().ok()),
+            sandbox: text(entry, "sandbox").filter(|path| !path.is_empty()),
+        };
+        self.list("interfaces").map(read).collect()
+    }
+
+    /// The position of the interface with this name that lies in a container.
+    pub fn container_interface(&self, name: &str) -> Option<usize> {
+        self.interfaces().iter().position(|entry| entry.name == name && entry.sandbox.is_some())
+    }
+
+    /// The addresses, in order.
+    pub fn ips(&self) -> Vec<Ip> {
+        self.list("ips").filter_map(ip).collect()
+    }
+
+    /// The addresses of the interface at `position`, and those that name no interface at all.
+    pub fn ips_of(&self, position: Option<usize>) -> Vec<Ip> {
+        self.ips().into_iter().filter(|ip| ip.interface.is_none() || ip.interface == position).collect()
+    }
+
+    /// The routes' destinations and next hops, in order; entries that cannot be read are left out.
+    pub fn routes(&self) -> Vec<(IpNetwork, Option<IpAddr>)> {
+        let part = |entry: &Value, key| entry.get(key).and_then(Value::as_str).map(str::to_owned);
+        let read = |entry: &Value| {
+            let destination = part(entry, "dst")?.parse().ok()?;
+            Some((destination, part(entry, "gw").and_then(|gateway| gateway.parse().ok())))
+        };
+        self.list("routes").filter_map(read).collect()
+    }
+
+    /// Appends an interface that lies in the container; returns its position.
+    pub fn push_interface(&mut self, name: &str, mac: Mac, sandbox: &str) -> usize {
+        self.push("interfaces", json!({"name": name, "mac": mac.to_string(), "sandbox": sandbox}))
+    }
+
+    /// Appends an address.
+    pub fn push_ip(&mut self, ip: &Ip) {
+        let mut entry = json!({"address": ip.address.to_string()});
+        if let Some(gateway) = ip.gateway {
+            entry["gateway"] = Value::String(gateway.to_string());
+        }
+        if let Some(interface) = ip.interface {
+            entry["interface"] = Value::from(interface);
+        }
+        self.push("ips", entry);
+    }
+
+    /// Appends a route.
+    pub fn push_route(&mut self, destination: IpNetwork, gateway: Option<IpAddr>) {
+        let mut entry = json!({"dst": destination.to_string()});
+        if let Some(gateway) = gateway {
+            entry["gw"] = Value::String(gateway.to_string());
+        }
+        self.push("routes", entry);
+    }
+
+    /// The result as it is printed for a configuration of `version`.
+    pub fn to_json(&self, version: Version) -> Value {
+        let mut object = Map::new();
+        object.insert("cniVersion".to_owned(), Value::String(version.as_str().to_owned()));
+        object.extend(downgrade(self.body.clone(), self.origin, version));
+        Value::Object(object)
+    }
+}
+
+impl Default for CniResult {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn ip(entry: &Value) -> Option<Ip> {
+    let address = entry.get("address")?.as_str().filter(|text| text.contains('/'))?.parse().ok()?;
+    let gateway = match entry.get("gateway") {
+        None | Some(Value::Null) => None,
+        Some(Value::String(text)) if text.is_empty() => None,
+        Some(text) => Some(text.as_str()?.parse().ok()?),
+    };
+    let interface = match entry.get("interface") {
+        None | Some(Value::Null) => None,
+        // A negative position is how some plugins say that there is none.
+        Some(position) => position.as_i64().and_then(|position| usize::try_from(position).ok()),
+    };
+    Some(Ip { address, gateway, interface })
+}

@@ -88,7 +88,7 @@ pub fn run(args: &Args) -> Result<()> {
     findings.extend(docs::check_links(&sources, &exists));
     let crates: Vec<&str> = packages.iter().map(|package| package.folder.as_str()).collect();
     findings.extend(docs::check_code_map(text_of(&sources, "ARCHITECTURE.md"), &crates, &exists));
-    findings.extend(tables::check(&sources)?);
+    findings.extend(tables::check(&sources));
 
     for source in &sources {
         if let Some(hint) = lines::long(source) {

@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use berth_ipam::verdict::{Row, TABLE};
 
 use super::{Finding, Source};
 
@@ -16,14 +17,27 @@ struct Table {
     text: String,
 }
 
-fn tables(_sources: &[Source]) -> Result<Vec<Table>> {
-    Ok(Vec::new())
+fn tables() -> Vec<Table> {
+    vec![Table { file: "docs/verdicts.md", name: "verdicts", text: verdicts(TABLE) }]
+}
+
+/// The verdict table, as the core reads it: from the top, the first row that fits.
+fn verdicts(rows: &[Row]) -> String {
+    let mut text = String::from("| reason | when | verdict | next | why |\n|---|---|---|---|---|\n");
+    for row in rows {
+        let cells =
+            [&format!("`{}`", row.id), &row.when.describe(), row.verdict.word(), row.next.word(), row.why];
+        // A bar would end the cell.
+        let cells = cells.map(|cell| cell.replace('|', "\\|"));
+        text.extend(["| ", &cells.join(" | "), " |\n"]);
+    }
+    text
 }
 
 /// Whether every generated table is in its document as the code has it.
-pub fn check(sources: &[Source]) -> Result<Vec<Finding>> {
+pub fn check(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for table in tables(sources)? {
+    for table in tables() {
         let page = super::text_of(sources, table.file);
         match splice(page, table.name, &table.text) {
             None => {
@@ -37,14 +51,13 @@ pub fn check(sources: &[Source]) -> Result<Vec<Finding>> {
             Some(_) => {}
         }
     }
-    Ok(findings)
+    findings
 }
 
 /// Writes every generated table; returns the files that changed.
 pub fn rewrite(root: &Path) -> Result<Vec<&'static str>> {
-    let sources = super::read(root)?;
     let mut changed = Vec::new();
-    for table in tables(&sources)? {
+    for table in tables() {
         let path = root.join(table.file);
         let page = std::fs::read_to_string(&path).with_context(|| format!("read {}", table.file))?;
         if let Some(new) = splice(&page, table.name, &table.text)
@@ -68,6 +81,17 @@ fn splice(page: &str, name: &str, text: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_row_of_the_verdict_table_is_in_the_document() {
+        let text = verdicts(TABLE);
+        assert_eq!(text.lines().count(), TABLE.len() + 2);
+        let page = format!("<!-- table: verdicts -->\n\n{text}\n<!-- end -->\n");
+        let source = |text: &str| Source { path: "docs/verdicts.md".into(), text: text.into() };
+        assert_eq!(check(&[source(&page)]), []);
+        assert_eq!(check(&[source(&page.replace("keep", "release"))]).len(), 1);
+        assert_eq!(check(&[source("no markers")]).len(), 1);
+    }
 
     #[test]
     fn a_table_is_replaced_between_its_markers_and_nothing_else() {

@@ -1,0 +1,189 @@
+//! Creating, changing and deleting links.
+
+use std::os::fd::{AsFd, AsRawFd};
+
+use berth_ipam::config::MacvlanMode;
+use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::link::{LinkMessage, MacVlanMode};
+use rtnetlink::{LinkMacVlan, LinkUnspec, LinkVlan};
+
+use super::{CREATE, Changer};
+use crate::error::{Error, Refusal};
+use crate::netns::NetnsFile;
+
+/// A macvlan that is to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct MacvlanSpec<'a> {
+    /// The index of the parent in the changer's namespace.
+    pub parent_index: u32,
+    /// Its name at first; a temporary one, because a name that the node has too would collide.
+    pub name: &'a IfName,
+    /// Its MAC; `None`: the kernel draws one. Passthru ignores it and takes the parent's.
+    pub mac: Option<Mac>,
+    /// How it sees its siblings.
+    pub mode: MacvlanMode,
+    /// MTU in bytes; `None`: the parent's.
+    pub mtu: Option<u32>,
+}
+
+/// A VLAN device that is to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VlanSpec<'a> {
+    /// The index of the parent in the changer's namespace.
+    pub parent_index: u32,
+    /// Its name at first.
+    pub name: &'a IfName,
+    /// The 802.1Q id, 1 to 4094.
+    pub id: u16,
+    /// Its MAC; `None`: the parent's.
+    pub mac: Option<Mac>,
+    /// MTU in bytes; `None`: the parent's.
+    pub mtu: Option<u32>,
+}
+
+/// What one message can change about a link at once; `None` leaves it as it is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct LinkChange<'a> {
+    /// A new name. The link must be down.
+    pub name: Option<&'a IfName>,
+    /// A new alias, at most 255 bytes.
+    pub alias: Option<&'a str>,
+    /// A new MTU in bytes.
+    pub mtu: Option<u32>,
+    /// Up or down; the kernel does this last.
+    pub up: Option<bool>,
+}
+
+impl Changer {
+    /// Creates a macvlan, down, directly inside `target` (`None`: the changer's namespace).
+    /// [`Error::MacInUse`]: try the next MAC. Its index is to be read by name, inside.
+    pub async fn create_macvlan(
+        &self,
+        spec: &MacvlanSpec<'_>,
+        target: Option<&NetnsFile>,
+    ) -> Result<(), Error> {
+        let result = self.send(RouteNetlinkMessage::NewLink(macvlan_message(spec, target)), CREATE).await;
+        result.map_err(|cause| match spec.mac {
+            Some(mac) if cause.is(libc::EADDRINUSE) => Error::MacInUse { mac },
+            _ if unknown_kind(&cause) => Error::NoMacvlanDevices,
+            _ => Error::CreateLink { kind: "macvlan", name: spec.name.to_string(), cause },
+        })
+    }
+
+    /// Creates a VLAN device, down, directly inside `target` (`None`: the changer's namespace). One
+    /// with that id on that parent exists only once, in whatever namespace: [`Error::CreateLink`]
+    /// with `EEXIST` then.
+    pub async fn create_vlan(&self, spec: &VlanSpec<'_>, target: Option<&NetnsFile>) -> Result<(), Error> {
+        let result = self.send(RouteNetlinkMessage::NewLink(vlan_message(spec, target)), CREATE).await;
+        result.map_err(|cause| {
+            if unknown_kind(&cause) {
+                return Error::NoVlanDevices;
+            }
+            Error::CreateLink { kind: "vlan", name: spec.name.to_string(), cause }
+        })
+    }
+
+    /// Deletes a link. `Ok(false)`: it was gone already.
+    pub async fn delete_link(&self, ifindex: u32) -> Result<bool, Error> {
+        let message = LinkUnspec::new_with_index(ifindex).build();
+        match self.send(RouteNetlinkMessage::DelLink(message), 0).await {
+            Ok(()) => Ok(true),
+            Err(cause) if cause.is(libc::ENODEV) => Ok(false),
+            Err(cause) => Err(Error::DeleteLink { ifindex, cause }),
+        }
+    }
+
+    /// Changes several things about a link in one message.
+    pub async fn change_link(&self, ifindex: u32, change: &LinkChange<'_>) -> Result<(), Error> {
+        self.set("change name, alias, MTU or state", ifindex, change).await
+    }
+
+    /// Renames a link that is down.
+    pub async fn rename(&self, ifindex: u32, name: &IfName) -> Result<(), Error> {
+        self.set("rename", ifindex, &LinkChange { name: Some(name), ..LinkChange::default() }).await
+    }
+
+    /// Notes something on a link, at most 255 bytes.
+    pub async fn set_alias(&self, ifindex: u32, alias: &str) -> Result<(), Error> {
+        self.set("set the alias", ifindex, &LinkChange { alias: Some(alias), ..LinkChange::default() }).await
+    }
+
+    /// Sets a link up.
+    pub async fn set_up(&self, ifindex: u32) -> Result<(), Error> {
+        self.set("set up", ifindex, &LinkChange { up: Some(true), ..LinkChange::default() }).await
+    }
+
+    /// Sets a link down.
+    pub async fn set_down(&self, ifindex: u32) -> Result<(), Error> {
+        self.set("set down", ifindex, &LinkChange { up: Some(false), ..LinkChange::default() }).await
+    }
+
+    async fn set(&self, what: &'static str, ifindex: u32, change: &LinkChange<'_>) -> Result<(), Error> {
+        let message = change_message(ifindex, change);
+        let sent = self.send(RouteNetlinkMessage::SetLink(message), 0).await;
+        sent.map_err(|cause| Error::ChangeLink { what, ifindex, cause })
+    }
+}
+
+/// The kernel's two ways to say that it has no such kind of device. It gives `EOPNOTSUPP` for other
+/// reasons too, each with a sentence of its own.
+fn unknown_kind(cause: &Refusal) -> bool {
+    let Refusal::Kernel(kernel) = cause else { return false };
+    let sentence = kernel.message.as_deref();
+    kernel.is(libc::EOPNOTSUPP) && sentence.is_none_or(|text| text.contains("Unknown device type"))
+}
+
+fn macvlan_message(spec: &MacvlanSpec<'_>, target: Option<&NetnsFile>) -> LinkMessage {
+    let mode = match spec.mode {
+        MacvlanMode::Bridge => MacVlanMode::Bridge,
+        MacvlanMode::Private => MacVlanMode::Private,
+        MacvlanMode::Vepa => MacVlanMode::Vepa,
+        MacvlanMode::Passthru => MacVlanMode::Passthrough,
+    };
+    let mut builder = LinkMacVlan::new(spec.name.as_str(), spec.parent_index, mode);
+    if let Some(mac) = spec.mac {
+        builder = builder.address(mac.0.to_vec());
+    }
+    if let Some(mtu) = spec.mtu {
+        builder = builder.mtu(mtu);
+    }
+    if let Some(target) = target {
+        builder = builder.setns_by_fd(target.as_fd().as_raw_fd());
+    }
+    builder.build()
+}
+
+fn vlan_message(spec: &VlanSpec<'_>, target: Option<&NetnsFile>) -> LinkMessage {
+    let mut builder = LinkVlan::new(spec.name.as_str(), spec.parent_index, spec.id);
+    if let Some(mac) = spec.mac {
+        builder = builder.address(mac.0.to_vec());
+    }
+    if let Some(mtu) = spec.mtu {
+        builder = builder.mtu(mtu);
+    }
+    if let Some(target) = target {
+        builder = builder.setns_by_fd(target.as_fd().as_raw_fd());
+    }
+    builder.build()
+}
+
+fn change_message(ifindex: u32, change: &LinkChange<'_>) -> LinkMessage {
+    let mut builder = LinkUnspec::new_with_index(ifindex);
+    if let Some(name) = change.name {
+        builder = builder.name(name.as_str());
+    }
+    if let Some(alias) = change.alias {
+        builder = builder.alias(alias);
+    }
+    if let Some(mtu) = change.mtu {
+        builder = builder.mtu(mtu);
+    }
+    match change.up {
+        Some(true) => builder = builder.up(),
+        Some(false) => builder = builder.down(),
+        None => {}
+    }
+    builder.build()
+}

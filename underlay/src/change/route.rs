@@ -1,0 +1,81 @@
+//! Adding routes.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnetwork::IpNetwork;
+use rtnetlink::RouteMessageBuilder;
+use rtnetlink::packet_route::RouteNetlinkMessage;
+use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+
+use super::{CREATE, Changer};
+use crate::error::{Error, Unknown};
+
+impl Changer {
+    /// Adds a route to the main table; that it exists already is fine. `via: None` puts the
+    /// destination on the link itself. `source` is the address that packets to it carry.
+    ///
+    /// `EEXIST` also stands for a route to the same destination by another way; such a route stays,
+    /// and only a caller that reads the routes back can tell.
+    pub async fn add_route(
+        &self,
+        ifindex: u32,
+        to: IpNetwork,
+        via: Option<IpAddr>,
+        source: Option<IpAddr>,
+    ) -> Result<(), Error> {
+        let wrong = |cause| Error::AddRoute { ifindex, to, cause };
+        let message = route_message(ifindex, to, via, source).map_err(|unknown| wrong(unknown.into()))?;
+        match self.send(RouteNetlinkMessage::NewRoute(message), CREATE).await {
+            Ok(()) => Ok(()),
+            Err(cause) if cause.is(libc::EEXIST) => Ok(()),
+            Err(cause) => Err(wrong(cause)),
+        }
+    }
+}
+
+fn route_message(
+    ifindex: u32,
+    to: IpNetwork,
+    via: Option<IpAddr>,
+    source: Option<IpAddr>,
+) -> Result<RouteMessage, Unknown> {
+    match to {
+        IpNetwork::V4(to) => {
+            // The kernel refuses a destination with host bits.
+            let mut route = RouteMessageBuilder::<Ipv4Addr>::new()
+                .destination_prefix(to.network(), to.prefix())
+                .output_interface(ifindex);
+            route = match via {
+                Some(IpAddr::V4(via)) => route.gateway(via),
+                Some(IpAddr::V6(via)) => route.via(via),
+                None => route.scope(RouteScope::Link),
+            };
+            match source {
+                Some(IpAddr::V4(source)) => Ok(route.pref_source(source).build()),
+                None => Ok(route.build()),
+                Some(IpAddr::V6(source)) => {
+                    Err(Unknown(format!("{source} cannot be the source of an IPv4 route")))
+                }
+            }
+        }
+        IpNetwork::V6(to) => {
+            let mut route = RouteMessageBuilder::<Ipv6Addr>::new()
+                .destination_prefix(to.network(), to.prefix())
+                .output_interface(ifindex);
+            route = match via {
+                Some(IpAddr::V6(via)) => route.gateway(via),
+                None => route,
+                Some(IpAddr::V4(via)) => {
+                    return Err(Unknown(format!("{via} cannot be the next hop of an IPv6 route")));
+                }
+            };
+            match source {
+                Some(IpAddr::V6(source)) => Ok(route.pref_source(source).build()),
+                None => Ok(route.build()),
+                Some(IpAddr::V4(source)) => {
+                    Err(Unknown(format!("{source} cannot be the source of an IPv6 route")))
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,271 @@
+//! What a reply of the kernel says, as plain values. Pure.
+//!
+//! Names and aliases are whatever the pod chose, not always UTF-8: they are read lossily, so that no
+//! pod can make a whole list unreadable by a strange name. Whatever else does not fit is an error:
+//! a list with a hole would be read as "not there".
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use berth_ipam::config::MacvlanMode;
+use berth_ipam::mac::Mac;
+use ipnetwork::IpNetwork;
+
+use crate::error::{Checked, Unknown};
+use crate::message::{attributes, i32_at, u16_at, u32_at};
+
+const IFF_UP: u32 = 1;
+const IFLA_ADDRESS: u16 = 1;
+const IFLA_IFNAME: u16 = 3;
+const IFLA_MTU: u16 = 4;
+const IFLA_LINK: u16 = 5;
+const IFLA_LINKINFO: u16 = 18;
+const IFLA_IFALIAS: u16 = 20;
+const IFLA_INFO_KIND: u16 = 1;
+const IFLA_INFO_DATA: u16 = 2;
+const IFLA_MACVLAN_MODE: u16 = 1;
+const IFLA_VLAN_ID: u16 = 1;
+const IFLA_NEW_NETNSID: u16 = 45;
+const IFA_ADDRESS: u16 = 1;
+const IFA_LOCAL: u16 = 2;
+const IFA_FLAGS: u16 = 8;
+const RTA_DST: u16 = 1;
+const RTA_OIF: u16 = 4;
+const RTA_GATEWAY: u16 = 5;
+const RTA_TABLE: u16 = 15;
+const NDA_LLADDR: u16 = 2;
+const NTF_SELF: u8 = 2;
+const NETNSA_NSID: u16 = 1;
+const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
+
+/// `IFA_F_TENTATIVE`: duplicate address detection is still running.
+pub const ADDRESS_TENTATIVE: u32 = 0x40;
+/// `IFA_F_DADFAILED`: another node has the address.
+pub const ADDRESS_DAD_FAILED: u32 = 0x08;
+
+/// One link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LinkFacts {
+    /// Its index in its namespace.
+    pub ifindex: u32,
+    /// Its name; not checked, because the pod may have chosen it.
+    pub name: String,
+    /// Its MAC; `None` for links without an Ethernet address.
+    pub mac: Option<Mac>,
+    /// Whether it is set up (`IFF_UP`), whatever its carrier.
+    pub up: bool,
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// Its kind, as in `macvlan`; `None` for hardware.
+    pub kind: Option<String>,
+    /// The mode, of a macvlan.
+    pub macvlan_mode: Option<MacvlanMode>,
+    /// The 802.1Q id, of a VLAN device.
+    pub vlan_id: Option<u16>,
+    /// The index of its parent, in the *parent's* namespace (`IFLA_LINK`).
+    pub parent_index: Option<u32>,
+    /// What was noted on it (`IFLA_IFALIAS`).
+    pub alias: Option<String>,
+}
+
+/// One address of a link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddressFacts {
+    /// The link.
+    pub ifindex: u32,
+    /// The address with its prefix length.
+    pub address: IpNetwork,
+    /// `IFA_F_*` bits, as [`ADDRESS_TENTATIVE`].
+    pub flags: u32,
+}
+
+/// One unicast route.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RouteFacts {
+    /// The destination.
+    pub to: IpNetwork,
+    /// The next hop, if there is one.
+    pub via: Option<IpAddr>,
+    /// The outgoing link; `None` with several next hops.
+    pub ifindex: Option<u32>,
+    /// The routing table; 254 is the main one.
+    pub table: u32,
+}
+
+fn malformed(what: &str) -> Unknown {
+    Unknown(format!("the kernel's description of {what} is malformed"))
+}
+
+fn text(value: &[u8]) -> String {
+    String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
+/// Reads the body of a `RTM_NEWLINK` or `RTM_DELLINK`.
+pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
+    let wrong = || malformed("a link");
+    let ifindex = u32_at(body, 4).filter(|index| *index != 0).ok_or_else(wrong)?;
+    let flags = u32_at(body, 8).ok_or_else(wrong)?;
+    let mut facts = LinkFacts {
+        ifindex,
+        name: String::new(),
+        mac: None,
+        up: flags & IFF_UP != 0,
+        mtu: 0,
+        kind: None,
+        macvlan_mode: None,
+        vlan_id: None,
+        parent_index: None,
+        alias: None,
+    };
+    for attribute in attributes(body.get(16..).ok_or_else(wrong)?) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        match kind {
+            IFLA_IFNAME => facts.name = text(value),
+            IFLA_ADDRESS => facts.mac = Mac::from_octets(value),
+            IFLA_MTU => facts.mtu = u32_at(value, 0).ok_or_else(wrong)?,
+            IFLA_LINK => facts.parent_index = Some(u32_at(value, 0).ok_or_else(wrong)?),
+            IFLA_IFALIAS => facts.alias = Some(text(value)),
+            IFLA_LINKINFO => link_info(value, &mut facts)?,
+            _ => {}
+        }
+    }
+    // A link that is its own parent has none (veth ends and loopback say so on some kernels).
+    facts.parent_index = facts.parent_index.filter(|parent| *parent != 0);
+    Ok(facts)
+}
+
+fn link_info(info: &[u8], facts: &mut LinkFacts) -> Checked<()> {
+    let wrong = || malformed("a link's kind");
+    let mut data: &[u8] = &[];
+    for attribute in attributes(info) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        match kind {
+            IFLA_INFO_KIND => facts.kind = Some(text(value)),
+            IFLA_INFO_DATA => data = value,
+            _ => {}
+        }
+    }
+    for attribute in attributes(data) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        match (facts.kind.as_deref(), kind) {
+            (Some("macvlan"), IFLA_MACVLAN_MODE) => {
+                facts.macvlan_mode = macvlan_mode(u32_at(value, 0).ok_or_else(wrong)?);
+            }
+            (Some("vlan"), IFLA_VLAN_ID) => facts.vlan_id = Some(u16_at(value, 0).ok_or_else(wrong)?),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// `MACVLAN_MODE_*` (`linux/if_link.h`); `None` for modes that Berth does not make.
+fn macvlan_mode(number: u32) -> Option<MacvlanMode> {
+    match number {
+        1 => Some(MacvlanMode::Private),
+        2 => Some(MacvlanMode::Vepa),
+        4 => Some(MacvlanMode::Bridge),
+        8 => Some(MacvlanMode::Passthru),
+        _ => None,
+    }
+}
+
+/// Whether a `RTM_DELLINK` is a move, and then the number of the new namespace as the *old* one
+/// knows it (-1: it has none there).
+pub(crate) fn moved_to(body: &[u8]) -> Option<i32> {
+    let (_, value) =
+        attributes(body.get(16..)?).filter_map(Result::ok).find(|(kind, _)| *kind == IFLA_NEW_NETNSID)?;
+    i32_at(value, 0)
+}
+
+/// Reads the body of a `RTM_NEWADDR` or `RTM_DELADDR`; `None` for families other than IP.
+pub(crate) fn address(body: &[u8]) -> Checked<Option<AddressFacts>> {
+    let wrong = || malformed("an address");
+    let [family, prefix, flags, _, index @ ..] = body else { return Err(wrong()) };
+    let ifindex = u32_at(index, 0).ok_or_else(wrong)?;
+    let (mut flags, mut local, mut address) = (u32::from(*flags), None, None);
+    for attribute in attributes(body.get(8..).ok_or_else(wrong)?) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        match kind {
+            IFA_LOCAL => local = ip(*family, value),
+            IFA_ADDRESS => address = ip(*family, value),
+            IFA_FLAGS => flags = u32_at(value, 0).ok_or_else(wrong)?,
+            _ => {}
+        }
+    }
+    if !matches!(*family, AF_INET | AF_INET6) {
+        return Ok(None);
+    }
+    // With a peer, IFA_ADDRESS is the peer's and IFA_LOCAL ours.
+    let own = local.or(address).ok_or_else(wrong)?;
+    let address = IpNetwork::new(own, *prefix).map_err(|_| wrong())?;
+    Ok(Some(AddressFacts { ifindex, address, flags }))
+}
+
+/// Reads the body of a `RTM_NEWROUTE`; `None` for anything but unicast IP routes.
+pub(crate) fn route(body: &[u8]) -> Checked<Option<RouteFacts>> {
+    const RTN_UNICAST: u8 = 1;
+    const RTM_F_CLONED: u32 = 0x200;
+    let wrong = || malformed("a route");
+    let [family, prefix, _, _, table, _, _, kind, ..] = body else { return Err(wrong()) };
+    let unspecified = match *family {
+        AF_INET => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+        AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
+        _ => return Ok(None),
+    };
+    if *kind != RTN_UNICAST || u32_at(body, 8).ok_or_else(wrong)? & RTM_F_CLONED != 0 {
+        return Ok(None);
+    }
+    let (mut to, mut via, mut ifindex, mut table) = (unspecified, None, None, u32::from(*table));
+    for attribute in attributes(body.get(12..).ok_or_else(wrong)?) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        match kind {
+            RTA_DST => to = ip(*family, value).ok_or_else(wrong)?,
+            RTA_GATEWAY => via = Some(ip(*family, value).ok_or_else(wrong)?),
+            RTA_OIF => ifindex = Some(u32_at(value, 0).ok_or_else(wrong)?),
+            RTA_TABLE => table = u32_at(value, 0).ok_or_else(wrong)?,
+            _ => {}
+        }
+    }
+    let to = IpNetwork::new(to, *prefix).map_err(|_| wrong())?;
+    Ok(Some(RouteFacts { to, via, ifindex, table }))
+}
+
+/// Reads one bridge-table entry: the MAC, if it is a unicast MAC that the link `ifindex` itself
+/// listens to. Entries that a bridge learnt for one of its ports are others' MACs.
+pub(crate) fn fdb_entry(body: &[u8], ifindex: u32) -> Checked<Option<Mac>> {
+    let wrong = || malformed("a bridge table entry");
+    let index = u32_at(body, 4).ok_or_else(wrong)?;
+    let flags = *body.get(10).ok_or_else(wrong)?;
+    if index != ifindex || flags & NTF_SELF == 0 {
+        return Ok(None);
+    }
+    let mut mac = None;
+    for attribute in attributes(body.get(12..).ok_or_else(wrong)?) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        if kind == NDA_LLADDR {
+            mac = Some(Mac::from_octets(value).ok_or_else(wrong)?);
+        }
+    }
+    Ok(mac.filter(|mac| mac.0[0] & 1 == 0))
+}
+
+/// Reads the number out of a `RTM_NEWNSID` or `RTM_DELNSID`; `None` for "has none".
+pub(crate) fn nsid(body: &[u8]) -> Checked<Option<i32>> {
+    let wrong = || malformed("a namespace's number");
+    for attribute in attributes(body.get(4..).ok_or_else(wrong)?) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        if kind == NETNSA_NSID {
+            let number = i32_at(value, 0).ok_or_else(wrong)?;
+            return Ok((number >= 0).then_some(number));
+        }
+    }
+    Err(wrong())
+}
+
+fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
+    match family {
+        AF_INET => <[u8; 4]>::try_from(value).ok().map(IpAddr::from),
+        AF_INET6 => <[u8; 16]>::try_from(value).ok().map(IpAddr::from),
+        _ => None,
+    }
+}

@@ -1,0 +1,335 @@
+//! Looks for links in every namespace that can be named, without entering any.
+//!
+//! A namespace can be named by a file in a folder of mounts, by a mount of its file anywhere, by a
+//! task in it, or by a descriptor of somebody outside. A search that could not look everywhere says
+//! so: it proves that something is there, never that it is not. A namespace that only a socket or
+//! another mount namespace's mount holds cannot be named by this search; the bridge table of the
+//! parent is the witness for those.
+
+use std::collections::HashSet;
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use berth_ipam::identity::{NetnsCookie, Nsid};
+
+use crate::error::{Error, Unknown};
+use crate::facts::LinkFacts;
+use crate::netns::{NSFS_MAGIC, NetnsFile};
+use crate::nsid;
+use crate::read::Reader;
+
+/// How many reasons for an incomplete search are kept; one is enough to distrust it.
+const REASONS: usize = 20;
+
+/// Where to look.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// Folders with one file for each namespace, besides `/run/netns` and `/var/run/netns`.
+    pub folders: Vec<PathBuf>,
+    /// Whether namespaces held only by a descriptor of some process are looked for. Costs a look at
+    /// every descriptor of the node.
+    pub descriptors: bool,
+    /// Whether each namespace's cookie is read, which means to enter it on a short-lived thread.
+    pub cookies: bool,
+    /// Where the process table is mounted.
+    pub proc_root: PathBuf,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { folders: Vec::new(), descriptors: false, cookies: false, proc_root: PathBuf::from("/proc") }
+    }
+}
+
+/// A namespace that was looked into.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NsSeen {
+    /// Its number; `None` for the reader's own.
+    pub nsid: Option<Nsid>,
+    /// Whether that number was drawn at random.
+    pub nsid_is_random: bool,
+    /// Its cookie, if it was asked for.
+    pub cookie: Option<NetnsCookie>,
+    /// The inode of its file.
+    pub inode: u64,
+    /// A path that led to it.
+    pub path: PathBuf,
+}
+
+/// What a search found.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct SearchResult {
+    /// Whether every namespace that can be named was looked into.
+    pub complete: bool,
+    /// Why not, the first 20 reasons.
+    pub incomplete_because: Vec<String>,
+    /// Every namespace that was looked into.
+    pub namespaces: Vec<NsSeen>,
+    /// Every link, with the place of its namespace in `namespaces`.
+    pub links: Vec<(usize, LinkFacts)>,
+}
+
+impl SearchResult {
+    /// Every link with its namespace.
+    pub fn iter(&self) -> impl Iterator<Item = (&NsSeen, &LinkFacts)> {
+        self.links.iter().filter_map(|(at, link)| Some((self.namespaces.get(*at)?, link)))
+    }
+}
+
+/// Looks into every namespace that can be named. Gives numbers to those that have none. The reader
+/// must be one of the namespace for which the numbers are meant, and the calling thread in it.
+pub fn search(reader: &mut Reader, options: &Options) -> SearchResult {
+    let mut search = Search { seen: HashSet::new(), own: None, result: SearchResult::default() };
+    search.own_namespace(reader);
+    search.folders(reader, options);
+    search.mounts(reader, options);
+    search.tasks(reader, options);
+    search.result.complete = search.result.incomplete_because.is_empty();
+    search.result
+}
+
+struct Search {
+    /// Namespaces looked into, by device and inode.
+    seen: HashSet<(u64, u64)>,
+    own: Option<(u64, u64)>,
+    result: SearchResult,
+}
+
+/// A task that ended between two looks at it has left, which is no gap.
+fn has_left(cause: &io::Error) -> bool {
+    cause.kind() == io::ErrorKind::NotFound || cause.raw_os_error() == Some(libc::ESRCH)
+}
+
+impl Search {
+    fn incomplete(&mut self, path: &Path, why: impl std::fmt::Display) {
+        if self.result.incomplete_because.len() < REASONS {
+            self.result.incomplete_because.push(format!("{}: {why}", path.display()));
+        }
+    }
+
+    fn own_namespace(&mut self, reader: &mut Reader) {
+        let path = Path::new("/proc/thread-self/ns/net");
+        match NetnsFile::own() {
+            Ok(own) => {
+                self.own = Some(own.device_inode());
+                self.look(reader, path, &own, false);
+            }
+            Err(error) => self.incomplete(path, chain(&error)),
+        }
+    }
+
+    fn folders(&mut self, reader: &mut Reader, options: &Options) {
+        let usual = ["/run/netns", "/var/run/netns"].map(PathBuf::from);
+        for folder in usual.iter().chain(&options.folders) {
+            let entries = match fs::read_dir(folder) {
+                Ok(entries) => entries,
+                Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
+                Err(cause) => {
+                    self.incomplete(folder, cause);
+                    continue;
+                }
+            };
+            for entry in entries {
+                match entry {
+                    Ok(entry) => self.mount(reader, options, &entry.path()),
+                    Err(cause) => self.incomplete(folder, cause),
+                }
+            }
+        }
+    }
+
+    /// Namespaces mounted anywhere else in the agent's mount namespace, as runtimes do.
+    fn mounts(&mut self, reader: &mut Reader, options: &Options) {
+        let path = options.proc_root.join("self/mountinfo");
+        match fs::read(&path) {
+            Ok(table) => {
+                for mount in namespace_mounts(&table) {
+                    self.mount(reader, options, &mount);
+                }
+            }
+            Err(cause) => self.incomplete(&path, cause),
+        }
+    }
+
+    /// A file that may be a namespace. What is none (a leftover of an unmounted one, say) is no gap.
+    fn mount(&mut self, reader: &mut Reader, options: &Options, path: &Path) {
+        match fs::metadata(path) {
+            Ok(metadata) if self.seen.contains(&(metadata.dev(), metadata.ino())) => {}
+            Ok(_) => self.open(reader, options, path),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => {}
+            Err(cause) => self.incomplete(path, cause),
+        }
+    }
+
+    fn tasks(&mut self, reader: &mut Reader, options: &Options) {
+        for process in self.numbered(&options.proc_root) {
+            for task in self.numbered(&process.join("task")) {
+                let path = task.join("ns/net");
+                match fs::metadata(&path) {
+                    Ok(metadata) if self.seen.contains(&(metadata.dev(), metadata.ino())) => {}
+                    Ok(_) => self.open(reader, options, &path),
+                    Err(cause) if has_left(&cause) => {}
+                    Err(cause) => self.incomplete(&path, cause),
+                }
+                if options.descriptors {
+                    self.descriptors(reader, options, &task.join("fd"));
+                }
+            }
+        }
+    }
+
+    fn descriptors(&mut self, reader: &mut Reader, options: &Options, folder: &Path) {
+        for descriptor in self.numbered(folder) {
+            match fs::read_link(&descriptor) {
+                Ok(target) if target.as_os_str().as_bytes().starts_with(b"net:[") => {
+                    self.mount(reader, options, &descriptor);
+                }
+                // A descriptor of a mounted namespace shows its mount's path instead.
+                Ok(target) if target.is_absolute() && is_namespace(&descriptor) => {
+                    self.mount(reader, options, &descriptor);
+                }
+                Ok(_) => {}
+                Err(cause) if has_left(&cause) => {}
+                Err(cause) => self.incomplete(&descriptor, cause),
+            }
+        }
+    }
+
+    /// The entries of a folder of `/proc` whose names are numbers.
+    fn numbered(&mut self, folder: &Path) -> Vec<PathBuf> {
+        let entries = match fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(cause) if has_left(&cause) => return Vec::new(),
+            Err(cause) => {
+                self.incomplete(folder, cause);
+                return Vec::new();
+            }
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            match entry {
+                Ok(entry) if entry.file_name().as_bytes().iter().all(u8::is_ascii_digit) => {
+                    found.push(entry.path());
+                }
+                Ok(_) => {}
+                Err(cause) if has_left(&cause) => {}
+                Err(cause) => self.incomplete(folder, cause),
+            }
+        }
+        found
+    }
+
+    fn open(&mut self, reader: &mut Reader, options: &Options, path: &Path) {
+        match NetnsFile::open(path) {
+            Ok(netns) => self.look(reader, path, &netns, options.cookies),
+            Err(Error::NotNetns { .. }) => {}
+            Err(Error::OpenNetns { cause, .. }) if has_left(&cause) => {}
+            // A socket or the like in such a folder cannot be opened, and is no namespace.
+            Err(Error::OpenNetns { cause, .. }) if cause.raw_os_error() == Some(libc::ENXIO) => {}
+            Err(error) => self.incomplete(path, chain(&error)),
+        }
+    }
+
+    fn look(&mut self, reader: &mut Reader, path: &Path, netns: &NetnsFile, with_cookie: bool) {
+        if !self.seen.insert(netns.device_inode()) {
+            return;
+        }
+        match self.look_into(reader, path, netns, with_cookie) {
+            Ok((seen, links)) => {
+                let at = self.result.namespaces.len();
+                self.result.namespaces.push(seen);
+                self.result.links.extend(links.into_iter().map(|link| (at, link)));
+            }
+            Err(unknown) => self.incomplete(path, unknown),
+        }
+    }
+
+    fn look_into(
+        &self,
+        reader: &mut Reader,
+        path: &Path,
+        netns: &NetnsFile,
+        with_cookie: bool,
+    ) -> Result<(NsSeen, Vec<LinkFacts>), Unknown> {
+        let unknown = |error: Error| Unknown(chain(&error));
+        let (nsid, nsid_is_random) = if self.own == Some(netns.device_inode()) {
+            (None, false)
+        } else {
+            let (nsid, random) = nsid::read_or_assign(reader.socket(), netns).map_err(unknown)?;
+            (Some(nsid), random)
+        };
+        let cookie = if with_cookie { Some(netns.cookie().map_err(unknown)?) } else { None };
+        let links = reader.links(nsid)?;
+        let seen = NsSeen { nsid, nsid_is_random, cookie, inode: netns.inode(), path: path.to_owned() };
+        Ok((seen, links))
+    }
+}
+
+/// Whether a path leads to a namespace's file of any kind. Does not open it, as that may do things.
+fn is_namespace(path: &Path) -> bool {
+    rustix::fs::statfs(path).is_ok_and(|kind| u64::try_from(kind.f_type).ok() == Some(NSFS_MAGIC))
+}
+
+fn chain(error: &Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(error);
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// The mount points of network namespaces in a `mountinfo` table (`proc_pid_mountinfo(5)`). Pure.
+fn namespace_mounts(table: &[u8]) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for line in table.split(|byte| *byte == b'\n') {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else { continue };
+        if root.starts_with(b"net:[") {
+            found.push(PathBuf::from(OsString::from_vec(unescape(point))));
+        }
+    }
+    found
+}
+
+/// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, tail @ ..] = rest {
+        let octal = tail.get(..3).filter(|_| *first == b'\\').and_then(|digits| {
+            digits.iter().try_fold(0_u8, |sum, digit| {
+                let digit = digit.checked_sub(b'0').filter(|digit| *digit < 8)?;
+                sum.checked_mul(8)?.checked_add(digit)
+            })
+        });
+        if let Some(byte) = octal {
+            plain.push(byte);
+            rest = &tail[3..];
+        } else {
+            plain.push(*first);
+            rest = tail;
+        }
+    }
+    plain
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn mounts_of_namespaces_are_found_with_strange_names() {
+        let table = b"24 1 8:1 / / rw - ext4 /dev/x rw\n\
+            90 24 0:4 net:[4026532222] /run/netns/a\\040b\\134c rw shared:1 - nsfs nsfs rw\n\
+            91 24 0:4 mnt:[4026532223] /run/snap/x rw - nsfs nsfs rw\n\nshort line\n";
+        assert_eq!(namespace_mounts(table), [PathBuf::from("/run/netns/a b\\c")]);
+        assert_eq!(unescape(b"a\\9\\04"), b"a\\9\\04");
+    }
+}

@@ -1,0 +1,64 @@
+//! Per-interface kernel settings under `/proc/sys/net`.
+//!
+//! That folder shows the namespace of the *calling thread*, so these calls belong inside
+//! [`crate::netns::run_in`]. Settings follow an interface through a rename.
+
+use std::io;
+use std::path::PathBuf;
+
+use berth_ipam::name::IfName;
+
+use crate::error::Error;
+
+/// A setting of one interface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Setting {
+    /// Answer ARP only for addresses of the interface that was asked (1).
+    ArpIgnore,
+    /// Which own address an ARP request shows (2: the best one for the target).
+    ArpAnnounce,
+    /// Whether router advertisements are accepted (0: no).
+    AcceptRa,
+    /// Whether IPv6 duplicate address detection runs (0: no).
+    AcceptDad,
+    /// Whether the interface has no IPv6 at all (1).
+    DisableIpv6,
+}
+
+impl Setting {
+    fn file(self) -> (&'static str, &'static str) {
+        match self {
+            Self::ArpIgnore => ("ipv4", "arp_ignore"),
+            Self::ArpAnnounce => ("ipv4", "arp_announce"),
+            Self::AcceptRa => ("ipv6", "accept_ra"),
+            Self::AcceptDad => ("ipv6", "accept_dad"),
+            Self::DisableIpv6 => ("ipv6", "disable_ipv6"),
+        }
+    }
+
+    fn path(self, interface: &IfName) -> PathBuf {
+        let (family, name) = self.file();
+        // A dot in an interface name is part of the file name here; only sysctl(8) turns it into a slash.
+        PathBuf::from(format!("/proc/sys/net/{family}/conf/{interface}/{name}"))
+    }
+}
+
+/// Writes one setting of an interface in the calling thread's namespace. `Ok(false)`: an IPv6 setting
+/// on a kernel without IPv6, where nothing needs to be set.
+pub fn write(interface: &IfName, setting: Setting, value: u8) -> Result<bool, Error> {
+    let path = setting.path(interface);
+    let text = value.to_string();
+    match std::fs::write(&path, &text) {
+        Ok(()) => Ok(true),
+        Err(cause)
+            if cause.kind() == io::ErrorKind::NotFound && setting.file().0 == "ipv6" && !has_ipv6() =>
+        {
+            Ok(false)
+        }
+        Err(cause) => Err(Error::Sysctl { path, value: text, cause }),
+    }
+}
+
+fn has_ipv6() -> bool {
+    std::path::Path::new("/proc/sys/net/ipv6").exists()
+}

@@ -1,1 +1,37 @@
-//! Placeholder; the crate's owner writes its head.
+//! A little world on one kernel: nodes as network namespaces, a switch, a neighbour and pods, with
+//! Berth's real binaries in it, and the cases that Berth promises to survive.
+//!
+//! Berth is driven by its contracts only: the CNI environment and standard input, the agent's flags
+//! and its socket. What is measured here is measured by own means (own netlink, own ARP, own
+//! clock), never asked of the agent, so that a fault in the agent cannot hide itself. No code of
+//! `agent` or `underlay` is used.
+//!
+//! The invariant: whatever happens (a failure, a panic, Ctrl-C), everything made here is removed.
+//!
+//! ```text
+//!   neighbour ns        switch ns            node ns                 pod ns (many)
+//!   [eth0]----veth----[bridge br0]----veth----[eth1]====macvlan======[eth0]
+//!   monitor: ARP                              agent, plugin
+//!   and nsid reads                            FDB poller
+//! ```
+
+pub mod agent;
+//pub mod cases;
+pub mod cleanup;
+pub mod client;
+//pub mod demo;
+pub mod error;
+pub mod fdb;
+//pub mod lab;
+pub mod monitor;
+pub mod narrate;
+pub mod plugin;
+pub mod report;
+pub mod skip;
+pub mod stats;
+pub mod world;
+
+mod netlink;
+mod sys;
+
+pub use error::{Error, Result};

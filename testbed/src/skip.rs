@@ -27,8 +27,8 @@ pub fn because(reason: &str) {
 /// Whether this process is not root, recorded as a skip: `if skip::unless_root() { return; }`.
 pub fn unless_root() -> bool {
     // The owner of a process's /proc folder is its effective user.
-    let root = std::fs::metadata("/proc/self")
-        .is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0);
+    let root =
+        std::fs::metadata("/proc/self").is_ok_and(|folder| std::os::unix::fs::MetadataExt::uid(&folder) == 0);
     if !root {
         because("needs root for network namespaces; run `cargo xtask test` as root");
     }

@@ -1,0 +1,185 @@
+//! The agent as an operator runs it: by its flags, in the node's namespace, with all its paths moved.
+
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cleanup::{self, Process};
+use crate::client::Client;
+use crate::error::{Error, Result};
+use crate::world;
+
+/// How long the agent may take until it answers.
+const START_LIMIT: Duration = Duration::from_secs(20);
+/// How long it may take to end after SIGTERM.
+const END_LIMIT: Duration = Duration::from_secs(10);
+/// How much of its log a failure shows.
+const LOG_LINES: usize = 40;
+
+/// Everything that an agent is started with. Its folder holds `config/`, `state/`, the files that
+/// stand for the machine's identity, and the log.
+#[derive(Debug, Clone)]
+pub struct AgentSetup {
+    /// The binary `berth-agent`.
+    pub binary: PathBuf,
+    /// The namespace of its node.
+    pub node: PathBuf,
+    /// Its folder.
+    pub folder: PathBuf,
+    /// Its node's name.
+    pub node_name: String,
+}
+
+impl AgentSetup {
+    /// Where its configuration is.
+    pub fn config(&self) -> PathBuf {
+        self.folder.join("config")
+    }
+
+    /// Where it keeps its state.
+    pub fn state(&self) -> PathBuf {
+        self.folder.join("state")
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("agent.sock")
+    }
+
+    /// Where its log goes; all its runs append.
+    pub fn log(&self) -> PathBuf {
+        self.folder.join("agent.log")
+    }
+
+    /// Makes the folder, with a configuration and a machine's identity.
+    pub fn prepare(&self, config: &str, boot: u32, machine: u32) -> Result<()> {
+        for folder in [self.config(), self.state()] {
+            std::fs::create_dir_all(&folder).map_err(Error::system(format!("make {}", folder.display())))?;
+        }
+        self.write("config/lan.yaml", config)?;
+        self.boot(boot)?;
+        self.machine(machine)
+    }
+
+    /// Sets the boot id that the next start sees.
+    pub fn boot(&self, serial: u32) -> Result<()> {
+        self.write("boot-id", &format!("{serial:08x}-0000-4000-8000-000000000000\n"))
+    }
+
+    /// Sets the machine id that the next start sees.
+    pub fn machine(&self, serial: u32) -> Result<()> {
+        self.write("machine-id", &format!("{serial:032x}\n"))
+    }
+
+    /// Writes one of its files.
+    pub fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, text).map_err(Error::system(format!("write {}", path.display())))
+    }
+
+    /// Starts it, to die at the fault point `fault` if one is named. It may not answer yet.
+    pub fn start(&self, fault: Option<&str>) -> Result<Agent> {
+        if !self.binary.exists() {
+            return Err(Error::NoBinary { path: self.binary.clone() });
+        }
+        let opened = File::options().create(true).append(true).open(self.log());
+        let log = opened.map_err(Error::system(format!("open {}", self.log().display())))?;
+        let second = log.try_clone().map_err(Error::system("share the agent's log"))?;
+        let mut command = Command::new(&self.binary);
+        command.arg("--config").arg(self.config());
+        command.arg("--state-dir").arg(self.state());
+        command.arg("--socket").arg(self.socket());
+        command.arg("--bpffs").arg(self.folder.join("bpffs"));
+        command.args(["--node-name", &self.node_name, "--log", "text"]);
+        command.arg("--boot-id-file").arg(self.folder.join("boot-id"));
+        command.arg("--machine-id-file").arg(self.folder.join("machine-id"));
+        command.env_remove("NOTIFY_SOCKET");
+        if let Some(point) = fault {
+            command.env(berth_protocol::fault::VARIABLE, point);
+        }
+        command.stdin(Stdio::null()).stdout(log).stderr(second);
+        let started = Instant::now();
+        let process = world::start(&mut command, Some(&self.node))?;
+        Ok(Agent { setup: self.clone(), process, started })
+    }
+}
+
+/// A running agent; killed if dropped.
+#[derive(Debug)]
+pub struct Agent {
+    setup: AgentSetup,
+    process: Process,
+    started: Instant,
+}
+
+impl Agent {
+    /// When it was started.
+    pub fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Whether it has not ended.
+    pub fn runs(&mut self) -> bool {
+        self.process.runs()
+    }
+
+    /// Waits until it answers; how long after its start that was.
+    pub fn wait_ready(&mut self) -> Result<Duration> {
+        loop {
+            cleanup::interrupted()?;
+            // A new client each time: the socket may be a dead agent's until this one replaces it.
+            if Client::new(&self.setup.socket()).status().is_ok() {
+                return Ok(self.started.elapsed());
+            }
+            if !self.process.runs() {
+                return Err(self.failed("ended"));
+            }
+            if self.started.elapsed() > START_LIMIT {
+                return Err(self.failed("did not answer within"));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn failed(&self, state: &str) -> Error {
+        Error::AgentStart { state: state.to_owned(), after: self.started.elapsed(), log: self.log_end() }
+    }
+
+    /// The last lines of its log.
+    pub fn log_end(&self) -> String {
+        let text = std::fs::read_to_string(self.setup.log()).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(LOG_LINES)..].join("\n")
+    }
+
+    /// SIGKILL, and waits for its end.
+    pub fn kill(mut self) {
+        self.process.kill();
+    }
+
+    /// SIGTERM, and waits for its end, which must be a clean one.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.signal(libc::SIGTERM);
+        match self.process.wait(END_LIMIT)? {
+            Some(status) if status.success() => Ok(()),
+            Some(status) => Err(self.failed(&format!("ended on SIGTERM with {status}"))),
+            None => Err(self.failed("did not end on SIGTERM")),
+        }
+    }
+
+    /// Sends SIGHUP: read the configuration again.
+    pub fn reload(&self) {
+        self.process.signal(libc::SIGHUP);
+    }
+
+    /// Waits until it ended by itself (at a fault point); whether it did.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<bool> {
+        Ok(self.process.wait(limit)?.is_some())
+    }
+}

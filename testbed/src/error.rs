@@ -1,0 +1,106 @@
+//! What can go wrong in the world itself. A promise that Berth breaks is no error here: it is a
+//! failed check in the report.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// The testbed's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Why the world could not be built, driven or read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A system call of the testbed failed.
+    #[error("{what}")]
+    System {
+        /// What was being done, with its object.
+        what: String,
+        /// The kernel's answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// A command of the machine (`ip`) failed.
+    #[error("`{command}` failed: {output}")]
+    Command {
+        /// The command line.
+        command: String,
+        /// What it printed.
+        output: String,
+    },
+    /// One of Berth's binaries is not where it was looked for.
+    #[error("no binary at {path}; build with `cargo xtask demo`, or name the folder in BERTH_BIN_DIR")]
+    NoBinary {
+        /// Where it was looked for.
+        path: PathBuf,
+    },
+    /// The agent did not answer on its socket in time, or ended.
+    #[error("the agent {state} {after:?} after its start; the end of its log:\n{log}")]
+    AgentStart {
+        /// What became of it.
+        state: String,
+        /// For how long it was waited for.
+        after: Duration,
+        /// The end of its log.
+        log: String,
+    },
+    /// A request over the agent's socket was not answered.
+    #[error("ask the agent for {verb}")]
+    Ask {
+        /// The request's name.
+        verb: String,
+        /// Why there is no answer.
+        #[source]
+        cause: io::Error,
+    },
+    /// The agent answered something that docs/protocol.md does not allow.
+    #[error("the agent's answer to {verb} is not what docs/protocol.md says: {answer}")]
+    Answer {
+        /// The request's name.
+        verb: String,
+        /// The answer.
+        answer: String,
+    },
+    /// A plugin call that the case needs to succeed failed.
+    #[error("{what} failed: {why}")]
+    Plugin {
+        /// Command, container and interface.
+        what: String,
+        /// The error object, or how the process ended.
+        why: String,
+    },
+    /// Something that had to come did not.
+    #[error("{what} did not happen within {within:?}")]
+    Timeout {
+        /// What was waited for.
+        what: String,
+        /// For how long.
+        within: Duration,
+    },
+    /// The monitor's thread ended by itself: nothing watches any more.
+    #[error("the monitor ended: {0}")]
+    Monitor(String),
+    /// Ctrl-C or SIGTERM: everything is taken down.
+    #[error("interrupted; everything made here was removed")]
+    Interrupted,
+}
+
+impl Error {
+    /// For `map_err`: names what was being done.
+    pub(crate) fn system(what: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let what = what.into();
+        move |cause| Self::System { what, cause }
+    }
+
+    /// The whole chain in one line.
+    pub fn chain(&self) -> String {
+        let mut text = self.to_string();
+        let mut cause = std::error::Error::source(self);
+        while let Some(inner) = cause {
+            text = format!("{text}: {inner}");
+            cause = inner.source();
+        }
+        text
+    }
+}

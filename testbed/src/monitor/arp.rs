@@ -1,0 +1,153 @@
+//! The neighbour's ARP questions. Each round asks with another sender address, which the answers
+//! repeat: so an answer is matched to the request that it answers, and an old holder's late answer
+//! is not taken for a second holder beside the new one.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::{Duration, Instant};
+
+use berth_ipam::mac::Mac;
+
+use super::{Duplicate, Witness};
+use crate::netlink::Netlink;
+use crate::sys::socket::Socket;
+
+const ETHERTYPE_ARP: u16 = 0x0806;
+/// Rounds until a sender address is used again: four seconds of late answers.
+const ROUNDS: u8 = 200;
+/// An ARP frame's length, without padding.
+const FRAME: usize = 42;
+
+/// The neighbour.
+pub struct Asker {
+    socket: Socket,
+    own: Mac,
+    addresses: Vec<Ipv4Addr>,
+    round: u8,
+    /// Who answered which request first.
+    first: BTreeMap<(u8, Ipv4Addr), Mac>,
+    /// The last answers, until they are collected.
+    last: BTreeMap<Ipv4Addr, (Mac, Instant)>,
+}
+
+impl Asker {
+    /// Opens one on `interface` of the calling thread's namespace.
+    pub fn open(interface: &str, addresses: &[Ipv4Addr]) -> io::Result<Self> {
+        let links = Netlink::open()?.links(None)?;
+        let link = links.into_iter().find(|link| link.name == interface).ok_or(io::ErrorKind::NotFound)?;
+        let own = link.mac.ok_or(io::ErrorKind::AddrNotAvailable)?;
+        let socket = Socket::packet(ETHERTYPE_ARP, link.ifindex)?;
+        let (first, last) = (BTreeMap::new(), BTreeMap::new());
+        Ok(Self { socket, own, addresses: addresses.to_vec(), round: 0, first, last })
+    }
+
+    /// Asks for every address once.
+    pub fn ask(&mut self) -> io::Result<()> {
+        self.round = (self.round + 1) % ROUNDS;
+        let round = self.round;
+        self.first.retain(|(of, _), _| *of != round);
+        for address in &self.addresses {
+            self.socket.send(&request(self.own, sender(round), *address))?;
+        }
+        Ok(())
+    }
+
+    /// Takes answers until `until`, and tells of requests that two answered.
+    pub fn listen(&mut self, until: Instant) -> io::Result<Vec<Duplicate>> {
+        let mut found = Vec::new();
+        let mut buffer = [0; 256];
+        loop {
+            while let Some(length) = self.socket.receive_now(&mut buffer)? {
+                found.extend(parse(&buffer[..length]).and_then(|answer| self.note(&answer)));
+            }
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(found);
+            }
+            std::thread::sleep(left.min(Duration::from_millis(5)));
+        }
+    }
+
+    fn note(&mut self, answer: &Answer) -> Option<Duplicate> {
+        self.last.insert(answer.address, (answer.mac, Instant::now()));
+        let first = *self.first.entry((answer.round, answer.address)).or_insert(answer.mac);
+        if first == answer.mac {
+            return None;
+        }
+        let mut holders = [first.to_string(), answer.mac.to_string()];
+        holders.sort();
+        Some(Duplicate { witness: Witness::Wire, address: IpAddr::V4(answer.address), holders })
+    }
+
+    /// The last answers since the last call.
+    pub fn answers(&mut self) -> BTreeMap<Ipv4Addr, (Mac, Instant)> {
+        std::mem::take(&mut self.last)
+    }
+}
+
+/// The sender address of a round: in the subnet, so that it is answered, and in no pool.
+fn sender(round: u8) -> Ipv4Addr {
+    Ipv4Addr::new(10, 77, 255, round + 1)
+}
+
+fn request(own: Mac, sender: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+    let mut frame = Vec::with_capacity(FRAME);
+    frame.extend([0xff; 6]);
+    frame.extend(own.0);
+    frame.extend(ETHERTYPE_ARP.to_be_bytes());
+    // Ethernet, IPv4, their lengths, "request".
+    frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(own.0);
+    frame.extend(sender.octets());
+    frame.extend([0; 6]);
+    frame.extend(wanted.octets());
+    frame
+}
+
+#[derive(Debug, PartialEq, Eq)]
+struct Answer {
+    address: Ipv4Addr,
+    mac: Mac,
+    round: u8,
+}
+
+/// An answer to one of our requests; `None` for any other frame.
+fn parse(frame: &[u8]) -> Option<Answer> {
+    let frame = frame.get(..FRAME)?;
+    if frame[12..14] != ETHERTYPE_ARP.to_be_bytes() || frame[14..22] != [0, 1, 8, 0, 6, 4, 0, 2] {
+        return None;
+    }
+    let octets = |at: usize| -> Option<[u8; 4]> { frame[at..at + 4].try_into().ok() };
+    let asked = Ipv4Addr::from(octets(38)?);
+    let round = asked.octets()[3].checked_sub(1).filter(|round| sender(*round) == asked)?;
+    Some(Answer { address: Ipv4Addr::from(octets(28)?), mac: Mac::from_octets(&frame[22..28])?, round })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(round: u8, mac: Mac) -> Vec<u8> {
+        let mut frame = request(mac, Ipv4Addr::new(10, 77, 0, 10), sender(round));
+        frame[21] = 2;
+        frame
+    }
+
+    #[test]
+    fn an_answer_names_holder_and_round() {
+        let mac = Mac([2, 0, 0, 0, 0, 7]);
+        let parsed = parse(&answer(9, mac));
+        assert_eq!(parsed, Some(Answer { address: Ipv4Addr::new(10, 77, 0, 10), mac, round: 9 }));
+    }
+
+    #[test]
+    fn requests_strangers_answers_and_short_frames_are_none() {
+        let own = Mac([2, 0, 0, 0, 0, 1]);
+        assert_eq!(parse(&request(own, sender(1), Ipv4Addr::new(10, 77, 0, 10))), None);
+        assert_eq!(parse(&answer(1, own)[..41]), None);
+        let mut other = answer(1, own);
+        other[38] = 192;
+        assert_eq!(parse(&other), None);
+    }
+}

@@ -1,0 +1,238 @@
+//! A runtime's side of CNI: runs a plugin binary in the node's namespace, as it would be run in
+//! earnest (environment, standard input, standard output), with a time limit and with faults.
+//!
+//! It runs any plugin, so that upstream's can be compared under the same conditions.
+
+use std::io::{Read, Write as _};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use berth_ipam::mac::Mac;
+use serde_json::{Value, json};
+
+use crate::cleanup::Process;
+use crate::error::{Error, Result};
+use crate::sys;
+use crate::world::{self, POD_LINK, Pod};
+
+/// How long any call may take before it is killed and counts as failed.
+pub const LIMIT: Duration = Duration::from_mins(1);
+
+/// A plugin binary on a node.
+#[derive(Debug, Clone)]
+pub struct Plugin {
+    /// The binary.
+    pub binary: PathBuf,
+    /// The namespace of the node.
+    pub node: PathBuf,
+}
+
+/// One call, ready to be run.
+#[derive(Debug, Clone)]
+pub struct Call {
+    command: String,
+    config: Value,
+    variables: Vec<(String, String)>,
+}
+
+impl Call {
+    /// A call of `command` with a network configuration and no attachment (STATUS, VERSION, GC).
+    pub fn bare(command: &str, config: &Value) -> Self {
+        Self { command: command.to_owned(), config: config.clone(), variables: Vec::new() }
+    }
+
+    /// A call of `command` for the interface of a pod.
+    pub fn new(command: &str, config: &Value, pod: &Pod) -> Self {
+        let netns = pod.netns.to_string_lossy();
+        let call = Self::bare(command, config)
+            .variable("CNI_CONTAINERID", &pod.container_id)
+            .variable("CNI_IFNAME", POD_LINK)
+            .variable("CNI_NETNS", &netns);
+        match &pod.uid {
+            // The pod's name is its uid's: one more name would tell nothing more.
+            Some(uid) => {
+                let pod = format!("K8S_POD_NAMESPACE=demo;K8S_POD_NAME={uid};K8S_POD_UID={uid}");
+                call.variable("CNI_ARGS", &format!("IgnoreUnknown=1;{pod}"))
+            }
+            None => call,
+        }
+    }
+
+    /// Sets an environment variable; the last setting of one counts.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Asks for certain addresses, as a runtime does.
+    #[must_use]
+    pub fn addresses(mut self, addresses: &[IpAddr]) -> Self {
+        self.config["runtimeConfig"]["ips"] = json!(addresses);
+        self
+    }
+}
+
+impl Plugin {
+    /// Runs a call to its end.
+    pub fn run(&self, call: &Call) -> Result<Outcome> {
+        self.start(call)?.finish(LIMIT)
+    }
+
+    /// Starts a call and gives it its whole input.
+    pub fn start(&self, call: &Call) -> Result<Running> {
+        if !self.binary.exists() {
+            return Err(Error::NoBinary { path: self.binary.clone() });
+        }
+        let mut command = Command::new(&self.binary);
+        // Runtimes pass an environment of their own; nothing of ours may leak in.
+        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.env("CNI_PATH", self.binary.parent().unwrap_or_else(|| Path::new("/")));
+        command.env("CNI_COMMAND", &call.command);
+        command.envs(call.variables.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let began = Instant::now();
+        let mut process = world::start(&mut command, Some(&self.node))?;
+        if let Some(mut input) = process.child().stdin.take() {
+            // A plugin may end without reading: its answer tells why, not this pipe.
+            let _ = input.write_all(call.config.to_string().as_bytes());
+        }
+        Ok(Running { what: call.command.clone(), process, began })
+    }
+}
+
+/// A call under way; killed if dropped.
+#[derive(Debug)]
+pub struct Running {
+    what: String,
+    process: Process,
+    began: Instant,
+}
+
+impl Running {
+    /// Kills it with SIGKILL, wherever it is.
+    pub fn kill(&mut self) {
+        self.process.signal(libc::SIGKILL);
+    }
+
+    /// Whether it has not ended yet.
+    pub fn runs(&mut self) -> bool {
+        self.process.runs()
+    }
+
+    /// When it was started.
+    pub fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Waits for its end, at most `limit` from now; then it is killed, and that is an error.
+    pub fn finish(mut self, limit: Duration) -> Result<Outcome> {
+        let Some(status) = self.process.wait(limit)? else {
+            self.process.kill();
+            return Err(Error::Timeout {
+                what: format!("the end of the plugin's {}", self.what),
+                within: limit,
+            });
+        };
+        let ended = Instant::now();
+        let stdout = self.process.child().stdout.take().map(rest).unwrap_or_default();
+        let stderr = self.process.child().stderr.take().map(rest).unwrap_or_default();
+        let signal = std::os::unix::process::ExitStatusExt::signal(&status);
+        Ok(Outcome { what: self.what, code: status.code(), signal, stdout, stderr, began: self.began, ended })
+    }
+}
+
+/// What a pipe holds after its writer's end. A grandchild that kept it open must not make us wait.
+fn rest(mut pipe: impl Read + std::os::fd::AsRawFd) -> String {
+    let mut text = Vec::new();
+    // What was read before an error counts; `WouldBlock` means "no more".
+    let _ = sys::process::do_not_block(&pipe);
+    let _ = pipe.read_to_end(&mut text);
+    String::from_utf8_lossy(&text).into_owned()
+}
+
+/// How a call ended.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    what: String,
+    /// The exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// The signal that ended it.
+    pub signal: Option<i32>,
+    /// All of standard output.
+    pub stdout: String,
+    /// All of standard error.
+    pub stderr: String,
+    /// When it was started.
+    pub began: Instant,
+    /// When its end was noticed.
+    pub ended: Instant,
+}
+
+/// What an ADD gave.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Added {
+    /// Its addresses, without prefix lengths; never empty.
+    pub addresses: Vec<IpAddr>,
+    /// The MAC of its first interface, if it named one.
+    pub mac: Option<Mac>,
+}
+
+/// A CNI error object.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Deserialize)]
+pub struct CniError {
+    /// CNI SPEC, "Error", or a plugin's own from 100 on.
+    pub code: u32,
+    /// What is wrong.
+    pub msg: String,
+    /// What to do about it.
+    #[serde(default)]
+    pub details: String,
+}
+
+impl Outcome {
+    /// How long it took.
+    pub fn took(&self) -> Duration {
+        self.ended - self.began
+    }
+
+    /// Whether it succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.code == Some(0)
+    }
+
+    /// Its error object, if it printed one.
+    pub fn failure(&self) -> Option<CniError> {
+        if self.succeeded() { None } else { serde_json::from_str(&self.stdout).ok() }
+    }
+
+    /// An error unless it succeeded.
+    pub fn expect_success(&self) -> Result<()> {
+        if self.succeeded() {
+            return Ok(());
+        }
+        let why = format!("{} {}", self.stdout.trim(), self.stderr.trim());
+        let end =
+            self.signal.map_or_else(|| format!("exit {:?}", self.code), |signal| format!("signal {signal}"));
+        Err(Error::Plugin { what: self.what.clone(), why: format!("{end}: {}", why.trim()) })
+    }
+
+    /// The result of a successful ADD.
+    pub fn added(&self) -> Result<Added> {
+        self.expect_success()?;
+        let wrong = |why: &str| Error::Plugin {
+            what: self.what.clone(),
+            why: format!("its result {why}: {}", self.stdout.trim()),
+        };
+        let result: Value = serde_json::from_str(&self.stdout).map_err(|_| wrong("is not JSON"))?;
+        let listed = result["ips"].as_array().ok_or_else(|| wrong("has no ips"))?;
+        let parse =
+            |entry: &Value| -> Option<IpAddr> { entry["address"].as_str()?.split('/').next()?.parse().ok() };
+        let addresses: Option<Vec<IpAddr>> = listed.iter().map(parse).collect();
+        let addresses = addresses.filter(|list| !list.is_empty()).ok_or_else(|| wrong("names no address"))?;
+        let mac = result["interfaces"][0]["mac"].as_str().and_then(|text| text.parse().ok());
+        Ok(Added { addresses, mac })
+    }
+}

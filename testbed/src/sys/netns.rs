@@ -1,0 +1,90 @@
+//! Namespaces made, entered and removed by own system calls: faster and better timed than `ip netns`,
+//! and compatible with it (bind mounts in `/run/netns`).
+#![expect(unsafe_code, reason = "mount, unshare and setns have no safe form in the standard library")]
+
+use std::ffi::CString;
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use super::check;
+
+fn c_path(path: &Path) -> io::Result<CString> {
+    CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
+}
+
+/// Makes a new network namespace and mounts it on a new file `path`.
+pub fn create(path: &Path) -> io::Result<()> {
+    File::options().write(true).create_new(true).open(path)?;
+    let target = c_path(path)?;
+    let made = on_a_thread(move || {
+        // SAFETY: unshare takes no pointers; it changes this thread only, which ends right after.
+        check(unsafe { libc::unshare(libc::CLONE_NEWNET) })?;
+        let (source, kind) = (c"/proc/thread-self/ns/net", c"none");
+        // SAFETY: all pointers are to NUL-terminated strings that outlive the call; no data is passed.
+        let mounted = unsafe {
+            libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), libc::MS_BIND, std::ptr::null())
+        };
+        check(mounted).map(drop)
+    });
+    if made.is_err() {
+        // The file is no use without its mount; the first error is the one to tell.
+        let _ = std::fs::remove_file(path);
+    }
+    made
+}
+
+/// Takes the namespace's mount off `path`, which stays as an empty file. The namespace lives on
+/// while anything else holds it.
+pub fn unmount(path: &Path) -> io::Result<()> {
+    let target = c_path(path)?;
+    // SAFETY: the pointer is to a NUL-terminated string that outlives the call.
+    check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
+}
+
+/// Mounts the namespace `source` on a new file `path` as well.
+pub fn bind(source: &Path, path: &Path) -> io::Result<()> {
+    File::options().write(true).create_new(true).open(path)?;
+    let (from, to) = (c_path(source)?, c_path(path)?);
+    // SAFETY: all pointers are to NUL-terminated strings that outlive the call; no data is passed.
+    let mounted =
+        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), c"none".as_ptr(), libc::MS_BIND, std::ptr::null()) };
+    check(mounted).map(drop)
+}
+
+/// Runs `work` inside the namespace at `path`, on a thread that ends right after. Sockets that
+/// `work` returns stay in that namespace.
+pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    let netns = File::open(path)?;
+    on_a_thread(move || {
+        enter(&netns)?;
+        // Held no longer than needed: a descriptor keeps a namespace alive.
+        drop(netns);
+        work()
+    })
+}
+
+/// Moves the calling thread, for good.
+fn enter(netns: &File) -> io::Result<()> {
+    // SAFETY: setns takes no pointers, and the descriptor is open.
+    check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)
+}
+
+fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        scope.spawn(work).join().unwrap_or_else(|_| Err(io::Error::other("a helper thread panicked")))
+    })
+}
+
+/// Lets `command` start inside the namespace at `path`.
+pub fn start_inside(command: &mut Command, path: &Path) -> io::Result<()> {
+    let netns = File::open(path)?;
+    // SAFETY: between fork and exec only setns is called, which is async-signal-safe; the descriptor
+    // is owned by the closure and closes on exec.
+    unsafe { command.pre_exec(move || enter(&netns)) };
+    Ok(())
+}

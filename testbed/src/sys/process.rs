@@ -1,0 +1,91 @@
+//! Signals, scheduling and waiting for processes.
+#![expect(unsafe_code, reason = "signals, pidfds and schedulers have no safe form in the standard library")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use super::check;
+
+/// How many interrupting signals came so far.
+static SIGNALS: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn on_signal(_: libc::c_int) {
+    SIGNALS.fetch_add(1, Ordering::Relaxed);
+}
+
+/// Counts SIGINT and SIGTERM from now on instead of dying of them. Children get the default back at exec.
+pub fn catch_signals() -> io::Result<()> {
+    for signal in [libc::SIGINT, libc::SIGTERM] {
+        // SAFETY: the handler does nothing but add to an atomic, which is async-signal-safe.
+        let before = unsafe { libc::signal(signal, on_signal as *const () as libc::sighandler_t) };
+        if before == libc::SIG_ERR {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok(())
+}
+
+/// How many SIGINT and SIGTERM came since [`catch_signals`].
+pub fn signals() -> u32 {
+    SIGNALS.load(Ordering::Relaxed)
+}
+
+/// Sends `signal` to one process.
+pub fn send(pid: u32, signal: libc::c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: kill takes no pointers; the caller holds the child unreaped, so the pid is its own.
+    check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Whether a process of that id exists.
+pub fn exists(pid: u32) -> bool {
+    match send(pid, 0) {
+        Ok(()) => true,
+        Err(error) => error.raw_os_error() != Some(libc::ESRCH),
+    }
+}
+
+/// Lets the calling thread run before all ordinary ones, so that its sampling keeps its rhythm on
+/// a busy machine. A machine that refuses just samples less evenly; the gaps are recorded.
+pub fn run_first() {
+    let parameters = libc::sched_param { sched_priority: 10 };
+    // SAFETY: the pointer is to a live sched_param; 0 names the calling thread.
+    unsafe {
+        libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
+    };
+}
+
+/// A handle on one process that becomes readable at its end.
+pub struct PidFd(OwnedFd);
+
+impl PidFd {
+    /// Opens one for a child that has not been reaped.
+    pub fn open(pid: u32) -> io::Result<Self> {
+        // SAFETY: pidfd_open takes no pointers.
+        let raw = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
+        let raw = check(libc::c_int::try_from(raw).map_err(io::Error::other)?)?;
+        // SAFETY: the kernel just made this descriptor for us.
+        Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
+    }
+
+    /// Waits until the process ended, at most `limit`; whether it ended.
+    pub fn wait(&self, limit: Duration) -> io::Result<bool> {
+        let millis = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
+        let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: the pointer is to one live pollfd, as the count says.
+        match check(unsafe { libc::poll(&raw mut poll, 1, millis) }) {
+            Ok(ready) => Ok(ready > 0),
+            // A signal came in between: the caller looks at its deadline and asks again.
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// Makes reads from a pipe return what is there instead of waiting for its last writer.
+pub fn do_not_block(pipe: &impl std::os::fd::AsRawFd) -> io::Result<()> {
+    // SAFETY: fcntl with F_SETFL takes an integer, and the descriptor is open.
+    check(unsafe { libc::fcntl(pipe.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) }).map(drop)
+}

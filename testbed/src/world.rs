@@ -1,0 +1,271 @@
+//! One world: a switch, a neighbour, a node and its pods, each a network namespace.
+//!
+//! Several worlds exist at once without touching each other: names carry the process id and a
+//! counter, and each has its own switch. Everything goes when the world is dropped.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::cleanup::{self, Folder, NETNS_FOLDER, Netns, Process};
+use crate::error::{Error, Result};
+use crate::netlink::{Link, Netlink};
+use crate::sys;
+
+/// The interface of the node on the underlay.
+pub const PARENT: &str = "eth1";
+/// The interface that pods get.
+pub const POD_LINK: &str = "eth0";
+/// The underlay's subnet, the same in every world.
+pub const SUBNET: &str = "10.77.0.0/16";
+/// Its router: the neighbour.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
+
+/// Counts the worlds of this process.
+static WORLDS: AtomicU32 = AtomicU32::new(0);
+
+/// The first `count` addresses that pools in a world use.
+pub fn pool_addresses(count: u8) -> Vec<Ipv4Addr> {
+    (0..count).map(|offset| Ipv4Addr::new(10, 77, 0, 10 + offset)).collect()
+}
+
+/// A pod's sandbox: what a runtime knows of it. Its namespace belongs to the world.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// The name of its namespace for `ip netns`.
+    pub name: String,
+    /// The path of its namespace.
+    pub netns: PathBuf,
+    /// `CNI_CONTAINERID`.
+    pub container_id: String,
+    /// `K8S_POD_UID`, if the runtime is to name a pod.
+    pub uid: Option<String>,
+}
+
+/// A namespace that the monitor reads, by its number in the neighbour's namespace.
+#[derive(Debug, Clone)]
+pub(crate) struct Tracked {
+    pub name: String,
+    pub number: i32,
+}
+
+/// The namespaces to read; shared with the monitor.
+pub(crate) type TrackedList = Arc<Mutex<Vec<Tracked>>>;
+
+/// A switch, a neighbour, a node and pods.
+#[derive(Debug)]
+pub struct World {
+    id: String,
+    /// Names of pods' namespaces; a case may drop one early to remove it.
+    pods: Mutex<BTreeMap<String, Netns>>,
+    node: Netns,
+    neighbour: Netns,
+    /// Held so that the switch lives as long as the world.
+    _switch: Netns,
+    folder: Folder,
+    /// Speaks in the neighbour's namespace, where the numbers are given.
+    numbering: Mutex<Netlink>,
+    tracked: TrackedList,
+    next: AtomicU32,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl World {
+    /// Builds a world without pods.
+    pub fn build() -> Result<Self> {
+        cleanup::interrupted()?;
+        let id = format!("{}-{}", cleanup::prefix(), WORLDS.fetch_add(1, Ordering::Relaxed));
+        let folder = Folder::create(&id)?;
+        let named = |role: &str| -> Result<Netns> {
+            // By `ip`, which makes the folder a shared mount: else a stranger's mount namespace
+            // could keep our namespaces alive.
+            let name = format!("{id}-{role}");
+            let guard = Netns::adopt(Path::new(NETNS_FOLDER).join(&name));
+            run(Command::new("ip").args(["netns", "add", &name]), None)?;
+            Ok(guard)
+        };
+        let (switch, neighbour, node) = (named("switch")?, named("neighbour")?, named("node")?);
+        let wiring = format!(
+            "link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\n\
+             link add nb0 type veth peer name eth0 netns {id}-neighbour\nlink set nb0 master br0 up\n\
+             link add nd0 type veth peer name {PARENT} netns {id}-node\nlink set nd0 master br0 up\n"
+        );
+        ip(switch.path(), &wiring)?;
+        ip(neighbour.path(), &format!("link set lo up\naddr add {GATEWAY}/16 dev eth0\nlink set eth0 up\n"))?;
+        ip(node.path(), &format!("link set lo up\nlink set {PARENT} up\n"))?;
+        let numbering = sys::netns::inside(neighbour.path(), Netlink::open)
+            .map_err(Error::system("open netlink in the neighbour's namespace"))?;
+        let (pods, tracked) = (Mutex::default(), Arc::default());
+        let numbering = Mutex::new(numbering);
+        Ok(Self {
+            id,
+            pods,
+            node,
+            neighbour,
+            _switch: switch,
+            folder,
+            numbering,
+            tracked,
+            next: AtomicU32::new(0),
+        })
+    }
+
+    /// Its name, the start of all names in it.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Where its files are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The node's namespace.
+    pub fn node(&self) -> &Path {
+        self.node.path()
+    }
+
+    /// The neighbour's namespace.
+    pub fn neighbour(&self) -> &Path {
+        self.neighbour.path()
+    }
+
+    pub(crate) fn tracked(&self) -> TrackedList {
+        Arc::clone(&self.tracked)
+    }
+
+    /// Makes a pod: a new namespace, watched by the monitor, and a new container id.
+    pub fn pod(&self) -> Result<Pod> {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let name = format!("{}-p{number}", self.id);
+        self.pod_named(&name)
+    }
+
+    /// The same under a given name, which may have been another pod's before.
+    pub fn pod_named(&self, name: &str) -> Result<Pod> {
+        let guard = Netns::create(name)?;
+        let netns = guard.path().to_owned();
+        lock(&self.pods).insert(name.to_owned(), guard);
+        self.track(name, &netns)?;
+        let serial = self.next.fetch_add(1, Ordering::Relaxed);
+        Ok(Pod { name: name.to_owned(), netns, container_id: format!("{}-c{serial}", self.id), uid: None })
+    }
+
+    /// A further sandbox of the same pod: another namespace, another container id, the same uid.
+    pub fn sandbox_of(&self, pod: &Pod) -> Result<Pod> {
+        Ok(Pod { uid: pod.uid.clone(), ..self.pod()? })
+    }
+
+    /// Makes another node on the same switch and returns its namespace.
+    pub fn second_node(&self) -> Result<PathBuf> {
+        let name = format!("{}-node2", self.id);
+        let guard = Netns::create(&name)?;
+        let path = guard.path().to_owned();
+        lock(&self.pods).insert(name.clone(), guard);
+        let wiring =
+            format!("link add nd1 type veth peer name {PARENT} netns {name}\nlink set nd1 master br0 up\n");
+        ip(&Path::new(NETNS_FOLDER).join(format!("{}-switch", self.id)), &wiring)?;
+        ip(&path, &format!("link set lo up\nlink set {PARENT} up\n"))?;
+        Ok(path)
+    }
+
+    /// Lets the monitor read a namespace.
+    fn track(&self, name: &str, netns: &Path) -> Result<()> {
+        let number = i32::try_from(self.next.fetch_add(1, Ordering::Relaxed)).unwrap_or(i32::MAX);
+        let file = File::open(netns).map_err(Error::system(format!("open {}", netns.display())))?;
+        lock(&self.numbering)
+            .number(&file, number)
+            .map_err(Error::system(format!("number namespace {name}")))?;
+        lock(&self.tracked).push(Tracked { name: name.to_owned(), number });
+        Ok(())
+    }
+
+    /// Removes a pod's name: its namespace ends unless something else holds it.
+    pub fn remove(&self, pod: &Pod) {
+        // Taken out of the list first: the removal takes time that others need not wait for.
+        let guard = lock(&self.pods).remove(&pod.name);
+        drop(guard);
+    }
+
+    /// Starts a process that does nothing inside a pod.
+    pub fn inhabit(&self, pod: &Pod) -> Result<Process> {
+        let mut command = Command::new("sleep");
+        command.arg("3600").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        start(&mut command, Some(&pod.netns))
+    }
+
+    /// The links that a namespace has now, read by its number; `None` once it is no more.
+    pub fn links(&self, pod: &Pod) -> Result<Option<Vec<Link>>> {
+        let number =
+            lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number);
+        let Some(number) = number else { return Ok(None) };
+        match lock(&self.numbering).links(Some(number)) {
+            Ok(links) => Ok(Some(links)),
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
+            Err(cause) => Err(Error::System { what: format!("read the links of {}", pod.name), cause }),
+        }
+    }
+
+    /// Every link of every pod whose MAC Berth made, with the name of its namespace.
+    pub fn berth_links(&self) -> Result<Vec<(String, Link)>> {
+        let tracked = lock(&self.tracked).clone();
+        let mut found = Vec::new();
+        for Tracked { name, number } in tracked {
+            match lock(&self.numbering).links(Some(number)) {
+                Ok(links) => {
+                    let own = links.into_iter().filter(|link| link.mac.is_some_and(|mac| mac.is_berth()));
+                    found.extend(own.map(|link| (name.clone(), link)));
+                }
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(cause) => return Err(Error::System { what: format!("read the links of {name}"), cause }),
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Runs lines of `ip -batch` inside a namespace.
+pub fn ip(netns: &Path, lines: &str) -> Result<()> {
+    let mut command = Command::new("ip");
+    command.args(["-batch", "-"]);
+    sys::netns::start_inside(&mut command, netns)
+        .map_err(Error::system(format!("enter {}", netns.display())))?;
+    run(&mut command, Some(lines))
+}
+
+/// Starts a marked process, inside a namespace if one is given, apart from our process group, so
+/// that a Ctrl-C at the terminal reaches the testbed alone.
+pub(crate) fn start(command: &mut Command, netns: Option<&Path>) -> Result<Process> {
+    use std::os::unix::process::CommandExt as _;
+    let program = command.get_program().to_string_lossy().into_owned();
+    if let Some(netns) = netns {
+        sys::netns::start_inside(command, netns)
+            .map_err(Error::system(format!("enter {}", netns.display())))?;
+    }
+    let child = command.env(cleanup::MARK, cleanup::prefix()).process_group(0).spawn();
+    Ok(Process::guard(child.map_err(Error::system(format!("start {program}")))?))
+}
+
+fn run(command: &mut Command, input: Option<&str>) -> Result<()> {
+    let line = format!("{command:?} {}", input.unwrap_or_default());
+    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
+    let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let mut child = started.map_err(Error::system(format!("start `{line}`")))?;
+    if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
+        pipe.write_all(text.as_bytes()).map_err(Error::system(format!("feed `{line}`")))?;
+    }
+    let output = child.wait_with_output().map_err(Error::system(format!("wait for `{line}`")))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let text = [output.stdout, output.stderr].concat();
+    Err(Error::Command { command: line, output: String::from_utf8_lossy(&text).trim().to_owned() })
+}

@@ -1,0 +1,141 @@
+//! The command line of `berth-agent`. Every path can be moved, so several agents run on one kernel.
+
+use std::path::PathBuf;
+
+use berth_ipam::name::{NameError, NodeName};
+use clap::{Parser, ValueEnum};
+
+/// Gives pods addresses on the underlay, and takes them back once their holders are provably gone.
+#[derive(Debug, Clone, PartialEq, Eq, Parser)]
+#[command(name = "berth-agent", version)]
+pub struct Flags {
+    /// A YAML file, or a folder of them, with `UnderlayNetwork` and `IPPool` documents.
+    #[arg(long, value_name = "FILE|DIR")]
+    pub config: PathBuf,
+    /// Where leases, journal, sign of life and spool are kept.
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/berth")]
+    pub state_dir: PathBuf,
+    /// The Unix socket for the plugin and berthctl.
+    #[arg(long, value_name = "PATH", default_value = "/run/berth/agent.sock")]
+    pub socket: PathBuf,
+    /// Where eBPF programs and maps are pinned.
+    #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/berth")]
+    pub bpffs: PathBuf,
+    /// This node's name [default: the host name].
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<NodeName>,
+    /// The file that holds the id of this boot.
+    #[arg(long, value_name = "FILE", default_value = "/proc/sys/kernel/random/boot_id")]
+    pub boot_id_file: PathBuf,
+    /// The file that holds the id of this machine.
+    #[arg(long, value_name = "FILE", default_value = "/etc/machine-id")]
+    pub machine_id_file: PathBuf,
+    /// The form of the log on stderr.
+    #[arg(long, value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
+    pub log: LogForm,
+}
+
+/// The form of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogForm {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The host name cannot serve as the node's name.
+#[derive(Debug, thiserror::Error)]
+#[error("use the host name as the node's name; give another one with --node-name")]
+pub struct NodeNameError(#[source] NameError);
+
+impl Flags {
+    /// The node's name: the one given, else the host name.
+    pub fn node(&self) -> Result<NodeName, NodeNameError> {
+        if let Some(name) = &self.node_name {
+            return Ok(name.clone());
+        }
+        let uname = rustix::system::uname();
+        uname.nodename().to_string_lossy().parse().map_err(NodeNameError)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Flags, clap::Error> {
+        Flags::try_parse_from([&["berth-agent"], args].concat())
+    }
+
+    #[test]
+    fn the_definition_is_consistent() {
+        Flags::command().debug_assert();
+    }
+
+    #[test]
+    fn defaults_are_the_documented_ones() {
+        let flags = parse(&["--config", "/etc/berth"]).unwrap();
+        assert_eq!(flags.state_dir, Path::new("/var/lib/berth"));
+        assert_eq!(flags.socket, Path::new("/run/berth/agent.sock"));
+        assert_eq!(flags.bpffs, Path::new("/sys/fs/bpf/berth"));
+        assert_eq!(flags.boot_id_file, Path::new("/proc/sys/kernel/random/boot_id"));
+        assert_eq!(flags.machine_id_file, Path::new("/etc/machine-id"));
+        assert_eq!((flags.log, flags.node_name.clone()), (LogForm::Text, None));
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap();
+        assert_eq!(flags.node().unwrap().as_str(), host.trim_end());
+    }
+
+    #[test]
+    fn every_path_can_be_moved() {
+        let args = [
+            "--config",
+            "c",
+            "--state-dir",
+            "s",
+            "--socket",
+            "k",
+            "--bpffs",
+            "b",
+            "--node-name",
+            "n1",
+            "--boot-id-file",
+            "i",
+            "--machine-id-file",
+            "m",
+            "--log",
+            "json",
+        ];
+        let flags = parse(&args).unwrap();
+        assert_eq!(flags.node().unwrap().as_str(), "n1");
+        assert_eq!(
+            [
+                &flags.config,
+                &flags.state_dir,
+                &flags.socket,
+                &flags.bpffs,
+                &flags.boot_id_file,
+                &flags.machine_id_file
+            ],
+            ["c", "s", "k", "b", "i", "m"].map(Path::new)
+        );
+        assert_eq!(flags.log, LogForm::Json);
+    }
+
+    #[test]
+    fn bad_input_is_refused_with_the_flag_named() {
+        for (args, word) in [
+            (vec![], "--config"),
+            (vec!["--config", "c", "--node-name", "a b"], "--node-name"),
+            (vec!["--config", "c", "--log", "xml"], "--log"),
+            (vec!["--config", "c", "--sockt", "x"], "--sockt"),
+        ] {
+            let error = parse(&args).unwrap_err().to_string();
+            assert!(error.contains(word), "{args:?}: {error}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The thin shell around the pure parts: waits, reads, sends. Blocking; never on an async thread.
+
+use std::net::IpAddr;
+use std::os::fd::BorrowedFd;
+
+use berth_ipam::mac::Mac;
+use berth_ipam::time::Time;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::WireError;
+use super::device::Device;
+use super::frame::{self, Statement};
+use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober};
+use super::socket::{Direction, FRAME_ROOM, PacketSocket};
+
+/// Frames read before the clock is looked at again.
+const BATCH: usize = 512;
+
+/// The time since boot, as the rest of Berth counts it.
+pub fn boot_time() -> Time {
+    let now = clock_gettime(ClockId::Boottime);
+    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
+    Time(seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0)))
+}
+
+/// Waits until a descriptor is readable or `until` has come; interrupted waits end early. Says for each
+/// descriptor whether something is there.
+pub(super) fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], until: Time) -> rustix::io::Result<[bool; N]> {
+    let left = until.since(boot_time());
+    let timeout = Timespec {
+        tv_sec: i64::try_from(left.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: left.subsec_nanos().into(),
+    };
+    let mut waits = fds.map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+    match poll(&mut waits, Some(&timeout)) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(waits.map(|wait| !wait.revents().is_empty())),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Reads what is queued and gives each understood frame to `each`. True if the queue was emptied.
+pub(super) fn drain(
+    socket: &PacketSocket,
+    mut each: impl FnMut(Statement, Direction),
+) -> std::io::Result<bool> {
+    let mut buffer = [0; FRAME_ROOM];
+    for _ in 0..BATCH {
+        let Some(received) = socket.receive(&mut buffer)? else { return Ok(true) };
+        // What is no neighbour message passed the coarse kernel filter by accident; nothing is lost.
+        if let Ok(mut statement) = frame::read(&buffer[..received.length.min(FRAME_ROOM)]) {
+            statement.vlan = received.vlan.or(statement.vlan);
+            each(statement, received.direction);
+        }
+    }
+    Ok(false)
+}
+
+/// Sends every probe that is due. The link is looked at first: a link without carrier swallows frames
+/// without an error.
+pub(super) fn send_due(prober: &mut Prober, socket: &PacketSocket, own: Mac, running: bool, now: Time) {
+    for address in prober.due(now) {
+        if !running {
+            prober.failed(address, "the link is down or has no carrier");
+        } else if let Err(error) = socket.send(&frame::probe(own, address), address) {
+            prober.failed(address, &because(&error));
+        }
+    }
+}
+
+fn because(error: &WireError) -> String {
+    match std::error::Error::source(error) {
+        Some(cause) => format!("{error}: {cause}"),
+        None => error.to_string(),
+    }
+}
+
+/// Probes `addresses` once from the calling thread's namespace, from `own_mac`, and waits for the
+/// verdict: 100 ms unless the rate limit stretches it. Needs `CAP_NET_RAW`. The close of its socket adds
+/// 8 to 18 ms; whoever probes often keeps a [`super::ParentWire`].
+pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec<ProbeResult>, WireError> {
+    let device = Device::by_index(ifindex)?;
+    let socket = PacketSocket::listening(ifindex)?;
+    let mut prober = Prober::new(Limits::default(), boot_time());
+    prober.start(addresses, Priority::Now);
+    let receive_error = |cause| WireError::Receive { ifindex, cause };
+    // Each turn waits for a frame or the next step, and each address has few steps and bounded patience.
+    loop {
+        let now = boot_time();
+        let read = drain(&socket, |statement, _| prober.heard(&statement));
+        let drained = read.as_ref().is_ok_and(|drained| *drained);
+        if let Err(error) = read {
+            prober.disturbed(&format!("receive: {error}"));
+        }
+        if socket.dropped().map_err(receive_error)? > 0 {
+            prober.disturbed("frames were lost because they came too fast");
+        }
+        let running = Device::by_name(&device.name).is_ok_and(|seen| seen.ifindex == ifindex && seen.running);
+        if !running {
+            prober.disturbed("the link is down or has no carrier");
+        }
+        if let Some((_, results)) = prober.finished(now, drained).into_iter().next() {
+            return Ok(results);
+        }
+        send_due(&mut prober, &socket, own_mac, running, now);
+        let until = prober.wake_at(now).unwrap_or(now);
+        wait([std::os::fd::AsFd::as_fd(&socket)], until).map_err(|errno| receive_error(errno.into()))?;
+    }
+}
+
+/// Whether a result forbids handing the address out at once: anything but proven silence.
+impl Outcome {
+    /// Whether nobody answered although everything went out.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent)
+    }
+}

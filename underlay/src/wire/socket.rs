@@ -1,0 +1,267 @@
+//! A packet socket on one interface: sends frames, and hears ARP and neighbour discovery only.
+//!
+//! The classic BPF filter is attached *before* the bind, so that no stray frame is ever queued. Frames
+//! that leave the interface are heard too and marked [`Direction::Out`]: the frames of this node's own
+//! pods leave through their parent. A VLAN tag that the kernel took out of the frame is read from the
+//! control message. Left out: understanding the frames (see [`super::frame`]).
+//!
+//! Closing a packet socket waits for an RCU grace period (8 to 18 ms on Linux 6.18): keep one, do not
+//! open one per probe.
+
+#![expect(unsafe_code, reason = "packet sockets have no safe wrapper in the crates in use")]
+
+use std::io;
+use std::mem;
+use std::net::IpAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::WireError;
+use super::frame::{
+    ADVERTISEMENT, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, ICMPV6, SOLICITATION,
+};
+
+/// Which way a frame went.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Direction {
+    /// From the wire.
+    In,
+    /// To the wire: from this node or one of its pods.
+    Out,
+}
+
+/// One received frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Received {
+    /// Octets in the buffer; a longer frame was cut, which no ARP or neighbour message needs.
+    pub length: usize,
+    /// Which way it went.
+    pub direction: Direction,
+    /// The VLAN id that the kernel had taken out of the frame; `None` for untagged and priority-tagged.
+    pub vlan: Option<u16>,
+}
+
+/// The room a frame is read into: enough for a neighbour message with every option in use.
+pub const FRAME_ROOM: usize = 512;
+
+/// What the kernel may keep for a listener that is late: some 2,000 small frames.
+const RECEIVE_BUFFER: libc::c_int = 2 << 20;
+
+/// A packet socket on one interface of the namespace in which it was opened. Non-blocking.
+#[derive(Debug)]
+pub struct PacketSocket {
+    fd: OwnedFd,
+    ifindex: u32,
+}
+
+impl PacketSocket {
+    /// A socket that sends and hears. Needs `CAP_NET_RAW`.
+    pub fn listening(ifindex: u32) -> Result<Self, WireError> {
+        let socket = Self::sending(ifindex)?;
+        let fail = |step| move |cause| WireError::Socket { step, ifindex, cause };
+        let filter = filter();
+        let program = libc::sock_fprog {
+            len: u16::try_from(filter.len()).unwrap_or(u16::MAX),
+            filter: filter.as_ptr().cast_mut(),
+        };
+        socket
+            .option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
+            .map_err(fail("attach the frame filter"))?;
+        socket
+            .option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)
+            .map_err(fail("ask for VLAN tags"))?;
+        // Without CAP_NET_ADMIN the smaller default buffer must do; lost frames are reported anyway.
+        if socket.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).is_err() {
+            socket
+                .option(libc::SOL_SOCKET, libc::SO_RCVBUF, &RECEIVE_BUFFER)
+                .map_err(fail("enlarge the receive buffer"))?;
+        }
+        socket.bind(libc::ETH_P_ALL).map_err(fail("bind to the interface"))?;
+        // Solicitations go to one multicast group per address, which a NIC would otherwise filter out.
+        let membership = libc::packet_mreq {
+            mr_ifindex: socket.index(),
+            mr_type: u16::try_from(libc::PACKET_MR_ALLMULTI).unwrap_or(0),
+            mr_alen: 0,
+            mr_address: [0; 8],
+        };
+        socket
+            .option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)
+            .map_err(fail("ask for all multicast frames"))?;
+        Ok(socket)
+    }
+
+    /// A socket that only sends: protocol 0 hears nothing. Needs `CAP_NET_RAW`.
+    pub fn sending(ifindex: u32) -> Result<Self, WireError> {
+        let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+        // SAFETY: socket(2) takes plain numbers.
+        let raw = unsafe { libc::socket(libc::AF_PACKET, kind, 0) };
+        if raw < 0 {
+            let cause = io::Error::last_os_error();
+            return Err(WireError::Socket { step: "open a packet socket", ifindex, cause });
+        }
+        // SAFETY: the kernel just gave this descriptor to us and to nobody else.
+        Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(raw) }, ifindex })
+    }
+
+    /// The interface's index.
+    pub fn ifindex(&self) -> u32 {
+        self.ifindex
+    }
+
+    /// Sends one whole Ethernet frame about `address`.
+    pub fn send(&self, frame: &[u8], address: IpAddr) -> Result<(), WireError> {
+        let protocol = if address.is_ipv4() { libc::ETH_P_ARP } else { libc::ETH_P_IPV6 };
+        let to = self.link_address(protocol);
+        // SAFETY: both pointers are valid for the lengths given, and only read.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd.as_raw_fd(),
+                frame.as_ptr().cast(),
+                frame.len(),
+                0,
+                (&raw const to).cast(),
+                socklen::<libc::sockaddr_ll>(),
+            )
+        };
+        if sent < 0 {
+            let cause = io::Error::last_os_error();
+            return Err(WireError::Send { address, ifindex: self.ifindex, cause });
+        }
+        Ok(())
+    }
+
+    /// Takes the next frame; `None` if none is waiting. An interface that went down is an error
+    /// (`ENETDOWN`) once, and silence afterwards.
+    pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
+        // SAFETY: these are plain data, for which all zeroes are valid.
+        let (mut from, mut header): (libc::sockaddr_ll, libc::msghdr) = unsafe { mem::zeroed() };
+        let mut control = [0_u64; 16];
+        let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+        header.msg_name = (&raw mut from).cast();
+        header.msg_namelen = socklen::<libc::sockaddr_ll>();
+        header.msg_iov = &raw mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.as_mut_ptr().cast();
+        header.msg_controllen = size_of_val(&control) as _;
+        // SAFETY: every pointer in the header is valid for the length beside it until the call returns.
+        let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut header, 0) };
+        let Ok(length) = usize::try_from(length) else {
+            let error = io::Error::last_os_error();
+            let empty = matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted);
+            return if empty { Ok(None) } else { Err(error) };
+        };
+        let out = from.sll_pkttype == libc::PACKET_OUTGOING;
+        let direction = if out { Direction::Out } else { Direction::In };
+        Ok(Some(Received { length, direction, vlan: stripped_tag(&header) }))
+    }
+
+    /// How many frames were dropped since the last call because nobody read them in time.
+    pub fn dropped(&self) -> io::Result<u32> {
+        let mut statistics = [0_u32; 2];
+        let mut length = socklen::<[u32; 2]>();
+        // SAFETY: the kernel writes at most `length` octets into the array.
+        let result = unsafe {
+            libc::getsockopt(
+                self.fd.as_raw_fd(),
+                libc::SOL_PACKET,
+                libc::PACKET_STATISTICS,
+                statistics.as_mut_ptr().cast(),
+                &raw mut length,
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(statistics[1]) }
+    }
+
+    fn index(&self) -> libc::c_int {
+        libc::c_int::try_from(self.ifindex).unwrap_or(libc::c_int::MAX)
+    }
+
+    fn link_address(&self, protocol: libc::c_int) -> libc::sockaddr_ll {
+        // SAFETY: a sockaddr_ll is plain data, for which all zeroes are valid.
+        let mut address: libc::sockaddr_ll = unsafe { mem::zeroed() };
+        address.sll_family = u16::try_from(libc::AF_PACKET).unwrap_or(0);
+        address.sll_protocol = u16::try_from(protocol).unwrap_or(0).to_be();
+        address.sll_ifindex = self.index();
+        address
+    }
+
+    fn bind(&self, protocol: libc::c_int) -> io::Result<()> {
+        let address = self.link_address(protocol);
+        // SAFETY: the address is valid for the length given, and only read.
+        let result = unsafe {
+            libc::bind(
+                self.fd.as_raw_fd(),
+                (&raw const address).cast(),
+                socklen::<libc::sockaddr_ll>(),
+            )
+        };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    fn option<T>(&self, level: libc::c_int, name: libc::c_int, value: &T) -> io::Result<()> {
+        let pointer = std::ptr::from_ref(value).cast();
+        // SAFETY: the value is valid for its own size, and only read.
+        let result = unsafe { libc::setsockopt(self.fd.as_raw_fd(), level, name, pointer, socklen::<T>()) };
+        if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl AsFd for PacketSocket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+fn socklen<T>() -> libc::socklen_t {
+    libc::socklen_t::try_from(size_of::<T>()).unwrap_or(libc::socklen_t::MAX)
+}
+
+/// The VLAN id in the control messages of a frame, if the kernel had taken a tag out of it.
+fn stripped_tag(header: &libc::msghdr) -> Option<u16> {
+    // SAFETY: the kernel filled the control buffer and its length; the CMSG macros stay inside it,
+    // and the data is as long as cmsg_len says.
+    unsafe {
+        let mut message = libc::CMSG_FIRSTHDR(header);
+        while !message.is_null() {
+            let wanted = (*message).cmsg_level == libc::SOL_PACKET
+                && (*message).cmsg_type == libc::PACKET_AUXDATA
+                && (*message).cmsg_len as usize
+                    >= libc::CMSG_LEN(socklen::<libc::tpacket_auxdata>()) as usize;
+            if wanted {
+                let data = libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned();
+                let id = data.tp_vlan_tci & 0x0fff;
+                return (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && id != 0).then_some(id);
+            }
+            message = libc::CMSG_NXTHDR(header, message);
+        }
+    }
+    None
+}
+
+/// ARP and ICMPv6 types 135 and 136, untagged or behind one tag that is still in the frame. A tag that
+/// the kernel has taken out already is invisible here, and the offsets are those of an untagged frame.
+fn filter() -> [libc::sock_filter; 15] {
+    const SHIFT: u32 = libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM;
+    const HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
+    const SHIFTED_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
+    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
+    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
+    let step =
+        |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k };
+    [
+        step(SHIFT, 0, 0, 0),                             // 0: no tag in the frame yet
+        step(HALF, 12, 0, 0),                             // 1: the EtherType
+        step(EQUAL, u32::from(ETHERTYPE_VLAN), 1, 0),     // 2: tagged: on at 4
+        step(EQUAL, u32::from(ETHERTYPE_SERVICE_VLAN), 0, 2), // 3: untagged: on at 6
+        step(SHIFT, 4, 0, 0),                             // 4: all further back by one tag
+        step(HALF, 16, 0, 0),                             // 5: the EtherType behind it
+        step(EQUAL, u32::from(ETHERTYPE_ARP), 7, 0),      // 6: ARP: accept
+        step(EQUAL, u32::from(ETHERTYPE_IPV6), 0, 5),     // 7: not IPv6: drop
+        step(SHIFTED_BYTE, 14 + 6, 0, 0),                 // 8: the next header
+        step(EQUAL, u32::from(ICMPV6), 0, 3),             // 9: not ICMPv6: drop
+        step(SHIFTED_BYTE, 14 + 40, 0, 0),                // 10: the type
+        step(EQUAL, u32::from(SOLICITATION), 2, 0),       // 11: accept
+        step(EQUAL, u32::from(ADVERTISEMENT), 1, 0),      // 12: accept
+        step(RETURN, 0, 0, 0),                            // 13: drop
+        step(RETURN, u32::MAX, 0, 0),                     // 14: accept, whole
+    ]
+}

@@ -1,0 +1,231 @@
+//! The wire form of the declarations, the same in files and in Kubernetes.
+//!
+//! Values stay text here: an API server stores what was written. Each rule that one object alone
+//! can break is a CEL rule on its type, so that a cluster and a file refuse the same things with
+//! the same words; what takes two objects, or arithmetic that CEL lacks, is checked by the
+//! conversion. Every list and text is bounded, because an API server refuses rules whose worst
+//! case it finds too dear.
+
+#![expect(clippy::duplicated_attributes, reason = "each printcolumn has a type of its own")]
+
+use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::error::ApiError;
+
+/// A network on the underlay: which kind of link its pods get, on which parent, with addresses from
+/// which pools.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "UnderlayNetwork",
+    doc = "A network on the underlay: the link its pods get, and the pools of their addresses.",
+    derive = "PartialEq",
+    shortname = "unet",
+    category = "berth",
+    cel,
+    printcolumn(name = "Type", type_ = "string", json_path = ".spec.link.type"),
+    printcolumn(name = "Parent", type_ = "string", json_path = ".spec.link.parent"),
+    printcolumn(name = "Pools", type_ = "string", json_path = ".spec.pools")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnderlayNetworkSpec {
+    /// The link that a pod gets.
+    pub link: Link,
+    /// Names of `IPPool`s. A pod gets one address of each family among them; those of one family are
+    /// tried in this order. They belong to one segment.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 1, max = 253)))]
+    #[x_kube(validation = Rule::new("self.all(name, self.exists_one(other, other == name))")
+        .message("a pool is named twice; name each pool once"))]
+    pub pools: Vec<String>,
+    /// Whether pods take addresses and routes from router advertisements. Default: false.
+    #[serde(rename = "acceptRA", default, skip_serializing_if = "Option::is_none")]
+    pub accept_ra: Option<bool>,
+    /// How long an ADD waits for a free address, 0s to 230s. Default: 110s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('230s')")
+        .message("addTimeout must be 0s to 230s, because kubelet gives up after 240s"))]
+    pub add_timeout: Option<String>,
+    /// How long a link must be gone from a living namespace before its address is released, 0s to
+    /// 10m. Default: 2s.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('10m')")
+        .message("settle must be 0s to 10m"))]
+    pub settle: Option<String>,
+    /// How long nobody must have been seen in a namespace before it counts as leaked, 5s to 24h.
+    /// Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 32))]
+    #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
+        .message("leakedAfter must be 5s to 24h: two scans at least 5s apart are needed; leave it out for never"))]
+    pub leaked_after: Option<String>,
+    /// MACs that answer for addresses of others, as a router with proxy ARP does. Their answers veto
+    /// no address. Default: none.
+    #[serde(rename = "proxyMACs", default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 17, max = 17)))]
+    #[x_kube(validation = Rule::new("self.all(mac, mac.matches('^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$'))")
+        .message("a MAC in proxyMACs is six hexadecimal octets joined by colons, as in 00:00:5e:00:53:01"))]
+    pub proxy_macs: Option<Vec<String>>,
+}
+
+/// The link of an `UnderlayNetwork`. One flat shape, because an API server wants the structure of an
+/// object not to depend on its values; the rules say what fits which type.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(
+    validation = Rule::new("self.type != 'macvlan' || (!has(self.id) && !has(self.exclusive))")
+        .message("id and exclusive belong to a link of type vlan; remove them, or write type: vlan"),
+    validation = Rule::new("self.type != 'vlan' || has(self.id)")
+        .message("a link of type vlan needs id, its 802.1Q number"),
+    validation = Rule::new("self.type != 'vlan' || !has(self.mode)")
+        .message("mode belongs to a link of type macvlan; a vlan's macvlans are in mode bridge; remove it")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Link {
+    /// `macvlan`: a macvlan on the parent for each pod. `vlan`: the same on VLAN `id` of the parent,
+    /// or that VLAN device itself.
+    #[serde(rename = "type")]
+    pub kind: LinkType,
+    /// The interface on the physical network, 1 to 15 characters.
+    #[schemars(length(min = 1, max = 15))]
+    pub parent: String,
+    /// How macvlans of one parent see each other (macvlan only). Default: bridge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// The 802.1Q number, 1 to 4094 (vlan only, required there).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1 && self <= 4094").message("a VLAN id is 1 to 4094"))]
+    pub id: Option<i32>,
+    /// Whether a pod gets the VLAN device itself, one pod per node and id (vlan only). Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exclusive: Option<bool>,
+    /// MTU in bytes, 68 to 65535, and at least 1280 with an IPv6 pool. Default: the parent's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 68 && self <= 65535").message("an MTU is 68 to 65535 bytes"))]
+    pub mtu: Option<i32>,
+}
+
+/// The kinds of link.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum LinkType {
+    /// A macvlan for each pod.
+    Macvlan,
+    /// A VLAN, shared or exclusive.
+    Vlan,
+}
+
+/// The modes of a macvlan (`ip-link(8)`).
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Macvlans of one parent reach each other.
+    Bridge,
+    /// They do not.
+    Private,
+    /// They do through the external switch only.
+    Vepa,
+    /// One macvlan takes the whole parent.
+    Passthru,
+}
+
+/// A pool: which addresses of a subnet may be given to pods.
+#[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[kube(
+    group = "berth.dev",
+    version = "v1alpha1",
+    kind = "IPPool",
+    plural = "ippools",
+    doc = "A pool: which addresses of a subnet may be given to pods.",
+    derive = "PartialEq",
+    category = "berth",
+    cel,
+    printcolumn(name = "Segment", type_ = "string", json_path = ".spec.segment"),
+    printcolumn(name = "Subnet", type_ = "string", json_path = ".spec.subnet"),
+    printcolumn(name = "Gateway", type_ = "string", json_path = ".spec.gateway"),
+    printcolumn(name = "Disabled", type_ = "boolean", json_path = ".spec.disabled")
+)]
+#[x_kube(
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.gateway) || (isIP(self.gateway) && cidr(self.subnet).containsIP(self.gateway))")
+        .message("gateway must be an address inside subnet"),
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.ranges) || self.ranges.all(range, isCIDR(range) ? cidr(self.subnet).containsCIDR(range) : range.split('-').all(end, isIP(end) && cidr(self.subnet).containsIP(end)))")
+        .message("ranges must be addresses, CIDRs or first-last (without blanks), all inside subnet"),
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.exclude) || self.exclude.all(range, isCIDR(range) ? cidr(self.subnet).containsCIDR(range) : range.split('-').all(end, isIP(end) && cidr(self.subnet).containsIP(end)))")
+        .message("exclude must be addresses, CIDRs or first-last (without blanks), all inside subnet"),
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, !has(route.via) || (isIP(route.via) && cidr(self.subnet).containsIP(route.via)))")
+        .message("via of a route must be an address inside subnet"),
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, isCIDR(route.to) && cidr(route.to).ip().family() == cidr(self.subnet).ip().family())")
+        .message("to of a route must be a CIDR of the subnet's family, as in 0.0.0.0/0 or ::/0"),
+    validation = Rule::new("has(self.gateway) || !has(self.routes) || self.routes.all(route, has(route.via) || !isCIDR(route.to) || cidr(route.to).prefixLength() > 0)")
+        .message("a default route needs via, or a gateway in its pool")
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct IPPoolSpec {
+    /// The L2 domain in which its addresses are unique: a DNS label. It cannot be changed. Default:
+    /// `default`.
+    #[serde(default = "default_segment")]
+    #[schemars(length(min = 1, max = 63))]
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("segment cannot be changed, because the records of its addresses are named after it; make another pool"))]
+    pub segment: String,
+    /// The subnet in CIDR notation, without host bits: decides family and prefix length. It cannot be
+    /// changed.
+    #[schemars(length(min = 4, max = 49))]
+    #[x_kube(
+        validation = Rule::new("isCIDR(self)").message("subnet must be in CIDR notation, as in 192.0.2.0/24 or 2001:db8::/64"),
+        validation = Rule::new("self == oldSelf").message("subnet cannot be changed; make another pool")
+    )]
+    pub subnet: String,
+    /// What may be given, ends included: `A-B`, a CIDR, or one address. Default: the whole subnet.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128), inner(length(min = 2, max = 91)))]
+    pub ranges: Option<Vec<String>>,
+    /// What may not be given, in the same notation. Default: nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 128), inner(length(min = 2, max = 91)))]
+    pub exclude: Option<Vec<String>>,
+    /// The router in the subnet. It is never given to a pod, and adds no route by itself. Default:
+    /// none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 45))]
+    pub gateway: Option<String>,
+    /// Routes that a pod gets. Default: none but the subnet's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub routes: Option<Vec<Route>>,
+    /// Whether new leases are refused; existing ones stay. Default: false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disabled: Option<bool>,
+}
+
+/// A route that a pod gets.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Route {
+    /// Its destination in CIDR notation; `0.0.0.0/0` and `::/0` are the default routes.
+    #[schemars(length(min = 4, max = 49))]
+    pub to: String,
+    /// The next hop, inside the subnet. Default: the pool's gateway; without one the destination is
+    /// on the link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 45))]
+    pub via: Option<String>,
+}
+
+/// The segment of a pool that names none.
+pub const DEFAULT_SEGMENT: &str = "default";
+
+fn default_segment() -> String {
+    DEFAULT_SEGMENT.to_owned()
+}
+
+/// The custom resource definitions as YAML documents, one per kind, for an API server.
+pub fn crds() -> Result<Vec<String>, ApiError> {
+    [UnderlayNetwork::crd(), IPPool::crd()]
+        .iter()
+        .map(|crd| yaml_serde::to_string(crd).map_err(|cause| ApiError::WriteDefinition { cause }))
+        .collect()
+}

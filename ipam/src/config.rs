@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use crate::interval::IntervalSet;
 use crate::mac::Mac;
@@ -74,12 +75,39 @@ impl LinkSpec {
         }
     }
 
+    /// The device in the node's namespace that pods' frames leave through, and on which the wire
+    /// is asked: the parent, or the shared VLAN device `<parent>.<id>` (`bv<hash>` where that is
+    /// longer than an interface name may be). An exclusive VLAN device lives in its pod, so there
+    /// it is the parent, which carries its frames tagged.
+    pub fn device(&self) -> IfName {
+        match self {
+            Self::Macvlan { parent, .. } | Self::Vlan { parent, exclusive: true, .. } => parent.clone(),
+            Self::Vlan { parent, id, .. } => vlan_device(parent, *id),
+        }
+    }
+
+    /// The device whose list of unicast MACs shows the pods' links; `None` where no list does
+    /// (passthru takes the parent's MAC, a VLAN device has its parent's too).
+    pub fn macvlan_parent(&self) -> Option<IfName> {
+        match self {
+            Self::Macvlan { mode: MacvlanMode::Passthru, .. } | Self::Vlan { exclusive: true, .. } => None,
+            _ => Some(self.device()),
+        }
+    }
+
     /// MTU in bytes, if one is set.
     pub fn mtu(&self) -> Option<u32> {
         match self {
             Self::Macvlan { mtu, .. } | Self::Vlan { mtu, .. } => *mtu,
         }
     }
+}
+
+fn vlan_device(parent: &IfName, id: u16) -> IfName {
+    let plain = format!("{parent}.{id}");
+    let hash = Sha256::digest(plain.as_bytes());
+    let short = || format!("bv{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]).parse();
+    plain.parse().or_else(|_| short()).unwrap_or_else(|_| parent.clone())
 }
 
 /// The mode of a macvlan (`ip-link(8)`).
@@ -123,4 +151,23 @@ pub struct Route {
     /// The next hop; already filled in with the pool's gateway where none was declared. `None`: on link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<IpAddr>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_shared_vlan_device_has_a_name_that_fits() {
+        let vlan = |parent: &str, id| LinkSpec::Vlan {
+            parent: parent.parse().unwrap(),
+            id,
+            exclusive: false,
+            mtu: None,
+        };
+        assert_eq!(vlan("eth1", 100).device().as_str(), "eth1.100");
+        let long = vlan("enp0s31f6abcde", 4094).device();
+        assert!(long.as_str().starts_with("bv") && long.as_str().len() == 10, "{long}");
+        assert_ne!(long, vlan("enp0s31f6abcde", 4093).device());
+    }
 }

@@ -11,6 +11,7 @@ pub mod config;
 pub mod evidence;
 pub mod identity;
 pub mod interval;
+pub mod ledger;
 pub mod mac;
 pub mod name;
 pub mod record;

@@ -1,0 +1,166 @@
+//! Evidence: what is known of one attachment at one moment, as a handful of small facts.
+//!
+//! Each fact has a value for "unknown", and none of them is ever filled in by a guess: a read that
+//! failed, a dump that was cut short and a question that was not asked are all different from "no".
+
+/// How the epoch of the record relates to the present one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Epoch {
+    /// Same boot of the same machine.
+    Same,
+    /// An earlier boot of the same machine.
+    Rebooted,
+    /// Another machine: this agent's kernel cannot speak for it.
+    OtherMachine,
+}
+
+/// The namespace in which the link was last known to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NetnsFact {
+    /// Its number resolves.
+    Alive,
+    /// Its number is unknown to the kernel: the namespace is gone.
+    Dead,
+    /// The read failed, or the number proves nothing.
+    Unknown,
+}
+
+/// The link, asked for by number of namespace and index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum LinkFact {
+    /// It is there with its MAC.
+    Present,
+    /// Something with that index is there, under another MAC.
+    OtherMac,
+    /// Nothing is there.
+    Gone,
+    /// It was never learnt which link it is (another plugin makes it).
+    NeverSeen,
+    /// The read failed.
+    Unknown,
+}
+
+/// The MAC in the parent's list of unicast addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum FdbFact {
+    /// It is listed: an up macvlan has it, in whatever namespace.
+    Present,
+    /// A complete list does not hold it.
+    Absent,
+    /// This kind of link is never listed (passthru, VLAN device, a foreign main plugin).
+    Blind,
+    /// The list could not be read completely.
+    Unknown,
+}
+
+/// How a missing link went, as far as events tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Departure {
+    /// The kernel said that it was deleted.
+    Destroyed,
+    /// The kernel said that it went to another namespace.
+    Moved,
+    /// No event told, and none was lost while it was there to be seen.
+    Unheard,
+    /// Events were lost, or nobody listened: it may have gone either way.
+    EventsLost,
+}
+
+/// The search of every nameable namespace for the link.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum SearchFact {
+    /// It was not made since the last change.
+    NotMade,
+    /// The link was found elsewhere.
+    Found,
+    /// A complete search did not find it.
+    NotFound,
+    /// A part could not be searched.
+    Incomplete,
+}
+
+/// Whether any interface of the namespace carries one of the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum AddressFact {
+    /// One does.
+    Present,
+    /// A complete dump shows none.
+    Absent,
+    /// The dump was not made or not complete.
+    Unknown,
+}
+
+/// Whether the attachment is meant to be over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Intent {
+    /// It is meant to live.
+    Live,
+    /// A DEL came, or its ADD is being undone, and the link is Berth's to remove.
+    EndOwnLink,
+    /// A DEL came, or its ADD is being undone; the link is another plugin's.
+    EndForeignLink,
+}
+
+/// Whether the namespace was left by everybody.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Inhabitants {
+    /// Somebody is in it, or it never had an inhabitant, or nobody looked: not known to be leaked.
+    Assumed,
+    /// It was inhabited, and complete scans far enough apart saw nobody in it and nobody holding it.
+    Left,
+}
+
+/// The wire, asked about the addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WireFact {
+    /// Nobody asked.
+    NotAsked,
+    /// A whole round of probes was silent.
+    Silent,
+    /// Something answered.
+    Answered,
+}
+
+/// All that is known of one attachment. The verdict is a function of this alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Facts {
+    /// The record's epoch.
+    pub epoch: Epoch,
+    /// Its namespace.
+    pub netns: NetnsFact,
+    /// Its link.
+    pub link: LinkFact,
+    /// Its MAC on the parent.
+    pub fdb: FdbFact,
+    /// How a missing link went.
+    pub departure: Departure,
+    /// The search for it.
+    pub search: SearchFact,
+    /// Its addresses in the namespace.
+    pub address: AddressFact,
+    /// What is meant.
+    pub intent: Intent,
+    /// Who is in the namespace.
+    pub inhabitants: Inhabitants,
+    /// What the wire says.
+    pub wire: WireFact,
+    /// Whether it has been missing for the network's settle time.
+    pub settled: bool,
+}
+
+impl Facts {
+    /// Nothing known beyond a living intent in this boot: the start of every judgement.
+    pub const UNKNOWN: Self = Self {
+        epoch: Epoch::Same,
+        netns: NetnsFact::Unknown,
+        link: LinkFact::Unknown,
+        fdb: FdbFact::Unknown,
+        departure: Departure::EventsLost,
+        search: SearchFact::NotMade,
+        address: AddressFact::Unknown,
+        intent: Intent::Live,
+        inhabitants: Inhabitants::Assumed,
+        wire: WireFact::NotAsked,
+        settled: false,
+    };
+}

@@ -1,0 +1,415 @@
+//! ADD, from top to bottom: lease, bind, done; and what happens when the plugin goes away between.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Ledger;
+use super::commit::Pending;
+use super::entry::{Entry, Held, Live, Phase, Slot, fdb_parent};
+use super::io::{
+    Action, Caller, Flush, Grant, JournalWrite, LeaseRequest, LedgerError, LinkSeen, NoteKind, Reply, Step,
+    StoreWrite,
+};
+use super::line::{Stage, Waiter};
+use super::pools::{Choice, Pick};
+use super::wire::ProbePurpose;
+use crate::attachment::{AttachmentKey, Role};
+use crate::evidence::Departure;
+use crate::identity::TxnId;
+use crate::mac::Mac;
+use crate::time::Time;
+
+/// How long an open transaction without a connection is left alone: its plugin retries every 50 ms.
+pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
+
+impl Ledger {
+    /// First step: an address for the attachment, recorded before the answer.
+    pub(super) fn lease(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
+        if let Some(slot) = self.slots.get_mut(&request.key) {
+            let same_place = slot.entry.netns.cookie == request.netns.cookie;
+            if slot.entry.txn == request.txn && slot.entry.phase != Phase::Releasing && !slot.entry.del_seen {
+                return self.lease_again(now, caller, request);
+            }
+            if same_place && slot.entry.phase == Phase::Done && !slot.entry.del_seen && !slot.live.committing
+            {
+                return self.lease_same_namespace(now, caller, request);
+            }
+        }
+        if let Err(error) = self.network(&request) {
+            return self.reply(caller, Step::Lease, Err(error));
+        }
+        let timeout = request.add_timeout.unwrap_or_else(|| {
+            self.config
+                .networks
+                .get(&request.key.network)
+                .map_or(Duration::ZERO, |network| network.add_timeout)
+        });
+        self.line.retain(|waiter| waiter.request.txn != request.txn);
+        self.line.push_back(Waiter::new(now, caller, request, timeout));
+        self.serve_line(now);
+    }
+
+    /// The plugin repeats itself, perhaps to a new agent.
+    fn lease_again(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
+        let Some(slot) = self.slots.get_mut(&request.key) else { return };
+        slot.live.owner = Some(caller.conn);
+        slot.live.orphaned_at = None;
+        match slot.entry.phase {
+            Phase::Intent if slot.live.committing => {
+                for pending in self.pending.values_mut() {
+                    pending.take_over(&request.key, caller);
+                }
+            }
+            Phase::Intent => {
+                let (entry, timeout) = (slot.entry.clone(), request.add_timeout.unwrap_or_default());
+                let mut waiter = Waiter::new(now, caller, request, timeout);
+                waiter.stage = Stage::Committing;
+                self.line.push_back(waiter);
+                self.write_intent(now, &entry, &[]);
+            }
+            _ => {
+                let grant = self.grant(&request.key);
+                self.reply(caller, Step::Lease, grant);
+            }
+        }
+    }
+
+    /// The same container, interface and namespace again: the same addresses under the new
+    /// transaction (cni.md A8).
+    fn lease_same_namespace(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
+        let Some(slot) = self.slots.get(&request.key) else { return };
+        let of = slot.entry.txn.clone();
+        let mut entry = slot.entry.clone();
+        entry.txn = request.txn;
+        entry.phase = Phase::Reserved;
+        entry.netns = request.netns;
+        entry.at = entry.netns.nsid;
+        let store = entry
+            .records(&self.me.node)
+            .into_iter()
+            .map(|record| StoreWrite::Replace { record: Box::new(record), of: of.clone() })
+            .collect();
+        let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
+        if let Some(slot) = self.slots.get_mut(&request.key) {
+            slot.entry = entry;
+            slot.live = Live::new(now, "reserved", Departure::Unheard);
+            slot.live.owner = Some(caller.conn);
+        }
+        let then = Pending::Regrant { key: request.key, caller };
+        self.commit(then, Step::Lease, journal, Flush::Durable, store);
+    }
+
+    /// Tries to serve one waiter: an address at once, or after asking the wire, or not yet.
+    pub(super) fn try_serve(&mut self, now: Time, index: usize) {
+        let Some(waiter) = self.line.get(index) else { return };
+        let (caller, request, avoid) = (waiter.caller, waiter.request.clone(), waiter.avoid.clone());
+        if self.must_wait(now, &request) {
+            return;
+        }
+        match self.choose(now, &request, &avoid) {
+            Err(error) => {
+                self.line.remove(index);
+                self.reply(caller, Step::Lease, Err(error));
+            }
+            Ok(Choice::Wait) => self.press(now, &request),
+            Ok(Choice::Take(picks)) => self.reserve(now, index, picks),
+            Ok(Choice::Probe(picks)) => self.ask_wire(index, &request, picks),
+        }
+    }
+
+    /// What keeps an ADD waiting although addresses may be free: repair, strays on its device, an
+    /// old attachment of the same key or pod whose death is being looked into.
+    fn must_wait(&mut self, now: Time, request: &LeaseRequest) -> bool {
+        if !self.serving {
+            return true;
+        }
+        let device = self.config.networks.get(&request.key.network).map(|network| network.link.device());
+        if device.is_some_and(|device| self.strays.contains_key(&device)) {
+            return true;
+        }
+        let same_key = self.slots.contains_key(&request.key).then(|| request.key.clone());
+        if let Some(key) = same_key {
+            self.gather(key, false);
+            return true;
+        }
+        self.wait_for_former_sandbox(now, request)
+    }
+
+    fn ask_wire(&mut self, index: usize, request: &LeaseRequest, picks: Vec<Pick>) {
+        let Some(device) =
+            self.config.networks.get(&request.key.network).map(|network| network.link.device())
+        else {
+            return;
+        };
+        for pick in &picks {
+            self.take(&pick.pool, pick.key.address);
+        }
+        let id = self.id();
+        let addresses = picks.iter().map(|pick| pick.key.address).collect();
+        if let Some(waiter) = self.line.get_mut(index) {
+            waiter.stage = Stage::Probing;
+        }
+        self.probes.insert(id, ProbePurpose::Add { txn: request.txn.clone(), picks });
+        self.out.push(Action::Probe { id, device, addresses });
+    }
+
+    /// Journals the intent and writes the records. The picks are the waiter's from here on.
+    pub(super) fn reserve(&mut self, now: Time, index: usize, picks: Vec<Pick>) {
+        let Some(waiter) = self.line.get_mut(index) else { return };
+        waiter.stage = Stage::Committing;
+        let request = waiter.request.clone();
+        let conn = waiter.caller.conn;
+        let Some(network) = self.config.networks.get(&request.key.network).cloned() else { return };
+        let mut held = Vec::new();
+        for pick in &picks {
+            self.take(&pick.pool, pick.key.address);
+            let generation = self.generations.entry(pick.key.clone()).or_insert(0);
+            *generation += 1;
+            held.push(Held {
+                pool: pick.pool.clone(),
+                segment: pick.key.segment.clone(),
+                address: pick.key.address,
+                generation: *generation,
+            });
+            self.holders.insert(pick.key.clone(), request.key.clone());
+        }
+        let entry = Entry {
+            key: request.key.clone(),
+            cni_network: request.cni_network,
+            role: request.role,
+            txn: request.txn,
+            phase: Phase::Intent,
+            at: request.netns.nsid,
+            netns: request.netns,
+            ifindex: None,
+            mac: request.mac,
+            pod: request.pod,
+            held,
+            fdb_parent: fdb_parent(&network.link, request.role),
+            settle: network.settle,
+            leaked_after: network.leaked_after,
+            del_seen: false,
+            inhabited: false,
+            boot_id: self.me.boot_id.clone(),
+            machine_id: self.me.machine_id.clone(),
+        };
+        let mut live = Live::new(now, "reserved", Departure::Unheard);
+        live.owner = Some(conn);
+        self.slots.insert(request.key, Slot { entry: entry.clone(), live });
+        self.write_intent(now, &entry, &picks);
+    }
+
+    /// One journal write for the new entry and for those that hand over; one store write an address.
+    fn write_intent(&mut self, now: Time, entry: &Entry, picks: &[Pick]) {
+        let givers: BTreeSet<_> = picks.iter().filter_map(|pick| pick.from.clone()).collect();
+        let mut journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
+        let mut store = Vec::new();
+        for record in entry.records(&self.me.node) {
+            let from = picks
+                .iter()
+                .find(|pick| pick.key == record.address_key())
+                .and_then(|pick| pick.from.as_ref());
+            let record = Box::new(record);
+            match from.and_then(|key| self.slots.get(key)) {
+                Some(giver) => store.push(StoreWrite::Replace { record, of: giver.entry.txn.clone() }),
+                None => store.push(StoreWrite::Create(record)),
+            }
+        }
+        for giver in &givers {
+            store.extend(self.take_from(now, giver, entry));
+            journal.push(JournalWrite::Remove(giver.clone()));
+        }
+        if let Some(slot) = self.slots.get_mut(&entry.key) {
+            slot.live.committing = true;
+        }
+        let then = Pending::Reserve { key: entry.key.clone(), givers };
+        self.commit(then, Step::Lease, journal, Flush::Durable, store);
+    }
+
+    /// The answer to a lease, made from the entry and the declaration of its network.
+    pub(super) fn grant(&self, key: &AttachmentKey) -> Result<Reply, LedgerError> {
+        let entry = &self.slots.get(key).ok_or_else(|| LedgerError::NotRecorded(key.clone()))?.entry;
+        let network = self
+            .config
+            .networks
+            .get(&key.network)
+            .ok_or_else(|| LedgerError::UnknownNetwork(key.network.clone()))?;
+        let (mut addresses, mut routes) = (Vec::new(), Vec::new());
+        for held in &entry.held {
+            let Some(pool) = self.config.pools.get(&held.pool) else { continue };
+            if let Ok(address) = ipnetwork::IpNetwork::new(held.address, pool.subnet.prefix()) {
+                addresses.push((address, pool.gateway));
+            }
+            routes.extend(pool.routes.iter().cloned());
+        }
+        Ok(Reply::Grant(Box::new(Grant {
+            link: network.link.clone(),
+            addresses,
+            routes,
+            accept_ra: network.accept_ra,
+        })))
+    }
+
+    /// Second step: which link it is. Refused unless the transaction is open and the agent's own
+    /// read shows that link.
+    pub(super) fn bind(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        txn: &TxnId,
+        key: &AttachmentKey,
+        (ifindex, mac): (u32, Mac),
+        seen: LinkSeen,
+    ) {
+        let refuse = |why: &str| LedgerError::NotTheLink { key: key.clone(), ifindex, why: why.to_owned() };
+        let Some(slot) = self.open(txn, key) else {
+            let error = LedgerError::NotOpen(txn.clone(), key.clone());
+            return self.reply(caller, Step::Bind, Err(error));
+        };
+        let refusal = match seen {
+            LinkSeen::NotThere => Some(refuse("no link has that index in the pod's namespace")),
+            LinkSeen::Unreadable => Some(refuse("it could not be read back")),
+            LinkSeen::There(other) if other != mac => {
+                Some(refuse(&format!("it has the MAC {other} instead of {mac}")))
+            }
+            LinkSeen::There(_) => None,
+        };
+        if let Some(error) = refusal {
+            return self.reply(caller, Step::Bind, Err(error));
+        }
+        slot.live.owner = Some(caller.conn);
+        slot.live.orphaned_at = None;
+        slot.live.stamp += 1;
+        slot.entry.ifindex = Some(ifindex);
+        slot.entry.mac = Some(mac);
+        slot.entry.phase = Phase::Bound;
+        slot.live.since = now;
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        self.commit(
+            Pending::Answer { key: key.clone(), caller },
+            Step::Bind,
+            journal,
+            Flush::Durable,
+            Vec::new(),
+        );
+    }
+
+    /// Last step: the transaction is closed; from now on only evidence ends it.
+    pub(super) fn done(&mut self, now: Time, caller: Caller, txn: &TxnId, key: &AttachmentKey) {
+        if self.slots.get(key).is_some_and(|slot| slot.entry.txn == *txn && slot.entry.phase == Phase::Done) {
+            return self.reply(caller, Step::Done, Ok(Reply::Done));
+        }
+        let Some(slot) = self.open(txn, key) else {
+            let error = LedgerError::NotOpen(txn.clone(), key.clone());
+            return self.reply(caller, Step::Done, Err(error));
+        };
+        slot.live.owner = None;
+        slot.live.orphaned_at = None;
+        slot.entry.phase = Phase::Done;
+        slot.live.reason = "bound";
+        slot.live.since = now;
+        let entry = slot.entry.clone();
+        let text = match (entry.ifindex, entry.mac) {
+            (Some(ifindex), Some(mac)) => {
+                format!("bound to link {ifindex} ({mac}) in namespace {}", entry.netns.cookie)
+            }
+            _ => format!("bound to namespace {}; its link is another plugin's", entry.netns.cookie),
+        };
+        self.note(NoteKind::Action, "bound", entry.addresses(), Some(key), text);
+        self.homes.forget(&entry);
+        let journal = vec![JournalWrite::Put(Box::new(entry))];
+        self.commit(
+            Pending::Answer { key: key.clone(), caller },
+            Step::Done,
+            journal,
+            Flush::Durable,
+            Vec::new(),
+        );
+    }
+
+    /// The attachment if `txn` is its open transaction whose records exist.
+    fn open(&mut self, txn: &TxnId, key: &AttachmentKey) -> Option<&mut Slot> {
+        self.slots.get_mut(key).filter(|slot| {
+            slot.entry.txn == *txn
+                && matches!(slot.entry.phase, Phase::Reserved | Phase::Bound)
+                && !slot.entry.del_seen
+        })
+    }
+
+    /// CHECK: is the reservation still the attachment's?
+    pub(super) fn check(&mut self, caller: Caller, key: &AttachmentKey) {
+        let grant = match self.slots.get(key) {
+            Some(slot) if !slot.entry.del_seen => self.grant(key),
+            _ => Err(LedgerError::NotRecorded(key.clone())),
+        };
+        self.reply(caller, Step::Other, grant);
+    }
+
+    /// The plugin is gone. What it left open is undone at once.
+    pub(super) fn hangup(&mut self, now: Time, conn: u64) {
+        self.line.retain(|waiter| waiter.caller.conn != conn || waiter.stage == Stage::Committing);
+        for slot in self.slots.values_mut() {
+            slot.live.del_waiters.retain(|(caller, _)| caller.conn != conn);
+        }
+        let orphans: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.live.owner == Some(conn) && slot.entry.phase.is_open())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in orphans {
+            self.undo(now, &key, "the plugin ended before its ADD did");
+        }
+    }
+
+    /// Transactions that nobody took up again after a restart.
+    pub(super) fn give_up_orphans(&mut self, now: Time) {
+        let due: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.live.orphaned_at.is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in due {
+            self.undo(now, &key, "its plugin did not come back after the agent's restart");
+        }
+    }
+
+    /// Ends an open ADD: the link is removed, seen gone, and then the address released.
+    pub(super) fn undo(&mut self, now: Time, key: &AttachmentKey, why: &str) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.owner = None;
+        slot.live.orphaned_at = None;
+        slot.live.reason = "undone";
+        slot.live.since = now;
+        slot.entry.del_seen = true;
+        slot.live.stamp += 1;
+        let entry = slot.entry.clone();
+        let committing = slot.live.committing;
+        self.note(NoteKind::Observation, "undone", entry.addresses(), Some(key), why.to_owned());
+        if committing {
+            return; // `committed` goes on from here
+        }
+        let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
+        if entry.phase == Phase::Intent {
+            self.finalize(now, key, "undone");
+        } else if entry.role == Role::Main {
+            self.remove_link(key);
+        } else {
+            self.gather(key.clone(), false);
+        }
+    }
+
+    pub(super) fn reply(&mut self, caller: Caller, step: Step, reply: Result<Reply, LedgerError>) {
+        self.out.push(Action::Reply(caller, step, reply));
+    }
+
+    /// Puts an address that did not work out back, and notes it for the next try.
+    pub(super) fn avoid(&mut self, txn: &TxnId, address: IpAddr) {
+        if let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.request.txn == *txn) {
+            waiter.avoid.insert(address);
+        }
+    }
+}

@@ -1,0 +1,44 @@
+//! An operator frees an address: refused on evidence of life, which is named; with force the
+//! address is quarantined first.
+
+use std::net::IpAddr;
+
+use super::Ledger;
+use super::io::{Caller, LedgerError, NoteKind, Reply, Step};
+use crate::time::Time;
+
+impl Ledger {
+    pub(super) fn admin_release(&mut self, now: Time, caller: Caller, address: IpAddr, force: bool) {
+        if let Some(shut) = self.quarantine.values().find(|shut| shut.key.address == address).cloned() {
+            if !force {
+                let text = format!(
+                    "{address} is quarantined; it is free again as soon as the wire is silent for it"
+                );
+                return self.reply(caller, Step::Other, Ok(Reply::Released(text)));
+            }
+            self.quarantine.remove(&shut.key);
+            self.give_back(now, &shut.pool, &shut.key);
+            let text = format!("{address} left the quarantine by force");
+            return self.reply(caller, Step::Other, Ok(Reply::Released(text)));
+        }
+        let holder = self.holders.iter().find(|(key, _)| key.address == address).map(|(_, key)| key.clone());
+        let Some(key) = holder else {
+            return self.reply(caller, Step::Other, Err(LedgerError::Free(address)));
+        };
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.live.operator = Some(caller);
+        if force {
+            slot.live.quarantine = Some("forced");
+            self.note(
+                NoteKind::Action,
+                "forced",
+                vec![address],
+                Some(&key),
+                "an operator forced its release".into(),
+            );
+            self.finalize(now, &key, "forced");
+        } else {
+            self.gather(key, true);
+        }
+    }
+}

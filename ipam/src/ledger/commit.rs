@@ -1,0 +1,354 @@
+//! Commits under way, and what follows when one is over.
+//!
+//! The journal is written before the store, and closed after. A store write of unknown outcome
+//! leaves its entry open; since each write is conditional on the transaction that the record
+//! names, repeating it is safe.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Ledger;
+use super::entry::Phase;
+use super::io::{
+    Action, Caller, CommitResult, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step, StoreResult,
+    StoreWrite,
+};
+use super::line::Stage;
+use crate::attachment::{AttachmentKey, Role};
+use crate::record::{AddressKey, LeaseRecord};
+use crate::time::Time;
+
+/// When a refused write is tried again.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What a commit was for.
+#[derive(Debug, Clone)]
+pub enum Pending {
+    /// Nothing follows.
+    Nothing,
+    /// The records of a new attachment, some taken from the dead.
+    Reserve {
+        /// Whose.
+        key: AttachmentKey,
+        /// Who handed over.
+        givers: BTreeSet<AttachmentKey>,
+    },
+    /// The same addresses under a new transaction.
+    Regrant {
+        /// Whose.
+        key: AttachmentKey,
+        /// Who asked.
+        caller: Caller,
+    },
+    /// A journal write after which the caller is answered.
+    Answer {
+        /// Whose.
+        key: AttachmentKey,
+        /// Who asked.
+        caller: Caller,
+    },
+    /// The records of a dead attachment are deleted.
+    Free {
+        /// Whose.
+        key: AttachmentKey,
+    },
+    /// Missing records of a living attachment are made anew.
+    Repair {
+        /// Whose.
+        key: AttachmentKey,
+    },
+}
+
+impl Pending {
+    /// The caller repeated itself on another connection.
+    pub fn take_over(&mut self, of: &AttachmentKey, by: Caller) {
+        if let Self::Regrant { key, caller } | Self::Answer { key, caller } = self
+            && key == of
+        {
+            *caller = by;
+        }
+    }
+}
+
+impl Ledger {
+    pub(super) fn commit(
+        &mut self,
+        then: Pending,
+        step: Step,
+        journal: Vec<JournalWrite>,
+        flush: Flush,
+        store: Vec<StoreWrite>,
+    ) {
+        let op = self.id();
+        self.pending.insert(op, then);
+        self.out.push(Action::Commit { op, step, journal, flush, store });
+    }
+
+    /// A commit is over.
+    pub(super) fn committed(&mut self, now: Time, op: u64, result: CommitResult) {
+        let Some(pending) = self.pending.remove(&op) else { return };
+        let refusal = refusal(&result);
+        match pending {
+            Pending::Nothing => self.warn_storage(refusal),
+            Pending::Reserve { key, givers } => self.reserved(now, &key, givers, &result),
+            Pending::Regrant { key, caller } => {
+                let reply = match refusal {
+                    None => self.grant(&key),
+                    Some(text) => Err(LedgerError::Storage(text)),
+                };
+                self.reply(caller, Step::Lease, reply);
+            }
+            Pending::Answer { key, caller } => self.answer(&key, caller, refusal),
+            Pending::Free { key } => self.freed(now, &key, failure(&result)),
+            Pending::Repair { key } => self.repaired(now, &key, result),
+        }
+    }
+
+    fn warn_storage(&mut self, refusal: Option<String>) {
+        if let Some(text) = refusal {
+            self.note(NoteKind::Warning, "storage-refused", Vec::new(), None, text);
+        }
+    }
+
+    fn answer(&mut self, key: &AttachmentKey, caller: Caller, refusal: Option<String>) {
+        let step = match self.slots.get(key).map(|slot| slot.entry.phase) {
+            Some(Phase::Done) => Step::Done,
+            _ => Step::Bind,
+        };
+        let reply = refusal.map_or(Ok(Reply::Done), |text| Err(LedgerError::Storage(text)));
+        self.reply(caller, step, reply);
+    }
+
+    /// The records of a new attachment were written, or not.
+    fn reserved(
+        &mut self,
+        now: Time,
+        key: &AttachmentKey,
+        givers: BTreeSet<AttachmentKey>,
+        result: &CommitResult,
+    ) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.committing = false;
+        let txn = slot.entry.txn.clone();
+        let position = self.line.iter().position(|waiter| waiter.request.txn == txn);
+        let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);
+        let failure = refusal(result);
+        let Some(text) = failure else {
+            if let Some(index) = position {
+                self.line.remove(index);
+            }
+            for giver in givers {
+                self.gone_to_heir(now, &giver);
+            }
+            return self.intent_written(now, key, caller);
+        };
+        for giver in givers {
+            if let Some(slot) = self.slots.get_mut(&giver) {
+                slot.entry.phase = Phase::Done;
+                slot.live.committing = false;
+                slot.live.recheck_at = Some(now + RETRY);
+                for held in &slot.entry.held {
+                    self.holders.insert(held.key(), giver.clone());
+                }
+            }
+        }
+        let other = other_record(result);
+        self.abandon_intent(now, key, result);
+        match (other, position) {
+            (Some(record), Some(index)) => {
+                // The store knows a holder that the ledger did not: it is adopted and judged, and
+                // this ADD tries the next address.
+                self.avoid(&txn, record.address);
+                self.adopt_record(now, &record);
+                if let Some(waiter) = self.line.get_mut(index) {
+                    waiter.stage = Stage::InLine;
+                }
+                self.serve_line(now);
+            }
+            (_, Some(index)) => {
+                self.line.remove(index);
+                if let Some(caller) = caller {
+                    self.reply(caller, Step::Lease, Err(LedgerError::Storage(text)));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn intent_written(&mut self, now: Time, key: &AttachmentKey, caller: Option<Caller>) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.entry.phase = Phase::Reserved;
+        slot.live.since = now;
+        let entry = slot.entry.clone();
+        self.note(
+            NoteKind::Action,
+            "reserved",
+            entry.addresses(),
+            Some(key),
+            format!("recorded for namespace {} by transaction {}", entry.netns.cookie, entry.txn),
+        );
+        let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
+        if entry.del_seen {
+            // The plugin went away meanwhile; it cannot have made a link under this transaction's
+            // grant, because it never got the answer, unless it repeated the request: look.
+            if entry.role == Role::Main {
+                self.remove_link(key);
+            } else {
+                self.gather(key.clone(), false);
+            }
+        } else if let Some(caller) = caller {
+            let grant = self.grant(key);
+            self.reply(caller, Step::Lease, grant);
+        }
+    }
+
+    /// Takes back what a failed intent wrote. A record of unknown outcome is deleted if it names
+    /// the transaction; until that is settled the attachment stays in the journal.
+    fn abandon_intent(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) {
+        let journaled = matches!(result, CommitResult::Journaled(_));
+        if journaled {
+            self.finalize(now, key, "undone");
+            return;
+        }
+        if let Some(slot) = self.slots.remove(key) {
+            for held in &slot.entry.held {
+                if self.holders.get(&held.key()) == Some(key) {
+                    self.holders.remove(&held.key());
+                }
+                self.give_back(now, &held.pool, &held.key());
+            }
+        }
+    }
+
+    /// Deletes the records of an attachment that is over.
+    pub(super) fn finalize(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.live.committing {
+            return;
+        }
+        slot.entry.phase = Phase::Releasing;
+        slot.live.committing = true;
+        slot.live.reason = reason;
+        slot.live.stamp += 1;
+        slot.live.since = now;
+        slot.live.recheck_at = None;
+        let entry = slot.entry.clone();
+        let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
+        let mine: Vec<_> = entry.held.iter().map(super::entry::Held::key).collect();
+        let store = mine
+            .into_iter()
+            .filter(|address| self.holders.get(address) == Some(key))
+            .map(|address| StoreWrite::Delete { address, of: entry.txn.clone() })
+            .collect();
+        self.commit(Pending::Free { key: key.clone() }, Step::Release, journal, Flush::Durable, store);
+    }
+
+    fn freed(&mut self, now: Time, key: &AttachmentKey, refusal: Option<String>) {
+        if let Some(text) = refusal {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.live.committing = false;
+                slot.live.recheck_at = Some(now + RETRY);
+            }
+            return self.note(NoteKind::Warning, "storage-refused", Vec::new(), Some(key), text);
+        }
+        let Some(slot) = self.slots.remove(key) else { return };
+        self.to_gather.remove(key);
+        let journal = vec![JournalWrite::Remove(key.clone())];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
+        self.homes.remember(&slot.entry);
+        for held in &slot.entry.held {
+            if self.holders.get(&held.key()) == Some(key) {
+                self.holders.remove(&held.key());
+            }
+            if let Some(reason) = slot.live.quarantine {
+                let macs = self.answers.of(&held.key());
+                self.shut(now, held.pool.clone(), held.key(), macs, reason);
+            } else {
+                self.answers.ended(now, held.key(), slot.entry.macs());
+                self.give_back(now, &held.pool, &held.key());
+                self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
+            }
+        }
+        let text = format!("free: {}", slot.live.reason);
+        self.note(NoteKind::Action, "released", slot.entry.addresses(), Some(key), text);
+        for (caller, _) in slot.live.del_waiters {
+            self.reply(caller, Step::Release, Ok(Reply::Done));
+        }
+        if let Some(operator) = slot.live.operator {
+            let text = format!("released: {}", slot.live.reason);
+            self.reply(operator, Step::Other, Ok(Reply::Released(text)));
+        }
+        self.serve_line(now);
+    }
+
+    /// What the kernel proved free needs no probe before the next holder gets it: nobody else can
+    /// have had it meanwhile.
+    fn trusted_silent(
+        &mut self,
+        now: Time,
+        pool: &crate::name::PoolName,
+        address: std::net::IpAddr,
+        reason: &str,
+    ) {
+        if matches!(reason, "netns-gone" | "del" | "link-gone-settled" | "undone") {
+            self.silence_of(now, pool, address);
+        }
+    }
+
+    fn gone_to_heir(&mut self, now: Time, giver: &AttachmentKey) {
+        let Some(slot) = self.slots.remove(giver) else { return };
+        self.to_gather.remove(giver);
+        for held in &slot.entry.held {
+            if self.holders.get(&held.key()) == Some(giver) {
+                self.holders.remove(&held.key());
+                self.give_back(now, &held.pool, &held.key());
+            }
+        }
+        for (caller, _) in slot.live.del_waiters {
+            self.reply(caller, Step::Release, Ok(Reply::Done));
+        }
+        if let Some(operator) = slot.live.operator {
+            let text = "released, and handed over to an ADD in line".to_owned();
+            self.reply(operator, Step::Other, Ok(Reply::Released(text)));
+        }
+    }
+
+    /// The address, if a record's holder is not the ledger's.
+    pub(super) fn is_foreign(&self, address: &AddressKey, record: &LeaseRecord) -> bool {
+        self.holders.get(address).is_none_or(|key| *key != record.key)
+    }
+}
+
+/// Why a commit was not carried out in full; `None`: it was.
+fn refusal(result: &CommitResult) -> Option<String> {
+    match result {
+        CommitResult::Failed(text) => Some(text.clone()),
+        CommitResult::Journaled(results) => results.iter().find_map(|result| match result {
+            StoreResult::Done => None,
+            StoreResult::Others(record) => {
+                Some(format!("the record of {} is held by {}", record.address, record.key))
+            }
+            StoreResult::Failed(text) => Some(text.clone()),
+        }),
+    }
+}
+
+/// Why records could not be deleted. One that names another owner is not this attachment's any more.
+fn failure(result: &CommitResult) -> Option<String> {
+    match result {
+        CommitResult::Failed(text) => Some(text.clone()),
+        CommitResult::Journaled(results) => results.iter().find_map(|result| match result {
+            StoreResult::Done | StoreResult::Others(_) => None,
+            StoreResult::Failed(text) => Some(text.clone()),
+        }),
+    }
+}
+
+fn other_record(result: &CommitResult) -> Option<LeaseRecord> {
+    let CommitResult::Journaled(results) = result else { return None };
+    results.iter().find_map(|result| match result {
+        StoreResult::Others(record) => Some((**record).clone()),
+        _ => None,
+    })
+}

@@ -1,0 +1,119 @@
+//! DEL, from top to bottom. The plugin removed the link before it asked; the ledger looks for
+//! itself before it lets the address go, because a link that was moved is missing from where the
+//! plugin looked and yet answers.
+
+use std::time::Duration;
+
+use super::Ledger;
+use super::commit::Pending;
+use super::entry::Phase;
+use super::io::{Action, Caller, Flush, JournalWrite, LinkRemoval, NoteKind, RemoveResult, Reply, Step};
+use super::line::Stage;
+use crate::attachment::AttachmentKey;
+use crate::evidence::{Departure, Epoch};
+use crate::identity::TxnId;
+use crate::time::Time;
+
+/// How long a DEL waits for its release to be carried out. Its intent is on the disk by then, so
+/// the answer may as well be success.
+const ANSWER_AFTER: Duration = Duration::from_millis(300);
+/// When a link that could not be removed is tried again.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl Ledger {
+    /// A DEL, or with a transaction the end of an ADD that its plugin undoes. Nothing recorded is
+    /// success: DEL is idempotent (cni.md D1).
+    pub(super) fn release(
+        &mut self,
+        now: Time,
+        caller: Option<Caller>,
+        key: &AttachmentKey,
+        link: LinkRemoval,
+        txn: Option<&TxnId>,
+    ) {
+        self.line.retain(|waiter| waiter.request.key != *key || waiter.stage == Stage::Committing);
+        let slot = self.slots.get_mut(key).filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn));
+        let Some(slot) = slot else {
+            if let Some(caller) = caller {
+                self.reply(caller, Step::Release, Ok(Reply::Done));
+            }
+            return;
+        };
+        if let Some(caller) = caller {
+            // A delegate's link goes after its DEL returned: it must not wait for it.
+            let until = if link == LinkRemoval::NotMine { now } else { now + ANSWER_AFTER };
+            slot.live.del_waiters.push((caller, until));
+        }
+        slot.live.owner = None;
+        slot.live.orphaned_at = None;
+        slot.live.stamp += 1;
+        let known = std::mem::replace(&mut slot.entry.del_seen, true);
+        let entry = slot.entry.clone();
+        let (committing, releasing) = (slot.live.committing, entry.phase == Phase::Releasing);
+        let text = match link {
+            LinkRemoval::Gone => "DEL; the plugin saw the link go",
+            LinkRemoval::Unreachable => "DEL without a namespace to look into",
+            LinkRemoval::NotMine => "DEL as a delegate; another plugin removes the link",
+        };
+        self.note(NoteKind::Observation, "del-seen", entry.addresses(), Some(key), text.to_owned());
+        if !known {
+            let journal = vec![JournalWrite::Put(Box::new(entry))];
+            self.commit(Pending::Nothing, Step::Release, journal, Flush::Durable, Vec::new());
+        }
+        if !committing && !releasing {
+            self.gather(key.clone(), false);
+        }
+    }
+
+    /// DELs whose release takes its time: it is on the disk, so they are answered.
+    pub(super) fn answer_late_dels(&mut self, now: Time) {
+        let mut late = Vec::new();
+        for slot in self.slots.values_mut() {
+            slot.live.del_waiters.retain(|(caller, until)| {
+                let due = *until <= now;
+                if due {
+                    late.push(*caller);
+                }
+                !due
+            });
+        }
+        for caller in late {
+            self.reply(caller, Step::Release, Ok(Reply::Done));
+        }
+    }
+
+    /// Has the link of an attachment removed that is over.
+    pub(super) fn remove_link(&mut self, key: &AttachmentKey) {
+        let numbers_hold = self.numbers_hold;
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.live.removing) else { return };
+        if slot.epoch(&self.me.boot_id, &self.me.machine_id) != Epoch::Same || !numbers_hold {
+            // The number of its namespace means nothing now, or another namespace.
+            return self.gather(key.clone(), true);
+        }
+        slot.live.removing = true;
+        let entry = &slot.entry;
+        let (at, ifindex, macs) = (entry.at, entry.ifindex, entry.macs());
+        self.out.push(Action::RemoveLink { key: key.clone(), at, ifindex, macs });
+    }
+
+    /// The link was removed, or not: read again either way.
+    pub(super) fn link_removed(&mut self, now: Time, key: &AttachmentKey, result: RemoveResult) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.removing = false;
+        slot.live.stamp += 1;
+        let addresses = slot.entry.addresses();
+        match result {
+            RemoveResult::Removed => {
+                slot.live.departure = Departure::Destroyed;
+                let text = "the agent removed the link".to_owned();
+                self.note(NoteKind::Action, "link-removed", addresses, Some(key), text);
+                self.gather(key.clone(), false);
+            }
+            RemoveResult::NotThere => self.gather(key.clone(), false),
+            RemoveResult::Failed(why) => {
+                slot.live.recheck_at = Some(now + RETRY);
+                self.note(NoteKind::Warning, "link-not-removed", addresses, Some(key), why);
+            }
+        }
+    }
+}

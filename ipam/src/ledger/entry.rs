@@ -1,0 +1,311 @@
+//! One attachment as the agent's own file keeps it, and what is only in memory beside it.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::io::Caller;
+use crate::attachment::{AttachmentKey, PodRef, Role};
+use crate::config::LinkSpec;
+use crate::evidence::{Departure, Epoch, Inhabitants, Intent, SearchFact, WireFact};
+use crate::identity::{BootId, MachineId, NetnsIdentity, Nsid, TxnId};
+use crate::mac::{Mac, SALTS};
+use crate::name::{IfName, NetworkName, NodeName, PoolName, SegmentName};
+use crate::record::{AddressKey, LeaseRecord};
+use crate::time::Time;
+
+/// How far an attachment has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    /// The intent is journaled; whether the records exist is not known.
+    Intent,
+    /// The records exist; the plugin may make the link.
+    Reserved,
+    /// The link is known; the ADD is still open.
+    Bound,
+    /// The ADD is closed.
+    Done,
+    /// The evidence is in: the records are being deleted.
+    Releasing,
+}
+
+impl Phase {
+    /// Whether a plugin's transaction is still open.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Intent | Self::Reserved | Self::Bound)
+    }
+}
+
+/// One address of an attachment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Held {
+    /// The pool it came from.
+    pub pool: PoolName,
+    /// Its L2 domain.
+    pub segment: SegmentName,
+    /// The address.
+    pub address: IpAddr,
+    /// Which holder of this address it is.
+    pub generation: u64,
+}
+
+impl Held {
+    /// What its record is about.
+    pub fn key(&self) -> AddressKey {
+        AddressKey { segment: self.segment.clone(), address: self.address }
+    }
+}
+
+/// An attachment, as journaled. It carries all that its DEL and its judgement need, so that a
+/// network or pool may be deleted while it lives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Who.
+    #[serde(flatten)]
+    pub key: AttachmentKey,
+    /// The CNI network name.
+    pub cni_network: NetworkName,
+    /// The role of the plugin.
+    pub role: Role,
+    /// The ADD that made it.
+    pub txn: TxnId,
+    /// How far it has come.
+    pub phase: Phase,
+    /// The namespace in which it was made.
+    pub netns: NetnsIdentity,
+    /// The number of the namespace in which the link is now (it may have been moved).
+    pub at: Nsid,
+    /// Its index there, once known.
+    pub ifindex: Option<u32>,
+    /// Its MAC, once known.
+    pub mac: Option<Mac>,
+    /// The pod, if named.
+    pub pod: Option<PodRef>,
+    /// Its addresses.
+    pub held: Vec<Held>,
+    /// The device in the node's namespace whose list holds the MAC of the link; `None`: no list does.
+    pub fdb_parent: Option<IfName>,
+    /// The network's settle time.
+    pub settle: Duration,
+    /// The network's time for a leaked namespace.
+    pub leaked_after: Option<Duration>,
+    /// Whether the runtime asked for its end.
+    pub del_seen: bool,
+    /// Whether its namespace was seen inhabited.
+    pub inhabited: bool,
+    /// The boot in which it was made.
+    pub boot_id: BootId,
+    /// The machine on which it was made.
+    pub machine_id: MachineId,
+}
+
+impl Entry {
+    /// The records that the store should hold for it.
+    pub fn records(&self, node: &NodeName) -> Vec<LeaseRecord> {
+        self.held.iter().map(|held| self.record(held, node)).collect()
+    }
+
+    fn record(&self, held: &Held, node: &NodeName) -> LeaseRecord {
+        LeaseRecord {
+            segment: held.segment.clone(),
+            address: held.address,
+            pool: held.pool.clone(),
+            key: self.key.clone(),
+            cni_network: self.cni_network.clone(),
+            role: self.role,
+            node: node.clone(),
+            boot_id: self.boot_id.clone(),
+            machine_id: self.machine_id.clone(),
+            pod: self.pod.clone(),
+            netns: self.netns.clone(),
+            txn: self.txn.clone(),
+            mac: self.mac,
+            generation: held.generation,
+        }
+    }
+
+    /// An entry for a record that no entry knows: adopted to be judged. Its link is to be found by
+    /// its derived MAC; nothing about it is assumed to be over.
+    pub fn adopted(record: &LeaseRecord, link: Option<&LinkSpec>, settle: Duration) -> Self {
+        Self {
+            key: record.key.clone(),
+            cni_network: record.cni_network.clone(),
+            role: record.role,
+            txn: record.txn.clone(),
+            phase: Phase::Done,
+            netns: record.netns.clone(),
+            at: record.netns.nsid,
+            ifindex: None,
+            mac: record.mac,
+            pod: record.pod.clone(),
+            held: vec![Held {
+                pool: record.pool.clone(),
+                segment: record.segment.clone(),
+                address: record.address,
+                generation: record.generation,
+            }],
+            fdb_parent: link.and_then(|link| fdb_parent(link, record.role)),
+            settle,
+            leaked_after: None,
+            del_seen: false,
+            inhabited: false,
+            boot_id: record.boot_id.clone(),
+            machine_id: record.machine_id.clone(),
+        }
+    }
+
+    /// The MACs that its link may have: the known one, else all that Berth would derive.
+    pub fn macs(&self) -> Vec<Mac> {
+        match self.mac {
+            Some(mac) => vec![mac],
+            None if self.role == Role::Main => (0..SALTS).map(|salt| Mac::derive(&self.key, salt)).collect(),
+            None => Vec::new(),
+        }
+    }
+
+    /// Its addresses without more.
+    pub fn addresses(&self) -> Vec<IpAddr> {
+        self.held.iter().map(|held| held.address).collect()
+    }
+}
+
+/// The device whose list of unicast MACs shows an attachment's link, if there is one.
+pub fn fdb_parent(link: &LinkSpec, role: Role) -> Option<IfName> {
+    match role {
+        Role::Delegate => None,
+        Role::Main | Role::Chained => link.macvlan_parent(),
+    }
+}
+
+/// What is known of an attachment beside its entry. Lost at a restart, on purpose: then every
+/// fact counts as unknown until it is read anew.
+#[derive(Debug, Clone)]
+pub struct Live {
+    /// The connection whose transaction is open.
+    pub owner: Option<u64>,
+    /// Counts changes that make a report under way meaningless.
+    pub stamp: u64,
+    /// Whether a commit is under way.
+    pub committing: bool,
+    /// Whether its link is being removed.
+    pub removing: bool,
+    /// How a missing link went.
+    pub departure: Departure,
+    /// The last search.
+    pub search: SearchFact,
+    /// Since when the link has been missing.
+    pub missing_since: Option<Time>,
+    /// When to read again.
+    pub recheck_at: Option<Time>,
+    /// How often it was read again without a change.
+    pub rechecks: u32,
+    /// What the wire said.
+    pub wire: WireFact,
+    /// Whether everybody left the namespace.
+    pub inhabitants: Inhabitants,
+    /// Tasks seen in the namespace, and when first.
+    pub tenants: BTreeMap<(i32, u64), Time>,
+    /// When the first of the complete scans in a row saw nobody.
+    pub empty_since: Option<Time>,
+    /// The id of the table's row that fits.
+    pub reason: &'static str,
+    /// Whether that row says suspect.
+    pub suspect: bool,
+    /// Since when the present state holds.
+    pub since: Time,
+    /// An open transaction without a connection is undone at this time.
+    pub orphaned_at: Option<Time>,
+    /// DELs waiting for the release, and until when.
+    pub del_waiters: Vec<(Caller, Time)>,
+    /// An operator waiting for the judgement, and whether force was used.
+    pub operator: Option<Caller>,
+    /// Whether releasing it leaves its addresses in quarantine, and why.
+    pub quarantine: Option<&'static str>,
+}
+
+impl Live {
+    /// A new attachment, or one from the journal, of which nothing has been read yet.
+    pub fn new(now: Time, reason: &'static str, departure: Departure) -> Self {
+        Self {
+            owner: None,
+            stamp: 0,
+            committing: false,
+            removing: false,
+            departure,
+            search: SearchFact::NotMade,
+            missing_since: None,
+            recheck_at: None,
+            rechecks: 0,
+            wire: WireFact::NotAsked,
+            inhabitants: Inhabitants::Assumed,
+            tenants: BTreeMap::new(),
+            empty_since: None,
+            reason,
+            suspect: false,
+            since: now,
+            orphaned_at: None,
+            del_waiters: Vec::new(),
+            operator: None,
+            quarantine: None,
+        }
+    }
+}
+
+/// An entry and what is in memory beside it.
+#[derive(Debug, Clone)]
+pub struct Slot {
+    /// As journaled.
+    pub entry: Entry,
+    /// In memory.
+    pub live: Live,
+}
+
+impl Slot {
+    /// How the entry's epoch relates to the present one.
+    pub fn epoch(&self, boot: &BootId, machine: &MachineId) -> Epoch {
+        if self.entry.machine_id != *machine {
+            Epoch::OtherMachine
+        } else if self.entry.boot_id != *boot {
+            Epoch::Rebooted
+        } else {
+            Epoch::Same
+        }
+    }
+
+    /// What is meant for it.
+    pub fn intent(&self) -> Intent {
+        if !self.entry.del_seen {
+            Intent::Live
+        } else if self.entry.role == Role::Main {
+            Intent::EndOwnLink
+        } else {
+            Intent::EndForeignLink
+        }
+    }
+}
+
+/// An address that nobody gets, because something answers for it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Quarantined {
+    /// The address.
+    #[serde(flatten)]
+    pub key: AddressKey,
+    /// Its pool.
+    pub pool: PoolName,
+    /// Who answers.
+    pub macs: Vec<Mac>,
+    /// Why: a reason code.
+    pub reason: String,
+    /// When something was last heard for it; in memory only, because clocks do not survive a boot.
+    #[serde(skip)]
+    pub heard_at: Time,
+    /// Since when; in memory only.
+    #[serde(skip)]
+    pub since: Time,
+}

@@ -1,0 +1,574 @@
+//! What goes into the ledger and what comes out of it. Nothing else crosses its edge.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnetwork::IpNetwork;
+
+use super::entry::{Entry, Quarantined};
+use crate::attachment::{AttachmentKey, PodRef, Role};
+use crate::config::{Config, LinkSpec, Route};
+use crate::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
+use crate::mac::Mac;
+use crate::name::{IfName, NetworkName, PoolName, SegmentName};
+use crate::record::{AddressKey, LeaseRecord};
+
+/// One call on one connection: where an answer goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Caller {
+    /// The connection.
+    pub conn: u64,
+    /// The call's id on it.
+    pub call: u64,
+}
+
+/// ADD, first step, as the ledger sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeaseRequest {
+    /// Names the ADD.
+    pub txn: TxnId,
+    /// Who asks.
+    pub key: AttachmentKey,
+    /// The CNI network name.
+    pub cni_network: NetworkName,
+    /// The role of the plugin.
+    pub role: Role,
+    /// The pod's namespace.
+    pub netns: NetnsIdentity,
+    /// The pod, if named.
+    pub pod: Option<PodRef>,
+    /// Addresses asked for.
+    pub ips: Vec<IpAddr>,
+    /// A MAC that somebody else decided.
+    pub mac: Option<Mac>,
+    /// How long to wait; `None`: the network's time.
+    pub add_timeout: Option<Duration>,
+}
+
+/// What the plugin could say of the link in a DEL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkRemoval {
+    /// It is gone, or its addresses are.
+    Gone,
+    /// There was no namespace to look into.
+    Unreachable,
+    /// Somebody else removes it.
+    NotMine,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Input {
+    /// The journal and the store were read, and the node was searched: repair, then serve.
+    Loaded(Box<Loaded>),
+    /// ADD, first step.
+    Lease(Caller, Box<LeaseRequest>),
+    /// ADD, second step. `seen` is what the agent's own read of that link said.
+    Bind(Caller, TxnId, AttachmentKey, u32, Mac, LinkSeen),
+    /// ADD, last step.
+    Done(Caller, TxnId, AttachmentKey),
+    /// DEL, or an ADD that its plugin undoes (then with its transaction). `None`: from the spool.
+    Release(Option<Caller>, AttachmentKey, LinkRemoval, Option<TxnId>),
+    /// CHECK.
+    Check(Caller, AttachmentKey),
+    /// A connection ended.
+    Hangup(u64),
+    /// An operator wants an address freed.
+    AdminRelease(Caller, IpAddr, bool),
+    /// A hint from the kernel.
+    Kernel(KernelHint),
+    /// The reads that [`Action::Gather`] asked for.
+    Gathered(Vec<Observation>),
+    /// What a scan of all tasks saw.
+    Scanned(ScanReport),
+    /// A round of probes is over.
+    Probed(u64, ProbeResult),
+    /// Somebody spoke for an address on a device of this node.
+    Heard(HeardOnWire),
+    /// A commit is over.
+    Committed(u64, CommitResult),
+    /// A link was removed, or not.
+    LinkRemoved(AttachmentKey, RemoveResult),
+    /// Berth MACs on the parents that no entry explains.
+    Strays(Vec<Stray>),
+    /// The operator's files changed.
+    Declared(Box<Config>),
+    /// Time passed.
+    Tick,
+}
+
+/// The plugin's link as the agent's own read shows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkSeen {
+    /// It is there with this MAC.
+    There(Mac),
+    /// It is not there.
+    NotThere,
+    /// The read failed.
+    Unreadable,
+}
+
+/// What was found at start.
+#[derive(Debug, Clone, Default)]
+pub struct Loaded {
+    /// The journal's attachments.
+    pub entries: Vec<Entry>,
+    /// The journal's quarantine.
+    pub quarantine: Vec<Quarantined>,
+    /// The store's records.
+    pub records: Vec<LeaseRecord>,
+    /// Berth's links on the node, wherever they are, and Berth's MACs on the parents.
+    pub strays: Vec<Stray>,
+    /// Whether numbers of namespaces mean what they meant when they were written down: the agent
+    /// is in the same namespace as then.
+    pub numbers_hold: bool,
+}
+
+/// A link or MAC of Berth's making, found on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stray {
+    /// Its MAC.
+    pub mac: Mac,
+    /// The device in whose list it was seen, if in one.
+    pub parent: Option<IfName>,
+    /// Where the link is, if the search found it.
+    pub found: Option<StrayLink>,
+}
+
+/// A stray link.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StrayLink {
+    /// The attachment that its alias names.
+    pub key: Option<AttachmentKey>,
+    /// The namespace in which it was made, as its alias says.
+    pub cookie: Option<NetnsCookie>,
+    /// The namespace in which it is.
+    pub at: Nsid,
+    /// Whether that number was drawn at random.
+    pub at_is_random: bool,
+    /// That namespace's inode.
+    pub inode: u64,
+    /// Its index there.
+    pub ifindex: u32,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+}
+
+/// A hint: something to look at. No hint decides anything alone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KernelHint {
+    /// A link was deleted.
+    LinkGone(Option<Nsid>, u32, Option<Mac>),
+    /// A link went to another namespace.
+    LinkMoved(Option<Nsid>, u32, Option<Mac>),
+    /// A namespace ended.
+    NamespaceGone(Nsid),
+    /// An interface got an address.
+    AddressSeen(Nsid, u32, IpAddr),
+    /// An interface lost an address.
+    AddressGone(Nsid, u32, IpAddr),
+    /// Events were lost.
+    Overrun,
+}
+
+/// One attachment to read about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    /// Who.
+    pub key: AttachmentKey,
+    /// Repeated in the observation.
+    pub stamp: u64,
+    /// The namespace; `None`: its number means nothing (another boot), read the list of MACs only.
+    pub nsid: Option<Nsid>,
+    /// The link's index there; `None`: look for one of `macs`.
+    pub ifindex: Option<u32>,
+    /// The MACs that it may have; empty: unknown.
+    pub macs: Vec<Mac>,
+    /// The device whose list shows it.
+    pub fdb_parent: Option<IfName>,
+    /// Its addresses.
+    pub addresses: Vec<IpAddr>,
+    /// Whether every nameable namespace is to be searched for it.
+    pub search: bool,
+    /// Whether it is meant to be over: then its addresses are read even while its link is there.
+    pub ending: bool,
+}
+
+/// What the reads said of one attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Observation {
+    /// Who.
+    pub key: AttachmentKey,
+    /// The target's stamp.
+    pub stamp: u64,
+    /// Its namespace.
+    pub netns: NetnsFact,
+    /// Its link.
+    pub link: LinkFact,
+    /// Its MAC on the parent.
+    pub fdb: FdbFact,
+    /// Its addresses.
+    pub address: AddressFact,
+    /// Which link it is, where that was learnt by this read.
+    pub learnt: Option<(u32, Mac)>,
+    /// The search, if one was made.
+    pub search: Option<SearchOutcome>,
+}
+
+/// What a search said of one attachment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SearchOutcome {
+    /// Found in the namespace of that number, under that index.
+    Found {
+        /// The namespace.
+        at: Nsid,
+        /// The index.
+        ifindex: u32,
+        /// The MAC.
+        mac: Mac,
+    },
+    /// Nowhere, and everything was searched.
+    NotFound,
+    /// Not everything could be searched.
+    Incomplete(String),
+}
+
+/// What a scan of all tasks saw.
+#[derive(Debug, Clone, Default)]
+pub struct ScanReport {
+    /// Whether every task could be read.
+    pub complete: bool,
+    /// The inode of a namespace and a task in it (process id and start time); the agent's own
+    /// tasks, plugins and their children are left out.
+    pub tenants: Vec<(u64, (i32, u64))>,
+    /// Inodes held by a descriptor or a socket of somebody.
+    pub held: BTreeSet<u64>,
+    /// Whether descriptors and sockets could all be read.
+    pub holders_complete: bool,
+}
+
+/// The end of a round of probes.
+#[derive(Debug, Clone)]
+pub enum ProbeResult {
+    /// Who answered for which address; an empty list is silence.
+    Heard(Vec<(IpAddr, Vec<Mac>)>),
+    /// The round could not be run.
+    Failed(String),
+}
+
+/// A frame that spoke for an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HeardOnWire {
+    /// The device on which it was heard.
+    pub device: IfName,
+    /// The address.
+    pub address: IpAddr,
+    /// Who spoke.
+    pub mac: Mac,
+    /// Whether the frame came from this node.
+    pub outgoing: bool,
+}
+
+/// How a link's removal ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RemoveResult {
+    /// It was removed.
+    Removed,
+    /// There was none.
+    NotThere,
+    /// The kernel refused.
+    Failed(String),
+}
+
+/// A change of the journal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JournalWrite {
+    /// Write an attachment.
+    Put(Box<Entry>),
+    /// Forget an attachment.
+    Remove(AttachmentKey),
+    /// Write a quarantined address.
+    Quarantine(Box<Quarantined>),
+    /// Forget one.
+    Unquarantine(AddressKey),
+}
+
+/// A change of the store. Each is conditional on what the record says, so that repeating one is safe.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreWrite {
+    /// Create the record if the address has none; success too if the record names this transaction.
+    Create(Box<LeaseRecord>),
+    /// Change the owner, if the record names the transaction `of`.
+    Replace {
+        /// The record as it shall be.
+        record: Box<LeaseRecord>,
+        /// The transaction of the owner that is replaced.
+        of: TxnId,
+    },
+    /// Delete the record, if it names the transaction `of`; success too if there is none.
+    Delete {
+        /// Which.
+        address: AddressKey,
+        /// The transaction of its owner.
+        of: TxnId,
+    },
+}
+
+/// How one change of the store ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum StoreResult {
+    /// Done.
+    Done,
+    /// The record is another's.
+    Others(Box<LeaseRecord>),
+    /// It failed; whether it took effect is not known.
+    Failed(String),
+}
+
+/// How a commit ended: the results of its store writes, in order, up to the first that was not done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CommitResult {
+    /// The journal was written.
+    Journaled(Vec<StoreResult>),
+    /// The journal was not written, so the store was not touched.
+    Failed(String),
+}
+
+/// Whether a journal write must be on the disk before the commit goes on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Flush {
+    /// Yes.
+    Durable,
+    /// With the next durable one.
+    Lazy,
+}
+
+/// Where a commit stands in a plugin's call; names the fault points of test builds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Step {
+    /// In a lease.
+    Lease,
+    /// In a bind.
+    Bind,
+    /// In a done.
+    Done,
+    /// In a release.
+    Release,
+    /// Elsewhere.
+    Other,
+}
+
+/// What the shell carries out.
+#[derive(Debug, Clone)]
+pub enum Action {
+    /// Write the journal, then the store, in order; answer with [`Input::Committed`].
+    Commit {
+        /// Repeated in the answer.
+        op: u64,
+        /// For fault points.
+        step: Step,
+        /// First.
+        journal: Vec<JournalWrite>,
+        /// Whether that must reach the disk first.
+        flush: Flush,
+        /// Then, one by one, up to the first that fails.
+        store: Vec<StoreWrite>,
+    },
+    /// Answer a call.
+    Reply(Caller, Step, Result<Reply, LedgerError>),
+    /// Read; answer with [`Input::Gathered`], after all hints that were queued by then.
+    Gather(Vec<Target>),
+    /// Look for Berth MACs that no entry explains; answer with [`Input::Strays`].
+    FindStrays,
+    /// Look at all tasks, and for these inodes at descriptors and sockets too; answer with [`Input::Scanned`].
+    Scan(BTreeSet<u64>),
+    /// Ask the wire; answer with [`Input::Probed`].
+    Probe {
+        /// Repeated in the answer.
+        id: u64,
+        /// The device to ask on.
+        device: IfName,
+        /// Whom.
+        addresses: Vec<IpAddr>,
+    },
+    /// Remove the link with that index (or, where it is unknown, one of these MACs) from a
+    /// namespace; answer with [`Input::LinkRemoved`].
+    RemoveLink {
+        /// Whose.
+        key: AttachmentKey,
+        /// Where.
+        at: Nsid,
+        /// Which.
+        ifindex: Option<u32>,
+        /// The MACs that it may have; nothing else is removed.
+        macs: Vec<Mac>,
+    },
+    /// Repair is over: requests are served from now on.
+    Serve,
+    /// The declared configuration was taken over, or refused with reasons.
+    ConfigTaken(Result<(), Vec<String>>),
+    /// Something to remember and show.
+    Note(Note),
+}
+
+/// An answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reply {
+    /// To a lease.
+    Grant(Box<Grant>),
+    /// To everything else.
+    Done,
+    /// To an operator.
+    Released(String),
+}
+
+/// What a plugin needs to make and configure the interface.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Grant {
+    /// The network's link.
+    pub link: LinkSpec,
+    /// Addresses with their subnet's prefix length and router.
+    pub addresses: Vec<(IpNetwork, Option<IpAddr>)>,
+    /// Routes.
+    pub routes: Vec<Route>,
+    /// Whether router advertisements are accepted.
+    pub accept_ra: bool,
+}
+
+/// Why a request was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LedgerError {
+    /// No such network is declared.
+    #[error("network {0} is not declared on this node")]
+    UnknownNetwork(NetworkName),
+    /// The network names no usable pool.
+    #[error("network {0} has no enabled pool")]
+    NoPool(NetworkName),
+    /// An address was asked for that no pool of the network may give.
+    #[error("address {address} cannot be given: {why}")]
+    NotGivable {
+        /// The address.
+        address: IpAddr,
+        /// Why.
+        why: String,
+    },
+    /// No address became free in time.
+    #[error("no free address in {pools} after {waited_ms} ms: {holders}")]
+    Exhausted {
+        /// The pools that were tried.
+        pools: String,
+        /// How long the ADD waited.
+        waited_ms: u128,
+        /// Who holds what.
+        holders: String,
+    },
+    /// The attachment exists in another, living namespace.
+    #[error("attachment {0} exists already in another namespace that is alive")]
+    AttachmentExists(AttachmentKey),
+    /// Bind or done for a transaction that is not open.
+    #[error("transaction {0} of {1} is not open")]
+    NotOpen(TxnId, AttachmentKey),
+    /// The link read back is not the one that was announced.
+    #[error("link {ifindex} of {key} is not what the plugin announced: {why}")]
+    NotTheLink {
+        /// The attachment.
+        key: AttachmentKey,
+        /// The announced index.
+        ifindex: u32,
+        /// What was found.
+        why: String,
+    },
+    /// The wire could not be asked.
+    #[error("the wire on {device} could not be asked: {why}")]
+    Wire {
+        /// The device.
+        device: IfName,
+        /// Why.
+        why: String,
+    },
+    /// Journal or store refused a write.
+    #[error("the agent could not write its files: {0}")]
+    Storage(String),
+    /// CHECK: nothing is recorded for the attachment.
+    #[error("no address is recorded for {0}")]
+    NotRecorded(AttachmentKey),
+    /// An operator asked for an address that nobody has.
+    #[error("address {0} is free")]
+    Free(IpAddr),
+    /// An operator asked to free an address that shows life.
+    #[error("address {address} is in use by {key}: {evidence}")]
+    Alive {
+        /// The address.
+        address: IpAddr,
+        /// Its holder.
+        key: AttachmentKey,
+        /// What shows it.
+        evidence: String,
+    },
+}
+
+/// Something to remember and show.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Note {
+    /// What it is.
+    pub kind: NoteKind,
+    /// A stable code: the id of a row of the verdict table, or one of docs/verdicts.md.
+    pub code: &'static str,
+    /// The addresses that it is about.
+    pub addresses: Vec<IpAddr>,
+    /// The attachment that it is about.
+    pub key: Option<AttachmentKey>,
+    /// In words.
+    pub text: String,
+}
+
+/// What a [`Note`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoteKind {
+    /// A fact from a source.
+    Observation,
+    /// What the ledger made of the facts.
+    Verdict,
+    /// What was carried out.
+    Action,
+    /// Something needs a hand.
+    Warning,
+}
+
+/// The state of an address, for `leases`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    /// For an open ADD.
+    Reserved,
+    /// In use.
+    Bound,
+    /// Perhaps over.
+    Suspect,
+    /// Nobody's, and nobody gets it.
+    Quarantined,
+}
+
+/// The counts of one pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PoolCount {
+    /// The pool.
+    pub pool: PoolName,
+    /// Its L2 domain.
+    pub segment: SegmentName,
+    /// Its subnet.
+    pub subnet: IpNetwork,
+    /// Addresses in it.
+    pub total: u128,
+    /// Reserved or bound.
+    pub bound: u64,
+    /// Suspect.
+    pub suspect: u64,
+    /// Quarantined.
+    pub quarantined: u64,
+    /// Free.
+    pub free: u128,
+    /// ADDs in line.
+    pub waiting: u64,
+}

@@ -1,0 +1,359 @@
+//! From a hint to a verdict, from top to bottom: a hint makes the ledger ask for reads, the reads
+//! become facts, the table makes a verdict of the facts, and the verdict is carried out.
+
+use std::time::Duration;
+
+use super::Ledger;
+use super::commit::Pending;
+use super::entry::Phase;
+use super::io::{
+    Flush, JournalWrite, KernelHint, LedgerError, NoteKind, Observation, SearchOutcome, Step, Target,
+};
+use super::wire::ProbePurpose;
+use crate::attachment::AttachmentKey;
+use crate::evidence::{Departure, Epoch, Facts, Inhabitants, LinkFact, NetnsFact, SearchFact};
+use crate::identity::Nsid;
+use crate::mac::Mac;
+use crate::time::Time;
+use crate::verdict::{Next, Row, Verdict, judge};
+
+/// While the kernel is at work, reads are repeated this soon at first, later less often.
+const RECHECK_FIRST: Duration = Duration::from_millis(2);
+const RECHECK_SOON: u32 = 50;
+const RECHECK_LATER: Duration = Duration::from_millis(10);
+const RECHECK_LATER_TIMES: u32 = 500;
+const RECHECK_LAST: Duration = Duration::from_secs(1);
+/// An incomplete search is repeated after this long, doubled up to the last.
+const SEARCH_AGAIN: Duration = Duration::from_secs(1);
+
+impl Ledger {
+    /// A hint: something to look at.
+    pub(super) fn hint(&mut self, now: Time, hint: KernelHint) {
+        match hint {
+            KernelHint::LinkGone(at, ifindex, mac) => {
+                self.departed(now, at, ifindex, mac, Departure::Destroyed);
+            }
+            KernelHint::LinkMoved(at, ifindex, mac) => self.departed(now, at, ifindex, mac, Departure::Moved),
+            KernelHint::NamespaceGone(nsid) => {
+                for key in self.keys_where(|_, at| at == nsid) {
+                    self.observe(&key, "netns-hint", format!("netlink: namespace {nsid} ended"));
+                    self.gather(key, false);
+                }
+            }
+            KernelHint::AddressSeen(at, ifindex, address) => self.address_seen(at, ifindex, address),
+            KernelHint::AddressGone(at, _, address) => {
+                for key in self.keys_where(|slot, place| place == at && slot.addresses().contains(&address)) {
+                    self.gather(key, false);
+                }
+            }
+            KernelHint::Overrun => {
+                for slot in self.slots.values_mut() {
+                    slot.live.departure = Departure::EventsLost;
+                }
+                let text = "netlink events were lost: everything is read again".to_owned();
+                self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);
+                self.reconcile();
+            }
+        }
+    }
+
+    fn keys_where(&self, test: impl Fn(&super::entry::Entry, Nsid) -> bool) -> Vec<AttachmentKey> {
+        self.slots
+            .iter()
+            .filter(|(_, slot)| test(&slot.entry, slot.entry.at))
+            .map(|(key, _)| key.clone())
+            .collect()
+    }
+
+    fn observe(&mut self, key: &AttachmentKey, code: &'static str, text: String) {
+        let addresses = self.slots.get(key).map(|slot| slot.entry.addresses()).unwrap_or_default();
+        self.note(NoteKind::Observation, code, addresses, Some(key), text);
+    }
+
+    /// The kernel said that a link was deleted or went away.
+    fn departed(&mut self, now: Time, at: Option<Nsid>, ifindex: u32, mac: Option<Mac>, how: Departure) {
+        let keys = self.keys_where(|entry, place| {
+            let here = at == Some(place) && entry.ifindex == Some(ifindex);
+            let mine = mac.is_some() && entry.mac == mac;
+            // An index alone may be another link's by now; a MAC alone is enough wherever it is.
+            mine || (here && (mac.is_none() || entry.mac.is_none()))
+        });
+        for key in keys {
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            if how == Departure::Destroyed
+                && slot.live.departure == Departure::Moved
+                && at == Some(slot.entry.at)
+            {
+                continue; // The old namespace's echo of a move.
+            }
+            slot.live.departure = how;
+            slot.live.search = SearchFact::NotMade;
+            slot.live.stamp += 1;
+            slot.live.missing_since.get_or_insert(now);
+            let (code, text) = match how {
+                Departure::Moved => {
+                    ("link-moved", format!("netlink: link {ifindex} went to another namespace"))
+                }
+                _ => ("link-deleted", format!("netlink: link {ifindex} was deleted")),
+            };
+            self.observe(&key, code, text);
+            self.gather(key, how == Departure::Moved);
+        }
+    }
+
+    /// The link of a delegate's lease shows itself by its address.
+    fn address_seen(&mut self, at: Nsid, ifindex: u32, address: std::net::IpAddr) {
+        let keys = self.keys_where(|entry, place| {
+            place == at && entry.ifindex.is_none() && entry.addresses().contains(&address)
+        });
+        for key in keys {
+            self.observe(&key, "link-learnt", format!("netlink: link {ifindex} got {address}"));
+            self.gather(key, false);
+        }
+    }
+
+    /// What to read about an attachment.
+    pub(super) fn target(&self, key: &AttachmentKey, search: bool) -> Option<Target> {
+        let slot = self.slots.get(key)?;
+        let entry = &slot.entry;
+        let here = slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same && self.numbers_hold;
+        (entry.phase != Phase::Releasing || !slot.live.committing).then(|| Target {
+            key: key.clone(),
+            stamp: slot.live.stamp,
+            nsid: here.then_some(entry.at),
+            ifindex: entry.ifindex,
+            macs: entry.macs(),
+            fdb_parent: entry.fdb_parent.clone(),
+            addresses: entry.addresses(),
+            search: search || !here,
+            ending: entry.del_seen,
+        })
+    }
+
+    /// The reads are in.
+    pub(super) fn gathered(&mut self, now: Time, observations: Vec<Observation>) {
+        self.gathering = false;
+        for observation in observations {
+            let Some(slot) = self.slots.get_mut(&observation.key) else { continue };
+            if slot.live.stamp != observation.stamp {
+                self.gather(observation.key.clone(), observation.search.is_some());
+                continue;
+            }
+            if slot.live.committing {
+                continue;
+            }
+            let facts = self.facts(now, &observation);
+            let row = judge(&facts);
+            self.carry_out(now, &observation, &facts, row);
+        }
+    }
+
+    /// The reads and what is remembered, as facts.
+    fn facts(&mut self, now: Time, seen: &Observation) -> Facts {
+        let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
+        if let Some((ifindex, mac)) = seen.learnt {
+            slot.entry.ifindex = Some(ifindex);
+            slot.entry.mac = Some(mac);
+        }
+        if seen.link == LinkFact::Present {
+            slot.live.departure = Departure::Unheard;
+            slot.live.search = SearchFact::NotMade;
+            slot.live.missing_since = None;
+        } else if seen.link == LinkFact::Gone && seen.netns == NetnsFact::Alive {
+            slot.live.missing_since.get_or_insert(now);
+        }
+        // The plugin of an open ADD has not made its link yet: that it is missing proves nothing.
+        let unmade = slot.entry.phase.is_open() && slot.entry.ifindex.is_none() && !slot.entry.del_seen;
+        let link = if unmade && seen.link == LinkFact::Gone { LinkFact::NeverSeen } else { seen.link };
+        match &seen.search {
+            Some(SearchOutcome::Found { .. }) => slot.live.search = SearchFact::Found,
+            Some(SearchOutcome::NotFound) => slot.live.search = SearchFact::NotFound,
+            Some(SearchOutcome::Incomplete(_)) => slot.live.search = SearchFact::Incomplete,
+            None => {}
+        }
+        let settled = slot.live.missing_since.is_some_and(|since| now.since(since) >= slot.entry.settle);
+        Facts {
+            epoch: slot.epoch(&self.me.boot_id, &self.me.machine_id),
+            netns: seen.netns,
+            link,
+            fdb: seen.fdb,
+            departure: slot.live.departure,
+            search: slot.live.search,
+            address: seen.address,
+            intent: slot.intent(),
+            inhabitants: slot.live.inhabitants,
+            wire: slot.live.wire,
+            settled,
+        }
+    }
+
+    fn carry_out(&mut self, now: Time, seen: &Observation, facts: &Facts, row: &'static Row) {
+        let key = &seen.key;
+        self.tell(now, key, facts, row);
+        if self.answer_operator(now, key, row) {
+            return;
+        }
+        match (row.verdict, row.next) {
+            (Verdict::Release, _) => self.release_proven(now, key, row.id),
+            (Verdict::Quarantine, _) => {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.live.quarantine = Some(row.id);
+                }
+                self.finalize(now, key, row.id);
+            }
+            (_, Next::RemoveLink) => {
+                self.follow(now, seen);
+                self.remove_link(key);
+            }
+            (_, Next::Follow) => self.follow(now, seen),
+            (_, Next::Probe) => self.ask_about(key),
+            (_, Next::Search) => self.search_later(now, key, facts.search),
+            (_, Next::Settle) => {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    let since = slot.live.missing_since.unwrap_or(now);
+                    slot.live.recheck_at = Some(since + slot.entry.settle);
+                }
+            }
+            (_, Next::Recheck) => self.recheck(now, key),
+            (_, Next::Wait) => {
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.live.rechecks = 0;
+                    slot.live.recheck_at = None;
+                }
+            }
+        }
+    }
+
+    /// Records the row and tells of it, once for each change.
+    fn tell(&mut self, now: Time, key: &AttachmentKey, facts: &Facts, row: &'static Row) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let steady = matches!(row.id, "link-present" | "link-never-seen");
+        let reason = if steady && slot.entry.phase == Phase::Done { "bound" } else { row.id };
+        slot.live.suspect = row.verdict == Verdict::Suspect;
+        if slot.live.reason == reason || (steady && slot.entry.phase.is_open()) {
+            return;
+        }
+        slot.live.reason = reason;
+        slot.live.since = now;
+        let addresses = slot.entry.addresses();
+        let text = format!(
+            "{}: {} (netns {:?}, link {:?}, fdb {:?}, departure {:?}, search {:?}, address {:?})",
+            row.verdict.word(),
+            row.why,
+            facts.netns,
+            facts.link,
+            facts.fdb,
+            facts.departure,
+            facts.search,
+            facts.address
+        );
+        self.note(NoteKind::Verdict, row.id, addresses, Some(key), text);
+    }
+
+    /// An operator asked for this judgement. True if that ends it here.
+    fn answer_operator(&mut self, now: Time, key: &AttachmentKey, row: &'static Row) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return true };
+        let Some(operator) = slot.live.operator.take() else { return false };
+        if matches!(row.verdict, Verdict::Keep | Verdict::Unknown) {
+            let address = slot.entry.held.first().map(|held| held.address);
+            if let Some(address) = address {
+                let evidence = format!("{} ({})", row.why, row.id);
+                let error = LedgerError::Alive { address, key: key.clone(), evidence };
+                self.reply(operator, Step::Other, Err(error));
+            }
+            return false;
+        }
+        slot.live.operator = Some(operator);
+        if row.next != Next::Settle {
+            return false; // The judgement goes on; its end answers.
+        }
+        self.finalize(now, key, "operator");
+        true
+    }
+
+    /// Proven over: handed over to an ADD in line, or deleted.
+    fn release_proven(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+        if let Some((index, picks)) = self.heir(now, key) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.live.reason = reason;
+            }
+            let dead = self.slots.get(key).map(|slot| slot.entry.clone());
+            if let Some(dead) = dead {
+                for held in &dead.held {
+                    self.answers.ended(now, held.key(), dead.macs());
+                }
+            }
+            self.reserve(now, index, picks);
+        } else {
+            self.finalize(now, key, reason);
+        }
+    }
+
+    /// Takes note of where a moved link is now.
+    fn follow(&mut self, now: Time, seen: &Observation) {
+        let Some(SearchOutcome::Found { at, ifindex, mac }) = seen.search else { return };
+        let boot = self.me.boot_id.clone();
+        let Some(slot) = self.slots.get_mut(&seen.key) else { return };
+        slot.entry.at = at;
+        slot.entry.ifindex = Some(ifindex);
+        slot.entry.mac = Some(mac);
+        slot.entry.boot_id = boot;
+        slot.live.departure = Departure::Unheard;
+        slot.live.search = SearchFact::NotMade;
+        slot.live.missing_since = None;
+        slot.live.recheck_at = Some(now + RECHECK_LAST);
+        slot.live.stamp += 1;
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        self.observe(
+            &seen.key,
+            "link-found",
+            format!("found as link {ifindex} in the namespace of number {at}"),
+        );
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
+    }
+
+    fn recheck(&mut self, now: Time, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.rechecks = slot.live.rechecks.saturating_add(1);
+        let delay = match slot.live.rechecks {
+            0..RECHECK_SOON => RECHECK_FIRST,
+            RECHECK_SOON..RECHECK_LATER_TIMES => RECHECK_LATER,
+            _ => RECHECK_LAST,
+        };
+        slot.live.recheck_at = Some(now + delay);
+    }
+
+    /// A first search at once; another one after an incomplete or fruitless one only later.
+    fn search_later(&mut self, now: Time, key: &AttachmentKey, last: SearchFact) {
+        if last == SearchFact::NotMade {
+            return self.gather(key.clone(), true);
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.rechecks = slot.live.rechecks.saturating_add(1);
+        slot.live.search = SearchFact::Incomplete;
+        slot.live.recheck_at = Some(now + SEARCH_AGAIN * 2_u32.pow(slot.live.rechecks.min(5)));
+    }
+
+    /// Asks the wire about the addresses of an attachment of a former boot.
+    fn ask_about(&mut self, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let device = self.config.networks.get(&key.network).map(|network| network.link.device());
+        let Some(device) = device.or_else(|| slot.entry.fdb_parent.clone()) else { return };
+        if self.probes.values().any(|purpose| matches!(purpose, ProbePurpose::Former(other) if other == key))
+        {
+            return;
+        }
+        let addresses = slot.entry.addresses();
+        let id = self.id();
+        self.probes.insert(id, ProbePurpose::Former(key.clone()));
+        self.out.push(super::io::Action::Probe { id, device, addresses });
+    }
+
+    /// A scan found a namespace left: its attachment is judged at once.
+    pub(super) fn left(&mut self, key: &AttachmentKey) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.live.inhabitants = Inhabitants::Left;
+        }
+        self.gather(key.clone(), false);
+    }
+}

@@ -1,0 +1,353 @@
+//! The wait line: ADDs that found no free address yet, in the order in which they came.
+//!
+//! An ADD does not fail because an address is still being proven free. While it waits, everything
+//! suspect in its pools is judged at once, and an address that is released for certain is handed
+//! over to it in the one write that would have deleted its record.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Ledger;
+use super::entry::{Entry, Phase};
+use super::io::{Caller, LeaseRequest, LedgerError, NoteKind, Step, StoreWrite};
+use super::pools::{Choice, Pick};
+use crate::attachment::AttachmentKey;
+use crate::interval::Family;
+use crate::name::{IfName, NetworkName};
+use crate::record::AddressKey;
+use crate::time::Time;
+
+/// How long an ADD waits for the former sandbox of its pod to be proven dead before it takes
+/// another address.
+const FORMER_SANDBOX: Duration = Duration::from_millis(300);
+/// How many former addresses are remembered for pods that may come back.
+const HOMES_MAX: usize = 4096;
+/// How many holders an error names.
+const HOLDERS_NAMED: usize = 12;
+
+/// What a waiter is waiting for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stage {
+    /// An address.
+    InLine,
+    /// The wire's silence.
+    Probing,
+    /// The disk.
+    Committing,
+}
+
+/// One ADD in line.
+#[derive(Debug, Clone)]
+pub struct Waiter {
+    /// Where the answer goes.
+    pub caller: Caller,
+    /// What it asks for.
+    pub request: LeaseRequest,
+    /// What it waits for.
+    pub stage: Stage,
+    /// Addresses that turned out to be taken.
+    pub avoid: BTreeSet<IpAddr>,
+    since: Time,
+    until: Time,
+    /// Until when it waits for the former sandbox of its pod.
+    former_until: Option<Time>,
+}
+
+impl Waiter {
+    /// An ADD that just came.
+    pub fn new(now: Time, caller: Caller, request: LeaseRequest, timeout: Duration) -> Self {
+        Self {
+            caller,
+            request,
+            stage: Stage::InLine,
+            avoid: BTreeSet::new(),
+            since: now,
+            until: now + timeout,
+            former_until: None,
+        }
+    }
+
+    /// When it has waited long enough.
+    pub fn wakes_at(&self) -> Option<Time> {
+        let former = self.former_until.filter(|at| *at > self.since);
+        let next = former.map_or(self.until, |at| at.min(self.until));
+        (self.stage == Stage::InLine).then_some(next)
+    }
+}
+
+/// Where pods lived: an ADD of the same pod gets the same address if it is still free.
+#[derive(Debug, Clone, Default)]
+pub struct Homes {
+    by_pod: BTreeMap<(String, NetworkName, IfName), Vec<AddressKey>>,
+    order: VecDeque<(String, NetworkName, IfName)>,
+}
+
+impl Homes {
+    fn id(uid: &str, key: &AttachmentKey) -> (String, NetworkName, IfName) {
+        (uid.to_owned(), key.network.clone(), key.ifname.clone())
+    }
+
+    /// Remembers the addresses of an attachment that ended.
+    pub fn remember(&mut self, entry: &Entry) {
+        let Some(uid) = entry.pod.as_ref().and_then(|pod| pod.uid.as_deref()) else { return };
+        let id = Self::id(uid, &entry.key);
+        let addresses = entry.held.iter().map(super::entry::Held::key).collect();
+        if self.by_pod.insert(id.clone(), addresses).is_none() {
+            self.order.push_back(id);
+        }
+        if self.order.len() > HOMES_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.by_pod.remove(&oldest);
+        }
+    }
+
+    /// Forgets them: the pod has an address again.
+    pub fn forget(&mut self, entry: &Entry) {
+        if let Some(uid) = entry.pod.as_ref().and_then(|pod| pod.uid.as_deref()) {
+            let id = Self::id(uid, &entry.key);
+            if self.by_pod.remove(&id).is_some() {
+                self.order.retain(|other| *other != id);
+            }
+        }
+    }
+
+    /// The former addresses of the request's pod.
+    pub fn of(&self, request: &LeaseRequest) -> Vec<AddressKey> {
+        let uid = request.pod.as_ref().and_then(|pod| pod.uid.as_deref());
+        uid.and_then(|uid| self.by_pod.get(&Self::id(uid, &request.key))).cloned().unwrap_or_default()
+    }
+}
+
+impl Ledger {
+    /// Lets everybody in line try, in order.
+    pub(super) fn serve_line(&mut self, now: Time) {
+        let txns: Vec<_> = self
+            .line
+            .iter()
+            .filter(|waiter| waiter.stage == Stage::InLine)
+            .map(|waiter| waiter.request.txn.clone())
+            .collect();
+        for txn in txns {
+            if let Some(index) = self.line.iter().position(|waiter| waiter.request.txn == txn) {
+                self.try_serve(now, index);
+            }
+        }
+    }
+
+    /// Has everything judged that might free an address for this request.
+    pub(super) fn press(&mut self, now: Time, request: &LeaseRequest) {
+        let Some(network) = self.config.networks.get(&request.key.network) else { return };
+        let pools = network.pools.clone();
+        let press: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| {
+                slot.live.recheck_at.is_none()
+                    && slot.entry.held.iter().any(|held| pools.contains(&held.pool))
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        let already = self.line.iter().any(|waiter| {
+            waiter.request.txn != request.txn
+                && waiter.request.key.network == request.key.network
+                && waiter.since <= now
+                && now.since(waiter.since) < Duration::from_secs(1)
+                && waiter.stage == Stage::InLine
+        });
+        if !already {
+            for key in press {
+                self.gather(key, false);
+            }
+        }
+    }
+
+    /// An ADD of a pod whose former sandbox is still recorded: wait a moment for the proof of its
+    /// death, so that the pod keeps its address.
+    pub(super) fn wait_for_former_sandbox(&mut self, now: Time, request: &LeaseRequest) -> bool {
+        let Some(uid) = request.pod.as_ref().and_then(|pod| pod.uid.clone()) else { return false };
+        let former: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(key, slot)| {
+                key.network == request.key.network
+                    && key.ifname == request.key.ifname
+                    && slot.entry.pod.as_ref().and_then(|pod| pod.uid.as_deref()) == Some(&uid)
+            })
+            .map(|(key, _)| key.clone())
+            .collect();
+        let waiter = self.line.iter_mut().find(|waiter| waiter.request.txn == request.txn);
+        let Some(waiter) = waiter.filter(|_| !former.is_empty()) else { return false };
+        let until = *waiter.former_until.get_or_insert(waiter.since + FORMER_SANDBOX);
+        if until <= now {
+            return false;
+        }
+        for key in former {
+            self.gather(key, false);
+        }
+        true
+    }
+
+    /// Who gets the addresses of an attachment that is proven dead: the first in line whose whole
+    /// need they cover, together with free addresses known to be silent.
+    pub(super) fn heir(&mut self, now: Time, key: &AttachmentKey) -> Option<(usize, Vec<Pick>)> {
+        let giver = self.slots.get(key)?.entry.clone();
+        for index in 0..self.line.len() {
+            let waiter = &self.line[index];
+            if waiter.stage != Stage::InLine || self.slots.contains_key(&waiter.request.key) {
+                continue;
+            }
+            let request = waiter.request.clone();
+            let avoid = waiter.avoid.clone();
+            let Ok(network) = self.network(&request).cloned() else { continue };
+            let mut picks: Vec<Pick> = Vec::new();
+            for held in &giver.held {
+                let fits = network.pools.contains(&held.pool)
+                    && self.config.pools.get(&held.pool).is_some_and(|pool| !pool.disabled)
+                    && !avoid.contains(&held.address)
+                    && wants(&request, held.address)
+                    && !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(held.address));
+                if fits {
+                    picks.push(Pick { pool: held.pool.clone(), key: held.key(), from: Some(key.clone()) });
+                }
+            }
+            if picks.is_empty() {
+                continue;
+            }
+            if let Some(rest) = self.rest_of(now, &request, &avoid, &picks) {
+                picks.extend(rest);
+                return Some((index, picks));
+            }
+        }
+        None
+    }
+
+    /// Free and silent addresses of the families that `picks` leaves open.
+    fn rest_of(
+        &mut self,
+        now: Time,
+        request: &LeaseRequest,
+        avoid: &BTreeSet<IpAddr>,
+        picks: &[Pick],
+    ) -> Option<Vec<Pick>> {
+        let network = self.network(request).ok()?;
+        let open = network.pools.iter().filter_map(|name| self.config.pools.get(name)).any(|pool| {
+            !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(pool.subnet.ip()))
+        });
+        if !open {
+            return Some(Vec::new());
+        }
+        match self.choose(now, request, avoid) {
+            Ok(Choice::Take(others)) => Some(
+                others
+                    .into_iter()
+                    .filter(|other| {
+                        !picks
+                            .iter()
+                            .any(|pick| Family::of(pick.key.address) == Family::of(other.key.address))
+                    })
+                    .collect(),
+            ),
+            _ => None,
+        }
+    }
+
+    /// Takes from the giver what the heir got; what remains is deleted. Returns the store writes for the rest.
+    pub(super) fn take_from(&mut self, now: Time, giver: &AttachmentKey, heir: &Entry) -> Vec<StoreWrite> {
+        let Some(slot) = self.slots.get_mut(giver) else { return Vec::new() };
+        slot.entry.phase = Phase::Releasing;
+        slot.live.committing = true;
+        slot.live.stamp += 1;
+        slot.live.since = now;
+        let of = slot.entry.txn.clone();
+        let inherited: BTreeSet<_> = heir.held.iter().map(super::entry::Held::key).collect();
+        let rest = slot.entry.held.iter().map(super::entry::Held::key).filter(|key| !inherited.contains(key));
+        let writes = rest.map(|address| StoreWrite::Delete { address, of: of.clone() }).collect();
+        let text = format!("its address goes to {}", heir.key);
+        let addresses = slot.entry.addresses();
+        self.note(NoteKind::Action, "handed-over", addresses, Some(giver), text);
+        writes
+    }
+
+    /// ADDs that waited long enough: code 11, with who holds what.
+    pub(super) fn expire_line(&mut self, now: Time) {
+        let overdue: Vec<_> = self
+            .line
+            .iter()
+            .filter(|waiter| waiter.stage == Stage::InLine && waiter.until <= now)
+            .map(|waiter| (waiter.caller, waiter.request.clone(), now.since(waiter.since)))
+            .collect();
+        for (caller, request, waited) in overdue {
+            self.line.retain(|waiter| waiter.request.txn != request.txn);
+            let living = self.slots.get(&request.key).is_some_and(|slot| slot.entry.txn != request.txn);
+            let error = if living {
+                LedgerError::AttachmentExists(request.key.clone())
+            } else {
+                self.exhausted(&request, waited)
+            };
+            self.reply(caller, Step::Lease, Err(error));
+        }
+        let mut retry = false;
+        for waiter in &mut self.line {
+            if waiter.former_until.is_some_and(|at| at <= now && at > waiter.since) {
+                // It stays in the past, which says that this wait is over; `since` marks it as used.
+                waiter.former_until = Some(waiter.since);
+                retry = true;
+            }
+        }
+        if retry {
+            self.serve_line(now);
+        }
+    }
+
+    fn exhausted(&self, request: &LeaseRequest, waited: Duration) -> LedgerError {
+        let pools = self.config.networks.get(&request.key.network).map(|network| network.pools.clone());
+        let pools = pools.unwrap_or_default();
+        let held = self.slots.values().flat_map(|slot| {
+            let pools = &pools;
+            slot.entry.held.iter().filter(|held| pools.contains(&held.pool)).map(move |held| {
+                let pod = slot.entry.pod.as_ref();
+                let who = pod.map_or_else(
+                    || slot.entry.key.container_id.to_string(),
+                    |pod| format!("{}/{}", pod.namespace, pod.name),
+                );
+                format!("{} {who} ({})", held.address, slot.live.reason)
+            })
+        });
+        let shut = self.quarantine.values().filter(|shut| pools.contains(&shut.pool)).map(|shut| {
+            let macs: Vec<_> = shut.macs.iter().map(ToString::to_string).collect();
+            let proxy = shut.macs.iter().any(|mac| self.answers.is_proxy(*mac));
+            let hint = if proxy {
+                ", which answers for others too: if it is a router with proxy ARP, list it in proxyMACs"
+            } else {
+                ""
+            };
+            format!("{} answered by {}{hint}", shut.key.address, macs.join(" and "))
+        });
+        let mut holders: Vec<String> = held.chain(shut).collect();
+        let more = holders.len().saturating_sub(HOLDERS_NAMED);
+        holders.truncate(HOLDERS_NAMED);
+        if more > 0 {
+            holders.push(format!("and {more} more"));
+        }
+        let strays = self.strays.iter().map(|(device, macs)| {
+            format!(
+                "{} unexplained Berth MACs on {device}: ADDs there wait until they are adopted or gone",
+                macs.len()
+            )
+        });
+        holders.extend(strays);
+        LedgerError::Exhausted {
+            pools: pools.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
+            waited_ms: waited.as_millis(),
+            holders: holders.join("; "),
+        }
+    }
+}
+
+/// Whether a request would take this address: any, if it names none of that family.
+fn wants(request: &LeaseRequest, address: IpAddr) -> bool {
+    let mut named = request.ips.iter().filter(|ip| Family::of(**ip) == Family::of(address)).peekable();
+    named.peek().is_none() || named.any(|ip| *ip == address)
+}

@@ -1,0 +1,234 @@
+//! The ledger: who has which address, what is known of each, and what follows from it.
+//!
+//! A state machine without I/O: [`Ledger::step`] takes one input and the time, and returns actions.
+//! The same code runs in the agent, in property tests and in a simulator. It never acts on a hint;
+//! a hint makes it ask for reads, and the reads go through the verdict table.
+//!
+//! The flow of an ADD is in `add.rs` from top to bottom, that of a DEL in `del.rs`, that of a
+//! verdict in `judgement.rs`. Invariants: an address has at most one holder; every address with a
+//! holder has a journaled entry before its record is written; a record is deleted only after the
+//! table said so.
+
+mod add;
+mod admin;
+mod commit;
+mod config;
+mod del;
+pub mod entry;
+pub mod io;
+mod judgement;
+mod leak;
+mod line;
+mod pools;
+mod repair;
+mod view;
+mod wire;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+
+use crate::attachment::AttachmentKey;
+use crate::config::Config;
+use crate::identity::{BootId, MachineId};
+use crate::name::{IfName, NodeName, PoolName};
+use crate::record::AddressKey;
+use crate::time::Time;
+
+use commit::Pending;
+use entry::{Entry, Quarantined, Slot};
+use io::{Action, Input, Note, NoteKind};
+use line::Waiter;
+use pools::PoolState;
+use wire::ProbePurpose;
+
+/// Who this agent is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Identity {
+    /// The node's name.
+    pub node: NodeName,
+    /// This boot.
+    pub boot_id: BootId,
+    /// This machine.
+    pub machine_id: MachineId,
+}
+
+/// See the module's head.
+#[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent thing under way, not a state in disguise")]
+pub struct Ledger {
+    me: Identity,
+    config: Config,
+    pools: BTreeMap<PoolName, PoolState>,
+    slots: BTreeMap<AttachmentKey, Slot>,
+    holders: BTreeMap<AddressKey, AttachmentKey>,
+    generations: BTreeMap<AddressKey, u64>,
+    quarantine: BTreeMap<AddressKey, Quarantined>,
+    line: VecDeque<Waiter>,
+    pending: BTreeMap<u64, Pending>,
+    probes: BTreeMap<u64, ProbePurpose>,
+    last_id: u64,
+    to_gather: BTreeMap<AttachmentKey, bool>,
+    gathering: bool,
+    scanning: bool,
+    next_scan: Option<Time>,
+    next_refill: Option<Time>,
+    /// Berth MACs on a device that no entry explains: ADDs on it wait.
+    strays: BTreeMap<IfName, BTreeSet<crate::mac::Mac>>,
+    strays_at: Option<Time>,
+    homes: line::Homes,
+    answers: wire::Answers,
+    numbers_hold: bool,
+    serving: bool,
+    out: Vec<Action>,
+}
+
+impl Ledger {
+    /// An empty ledger; it serves nothing until it got [`Input::Loaded`].
+    pub fn new(me: Identity, config: Config) -> Self {
+        let pools = config.pools.iter().map(|(name, pool)| (name.clone(), PoolState::new(pool))).collect();
+        Self {
+            me,
+            config,
+            pools,
+            slots: BTreeMap::new(),
+            holders: BTreeMap::new(),
+            generations: BTreeMap::new(),
+            quarantine: BTreeMap::new(),
+            line: VecDeque::new(),
+            pending: BTreeMap::new(),
+            probes: BTreeMap::new(),
+            last_id: 0,
+            to_gather: BTreeMap::new(),
+            gathering: false,
+            scanning: false,
+            next_scan: None,
+            next_refill: None,
+            strays: BTreeMap::new(),
+            strays_at: None,
+            homes: line::Homes::default(),
+            answers: wire::Answers::default(),
+            numbers_hold: true,
+            serving: false,
+            out: Vec::new(),
+        }
+    }
+
+    /// Takes one input and returns what is to be done, in order.
+    pub fn step(&mut self, now: Time, input: Input) -> Vec<Action> {
+        match input {
+            Input::Loaded(loaded) => self.load(now, *loaded),
+            Input::Lease(caller, request) => self.lease(now, caller, *request),
+            Input::Bind(caller, txn, key, ifindex, mac, seen) => {
+                self.bind(now, caller, &txn, &key, (ifindex, mac), seen);
+            }
+            Input::Done(caller, txn, key) => self.done(now, caller, &txn, &key),
+            Input::Release(caller, key, link, txn) => self.release(now, caller, &key, link, txn.as_ref()),
+            Input::Check(caller, key) => self.check(caller, &key),
+            Input::Hangup(conn) => self.hangup(now, conn),
+            Input::AdminRelease(caller, address, force) => self.admin_release(now, caller, address, force),
+            Input::Kernel(hint) => self.hint(now, hint),
+            Input::Gathered(observations) => self.gathered(now, observations),
+            Input::Scanned(report) => self.scanned(now, &report),
+            Input::Probed(id, result) => self.probed(now, id, result),
+            Input::Heard(heard) => self.heard(now, &heard),
+            Input::Committed(op, result) => self.committed(now, op, result),
+            Input::LinkRemoved(key, result) => self.link_removed(now, &key, result),
+            Input::Strays(strays) => self.found_strays(now, strays),
+            Input::Declared(config) => self.declared(now, *config),
+            Input::Tick => {}
+        }
+        self.due(now);
+        self.emit_gather();
+        std::mem::take(&mut self.out)
+    }
+
+    /// When [`Input::Tick`] is wanted at the latest, if nothing else comes before.
+    pub fn deadline(&self) -> Option<Time> {
+        let slots = self.slots.values().flat_map(|slot| {
+            let dels = slot.live.del_waiters.iter().map(|&(_, until)| until).min();
+            [slot.live.recheck_at, slot.live.orphaned_at, dels].into_iter().flatten()
+        });
+        let line = self.line.iter().filter_map(Waiter::wakes_at);
+        let quarantine = self.quarantine.values().filter_map(Quarantined::wakes_at);
+        let own = [self.next_scan, self.next_refill, self.strays_at].into_iter().flatten();
+        slots.chain(line).chain(quarantine).chain(own).min()
+    }
+
+    /// The attachment of that key, if there is one.
+    pub fn entry(&self, key: &AttachmentKey) -> Option<&Entry> {
+        self.slots.get(key).map(|slot| &slot.entry)
+    }
+
+    /// The declared configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// Asks for a full reconcile: every attachment is read again.
+    pub fn reconcile(&mut self) {
+        self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), false)));
+    }
+
+    /// What became due by `now`.
+    fn due(&mut self, now: Time) {
+        let due: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.live.recheck_at.is_some_and(|at| at <= now))
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in due {
+            if let Some(slot) = self.slots.get_mut(&key) {
+                slot.live.recheck_at = None;
+                let search = slot.live.search == crate::evidence::SearchFact::Incomplete;
+                self.gather(key, search);
+            }
+        }
+        self.give_up_orphans(now);
+        self.answer_late_dels(now);
+        self.expire_line(now);
+        self.recheck_quarantine(now);
+        self.find_strays_if_due(now);
+        self.scan_if_due(now);
+        self.refill_if_due(now);
+    }
+
+    fn id(&mut self) -> u64 {
+        self.last_id += 1;
+        self.last_id
+    }
+
+    /// Wants an attachment read; `search`: every nameable namespace is searched for it.
+    fn gather(&mut self, key: AttachmentKey, search: bool) {
+        let wanted = self.to_gather.entry(key).or_insert(false);
+        *wanted |= search;
+    }
+
+    /// One gather is under way at a time; what is wanted meanwhile goes together into the next.
+    fn emit_gather(&mut self) {
+        if self.gathering || self.to_gather.is_empty() {
+            return;
+        }
+        let wanted = std::mem::take(&mut self.to_gather);
+        let targets: Vec<_> =
+            wanted.into_iter().filter_map(|(key, search)| self.target(&key, search)).collect();
+        if !targets.is_empty() {
+            self.gathering = true;
+            self.out.push(Action::Gather(targets));
+        }
+    }
+
+    fn note(
+        &mut self,
+        kind: NoteKind,
+        code: &'static str,
+        addresses: Vec<IpAddr>,
+        key: Option<&AttachmentKey>,
+        text: String,
+    ) {
+        self.out.push(Action::Note(Note { kind, code, addresses, key: key.cloned(), text }));
+    }
+}

@@ -1,0 +1,280 @@
+//! The pools as the ledger works with them: free addresses, and which of them the wire was silent for.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Ledger;
+use super::io::{Action, LeaseRequest, LedgerError};
+use super::wire::ProbePurpose;
+use crate::alloc::{FreeSet, check_requested};
+use crate::attachment::AttachmentKey;
+use crate::config::{Network, Pool};
+use crate::interval::Family;
+use crate::name::PoolName;
+use crate::record::AddressKey;
+use crate::time::Time;
+
+/// A candidate is good if the wire was silent for it within this time.
+const SILENCE_IS_GOOD_FOR: Duration = Duration::from_secs(30);
+/// A candidate probed ahead is probed again when its silence is this old.
+const REFRESH_AFTER: Duration = Duration::from_secs(20);
+/// Candidates kept ready while no ADD came lately, and while ADDs come.
+const READY_IDLE: usize = 8;
+const READY_BUSY: usize = 96;
+/// For how long an ADD counts as lately.
+const BUSY_FOR: Duration = Duration::from_secs(10);
+/// How often the ready candidates are looked over.
+const REFILL_EVERY: Duration = Duration::from_secs(1);
+/// How many candidates an ADD probes itself when none is ready.
+const PROBE_AT_ONCE: usize = 4;
+
+/// One pool's state.
+#[derive(Debug, Clone)]
+pub struct PoolState {
+    /// Its free addresses.
+    pub free: FreeSet,
+    /// Free addresses for which the wire was silent, and when.
+    pub silent: BTreeMap<IpAddr, Time>,
+    /// Addresses being probed ahead.
+    pub probing: BTreeSet<IpAddr>,
+    /// The last ADD that drew from it.
+    pub last_add: Option<Time>,
+}
+
+impl PoolState {
+    /// A pool of which nothing is taken.
+    pub fn new(pool: &Pool) -> Self {
+        Self {
+            free: FreeSet::new(pool, []),
+            silent: BTreeMap::new(),
+            probing: BTreeSet::new(),
+            last_add: None,
+        }
+    }
+
+    fn is_silent(&self, address: IpAddr, now: Time) -> bool {
+        self.silent.get(&address).is_some_and(|&at| now.since(at) < SILENCE_IS_GOOD_FOR)
+    }
+}
+
+/// An address chosen for an ADD.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pick {
+    /// Its pool.
+    pub pool: PoolName,
+    /// What its record is about.
+    pub key: AddressKey,
+    /// The attachment that hands it over, proven dead; `None`: it is free.
+    pub from: Option<AttachmentKey>,
+}
+
+/// What a look for addresses came to.
+#[derive(Debug)]
+pub enum Choice {
+    /// These, at once.
+    Take(Vec<Pick>),
+    /// These, if the wire is silent for them.
+    Probe(Vec<Pick>),
+    /// None now.
+    Wait,
+}
+
+impl Ledger {
+    /// Chooses one address of each family that the network's pools name.
+    pub(super) fn choose(
+        &mut self,
+        now: Time,
+        request: &LeaseRequest,
+        avoid: &BTreeSet<IpAddr>,
+    ) -> Result<Choice, LedgerError> {
+        let network = self.network(request)?.clone();
+        let home = self.homes.of(request);
+        let (mut sure, mut unsure) = (Vec::new(), Vec::new());
+        let mut seen_families = Vec::new();
+        for family in self.families(&network) {
+            seen_families.push(family);
+            let wanted: Vec<IpAddr> =
+                request.ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
+            let (silent, others) = self.offers(now, &network, family, &wanted, &home, avoid)?;
+            if let Some(pick) = silent {
+                sure.push(pick);
+            } else if others.is_empty() {
+                return Ok(Choice::Wait);
+            } else {
+                unsure.extend(others);
+            }
+        }
+        if let Some(&stranger) = request.ips.iter().find(|ip| !seen_families.contains(&Family::of(**ip))) {
+            let why = format!("no pool of network {} has addresses of that family", request.key.network);
+            return Err(LedgerError::NotGivable { address: stranger, why });
+        }
+        if unsure.is_empty() { Ok(Choice::Take(sure)) } else { Ok(Choice::Probe([sure, unsure].concat())) }
+    }
+
+    pub(super) fn network(&self, request: &LeaseRequest) -> Result<&Network, LedgerError> {
+        let name = &request.key.network;
+        let network =
+            self.config.networks.get(name).ok_or_else(|| LedgerError::UnknownNetwork(name.clone()))?;
+        let enabled = |pool: &&PoolName| self.config.pools.get(*pool).is_some_and(|pool| !pool.disabled);
+        if network.pools.iter().any(|pool| enabled(&pool)) {
+            Ok(network)
+        } else {
+            Err(LedgerError::NoPool(name.clone()))
+        }
+    }
+
+    /// The families of the network's pools, in the order in which they are named.
+    fn families(&self, network: &Network) -> Vec<Family> {
+        let mut families = Vec::new();
+        for pool in network.pools.iter().filter_map(|name| self.config.pools.get(name)) {
+            let family = Family::of(pool.subnet.ip());
+            if !families.contains(&family) {
+                families.push(family);
+            }
+        }
+        families
+    }
+
+    /// The best free address known to be silent, else a few that would have to be asked for.
+    fn offers(
+        &mut self,
+        now: Time,
+        network: &Network,
+        family: Family,
+        wanted: &[IpAddr],
+        home: &[AddressKey],
+        avoid: &BTreeSet<IpAddr>,
+    ) -> Result<(Option<Pick>, Vec<Pick>), LedgerError> {
+        let mut unsure = Vec::new();
+        let mut refused = None;
+        for name in &network.pools {
+            let Some(pool) =
+                self.config.pools.get(name).filter(|pool| Family::of(pool.subnet.ip()) == family)
+            else {
+                continue;
+            };
+            if pool.disabled {
+                continue;
+            }
+            let Some(state) = self.pools.get_mut(name) else { continue };
+            state.last_add = Some(now);
+            let candidates: Vec<IpAddr> = match wanted.first() {
+                Some(&address) => match check_requested(pool, address) {
+                    Ok(()) => {
+                        Some(address).filter(|address| state.free.is_free(*address)).into_iter().collect()
+                    }
+                    Err(why) => {
+                        refused = Some(LedgerError::NotGivable { address, why: why.to_string() });
+                        continue;
+                    }
+                },
+                None => {
+                    let at_home =
+                        home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
+                    let at_home = at_home.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
+                    let limit = READY_BUSY + avoid.len();
+                    [at_home, state.free.candidates(&self.me.node, now, limit)].concat()
+                }
+            };
+            refused = refused.filter(|_| wanted.is_empty());
+            let pick = |address: IpAddr| Pick {
+                pool: name.clone(),
+                key: AddressKey { segment: pool.segment.clone(), address },
+                from: None,
+            };
+            let fit = candidates.iter().copied().filter(|address| !avoid.contains(address));
+            if let Some(address) = fit.clone().find(|address| state.is_silent(*address, now)) {
+                return Ok((Some(pick(address)), Vec::new()));
+            }
+            unsure.extend(fit.take(PROBE_AT_ONCE).map(pick));
+            if !wanted.is_empty() {
+                return Ok((None, unsure));
+            }
+            if !unsure.is_empty() {
+                break;
+            }
+        }
+        match refused {
+            Some(error) if unsure.is_empty() => Err(error),
+            _ => Ok((None, unsure)),
+        }
+    }
+
+    /// Marks an address as taken.
+    pub(super) fn take(&mut self, pool: &PoolName, address: IpAddr) {
+        if let Some(state) = self.pools.get_mut(pool) {
+            state.free.take(address);
+            state.silent.remove(&address);
+        }
+    }
+
+    /// Marks an address as free again, unless it is held or quarantined.
+    pub(super) fn give_back(&mut self, now: Time, pool: &PoolName, key: &AddressKey) {
+        if self.holders.contains_key(key) || self.quarantine.contains_key(key) {
+            return;
+        }
+        if let Some(state) = self.pools.get_mut(pool) {
+            state.free.give_back(key.address, now);
+        }
+    }
+
+    /// Probes candidates ahead of need, so that a normal ADD waits for nothing.
+    pub(super) fn refill_if_due(&mut self, now: Time) {
+        if !self.serving || self.next_refill.is_some_and(|at| at > now) {
+            return;
+        }
+        self.next_refill = Some(now + REFILL_EVERY);
+        self.refill(now);
+    }
+
+    pub(super) fn refill(&mut self, now: Time) {
+        let networks: Vec<_> = self
+            .config
+            .networks
+            .values()
+            .map(|network| (network.link.device(), network.pools.clone()))
+            .collect();
+        let mut done = BTreeSet::new();
+        for (device, pools) in networks {
+            for name in pools {
+                if !done.insert(name.clone()) {
+                    continue;
+                }
+                let wanted = self.wanted_ahead(now, &name);
+                if !wanted.is_empty() {
+                    let id = self.id();
+                    self.probes.insert(id, ProbePurpose::Ahead(name));
+                    self.out.push(Action::Probe { id, device: device.clone(), addresses: wanted });
+                }
+            }
+        }
+    }
+
+    fn wanted_ahead(&mut self, now: Time, name: &PoolName) -> Vec<IpAddr> {
+        let enabled = self.config.pools.get(name).is_some_and(|pool| !pool.disabled);
+        let Some(state) = self.pools.get_mut(name).filter(|_| enabled) else { return Vec::new() };
+        let busy = state.last_add.is_some_and(|at| now.since(at) < BUSY_FOR);
+        let ready = if busy { READY_BUSY } else { READY_IDLE };
+        if state.probing.len() * 2 > ready {
+            return Vec::new();
+        }
+        state.silent.retain(|_, at| now.since(*at) < SILENCE_IS_GOOD_FOR);
+        let old =
+            |address: &IpAddr| state.silent.get(address).is_none_or(|at| now.since(*at) >= REFRESH_AFTER);
+        let candidates = state.free.candidates(&self.me.node, now, ready);
+        let wanted: Vec<_> =
+            candidates.into_iter().filter(|a| old(a) && !state.probing.contains(a)).collect();
+        state.probing.extend(wanted.iter().copied());
+        wanted
+    }
+
+    /// Takes the results of probing ahead: silence makes an address ready.
+    pub(super) fn silence_of(&mut self, now: Time, pool: &PoolName, address: IpAddr) {
+        if let Some(state) = self.pools.get_mut(pool)
+            && state.free.is_free(address)
+        {
+            state.silent.insert(address, now);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! Repair before service: at start, and whenever the store has forgotten a living lease.
+//!
+//! Stores go back: a file is restored, deleted, or edited by hand. Then live addresses look free.
+//! So before the first ADD is served every entry's record is seen to exist, every record is seen to
+//! have an entry, and every Berth MAC on a parent is seen to be somebody's.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Ledger;
+use super::add::ORPHAN_GRACE;
+use super::commit::Pending;
+use super::entry::{Entry, Held, Live, Phase, Slot, fdb_parent};
+use super::io::{
+    Action, CommitResult, Flush, JournalWrite, Loaded, NoteKind, Step, StoreResult, StoreWrite, Stray,
+    StrayLink,
+};
+use crate::attachment::{AttachmentKey, Role};
+use crate::evidence::Departure;
+use crate::identity::{NetnsIdentity, TxnId};
+use crate::mac::Mac;
+use crate::record::LeaseRecord;
+use crate::time::Time;
+
+/// How often unexplained MACs are looked for while there are any.
+const STRAYS_AGAIN: Duration = Duration::from_millis(500);
+/// The settle time of adopted leases whose network is not declared any more.
+const SETTLE_DEFAULT: Duration = Duration::from_secs(2);
+
+impl Ledger {
+    /// The journal and the store were read, and the node was searched.
+    pub(super) fn load(&mut self, now: Time, loaded: Loaded) {
+        let Loaded { entries, quarantine, records, strays, numbers_hold } = loaded;
+        self.numbers_hold = numbers_hold;
+        if !numbers_hold {
+            let text =
+                "the agent is in another network namespace than before: numbers of namespaces prove nothing";
+            self.note(NoteKind::Warning, "namespace-changed", Vec::new(), None, text.to_owned());
+        }
+        for shut in quarantine {
+            self.take(&shut.pool, shut.key.address);
+            self.quarantine
+                .insert(shut.key.clone(), super::Quarantined { heard_at: now, since: now, ..shut });
+        }
+        for entry in entries {
+            self.load_entry(now, entry);
+        }
+        for record in &records {
+            let generation = self.generations.entry(record.address_key()).or_insert(0);
+            *generation = (*generation).max(record.generation);
+            if self.is_foreign(&record.address_key(), record) {
+                self.adopt_record(now, record);
+            }
+        }
+        for stray in strays {
+            self.adopt_stray(now, stray);
+        }
+        let have: BTreeSet<_> =
+            records.iter().map(|record| (record.address_key(), record.txn.clone())).collect();
+        self.rewrite_missing(|record| have.contains(&(record.address_key(), record.txn.clone())));
+        self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), true)));
+        self.serve_if_repaired(now);
+    }
+
+    fn load_entry(&mut self, now: Time, entry: Entry) {
+        let mut live = Live::new(now, "restarted", Departure::EventsLost);
+        if entry.phase.is_open() {
+            live.orphaned_at = Some(now + ORPHAN_GRACE);
+        }
+        for held in &entry.held {
+            self.take(&held.pool, held.address);
+            self.holders.insert(held.key(), entry.key.clone());
+            let generation = self.generations.entry(held.key()).or_insert(0);
+            *generation = (*generation).max(held.generation);
+        }
+        self.slots.insert(entry.key.clone(), Slot { entry, live });
+    }
+
+    /// A record that no entry knows: adopted and judged, never simply deleted.
+    pub(super) fn adopt_record(&mut self, now: Time, record: &LeaseRecord) {
+        let address = record.address_key();
+        if let Some(holder) = self.holders.get(&address).filter(|holder| **holder != record.key) {
+            let text = format!("the store says {} and the agent's own file says {holder}", record.key);
+            return self.note(
+                NoteKind::Warning,
+                "two-holders",
+                vec![record.address],
+                Some(&record.key),
+                text,
+            );
+        }
+        let network = self.config.networks.get(&record.key.network);
+        let settle = network.map_or(SETTLE_DEFAULT, |network| network.settle);
+        let adopted = Entry::adopted(record, network.map(|network| &network.link), settle);
+        let leaked_after = network.and_then(|network| network.leaked_after);
+        let slot = self.slots.entry(record.key.clone()).or_insert_with(|| Slot {
+            entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },
+            live: Live::new(now, "adopted", Departure::EventsLost),
+        });
+        slot.entry.held.extend(adopted.held);
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        self.holders.insert(address, record.key.clone());
+        self.take(&record.pool, record.address);
+        let text = "a record that the agent did not know was adopted".to_owned();
+        self.note(NoteKind::Action, "adopted", vec![record.address], Some(&record.key), text);
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
+        self.gather(record.key.clone(), true);
+    }
+
+    /// A Berth link or MAC that no entry explains: adopted if it says who it is, else it keeps
+    /// ADDs on its device waiting.
+    fn adopt_stray(&mut self, now: Time, stray: Stray) {
+        if self.explains(stray.mac) {
+            return;
+        }
+        let named = stray.found.as_ref().and_then(|found| found.key.clone().map(|key| (key, found.clone())));
+        if let Some((key, found)) = named {
+            return self.adopt_link(now, &key, stray.mac, &found);
+        }
+        if let Some(parent) = stray.parent {
+            let text =
+                format!("{} on {parent} is Berth's, and nothing says whose: ADDs there wait", stray.mac);
+            if self.strays.entry(parent).or_default().insert(stray.mac) {
+                self.note(NoteKind::Warning, "stray-mac", Vec::new(), None, text);
+            }
+            self.strays_at.get_or_insert(now + STRAYS_AGAIN);
+        }
+    }
+
+    fn explains(&self, mac: Mac) -> bool {
+        self.slots.values().any(|slot| slot.entry.mac == Some(mac) || slot.entry.macs().contains(&mac))
+    }
+
+    fn adopt_link(&mut self, now: Time, key: &AttachmentKey, mac: Mac, found: &StrayLink) {
+        let network = self.config.networks.get(&key.network).cloned();
+        let mut held = Vec::new();
+        for &address in &found.addresses {
+            let pool = network.as_ref().into_iter().flat_map(|network| &network.pools).find_map(|name| {
+                let pool = self.config.pools.get(name)?;
+                pool.subnet.contains(address).then(|| (name.clone(), pool.segment.clone()))
+            });
+            if let Some((pool, segment)) = pool {
+                let next = Held { pool, segment, address, generation: 0 };
+                let generation = self.generations.entry(next.key()).or_insert(0);
+                *generation += 1;
+                held.push(Held { generation: *generation, ..next });
+            }
+        }
+        held.retain(|held| !self.holders.contains_key(&held.key()));
+        if held.is_empty() {
+            return;
+        }
+        for held in &held {
+            self.holders.insert(held.key(), key.clone());
+            self.take(&held.pool, held.address);
+        }
+        let cookie = found.cookie.unwrap_or(crate::identity::NetnsCookie(0));
+        let entry = Entry {
+            key: key.clone(),
+            cni_network: key.network.clone(),
+            role: Role::Main,
+            txn: TxnId(format!("adopted-{mac}-{}", self.me.boot_id)),
+            phase: Phase::Done,
+            netns: NetnsIdentity {
+                cookie,
+                inode: found.inode,
+                nsid: found.at,
+                nsid_is_random: found.at_is_random,
+            },
+            at: found.at,
+            ifindex: Some(found.ifindex),
+            mac: Some(mac),
+            pod: None,
+            held,
+            fdb_parent: network.as_ref().and_then(|network| fdb_parent(&network.link, Role::Main)),
+            settle: network.as_ref().map_or(SETTLE_DEFAULT, |network| network.settle),
+            leaked_after: network.and_then(|network| network.leaked_after),
+            del_seen: false,
+            inhabited: false,
+            boot_id: self.me.boot_id.clone(),
+            machine_id: self.me.machine_id.clone(),
+        };
+        let text = format!("link {} with {mac} was adopted by its alias", found.ifindex);
+        self.note(NoteKind::Action, "adopted", entry.addresses(), Some(key), text);
+        let live = Live::new(now, "adopted", Departure::EventsLost);
+        self.slots.insert(key.clone(), Slot { entry, live });
+    }
+
+    /// Writes the records again that the store lost, for every attachment that is not about to end.
+    fn rewrite_missing(&mut self, exists: impl Fn(&LeaseRecord) -> bool) {
+        let mut repairs = Vec::new();
+        for (key, slot) in &mut self.slots {
+            let wanted = !matches!(slot.entry.phase, Phase::Releasing | Phase::Intent);
+            let missing: Vec<_> = slot
+                .entry
+                .records(&self.me.node)
+                .into_iter()
+                .filter(|record| wanted && !exists(record))
+                .collect();
+            if !missing.is_empty() {
+                slot.live.committing = true;
+                repairs.push((key.clone(), slot.entry.clone(), missing));
+            }
+        }
+        for (key, entry, missing) in repairs {
+            let addresses = missing.iter().map(|record| record.address).collect();
+            let text = "its record was missing from the store and is written again".to_owned();
+            self.note(NoteKind::Action, "record-repaired", addresses, Some(&key), text);
+            let store = missing.into_iter().map(|record| StoreWrite::Create(Box::new(record))).collect();
+            let journal = vec![JournalWrite::Put(Box::new(entry))];
+            self.commit(Pending::Repair { key }, Step::Other, journal, Flush::Durable, store);
+        }
+    }
+
+    pub(super) fn repaired(&mut self, now: Time, key: &AttachmentKey, result: CommitResult) {
+        let Some(slot) = self.slots.get_mut(key) else { return self.serve_if_repaired(now) };
+        slot.live.committing = false;
+        let failure = match result {
+            CommitResult::Failed(text) => Some(text),
+            CommitResult::Journaled(results) => results.into_iter().find_map(|result| match result {
+                StoreResult::Done => None,
+                StoreResult::Others(record) => Some(format!("the record is held by {}", record.key)),
+                StoreResult::Failed(text) => Some(text),
+            }),
+        };
+        if let Some(text) = failure {
+            let addresses = slot.entry.addresses();
+            self.note(NoteKind::Warning, "not-repaired", addresses, Some(key), text);
+        }
+        self.gather(key.clone(), true);
+        self.serve_if_repaired(now);
+    }
+
+    fn serve_if_repaired(&mut self, now: Time) {
+        let repairing = self.pending.values().any(|pending| matches!(pending, Pending::Repair { .. }));
+        if self.serving || repairing {
+            return;
+        }
+        self.serving = true;
+        self.next_refill = Some(now);
+        self.out.push(Action::Serve);
+        self.serve_line(now);
+    }
+
+    pub(super) fn find_strays_if_due(&mut self, now: Time) {
+        if self.strays_at.is_some_and(|at| at <= now) {
+            self.strays_at = Some(now + STRAYS_AGAIN);
+            self.out.push(Action::FindStrays);
+        }
+    }
+
+    /// The strays that are left.
+    pub(super) fn found_strays(&mut self, now: Time, strays: Vec<Stray>) {
+        self.strays.clear();
+        self.strays_at = None;
+        let before: BTreeSet<_> = self.slots.keys().cloned().collect();
+        for stray in strays {
+            self.adopt_stray(now, stray);
+        }
+        let adopted: BTreeSet<_> = self.slots.keys().filter(|key| !before.contains(*key)).cloned().collect();
+        self.rewrite_missing(|record| !adopted.contains(&record.key));
+        self.serve_line(now);
+    }
+}

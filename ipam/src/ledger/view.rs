@@ -1,0 +1,110 @@
+//! What the ledger shows: every address that is not free, and the pools' counts.
+
+use std::net::IpAddr;
+
+use super::Ledger;
+use super::entry::{Phase, Quarantined, Slot};
+use super::io::{PoolCount, State};
+use super::line::Stage;
+use crate::name::NodeName;
+use crate::time::Time;
+
+/// One address that is not free.
+#[derive(Debug, Clone, Copy)]
+pub enum View<'a> {
+    /// It has a holder.
+    Held {
+        /// The holder.
+        slot: &'a Slot,
+        /// Which of its addresses.
+        held: &'a super::entry::Held,
+        /// Its state.
+        state: State,
+    },
+    /// It is quarantined.
+    Shut(&'a Quarantined),
+}
+
+impl View<'_> {
+    /// The address.
+    pub fn address(&self) -> IpAddr {
+        match self {
+            Self::Held { held, .. } => held.address,
+            Self::Shut(shut) => shut.key.address,
+        }
+    }
+
+    /// Since when it has been so.
+    pub fn since(&self) -> Time {
+        match self {
+            Self::Held { slot, .. } => slot.live.since,
+            Self::Shut(shut) => shut.since,
+        }
+    }
+}
+
+impl Slot {
+    /// The state that `leases` shows.
+    pub fn state(&self) -> State {
+        if self.live.suspect || self.entry.phase == Phase::Releasing {
+            State::Suspect
+        } else if self.entry.phase.is_open() {
+            State::Reserved
+        } else {
+            State::Bound
+        }
+    }
+}
+
+impl Ledger {
+    /// Every address that is not free.
+    pub fn leases(&self) -> Vec<View<'_>> {
+        let held = self.slots.values().flat_map(|slot| {
+            let state = slot.state();
+            slot.entry
+                .held
+                .iter()
+                .filter(|held| self.holders.get(&held.key()) == Some(&slot.entry.key))
+                .map(move |held| View::Held { slot, held, state })
+        });
+        let mut views: Vec<_> = held.chain(self.quarantine.values().map(View::Shut)).collect();
+        views.sort_by_key(View::address);
+        views
+    }
+
+    /// The counts of every pool.
+    pub fn pool_counts(&self) -> Vec<PoolCount> {
+        self.config
+            .pools
+            .iter()
+            .filter_map(|(name, pool)| {
+                let state = self.pools.get(name)?;
+                let of = |wanted: &[State]| {
+                    let held = self.slots.values().filter(|slot| wanted.contains(&slot.state()));
+                    held.flat_map(|slot| &slot.entry.held).filter(|held| held.pool == *name).count() as u64
+                };
+                let waiting =
+                    self.line.iter().filter(|waiter| waiter.stage != Stage::Committing).filter(|waiter| {
+                        let network = self.config.networks.get(&waiter.request.key.network);
+                        network.is_some_and(|network| network.pools.contains(name))
+                    });
+                Some(PoolCount {
+                    pool: name.clone(),
+                    segment: pool.segment.clone(),
+                    subnet: pool.subnet,
+                    total: state.free.total(),
+                    bound: of(&[State::Reserved, State::Bound]),
+                    suspect: of(&[State::Suspect]),
+                    quarantined: self.quarantine.values().filter(|shut| shut.pool == *name).count() as u64,
+                    free: state.free.free(),
+                    waiting: waiting.count() as u64,
+                })
+            })
+            .collect()
+    }
+
+    /// The node's name.
+    pub fn node(&self) -> &NodeName {
+        &self.me.node
+    }
+}

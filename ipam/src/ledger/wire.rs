@@ -1,0 +1,379 @@
+//! The wire's veto: an address that answers is never handed out. Silence proves nothing alone.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Ledger;
+use super::commit::Pending;
+use super::entry::Quarantined;
+use super::io::{Action, Flush, HeardOnWire, JournalWrite, LedgerError, NoteKind, ProbeResult, Step};
+use super::line::Stage;
+use super::pools::Pick;
+use crate::attachment::AttachmentKey;
+use crate::evidence::WireFact;
+use crate::identity::TxnId;
+use crate::interval::Family;
+use crate::mac::Mac;
+use crate::name::{IfName, PoolName};
+use crate::record::AddressKey;
+use crate::time::Time;
+
+/// A quarantined address is asked for this often, and free again when silent for as long.
+const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
+/// A second holder is reported again after this long.
+const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
+/// Frames of a former holder may be read this long after the kernel's proof of its end.
+const ECHO: Duration = Duration::from_secs(1);
+/// How many MACs are remembered as having answered.
+const ANSWERERS_MAX: usize = 1024;
+
+/// Why the wire was asked.
+#[derive(Debug, Clone)]
+pub enum ProbePurpose {
+    /// Candidates are made ready.
+    Ahead(PoolName),
+    /// An ADD waits.
+    Add {
+        /// Which.
+        txn: TxnId,
+        /// The candidates.
+        picks: Vec<Pick>,
+    },
+    /// Is a quarantined address silent by now?
+    Quarantine(AddressKey),
+    /// Does an address of a former boot answer?
+    Former(AttachmentKey),
+}
+
+/// Who answered for what.
+#[derive(Debug, Clone, Default)]
+pub struct Answers {
+    by_mac: BTreeMap<Mac, BTreeSet<AddressKey>>,
+    proxies: BTreeSet<Mac>,
+    conflicts: BTreeMap<(AddressKey, Mac), Time>,
+    former: BTreeMap<AddressKey, (Time, Vec<Mac>)>,
+}
+
+impl Answers {
+    fn add(&mut self, mac: Mac, address: AddressKey) {
+        if self.by_mac.len() >= ANSWERERS_MAX {
+            self.by_mac.pop_first();
+        }
+        self.by_mac.entry(mac).or_default().insert(address);
+    }
+
+    /// Who answered for an address.
+    pub fn of(&self, address: &AddressKey) -> Vec<Mac> {
+        self.by_mac.iter().filter(|(_, set)| set.contains(address)).map(|(mac, _)| *mac).collect()
+    }
+
+    /// Whether a MAC answers for an address that a live lease holds under another MAC.
+    pub fn is_proxy(&self, mac: Mac) -> bool {
+        self.proxies.contains(&mac)
+    }
+
+    /// The holder of an address ended, as the kernel proved.
+    pub fn ended(&mut self, now: Time, address: AddressKey, macs: Vec<Mac>) {
+        self.former.retain(|_, (at, _)| now.since(*at) < ECHO);
+        self.former.insert(address, (now, macs));
+    }
+
+    fn is_echo(&self, now: Time, address: &AddressKey, mac: Mac) -> bool {
+        self.former.get(address).is_some_and(|(at, macs)| now.since(*at) < ECHO && macs.contains(&mac))
+    }
+}
+
+impl Quarantined {
+    /// When to ask for it again.
+    pub fn wakes_at(&self) -> Option<Time> {
+        Some(self.heard_at + QUARANTINE_CHECK)
+    }
+}
+
+impl Ledger {
+    /// A round of probes is over.
+    pub(super) fn probed(&mut self, now: Time, id: u64, result: ProbeResult) {
+        let Some(purpose) = self.probes.remove(&id) else { return };
+        match purpose {
+            ProbePurpose::Ahead(pool) => self.probed_ahead(now, &pool, result),
+            ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &txn, picks, result),
+            ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &key, result),
+            ProbePurpose::Former(key) => self.probed_former(now, &key, result),
+        }
+    }
+
+    fn is_veto(&self, mac: Mac) -> bool {
+        !self.config.networks.values().any(|network| network.proxy_macs.contains(&mac))
+    }
+
+    fn vetoes(&self, macs: &[Mac]) -> Vec<Mac> {
+        macs.iter().copied().filter(|mac| self.is_veto(*mac)).collect()
+    }
+
+    fn probed_ahead(&mut self, now: Time, pool: &PoolName, result: ProbeResult) {
+        let Some(state) = self.pools.get_mut(pool) else { return };
+        let ProbeResult::Heard(answers) = result else {
+            return state.probing.clear();
+        };
+        for (address, _) in &answers {
+            state.probing.remove(address);
+        }
+        for (address, macs) in answers {
+            let macs = self.vetoes(&macs);
+            let key =
+                self.config.pools.get(pool).map(|pool| AddressKey { segment: pool.segment.clone(), address });
+            let Some(key) = key else { continue };
+            if macs.is_empty() {
+                self.silence_of(now, pool, address);
+            } else if self.pools.get(pool).is_some_and(|state| state.free.is_free(address)) {
+                self.take(pool, address);
+                self.shut(now, pool.clone(), key, macs, "answers");
+            }
+        }
+        self.serve_line(now);
+    }
+
+    fn probed_for_add(&mut self, now: Time, txn: &TxnId, picks: Vec<Pick>, result: ProbeResult) {
+        let index = self.line.iter().position(|waiter| waiter.request.txn == *txn);
+        let answers = match result {
+            ProbeResult::Heard(answers) => answers,
+            ProbeResult::Failed(why) => {
+                for pick in &picks {
+                    self.give_back(now, &pick.pool, &pick.key);
+                }
+                let Some(waiter) = index.and_then(|index| self.line.remove(index)) else { return };
+                let device = self.config.networks.get(&waiter.request.key.network).map(|n| n.link.device());
+                if let Some(device) = device {
+                    self.reply(waiter.caller, Step::Lease, Err(LedgerError::Wire { device, why }));
+                }
+                return;
+            }
+        };
+        let mut chosen: Vec<Pick> = Vec::new();
+        for pick in picks {
+            let macs = answers
+                .iter()
+                .find(|(address, _)| *address == pick.key.address)
+                .map(|(_, macs)| macs.clone());
+            let macs = self.vetoes(&macs.unwrap_or_default());
+            let family = Family::of(pick.key.address);
+            if !macs.is_empty() {
+                self.avoid(txn, pick.key.address);
+                self.shut(now, pick.pool, pick.key, macs, "answers");
+            } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
+                self.give_back(now, &pick.pool, &pick.key);
+                self.silence_of(now, &pick.pool, pick.key.address);
+            } else {
+                chosen.push(pick);
+            }
+        }
+        let Some(index) = index else { return };
+        let families = self.line.get(index).map_or(0, |waiter| self.family_count(&waiter.request));
+        if chosen.len() == families {
+            self.reserve(now, index, chosen);
+        } else {
+            for pick in chosen {
+                self.give_back(now, &pick.pool, &pick.key);
+                self.silence_of(now, &pick.pool, pick.key.address);
+            }
+            if let Some(waiter) = self.line.get_mut(index) {
+                waiter.stage = Stage::InLine;
+            }
+            self.try_serve(now, index);
+        }
+    }
+
+    fn family_count(&self, request: &super::io::LeaseRequest) -> usize {
+        let Ok(network) = self.network(request) else { return 0 };
+        let families: BTreeSet<_> = network
+            .pools
+            .iter()
+            .filter_map(|name| self.config.pools.get(name))
+            .map(|pool| pool.subnet.is_ipv4())
+            .collect();
+        families.len()
+    }
+
+    fn probed_quarantine(&mut self, now: Time, key: &AddressKey, result: ProbeResult) {
+        let ProbeResult::Heard(answers) = result else {
+            if let Some(shut) = self.quarantine.get_mut(key) {
+                shut.heard_at = now;
+            }
+            return;
+        };
+        let macs: Vec<_> = answers.into_iter().flat_map(|(_, macs)| macs).collect();
+        let macs = self.vetoes(&macs);
+        let Some(shut) = self.quarantine.get_mut(key) else { return };
+        if macs.is_empty() {
+            let pool = shut.pool.clone();
+            self.quarantine.remove(key);
+            for set in self.answers.by_mac.values_mut() {
+                set.remove(key);
+            }
+            self.give_back(now, &pool, key);
+            self.silence_of(now, &pool, key.address);
+            let journal = vec![JournalWrite::Unquarantine(key.clone())];
+            self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
+            let text = "silent: it may be handed out again".to_owned();
+            self.note(NoteKind::Action, "quarantine-ended", vec![key.address], None, text);
+            self.serve_line(now);
+        } else {
+            shut.heard_at = now;
+            shut.macs = macs;
+        }
+    }
+
+    fn probed_former(&mut self, now: Time, key: &AttachmentKey, result: ProbeResult) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        match result {
+            ProbeResult::Failed(why) => {
+                slot.live.recheck_at = Some(now + Duration::from_secs(1));
+                let addresses = slot.entry.addresses();
+                self.note(NoteKind::Warning, "wire-unasked", addresses, Some(key), why);
+            }
+            ProbeResult::Heard(answers) => {
+                let mut answered = false;
+                for (address, macs) in answers {
+                    let macs = self.vetoes(&macs);
+                    let held = self.slots.get(key).and_then(|slot| {
+                        slot.entry
+                            .held
+                            .iter()
+                            .find(|held| held.address == address)
+                            .map(super::entry::Held::key)
+                    });
+                    answered |= !macs.is_empty();
+                    if let Some(held) = held {
+                        for mac in macs {
+                            self.answers.add(mac, held.clone());
+                        }
+                    }
+                }
+                if let Some(slot) = self.slots.get_mut(key) {
+                    slot.live.wire = if answered { WireFact::Answered } else { WireFact::Silent };
+                }
+                self.gather(key.clone(), false);
+            }
+        }
+    }
+
+    /// Takes a free address out of circulation.
+    pub(super) fn shut(
+        &mut self,
+        now: Time,
+        pool: PoolName,
+        key: AddressKey,
+        macs: Vec<Mac>,
+        reason: &'static str,
+    ) {
+        self.take(&pool, key.address);
+        for mac in &macs {
+            self.answers.add(*mac, key.clone());
+        }
+        let who: Vec<_> = macs.iter().map(ToString::to_string).collect();
+        let text = format!("not handed out: answered by {}", who.join(" and "));
+        self.note(NoteKind::Action, "quarantined", vec![key.address], None, text);
+        let shut = Quarantined {
+            key: key.clone(),
+            pool,
+            macs,
+            reason: reason.to_owned(),
+            heard_at: now,
+            since: now,
+        };
+        let journal = vec![JournalWrite::Quarantine(Box::new(shut.clone()))];
+        self.quarantine.insert(key, shut);
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
+    }
+
+    pub(super) fn recheck_quarantine(&mut self, now: Time) {
+        let asked: BTreeSet<_> = self
+            .probes
+            .values()
+            .filter_map(|purpose| match purpose {
+                ProbePurpose::Quarantine(key) => Some(key.clone()),
+                _ => None,
+            })
+            .collect();
+        let due: Vec<_> = self
+            .quarantine
+            .values()
+            .filter(|shut| shut.wakes_at().is_some_and(|at| at <= now) && !asked.contains(&shut.key))
+            .map(|shut| (shut.key.clone(), shut.pool.clone()))
+            .collect();
+        for (key, pool) in due {
+            let device = self.config.networks.values().find(|network| network.pools.contains(&pool));
+            let device = device.map(|network| network.link.device());
+            if let Some(shut) = self.quarantine.get_mut(&key) {
+                shut.heard_at = now;
+            }
+            if let Some(device) = device {
+                let id = self.id();
+                let addresses = vec![key.address];
+                self.probes.insert(id, ProbePurpose::Quarantine(key));
+                self.out.push(Action::Probe { id, device, addresses });
+            }
+        }
+    }
+
+    /// Somebody spoke for an address.
+    pub(super) fn heard(&mut self, now: Time, heard: &HeardOnWire) {
+        let Some((pool, key)) = self.address_on(&heard.device, heard.address) else { return };
+        if !self.is_veto(heard.mac) {
+            return;
+        }
+        if let Some(holder) = self.holders.get(&key).cloned() {
+            return self.heard_holder(now, &holder, &key, heard);
+        }
+        if let Some(shut) = self.quarantine.get_mut(&key) {
+            shut.heard_at = now;
+            if !shut.macs.contains(&heard.mac) {
+                shut.macs.push(heard.mac);
+            }
+            return;
+        }
+        if !self.answers.is_echo(now, &key, heard.mac)
+            && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
+        {
+            self.shut(now, pool, key, vec![heard.mac], "heard");
+        }
+    }
+
+    /// A held address was spoken for: by its holder, by another interface of its namespace, or by
+    /// a second holder.
+    fn heard_holder(&mut self, now: Time, holder: &AttachmentKey, key: &AddressKey, heard: &HeardOnWire) {
+        let Some(slot) = self.slots.get(holder) else { return };
+        let cookie = slot.entry.netns.cookie;
+        let mine = slot.entry.mac.map_or_else(|| heard.mac.belongs_to(holder), |mac| mac == heard.mac);
+        let same_namespace = self
+            .slots
+            .values()
+            .any(|other| other.entry.netns.cookie == cookie && other.entry.mac == Some(heard.mac));
+        // Without a MAC on record (a delegate's link) nobody can be told from the holder.
+        if mine || same_namespace || slot.entry.macs().is_empty() || self.answers.is_echo(now, key, heard.mac)
+        {
+            return;
+        }
+        self.answers.add(heard.mac, key.clone());
+        self.answers.proxies.insert(heard.mac);
+        let last = self.answers.conflicts.insert((key.clone(), heard.mac), now);
+        if last.is_some_and(|at| now.since(at) < CONFLICT_AGAIN) {
+            return;
+        }
+        let own = slot.entry.mac.map_or_else(|| "no MAC yet".to_owned(), |mac| mac.to_string());
+        let text =
+            format!("{} speaks for an address that {holder} holds with {own}; nothing is freed", heard.mac);
+        self.note(NoteKind::Warning, "second-holder", vec![key.address], Some(holder), text);
+    }
+
+    /// Which pool's address it is, on that device.
+    fn address_on(&self, device: &IfName, address: IpAddr) -> Option<(PoolName, AddressKey)> {
+        let networks = self.config.networks.values().filter(|network| network.link.device() == *device);
+        networks.flat_map(|network| &network.pools).find_map(|name| {
+            let pool = self.config.pools.get(name)?;
+            let key = AddressKey { segment: pool.segment.clone(), address };
+            pool.subnet.contains(address).then(|| (name.clone(), key))
+        })
+    }
+}

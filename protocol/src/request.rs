@@ -35,7 +35,7 @@ pub enum Request {
     },
     /// What happens from now on, one [`crate::response::EventRow`] an answer, until the client hangs up.
     Events {
-        /// Send the recent past and end, or stay.
+        /// Stay after the recent past; else `done` follows its last event.
         follow: bool,
     },
     /// An operator frees an address.

@@ -1,0 +1,87 @@
+//! The command line of `berthctl`.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+
+use berth_ipam::name::IfName;
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Shows and corrects what the Berth agent of this node knows.
+///
+/// Exit codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
+#[derive(Debug, Parser)]
+#[command(name = "berthctl", version)]
+pub(crate) struct Flags {
+    /// The agent's Unix socket.
+    #[arg(long, global = true, value_name = "PATH", default_value = "/run/berth/agent.sock")]
+    pub(crate) socket: PathBuf,
+    /// The form of the output.
+    #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Output::Table)]
+    pub(crate) output: Output,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+/// The form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// For people.
+    Table,
+    /// For programs; `events` prints one object a line.
+    Json,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Every address that is not free, with its holder.
+    Leases,
+    /// Every pool with its counts.
+    Pools,
+    /// Who holds an address, since when, and every observation and verdict on it.
+    Explain {
+        /// The address, without a prefix length.
+        address: IpAddr,
+    },
+    /// What the agent has seen and done lately.
+    Events {
+        /// Stay and print what happens from now on.
+        #[arg(long, short)]
+        follow: bool,
+    },
+    /// Free an address by hand. Refused while there is evidence of life.
+    Release {
+        /// The address, without a prefix length.
+        address: IpAddr,
+        /// Free it in spite of evidence of life; it is quarantined first.
+        #[arg(long)]
+        force: bool,
+    },
+    /// The agent's health: rungs, capabilities, mounts, store, spool.
+    Doctor {
+        /// A closer look at one thing instead.
+        #[command(subcommand)]
+        at: Option<DoctorAt>,
+    },
+}
+
+/// What `doctor` can look at more closely.
+#[derive(Debug, Subcommand)]
+pub(crate) enum DoctorAt {
+    /// Ask for the gateway from a temporary macvlan with a new MAC: shows port security.
+    Underlay {
+        /// The parent interface.
+        parent: IfName,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_consistent() {
+        super::Flags::command().debug_assert();
+    }
+}

@@ -1,0 +1,154 @@
+//! One verb: ask the agent, print its answer.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use berth_protocol::{CallError, Client, Request, Response};
+use serde::Serialize;
+
+use crate::flags::{DoctorAt, Flags, Output, Verb};
+use crate::render;
+
+/// How long to wait for a place in the agent's queue.
+const CONNECT_WITHIN: Duration = Duration::from_secs(2);
+
+/// How long an answer may take. The slowest look at the wire and at every process.
+const ANSWER_WITHIN: Duration = Duration::from_secs(30);
+
+/// Whether what was found is as it should be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Well,
+    /// `doctor` found something that needs a hand.
+    Unwell,
+}
+
+/// Why a verb was not carried out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CtlError {
+    /// The agent was not reached, or said no.
+    #[error(transparent)]
+    Call(#[from] CallError),
+    /// The agent answered another question.
+    #[error(
+        "the agent gave an answer that does not fit the question; install berthctl and agent of one release"
+    )]
+    Unfitting,
+    /// The answer cannot be shown as JSON.
+    #[error("write the answer as JSON")]
+    Encode(#[source] serde_json::Error),
+    /// Standard output does not take it.
+    #[error("print the answer")]
+    Print(#[source] io::Error),
+}
+
+impl CtlError {
+    /// 1 for what the agent refused, 3 where no agent was reached.
+    pub(crate) fn exit_code(&self) -> u8 {
+        match self {
+            Self::Call(CallError::Absent { .. } | CallError::Silent { .. } | CallError::Unusable { .. }) => 3,
+            Self::Call(_) | Self::Unfitting | Self::Encode(_) | Self::Print(_) => 1,
+        }
+    }
+
+    /// What to do about it, where the message does not say so.
+    pub(crate) fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Call(CallError::Unusable { cause, .. })
+                if cause.kind() == io::ErrorKind::PermissionDenied =>
+            {
+                Some("run berthctl as root")
+            }
+            Self::Call(CallError::Absent { .. } | CallError::Unusable { .. }) => {
+                Some("start berth-agent, or name its socket with --socket")
+            }
+            Self::Call(CallError::Silent { .. }) => Some("try again; if this lasts, look at the agent's log"),
+            _ => None,
+        }
+    }
+}
+
+/// Carries out what the command line says.
+pub(crate) fn run(flags: &Flags, out: &mut impl Write) -> Result<Verdict, CtlError> {
+    let mut client = Client::connect(&flags.socket, CONNECT_WITHIN)?;
+    let form = flags.output;
+    if let Verb::Events { follow } = flags.verb {
+        return events(&mut client, form, follow, out);
+    }
+    let response = client.call(&request(&flags.verb), ANSWER_WITHIN)?;
+    match (&flags.verb, response) {
+        (Verb::Leases, Response::Leases(rows)) => show(out, form, &rows, |rows| render::leases(rows)),
+        (Verb::Pools, Response::Pools(rows)) => show(out, form, &rows, |rows| render::pools(rows)),
+        (Verb::Explain { .. }, Response::Explain(found)) => show(out, form, &found, render::explanation),
+        (Verb::Release { .. }, Response::Released { summary }) => {
+            let released = Released { summary };
+            show(out, form, &released, |released| format!("{}\n", released.summary))
+        }
+        (Verb::Doctor { .. }, Response::Doctor(found)) => {
+            show(out, form, &found, render::diagnosis)?;
+            return Ok(if found.healthy { Verdict::Well } else { Verdict::Unwell });
+        }
+        _ => Err(CtlError::Unfitting),
+    }?;
+    Ok(Verdict::Well)
+}
+
+/// What `release` prints as JSON.
+#[derive(Serialize)]
+struct Released {
+    summary: String,
+}
+
+fn request(verb: &Verb) -> Request {
+    match verb {
+        Verb::Leases => Request::Leases,
+        Verb::Pools => Request::Pools,
+        Verb::Explain { address } => Request::Explain { address: *address },
+        Verb::Events { follow } => Request::Events { follow: *follow },
+        Verb::Release { address, force } => Request::AdminRelease { address: *address, force: *force },
+        Verb::Doctor { at: None } => Request::Doctor,
+        Verb::Doctor { at: Some(DoctorAt::Underlay { parent }) } => {
+            Request::DoctorUnderlay { parent: parent.clone() }
+        }
+    }
+}
+
+/// Prints events until the agent says that these were all, or for as long as it serves.
+fn events(
+    client: &mut Client,
+    form: Output,
+    follow: bool,
+    out: &mut impl Write,
+) -> Result<Verdict, CtlError> {
+    client.send(&Request::Events { follow }, ANSWER_WITHIN)?;
+    let within = if follow { None } else { Some(ANSWER_WITHIN) };
+    loop {
+        let event = match client.next(within)? {
+            Response::Event(event) => event,
+            Response::Done => return Ok(Verdict::Well),
+            _ => return Err(CtlError::Unfitting),
+        };
+        let line = match form {
+            Output::Table => render::event(&event),
+            Output::Json => serde_json::to_string(&event).map_err(CtlError::Encode)? + "\n",
+        };
+        print(out, &line)?;
+    }
+}
+
+fn show<T: Serialize>(
+    out: &mut impl Write,
+    form: Output,
+    answer: &T,
+    in_words: impl FnOnce(&T) -> String,
+) -> Result<(), CtlError> {
+    let text = match form {
+        Output::Table => in_words(answer),
+        Output::Json => serde_json::to_string_pretty(answer).map_err(CtlError::Encode)? + "\n",
+    };
+    print(out, &text)
+}
+
+fn print(out: &mut impl Write, text: &str) -> Result<(), CtlError> {
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(CtlError::Print)
+}

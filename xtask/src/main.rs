@@ -4,6 +4,7 @@
 //! linker and this repository; whatever else a verb needs it installs itself after saying so
 //! (`install`). Nothing here is part of what operators run.
 
+mod bench;
 mod build;
 mod ci;
 mod dist;
@@ -29,6 +30,8 @@ struct Cli {
 enum Verb {
     /// Run all tests; the last line counts passed, failed and skipped.
     Test(test::Args),
+    /// Measure Berth beside Debian's macvlan and host-local.
+    Bench(bench::Args),
     /// Build the static binaries that operators install, into target/dist/.
     Dist(dist::Args),
     /// Check the rules of the repository that no compiler checks.
@@ -40,6 +43,7 @@ enum Verb {
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
         Verb::Test(args) => test::run(&args),
+        Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Ci(args) => ci::run(&args),

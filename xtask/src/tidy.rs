@@ -4,6 +4,7 @@
 //! file only reads the files and hands them round. Function length and the ban on panics are
 //! clippy's business; here is only checked that clippy is told so.
 
+mod codes;
 mod docs;
 mod graph;
 mod lines;
@@ -89,6 +90,8 @@ pub fn run(args: &Args) -> Result<()> {
     let crates: Vec<&str> = packages.iter().map(|package| package.folder.as_str()).collect();
     findings.extend(docs::check_code_map(text_of(&sources, "ARCHITECTURE.md"), &crates, &exists));
     findings.extend(tables::check(&sources));
+    findings.extend(codes::check_errors(&sources));
+    findings.extend(codes::check_events(&sources));
 
     for source in &sources {
         if let Some(hint) = lines::long(source) {

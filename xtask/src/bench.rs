@@ -1,0 +1,82 @@
+//! `cargo xtask bench`: what Berth costs, beside the plugins that Debian ships, in one run.
+//!
+//! Contestants take turns within one world on one machine, so a busy machine slows both; what counts
+//! is the ratio. The binaries are those of `dist`. Everything is printed, and written as JSON to
+//! target/bench/report.json; docs/benchmarks.md keeps the ratios.
+
+mod agent;
+mod core;
+mod plugin;
+mod reclaim;
+mod report;
+mod stand;
+
+use anyhow::{Context, Result};
+use clap::ValueEnum as _;
+
+use crate::build::{self, Variant};
+use crate::install::{self, InstallArgs};
+use crate::repo;
+use report::Report;
+
+/// Measure Berth beside Debian's macvlan and host-local.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to measure; everything if nothing is named.
+    #[arg(value_enum)]
+    parts: Vec<Part>,
+    /// Rounds in which the contestants take turns.
+    #[arg(long, default_value_t = 40, value_name = "N")]
+    rounds: u32,
+    /// Leases that the agent holds when its memory and idle CPU are read.
+    #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    leases: u32,
+    #[command(flatten)]
+    install: InstallArgs,
+}
+
+/// What can be measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    /// VERSION, ADD and DEL of the whole plugin, 1 and 8 at a time.
+    Plugin,
+    /// From a namespace's deletion to the address being free.
+    Reclaim,
+    /// Allocator and verdicts, in instructions.
+    Core,
+    /// The agent's memory and idle CPU.
+    Agent,
+}
+
+/// Measures and reports.
+pub fn run(args: &Args) -> Result<()> {
+    let parts = if args.parts.is_empty() { Part::value_variants().to_vec() } else { args.parts.clone() };
+    let mut needs = vec![install::IPROUTE2, install::UTIL_LINUX, install::CNI_PLUGINS];
+    if parts.contains(&Part::Core) {
+        needs.push(install::VALGRIND);
+    }
+    install::ensure("bench", &needs, args.install)?;
+    let root = repo::root()?;
+    let mut report = Report::default();
+    if parts.contains(&Part::Core) {
+        core::measure(&root, args.install, &mut report)?;
+    }
+    if parts.iter().any(|part| *part != Part::Core) {
+        berth_testbed::cleanup::watch_signals().context("catch Ctrl-C")?;
+        let binaries = build::binaries(Variant::Dist)?;
+        for part in parts {
+            match part {
+                Part::Plugin => plugin::measure(&binaries, args.rounds, &mut report)?,
+                Part::Reclaim => reclaim::measure(&binaries, args.rounds, &mut report)?,
+                Part::Agent => agent::measure(&binaries, args.leases, &mut report)?,
+                Part::Core => {}
+            }
+        }
+    }
+    print!("{}", report.table());
+    let path = repo::output_folder(&root, "bench")?.join("report.json");
+    std::fs::write(&path, format!("{:#}\n", report.json()))
+        .with_context(|| format!("write {}", path.display()))?;
+    println!("written: target/bench/report.json");
+    Ok(())
+}

@@ -1,0 +1,174 @@
+//! What was measured, as a table for people and as JSON for programs.
+
+use std::fmt::Write as _;
+
+use berth_testbed::stats::{Times, millis};
+use serde_json::{Value, json};
+
+/// All measurements of a run, in order.
+#[derive(Debug, Default)]
+pub struct Report {
+    times: Vec<Timing>,
+    ratios: Vec<Ratio>,
+    values: Vec<Single>,
+}
+
+#[derive(Debug)]
+struct Timing {
+    what: String,
+    who: &'static str,
+    times: Times,
+}
+
+#[derive(Debug)]
+struct Ratio {
+    what: String,
+    against: &'static str,
+    median: f64,
+    least: f64,
+    wanted: Option<f64>,
+}
+
+#[derive(Debug)]
+struct Single {
+    what: String,
+    value: f64,
+    unit: &'static str,
+    wanted: Option<f64>,
+}
+
+impl Report {
+    /// Adds times of one contestant.
+    pub fn times(&mut self, what: &str, who: &'static str, times: Times) {
+        self.times.push(Timing { what: what.to_owned(), who, times });
+    }
+
+    /// Adds times of two contestants and their ratio, the first by the second: by their medians and by
+    /// their least times (which a busy machine disturbs less). `wanted` is the design's limit.
+    pub fn duel(
+        &mut self,
+        what: &str,
+        ours: (&'static str, Times),
+        theirs: (&'static str, Times),
+        wanted: Option<f64>,
+    ) {
+        let by = |pick: &dyn Fn(&Times) -> Option<std::time::Duration>| -> Option<f64> {
+            let (ours, theirs) = (pick(&ours.1)?.as_secs_f64(), pick(&theirs.1)?.as_secs_f64());
+            (theirs > 0.0).then(|| ours / theirs)
+        };
+        let (median, least) = (by(&|times| times.percentile(50)), by(&Times::min));
+        if let (Some(median), Some(least)) = (median, least) {
+            let against = theirs.0;
+            self.ratios.push(Ratio { what: what.to_owned(), against, median, least, wanted });
+        }
+        self.times(what, ours.0, ours.1);
+        self.times(what, theirs.0, theirs.1);
+    }
+
+    /// Adds one number.
+    pub fn value(&mut self, what: &str, value: f64, unit: &'static str, wanted: Option<f64>) {
+        self.values.push(Single { what: what.to_owned(), value, unit, wanted });
+    }
+
+    /// Everything as aligned text.
+    pub fn table(&self) -> String {
+        let mut text = String::new();
+        if !self.times.is_empty() {
+            let _ = writeln!(
+                text,
+                "\n{:<34} {:<18} {:>5} {:>9} {:>9} {:>9}",
+                "times in ms", "of", "n", "least", "median", "p99"
+            );
+        }
+        for row in &self.times {
+            let cell = |time: Option<std::time::Duration>| {
+                time.map_or("-".to_owned(), |time| format!("{:.3}", millis(time)))
+            };
+            let times = [row.times.min(), row.times.percentile(50), row.times.percentile(99)].map(cell);
+            let (count, [least, median, p99]) = (row.times.len(), times);
+            let _ =
+                writeln!(text, "{:<34} {:<18} {count:>5} {least:>9} {median:>9} {p99:>9}", row.what, row.who);
+        }
+        for row in &self.ratios {
+            let wanted = wanted(row.wanted, row.median);
+            let _ = writeln!(
+                text,
+                "{:<34} {:.2} x {} by the median, {:.2} x by the least{wanted}",
+                row.what, row.median, row.against, row.least
+            );
+        }
+        for row in &self.values {
+            let wanted = wanted(row.wanted, row.value);
+            let _ = writeln!(text, "{:<34} {:.3} {}{wanted}", row.what, row.value, row.unit);
+        }
+        text
+    }
+
+    /// Everything as one document.
+    pub fn json(&self) -> Value {
+        let times: Vec<Value> = self
+            .times
+            .iter()
+            .map(|row| {
+                let ms = |time: Option<std::time::Duration>| time.map(millis);
+                json!({
+                    "what": row.what, "of": row.who, "n": row.times.len(), "least_ms": ms(row.times.min()),
+                    "median_ms": ms(row.times.percentile(50)), "p99_ms": ms(row.times.percentile(99)),
+                })
+            })
+            .collect();
+        let ratios: Vec<Value> = self
+            .ratios
+            .iter()
+            .map(|row| {
+                json!({
+                    "what": row.what, "against": row.against, "median": row.median, "least": row.least,
+                    "wanted": row.wanted,
+                })
+            })
+            .collect();
+        let values: Vec<Value> = self
+            .values
+            .iter()
+            .map(|row| json!({"what": row.what, "value": row.value, "unit": row.unit, "wanted": row.wanted}))
+            .collect();
+        json!({"times": times, "ratios": ratios, "values": values})
+    }
+}
+
+/// The design's limit, and whether it was kept.
+fn wanted(limit: Option<f64>, measured: f64) -> String {
+    limit.map_or(String::new(), |limit| {
+        let verdict = if measured <= limit { "kept" } else { "MISSED" };
+        format!("; wanted {limit}: {verdict}")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn times(millis: &[u64]) -> Times {
+        millis.iter().map(|ms| Duration::from_millis(*ms)).collect()
+    }
+
+    #[test]
+    fn a_duel_is_told_by_median_and_least_and_against_its_limit() {
+        let mut report = Report::default();
+        report.duel("ADD", ("berth", times(&[4, 6, 8])), ("floor", times(&[8, 10, 99])), Some(0.5));
+        let ratio = &report.json()["ratios"][0];
+        assert_eq!(ratio["median"], 0.6);
+        assert_eq!(ratio["least"], 0.5);
+        assert!(report.table().contains("wanted 0.5: MISSED"));
+        assert_eq!(report.json()["times"].as_array().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_duel_without_times_has_no_ratio() {
+        let mut report = Report::default();
+        report.duel("ADD", ("berth", Times::default()), ("floor", times(&[1])), None);
+        assert!(report.json()["ratios"].as_array().unwrap().is_empty());
+    }
+}

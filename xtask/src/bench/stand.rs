@@ -1,0 +1,111 @@
+//! The stand on which contestants meet: one world, a running agent, and for each contestant a
+//! network configuration of the same subnet and size.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use berth_testbed::agent::{Agent, AgentSetup};
+use berth_testbed::plugin::{Call, Outcome, Plugin};
+use berth_testbed::world::{GATEWAY, PARENT, Pod, SUBNET, World};
+use serde_json::{Value, json};
+
+/// Where Debian's package puts its plugins.
+pub const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
+/// Berth's pool: 1,000 addresses.
+const RANGE: (&str, &str) = ("10.77.4.1", "10.77.7.232");
+/// The reference's own: one subnet, so that both set the same routes; never the same address.
+const REFERENCE_RANGE: (&str, &str) = ("10.77.8.1", "10.77.11.232");
+
+/// A plugin with its configuration.
+pub struct Contestant {
+    /// Its name in the report.
+    pub name: &'static str,
+    plugin: Plugin,
+    config: Value,
+}
+
+impl Contestant {
+    /// Runs a command for a pod, which must succeed; how it went.
+    pub fn call(&self, command: &str, pod: &Pod) -> Result<Outcome> {
+        let outcome = self.plugin.run(&Call::new(command, &self.config, pod))?;
+        outcome.expect_success().with_context(|| format!("{command} of {}", self.name))?;
+        Ok(outcome)
+    }
+
+    /// How long VERSION takes.
+    pub fn version(&self) -> Result<Duration> {
+        let outcome = self.plugin.run(&Call::bare("VERSION", &json!({"cniVersion": "1.0.0"})))?;
+        outcome.expect_success().with_context(|| format!("VERSION of {}", self.name))?;
+        Ok(outcome.took())
+    }
+}
+
+/// One world with an agent in it. Its fields are dropped in order: the agent ends before its files go.
+pub struct Stand {
+    /// The agent.
+    pub agent: Agent,
+    /// Its set-up.
+    pub setup: AgentSetup,
+    /// The world.
+    pub world: World,
+}
+
+impl Stand {
+    /// Builds the world and starts the agent of `binaries`.
+    pub fn build(binaries: &Path) -> Result<Self> {
+        let world = World::build()?;
+        let setup = AgentSetup {
+            binary: binaries.join("berth-agent"),
+            node: world.node().to_owned(),
+            folder: world.folder().join("agent"),
+            node_name: "bench".to_owned(),
+        };
+        setup.prepare(&declaration(), 1, 1)?;
+        let mut agent = setup.start(None)?;
+        agent.wait_ready()?;
+        Ok(Self { agent, setup, world })
+    }
+
+    /// Berth as main plugin.
+    pub fn berth(&self, binaries: &Path) -> Contestant {
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "lan", "type": "berth", "network": "lan",
+            "socket": self.setup.socket(), "stateDir": self.setup.state(),
+        });
+        Contestant { name: "berth", plugin: self.plugin(&binaries.join("berth")), config }
+    }
+
+    /// Debian's macvlan with host-local.
+    pub fn reference(&self) -> Contestant {
+        let (first, last) = REFERENCE_RANGE;
+        let range = json!({"subnet": SUBNET, "rangeStart": first, "rangeEnd": last, "gateway": GATEWAY});
+        let config = json!({
+            "cniVersion": "1.0.0", "name": "reference", "type": "macvlan", "master": PARENT, "mode": "bridge",
+            "ipam": {"type": "host-local", "ranges": [[range]], "dataDir": self.world.folder().join("host-local")},
+        });
+        let binary = Path::new(DEBIAN_PLUGINS).join("macvlan");
+        Contestant { name: "macvlan+host-local", plugin: self.plugin(&binary), config }
+    }
+
+    /// Debian's host-local alone, for VERSION.
+    pub fn host_local(&self) -> Contestant {
+        let binary = Path::new(DEBIAN_PLUGINS).join("host-local");
+        Contestant { name: "host-local", plugin: self.plugin(&binary), config: Value::Null }
+    }
+
+    fn plugin(&self, binary: &Path) -> Plugin {
+        Plugin { binary: binary.to_owned(), node: self.world.node().to_owned() }
+    }
+}
+
+/// The agent's configuration.
+fn declaration() -> String {
+    let (first, last) = RANGE;
+    format!(
+        "apiVersion: berth.dev/v1alpha1\nkind: UnderlayNetwork\nmetadata:\n  name: lan\nspec:\n  \
+         link: {{type: macvlan, parent: {PARENT}, mode: bridge}}\n  pools: [lan-v4]\n---\n\
+         apiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: lan-v4\nspec:\n  \
+         subnet: {SUBNET}\n  ranges: [{first}-{last}]\n  gateway: {GATEWAY}\n"
+    )
+}

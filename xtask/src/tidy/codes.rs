@@ -1,0 +1,137 @@
+//! Codes that users meet, and the documents that explain them: the numbers of errors in
+//! docs/errors.md, the words of events in docs/verdicts.md.
+//!
+//! Both ways for numbers: an undocumented one helps nobody, a documented one that nothing returns
+//! misleads. What the rows say is for people to judge.
+
+use std::collections::BTreeMap;
+
+use super::{Finding, Source};
+
+const ERRORS: &str = "docs/errors.md";
+const EVENTS: &str = "docs/verdicts.md";
+
+/// Whether docs/errors.md has one row for each number that the code returns, and no other.
+pub fn check_errors(sources: &[Source]) -> Vec<Finding> {
+    let page = super::text_of(sources, ERRORS);
+    let mut documented: Vec<u32> = Vec::new();
+    for line in page.lines() {
+        let cell = line.strip_prefix('|').and_then(|rest| rest.split('|').next());
+        documented.extend(cell.and_then(|cell| cell.trim().trim_matches('`').parse::<u32>().ok()));
+    }
+    let mut returned: BTreeMap<u32, String> = BTreeMap::new();
+    for source in product(sources) {
+        for (number, line) in code_lines(source) {
+            if let Some(code) = error_number(source, line) {
+                returned.entry(code).or_insert(format!("{}:{number}", source.name()));
+            }
+        }
+    }
+    let mut findings = Vec::new();
+    for (code, place) in &returned {
+        if !documented.contains(code) {
+            findings.push(Finding::new(place.as_str(), format!("error code {code} has no row in {ERRORS}")));
+        }
+    }
+    for code in documented {
+        if !returned.contains_key(&code) {
+            findings.push(Finding::new(ERRORS, format!("has a row for code {code}, which nothing returns")));
+        }
+    }
+    findings
+}
+
+/// Whether docs/verdicts.md names each code of an event in backticks.
+pub fn check_events(sources: &[Source]) -> Vec<Finding> {
+    let page = super::text_of(sources, EVENTS);
+    let mut findings = Vec::new();
+    for source in product(sources) {
+        for (number, line) in code_lines(source) {
+            for code in event_codes(line) {
+                if !page.contains(&format!("`{code}`")) {
+                    let place = format!("{}:{number}", source.name());
+                    findings.push(Finding::new(place, format!("event code {code} is not in {EVENTS}")));
+                }
+            }
+        }
+    }
+    findings
+}
+
+/// The files that operators run.
+fn product(sources: &[Source]) -> impl Iterator<Item = &Source> {
+    const CRATES: &[&str] = &["ipam", "protocol", "cni", "api", "store", "underlay", "meta-plugin", "agent"];
+    sources.iter().filter(|source| {
+        let path = source.path.to_string_lossy();
+        let mut parts = path.split('/');
+        let crates = parts.next().is_some_and(|folder| CRATES.contains(&folder));
+        crates && parts.next() == Some("src") && source.has_extension("rs") && !path.contains("tests")
+    })
+}
+
+/// Lines up to the tests of the file, comments left out, numbered from 1.
+fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    let lines = source.text.lines().take_while(|line| !line.contains("#[cfg(test)]"));
+    lines
+        .enumerate()
+        .map(|(index, line)| (index + 1, line))
+        .filter(|(_, line)| !line.trim_start().starts_with("//"))
+}
+
+/// The code that a line declares: a constant for codes, or a number given to `code` outright.
+fn error_number(source: &Source, line: &str) -> Option<u32> {
+    let line = line.trim();
+    if let Some(literal) = line.strip_prefix("code: ") {
+        return literal.trim_end_matches(',').parse().ok();
+    }
+    let (name, value) = line.split_once("const ")?.1.split_once(": u32 = ")?;
+    let is_code = ["cni/src/error.rs", "meta-plugin/src/errors.rs"].contains(&source.name().as_str());
+    (is_code || name.starts_with("CODE_")).then(|| value.trim_end_matches(';').parse().ok())?
+}
+
+/// The words given to `code` outright.
+fn event_codes(line: &str) -> impl Iterator<Item = &str> {
+    line.split("code: \"").skip(1).filter_map(|rest| rest.split('"').next())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(path: &str, text: &str) -> Source {
+        Source { path: path.into(), text: text.into() }
+    }
+
+    #[test]
+    fn numbers_and_rows_fit_both_ways() {
+        let code = source(
+            "cni/src/error.rs",
+            "pub mod code {\n    pub const IO: u32 = 5;\n}\n#[cfg(test)]\nconst X: u32 = 9;",
+        );
+        let agent = source(
+            "agent/src/server.rs",
+            "const CODE_LATER: u32 = 11;\nconst LIMIT: u32 = 77;\n    code: 6,\n",
+        );
+        let page = |text: &str| source(ERRORS, text);
+        let rows = "| code | meaning |\n|---|---|\n| 5 | io |\n| `6` | decode |\n| 11 | later |\n";
+        let all = |text: &str| {
+            vec![
+                source("cni/src/error.rs", &code.text),
+                source("agent/src/server.rs", &agent.text),
+                page(text),
+            ]
+        };
+        assert_eq!(check_errors(&all(rows)), []);
+        assert_eq!(check_errors(&all(&rows.replace("| 5 |", "| 8 |"))).len(), 2);
+        assert_eq!(check_errors(&all("")).len(), 3);
+    }
+
+    #[test]
+    fn events_are_documented() {
+        let code =
+            source("ipam/src/ledger/io.rs", "Event { code: \"repaired\", text }\n// code: \"commented\"");
+        let page = source(EVENTS, "`repaired` is when");
+        assert_eq!(check_events(&[source("ipam/src/ledger/io.rs", &code.text), page]), []);
+        assert_eq!(check_events(&[code]).len(), 1);
+    }
+}

@@ -77,7 +77,7 @@ pub enum StoreError {
     },
 
     /// A store file could not be opened.
-    #[error("open {}", path.display())]
+    #[error("open {}: it must be a file that this process may read and write, of this version's format", path.display())]
     Open {
         /// The file.
         path: PathBuf,

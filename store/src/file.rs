@@ -205,7 +205,10 @@ fn refused(path: &Path, cause: DatabaseError) -> StoreError {
     let path = path.to_owned();
     match cause {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path },
-        DatabaseError::Storage(StorageError::Io(cause)) if cause.kind() == io::ErrorKind::InvalidData => {
+        // Not a database at all, or one that was cut short.
+        DatabaseError::Storage(StorageError::Io(cause))
+            if matches!(cause.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+        {
             StoreError::Corrupt { path, cause: Arc::new(cause) }
         }
         DatabaseError::Storage(StorageError::Io(cause)) if is_full(&cause) => {
@@ -221,7 +224,9 @@ fn refused(path: &Path, cause: DatabaseError) -> StoreError {
 /// Opens the file through an overlay that keeps it as it is, verifies every checksum in it, and
 /// checks what it is and in which schema.
 fn examine(path: &Path, kind: Kind) -> Result<Database, StoreError> {
-    let file = OpenOptions::new().read(true).open(path).map_err(|cause| open_error(path, cause))?;
+    // Nothing is written, but the exclusive lock needs a file that could be.
+    let file =
+        OpenOptions::new().read(true).write(true).open(path).map_err(|cause| open_error(path, cause))?;
     let empty = file.metadata().map_err(|cause| open_error(path, cause))?.len() == 0;
     if empty {
         // redb would take it for a new database; a file that Berth made is never empty.

@@ -228,6 +228,8 @@ mod tests {
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
+    use berth_testbed::skip;
+
     use super::*;
 
     fn mask(set: &CapsHashSet) -> u64 {
@@ -239,7 +241,7 @@ mod tests {
         if caps::has_cap(None, CapSet::Permitted, Capability::CAP_SETPCAP).unwrap() {
             return Some(std::thread::spawn(test).join().unwrap());
         }
-        eprintln!("skipped: needs root with CAP_SETPCAP");
+        skip::because("needs root with CAP_SETPCAP; run `cargo xtask test` as root");
         None
     }
 
@@ -319,7 +321,7 @@ mod tests {
     fn the_kept_ones_suffice_to_look_into_processes_and_each_is_needed() {
         // Made and killed by this thread, because the other one can soon kill nobody.
         let Some(stranger) = Stranger::new() else {
-            eprintln!("skipped: needs root to run a process of another user");
+            skip::because("needs root to run a process of another user; run `cargo xtask test` as root");
             return;
         };
         let pid = stranger.0.id();

@@ -89,15 +89,18 @@ fn error_number(source: &Source, line: &str) -> Option<u32> {
     (is_code || name.starts_with("CODE_")).then(|| value.trim_end_matches(';').parse().ok())?
 }
 
-/// The words that follow a kind of note, are given to `code` outright, or name a state's reason.
+/// The words that follow a kind of note or the key of an observation, are given to `code` or `reason`
+/// outright, or name the reason of an end.
 fn event_codes(code: &str) -> impl Iterator<Item = &str> {
-    let noted = code.split("NoteKind::").skip(1).filter_map(|rest| rest.split_once(", \""));
-    let noted = noted
-        .filter(|(kind, _)| kind.chars().all(char::is_alphabetic))
-        .filter_map(|(_, rest)| rest.split('"').next());
-    let outright = ["code: \"", "Live::new(now, \""].into_iter();
-    noted
-        .chain(outright.flat_map(|start| code.split(start).skip(1).filter_map(|rest| rest.split('"').next())))
+    const OUTRIGHT: &[&str] = &["code: \"", "live.reason = \"", "Live::new(now, \""];
+    const FIRST_TEXT: &[&str] = &["NoteKind::", ".observe(", ".finalize("];
+    let outright = OUTRIGHT.iter().flat_map(|start| code.split(start).skip(1));
+    let noted = FIRST_TEXT.iter().flat_map(|start| code.split(start).skip(1)).filter_map(|rest| {
+        // Within the call: a word that comes as a variable is none of the next call's.
+        let (before, text) = rest.split_once(", \"")?;
+        (!before.contains([';', ')'])).then_some(text)
+    });
+    outright.chain(noted).filter_map(|rest| rest.split('"').next())
 }
 
 #[cfg(test)]
@@ -134,7 +137,7 @@ mod tests {
 
     #[test]
     fn events_are_documented() {
-        let text = "Row { code: \"repaired\" }\n// code: \"commented\"\nself.note(\n    NoteKind::Verdict,\n    \"late\",";
+        let text = "Row { code: \"repaired\" }\n// code: \"commented\"\nself.note(\n    NoteKind::Verdict,\n    \"late\",\n);\nself.observe(key, code, text);\nf(1, \"no\")";
         let code = || source("ipam/src/ledger/io.rs", text);
         assert_eq!(check_events(&[code(), source(EVENTS, "`repaired` and `late`")]), []);
         assert_eq!(check_events(&[code(), source(EVENTS, "`late`")]).len(), 1);

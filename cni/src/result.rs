@@ -169,6 +169,11 @@ impl CniResult {
         self.push("routes", entry);
     }
 
+    /// Sets `dns`, unless a plugin before this one did.
+    pub fn set_dns_if_absent(&mut self, dns: Value) {
+        self.body.entry("dns").or_insert(dns);
+    }
+
     /// The result as it is printed for a configuration of `version`.
     pub fn to_json(&self, version: Version) -> Value {
         let mut object = Map::new();

@@ -5,6 +5,7 @@
 //! client too, and the two files by which plugin and agent meet without a socket (the spool and the
 //! sign of life); the server is the agent's.
 
+pub mod alias;
 pub mod alive;
 pub mod client;
 mod durable;
@@ -22,7 +23,7 @@ pub use response::{Failure, Response};
 /// The protocol's version; a request of another one is refused with both sides named.
 pub const VERSION: u32 = 1;
 
-/// The longest line that either side accepts, in bytes, its newline included.
+/// The longest request line in bytes, its newline included. Answers may be longer: `leases` is one line.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// One line from client to agent.

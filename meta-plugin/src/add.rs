@@ -1,0 +1,323 @@
+//! `ADD`: give one container one interface on the underlay, or its addresses.
+//!
+//! The order is the point of this file. Nothing changes until the call has been checked as far as it
+//! can be; the lease is recorded before there is a link; the link stays down and without addresses
+//! until the agent watches it; each change notes its undo before it is made.
+
+use std::time::Duration;
+
+use berth_cni::result::Ip;
+use berth_cni::{Attach, CniResult, NetConf};
+use berth_ipam::attachment::{AttachmentKey, Role};
+use berth_ipam::config::MacvlanMode;
+use berth_ipam::identity::{NetnsIdentity, TxnId};
+use berth_ipam::mac::{Mac, SALTS};
+use berth_ipam::name::IfName;
+use berth_protocol::alias;
+use berth_protocol::fault;
+use berth_protocol::request::{Bind, Done, Lease};
+use berth_protocol::response::{LeaseGrant, LinkPlan};
+use berth_underlay::error::Error as KernelError;
+use berth_underlay::facts::LinkFacts;
+
+use crate::errors::PluginError;
+use crate::session::Session;
+use crate::settings::{self, Settings};
+use crate::undo::{Step, Undo, Whose};
+use crate::world::{Entered, NewLink, Setup, World};
+
+/// Attaches; the result is what is printed.
+pub fn add(
+    world: &mut impl World,
+    conf: &NetConf,
+    settings: &Settings,
+    attach: &Attach,
+) -> Result<CniResult, PluginError> {
+    let order = Order::read(conf, settings, attach)?;
+    let ground = survey(world, &order, attach)?;
+
+    let whose = order.whose(&ground);
+    let mut undo = Undo::default();
+    let outcome = attach_interface(world, &order, &ground, &mut undo);
+    if outcome.is_err() {
+        undo.run(world, &whose);
+    }
+    let (grant, link) = outcome?;
+    Ok(order.result(attach, &grant, link.as_ref()))
+}
+
+/// What the call asks for, checked without looking at the node.
+struct Order {
+    key: AttachmentKey,
+    role: Role,
+    add_timeout: Option<Duration>,
+    lease: LeaseWish,
+    prev: CniResult,
+    /// The interface's place in `prev`, if it is listed there.
+    position: Option<usize>,
+    dns: Option<serde_json::Value>,
+    cni_network: berth_ipam::name::NetworkName,
+}
+
+/// The parts of a lease that the runtime may ask for.
+struct LeaseWish {
+    ips: Vec<std::net::IpAddr>,
+    mac: Option<Mac>,
+    pod: Option<berth_ipam::attachment::PodRef>,
+}
+
+/// What was found on the node.
+struct Ground {
+    txn: TxnId,
+    netns: NetnsIdentity,
+    /// The container's interface of that name, which a main plugin has made.
+    existing: Option<Link>,
+    temporary: IfName,
+}
+
+/// The interface that is bound.
+#[derive(Debug, Clone)]
+struct Link {
+    ifindex: u32,
+    mac: Mac,
+    name: IfName,
+}
+
+impl Order {
+    fn read(conf: &NetConf, settings: &Settings, attach: &Attach) -> Result<Self, PluginError> {
+        let role = settings.role(conf)?;
+        settings::refuse_foreign_ipam(conf, settings.delegate)?;
+        let prev =
+            if role == Role::Chained { conf.prev_result()?.unwrap_or_default() } else { CniResult::new() };
+        let position = prev.container_interface(attach.ifname.as_str());
+        if role == Role::Chained {
+            if position.is_none() && !prev.interfaces().is_empty() {
+                return Err(PluginError::InterfaceMissing { ifname: attach.ifname.clone() });
+            }
+            if let Some(ip) = prev.ips_of(position).first() {
+                let address = ip.address.to_string();
+                return Err(PluginError::AlreadyAddressed { ifname: attach.ifname.clone(), address });
+            }
+        }
+        Ok(Self {
+            key: AttachmentKey {
+                network: settings.network.clone(),
+                container_id: attach.container_id.clone(),
+                ifname: attach.ifname.clone(),
+            },
+            role,
+            add_timeout: settings::add_timeout(conf)?,
+            lease: LeaseWish {
+                ips: conf.requested_ips(&attach.args)?,
+                mac: conf.requested_mac(&attach.args)?,
+                pod: attach.args.pod.clone(),
+            },
+            prev,
+            position,
+            dns: conf.get("dns")?.cloned(),
+            cni_network: conf.name().clone(),
+        })
+    }
+
+    fn whose(&self, ground: &Ground) -> Whose {
+        Whose {
+            key: self.key.clone(),
+            cni_network: self.cni_network.clone(),
+            role: self.role,
+            txn: ground.txn.clone(),
+            cookie: ground.netns.cookie,
+        }
+    }
+
+    fn lease(&self, ground: &Ground) -> Lease {
+        // A delegate and a chained plugin take the MAC that the main plugin gave, not the wish.
+        let mac = match self.role {
+            Role::Main => self.lease.mac,
+            Role::Chained | Role::Delegate => ground.existing.as_ref().map(|link| link.mac),
+        };
+        Lease {
+            txn: ground.txn.clone(),
+            attachment: self.key.clone(),
+            cni_network: self.cni_network.clone(),
+            role: self.role,
+            netns: ground.netns.clone(),
+            pod: self.lease.pod.clone(),
+            ips: self.lease.ips.clone(),
+            mac,
+            add_timeout_ms: self.add_timeout.and_then(|time| u64::try_from(time.as_millis()).ok()),
+        }
+    }
+
+    fn result(mut self, attach: &Attach, grant: &LeaseGrant, link: Option<&Link>) -> CniResult {
+        let sandbox = attach.netns.to_string_lossy();
+        let interface =
+            match (self.role, link) {
+                (Role::Delegate, _) | (_, None) => None,
+                (_, Some(link)) => Some(self.position.unwrap_or_else(|| {
+                    self.prev.push_interface(self.key.ifname.as_str(), link.mac, &sandbox)
+                })),
+            };
+        for granted in &grant.addresses {
+            self.prev.push_ip(&Ip { address: granted.address, gateway: granted.gateway, interface });
+        }
+        for route in &grant.routes {
+            self.prev.push_route(route.to, route.via);
+        }
+        if let Some(dns) = self.dns {
+            self.prev.set_dns_if_absent(dns);
+        }
+        self.prev
+    }
+}
+
+/// Looks at the node. The only thing that it leaves behind is the namespace's number, which pins
+/// nothing and is used again by the next attempt.
+fn survey(world: &mut impl World, order: &Order, attach: &Attach) -> Result<Ground, PluginError> {
+    let Entered { cookie, inode, is_own } = world.enter(&attach.netns).map_err(PluginError::Netns)?;
+    if is_own && !attach.netns_override {
+        return Err(PluginError::OwnNetns { path: attach.netns.clone() });
+    }
+    let what = "read the container's interfaces";
+    let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
+    let existing = links.iter().find(|link| link.name == attach.ifname.as_str());
+    let existing = match (order.role, existing) {
+        (Role::Main, Some(_)) => return Err(PluginError::InterfaceExists { ifname: attach.ifname.clone() }),
+        (Role::Chained, None) => return Err(PluginError::InterfaceMissing { ifname: attach.ifname.clone() }),
+        (_, None) => None,
+        // A delegate under a main plugin without Ethernet goes on without a link.
+        (Role::Delegate, Some(found)) => found.mac.map(|mac| link(found, mac, &attach.ifname)),
+        (_, Some(found)) => {
+            let mac = found.mac.ok_or_else(|| PluginError::NoMac { ifname: attach.ifname.clone() })?;
+            Some(link(found, mac, &attach.ifname))
+        }
+    };
+    let random = world.random().map_err(PluginError::Random)?;
+    let what = "number the container's network namespace";
+    let (nsid, nsid_is_random) = world.number().map_err(|cause| PluginError::Kernel { what, cause })?;
+    let txn = format!("{:032x}", u128::from_be_bytes(random));
+    Ok(Ground {
+        temporary: temporary_name(&txn)?,
+        txn: TxnId(txn),
+        netns: NetnsIdentity { cookie, inode, nsid, nsid_is_random },
+        existing,
+    })
+}
+
+fn link(found: &LinkFacts, mac: Mac, name: &IfName) -> Link {
+    Link { ifindex: found.ifindex, mac, name: name.clone() }
+}
+
+fn temporary_name(txn: &str) -> Result<IfName, PluginError> {
+    let wrong = |cause| berth_cni::Error::WrongVariable { name: "CNI_IFNAME", cause };
+    Ok(format!("bt{}", txn.get(..12).unwrap_or_default()).parse().map_err(wrong)?)
+}
+
+/// Lease, link, bind, configure, done.
+fn attach_interface(
+    world: &mut impl World,
+    order: &Order,
+    ground: &Ground,
+    undo: &mut Undo,
+) -> Result<(LeaseGrant, Option<Link>), PluginError> {
+    let mut agent = Session::default();
+    fault::point("add.start");
+
+    undo.push(Step::Release);
+    let leased = agent.lease(world, order.lease(ground));
+    if matches!(leased, Err(PluginError::Refused(_))) || !agent.heard {
+        undo.pop();
+    }
+    let grant = leased?;
+    fault::point("add.leased");
+
+    let link = match order.role {
+        Role::Main => Some(create(world, order, ground, &grant, undo)?),
+        Role::Chained | Role::Delegate => ground.existing.clone(),
+    };
+    fault::point("add.link-created");
+
+    if let Some(link) = &link {
+        let (txn, attachment) = (ground.txn.clone(), order.key.clone());
+        agent.bind(world, Bind { txn, attachment, ifindex: link.ifindex, mac: link.mac })?;
+    }
+    fault::point("add.bound");
+
+    if let (Role::Main | Role::Chained, Some(link)) = (order.role, &link) {
+        if order.role == Role::Chained {
+            let addresses = grant.addresses.iter().map(|granted| granted.address).collect();
+            undo.push(Step::RemoveAddresses { ifindex: link.ifindex, addresses });
+        }
+        let ifname = &order.key.ifname;
+        let setup = Setup { ifindex: link.ifindex, mac: link.mac, name: &link.name, ifname, grant: &grant };
+        let what = "configure the interface";
+        world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })?;
+    }
+    fault::point("add.configured");
+
+    agent.done(world, Done { txn: ground.txn.clone(), attachment: order.key.clone() })?;
+    fault::point("add.done");
+    Ok((grant, link))
+}
+
+/// Creates the link, down, under a temporary name, and reads it back.
+fn create(
+    world: &mut impl World,
+    order: &Order,
+    ground: &Ground,
+    grant: &LeaseGrant,
+    undo: &mut Undo,
+) -> Result<Link, PluginError> {
+    let (LinkPlan::Macvlan { parent, .. } | LinkPlan::Vlan { parent, .. }) = &grant.link;
+    let what = "look for the parent interface";
+    let parent_index =
+        world.node_link(parent).map_err(|cause| PluginError::Unknown { what, cause })?.ok_or_else(|| {
+            PluginError::NoParent { parent: parent.clone(), network: order.key.network.to_string() }
+        })?;
+    undo.push(Step::RemoveLink { temporary: ground.temporary.clone() });
+    let mut new =
+        NewLink { plan: &grant.link, parent_index, name: &ground.temporary, mac: None, mtu: grant.mtu };
+    let what = "create the interface";
+    let failed = |cause| PluginError::Kernel { what, cause };
+    let passthru = matches!(grant.link, LinkPlan::Macvlan { mode: MacvlanMode::Passthru, .. });
+    match order.lease.mac {
+        // A passthru child takes its parent's MAC whatever is asked for.
+        _ if passthru => world.create_link(&new).map_err(failed)?,
+        Some(mac) => {
+            new.mac = Some(mac);
+            world.create_link(&new).map_err(failed)?;
+        }
+        None => create_with_free_mac(world, &order.key, &mut new, parent)?,
+    }
+    let what = "read the new interface";
+    let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
+    let found = links.iter().find(|link| link.name == ground.temporary.as_str());
+    let found = found.and_then(|facts| Some((facts.ifindex, facts.mac?)));
+    let (ifindex, mac) =
+        found.ok_or_else(|| PluginError::InterfaceMissing { ifname: ground.temporary.clone() })?;
+    let what = "mark the interface";
+    let text = alias::write(&order.key, ground.netns.cookie);
+    world.set_alias(ifindex, &text).map_err(|cause| PluginError::Kernel { what, cause })?;
+    Ok(Link { ifindex, mac, name: ground.temporary.clone() })
+}
+
+/// Tries the attachment's MACs in order until one is free on the parent.
+fn create_with_free_mac(
+    world: &mut impl World,
+    key: &AttachmentKey,
+    new: &mut NewLink<'_>,
+    parent: &IfName,
+) -> Result<(), PluginError> {
+    for salt in 0..SALTS {
+        new.mac = Some(Mac::derive(key, salt));
+        match world.create_link(new) {
+            Ok(()) => return Ok(()),
+            Err(KernelError::MacInUse { .. }) => {}
+            Err(cause) => return Err(PluginError::Kernel { what: "create the interface", cause }),
+        }
+    }
+    Err(PluginError::NoMacLeft { tried: SALTS, parent: parent.clone() })
+}
+
+#[cfg(test)]
+#[path = "add_tests.rs"]
+mod tests;

@@ -1,0 +1,288 @@
+use berth_cni::Version;
+use berth_protocol::request::LinkRemoval;
+use serde_json::{Value, json};
+
+use super::*;
+use crate::sim::{Agent, Sim, attach, conf, key};
+
+const DELEGATE: &str = r#""type":"macvlan","ipam":{"type":"berth","network":"lan"}"#;
+const CHAINED: &str =
+    r#""prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:07","sandbox":"/n","x":1}],"y":2}"#;
+
+fn run(sim: &mut Sim, more: &str) -> Result<Value, PluginError> {
+    run_with(sim, more, &attach())
+}
+
+fn run_with(sim: &mut Sim, more: &str, attach: &Attach) -> Result<Value, PluginError> {
+    let conf = conf(more);
+    let settings = Settings::read(&conf).unwrap();
+    add(sim, &conf, &settings, attach).map(|result| result.to_json(conf.version()))
+}
+
+fn code(error: &PluginError) -> u32 {
+    error.object(Version::LATEST).code
+}
+
+#[test]
+fn main_goes_in_the_documented_order() {
+    let mut sim = Sim::new();
+    let result = run(&mut sim, "").unwrap();
+    assert_eq!(
+        sim.log,
+        [
+            "enter",
+            "links",
+            "number",
+            "lease",
+            "parent",
+            "create",
+            "links",
+            "alias",
+            "bind",
+            "configure",
+            "done"
+        ]
+    );
+    let mac = Mac::derive(&key(), 0);
+    assert_eq!(sim.bound, Some((7, mac)));
+    assert_eq!(sim.links[0].name, "eth0");
+    assert_eq!(sim.links[0].alias.as_deref(), Some("berth:lan:c1:eth0:42"));
+    assert_eq!(
+        result,
+        json!({
+            "cniVersion": "1.0.0",
+            "interfaces": [{"name": "eth0", "mac": mac.to_string(), "sandbox": "/run/netns/c1"}],
+            "ips": [{"address": "10.0.0.7/24", "gateway": "10.0.0.1", "interface": 0},
+                    {"address": "2001:db8::7/64", "interface": 0}],
+            "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}],
+        })
+    );
+}
+
+#[test]
+fn a_failure_at_any_step_is_undone_in_reverse() {
+    for (fails, undone) in [
+        ("enter", &[][..]),
+        ("number", &[]),
+        ("lease", &["release"]),
+        ("parent", &["release"]),
+        ("create", &["links", "delete", "release"]),
+        ("alias", &["links", "delete", "release"]),
+        ("bind", &["links", "delete", "release"]),
+        ("configure", &["links", "delete", "release"]),
+        ("done", &["links", "delete", "release"]),
+    ] {
+        let mut sim = Sim::new();
+        sim.fails = Some(fails);
+        run(&mut sim, "").unwrap_err();
+        let position = sim.log.iter().position(|step| *step == fails).unwrap();
+        assert_eq!(&sim.log[position + 1..], undone, "after {fails}");
+        assert!(sim.links.is_empty(), "{fails} left a link");
+        assert_eq!(sim.leased, None, "{fails} left a lease");
+        for release in &sim.released {
+            assert_eq!(release.link, LinkRemoval::Gone);
+            assert!(release.txn.is_some(), "an undo names its transaction");
+        }
+    }
+}
+
+#[test]
+fn the_undo_stack_tells_its_order() {
+    let mut undo = Undo::default();
+    undo.push(Step::Release);
+    undo.push(Step::RemoveLink { temporary: "bt0".parse().unwrap() });
+    let order: Vec<_> = undo.in_order().cloned().collect();
+    assert_eq!(order, [Step::RemoveLink { temporary: "bt0".parse().unwrap() }, Step::Release]);
+}
+
+#[test]
+fn a_link_that_cannot_be_removed_is_left_to_the_agent() {
+    let whose = Whose {
+        key: key(),
+        cni_network: "lan".parse().unwrap(),
+        role: Role::Main,
+        txn: TxnId("t".to_owned()),
+        cookie: berth_ipam::identity::NetnsCookie(42),
+    };
+    let mut sim = Sim::new().with_link("bt0", "02:00:00:00:00:01", None);
+    sim.fails = Some("delete");
+    let mut undo = Undo::default();
+    undo.push(Step::Release);
+    undo.push(Step::RemoveLink { temporary: "bt0".parse().unwrap() });
+    undo.run(&mut sim, &whose);
+    assert_eq!(sim.released[0].link, LinkRemoval::Unreachable);
+}
+
+#[test]
+fn a_refused_lease_leaves_nothing_to_release() {
+    let mut sim = Sim::new();
+    sim.agent = Agent::Refusing(7);
+    let error = run(&mut sim, "").unwrap_err();
+    assert_eq!(code(&error), 7);
+    assert_eq!(sim.log, ["enter", "links", "number", "lease"]);
+}
+
+#[test]
+fn an_agents_upgrade_fails_no_add() {
+    for question in 1..=3 {
+        let mut sim = Sim::new();
+        sim.agent = Agent::DiesOver(question);
+        run(&mut sim, "").unwrap();
+        assert!(sim.done);
+        assert_eq!(sim.questions, 4, "one question was repeated");
+    }
+    let mut sim = Sim::new();
+    sim.agent = Agent::AwayUntil(sim.now + Duration::from_secs(29));
+    run(&mut sim, "").unwrap();
+}
+
+#[test]
+fn without_an_agent_for_30_seconds_it_is_try_again_later() {
+    let mut sim = Sim::new();
+    let start = sim.now;
+    sim.agent = Agent::AwayUntil(Duration::MAX);
+    let error = run(&mut sim, "").unwrap_err();
+    assert_eq!(code(&error), 11);
+    assert_eq!(sim.now, start + Duration::from_secs(30));
+    assert!(sim.spooled.is_empty(), "nobody heard of the transaction, so there is nothing to release");
+}
+
+#[test]
+fn a_silent_agent_gets_the_release_through_the_spool() {
+    let mut sim = Sim::new();
+    sim.agent = Agent::Silent;
+    let error = run(&mut sim, r#""addTimeout":"1s""#).unwrap_err();
+    assert_eq!(code(&error), 11);
+    assert_eq!(sim.spooled.len(), 1);
+    assert!(sim.spooled[0].txn.is_some());
+}
+
+#[test]
+fn a1_a_taken_name_changes_nothing() {
+    let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:01", None);
+    let error = run(&mut sim, "").unwrap_err();
+    assert!(matches!(error, PluginError::InterfaceExists { .. }));
+    assert_eq!(sim.log, ["enter", "links"]);
+}
+
+#[test]
+fn e7_the_own_namespace_is_refused_unless_overridden() {
+    let mut sim = Sim::new();
+    sim.is_own = true;
+    let error = run(&mut sim, "").unwrap_err();
+    assert_eq!(code(&error), 8);
+    assert_eq!(sim.log, ["enter"]);
+    let overridden = Attach { netns_override: true, ..attach() };
+    run_with(&mut sim, "", &overridden).unwrap();
+}
+
+#[test]
+fn a_path_that_is_no_namespace_is_a_bad_environment() {
+    let mut sim = Sim::new();
+    sim.no_netns = true;
+    let object = run(&mut sim, "").unwrap_err().object(Version::LATEST);
+    assert_eq!(object.code, 4);
+    assert!(object.msg.contains("/run/netns/c1 is no network namespace"), "{}", object.msg);
+}
+
+#[test]
+fn the_next_salt_is_tried_when_a_mac_is_in_use() {
+    let mut sim = Sim::new();
+    sim.macs_in_use = (0..2).map(|salt| Mac::derive(&key(), salt)).collect();
+    run(&mut sim, "").unwrap();
+    assert_eq!(sim.bound.unwrap().1, Mac::derive(&key(), 2));
+    let mut sim = Sim::new();
+    sim.macs_in_use = (0..SALTS).map(|salt| Mac::derive(&key(), salt)).collect();
+    assert!(matches!(run(&mut sim, ""), Err(PluginError::NoMacLeft { tried: 4, .. })));
+    assert_eq!(sim.leased, None);
+}
+
+#[test]
+fn a_requested_mac_is_used_and_a_passthru_child_has_its_parents() {
+    let mut sim = Sim::new();
+    run(&mut sim, r#""runtimeConfig":{"mac":"02:00:00:00:00:55","ips":["10.0.0.7"]}"#).unwrap();
+    assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:55");
+    let lease = sim.last_lease.unwrap();
+    assert_eq!(lease.mac.unwrap().to_string(), "02:00:00:00:00:55");
+    assert_eq!(lease.ips, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
+
+    let mut sim = Sim::new();
+    sim.grant.link = LinkPlan::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Passthru };
+    run(&mut sim, "").unwrap();
+    assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:ee");
+}
+
+#[test]
+fn a_missing_parent_is_named_and_undone() {
+    let mut sim = Sim::new();
+    sim.parents = vec![];
+    let error = run(&mut sim, "").unwrap_err();
+    assert_eq!(code(&error), 7);
+    assert!(error.to_string().contains("eth1"));
+    assert_eq!(sim.released.len(), 1);
+}
+
+#[test]
+fn chained_addresses_the_link_of_the_main_plugin() {
+    let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None);
+    let result = run(&mut sim, CHAINED).unwrap();
+    assert_eq!(sim.log, ["enter", "links", "number", "lease", "bind", "configure", "done"]);
+    assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:07");
+    assert_eq!(
+        result["interfaces"],
+        json!([{"name": "eth0", "mac": "02:00:00:00:00:07", "sandbox": "/n", "x": 1}])
+    );
+    assert_eq!(result["y"], 2);
+    assert_eq!(result["ips"][0]["interface"], 0);
+    assert_eq!(sim.last_lease.unwrap().mac.unwrap().to_string(), "02:00:00:00:00:07");
+}
+
+#[test]
+fn chained_takes_its_addresses_back_and_leaves_the_link() {
+    for fails in ["configure", "done"] {
+        let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None);
+        sim.fails = Some(fails);
+        run(&mut sim, CHAINED).unwrap_err();
+        assert!(sim.addresses.is_empty());
+        assert_eq!(sim.links.len(), 1);
+        assert_eq!(sim.log[sim.log.len() - 2..], ["remove-addresses", "release"]);
+    }
+}
+
+#[test]
+fn chained_refuses_what_it_cannot_address() {
+    let mut sim = Sim::new();
+    assert!(matches!(run(&mut sim, CHAINED), Err(PluginError::InterfaceMissing { .. })));
+    let other = CHAINED.replace("eth0", "eth9");
+    assert!(matches!(run(&mut sim, &other), Err(PluginError::InterfaceMissing { .. })));
+    let addressed = r#""prevResult":{"interfaces":[{"name":"eth0","sandbox":"/n"}],"ips":[{"address":"10.9.9.9/24","interface":0}]}"#;
+    let error = run(&mut sim, addressed).unwrap_err();
+    assert_eq!(code(&error), 7);
+    assert!(error.to_string().contains("10.9.9.9/24"));
+    assert_eq!(sim.leased, None);
+}
+
+#[test]
+fn a_delegate_returns_addresses_only() {
+    let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None);
+    let result = run(&mut sim, DELEGATE).unwrap();
+    assert_eq!(sim.log, ["enter", "links", "number", "lease", "bind", "done"]);
+    assert!(result.get("interfaces").is_none() && result["ips"][0].get("interface").is_none());
+    let mut early = Sim::new();
+    run(&mut early, DELEGATE).unwrap();
+    assert_eq!(early.log, ["enter", "links", "number", "lease", "done"], "ptp makes its link later");
+    assert!(early.addresses.is_empty());
+}
+
+#[test]
+fn foreign_ipam_under_the_main_role_is_refused_for_now() {
+    let mut sim = Sim::new();
+    assert_eq!(code(&run(&mut sim, r#""type":"berth","ipam":{"type":"host-local"}"#).unwrap_err()), 7);
+    assert!(sim.log.is_empty());
+}
+
+#[test]
+fn dns_of_the_configuration_is_passed_on() {
+    let result = run(&mut Sim::new(), r#""dns":{"nameservers":["10.0.0.53"]}"#).unwrap();
+    assert_eq!(result["dns"], json!({"nameservers": ["10.0.0.53"]}));
+}

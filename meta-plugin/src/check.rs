@@ -1,0 +1,83 @@
+//! `CHECK`: is the attachment as ADD left it, and is the reservation still its own?
+//!
+//! Changes nothing. Additions by later plugins are tolerated: only what the result says is looked for.
+
+use std::time::Duration;
+
+use berth_cni::{Attach, NetConf};
+use berth_ipam::attachment::{AttachmentKey, Role};
+use berth_protocol::request::Check;
+use berth_protocol::{CallError, Request, Response};
+
+use crate::errors::PluginError;
+use crate::settings::Settings;
+use crate::world::World;
+
+/// How long the agent may take.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Checks.
+pub fn check(
+    world: &mut impl World,
+    conf: &NetConf,
+    settings: &Settings,
+    attach: &Attach,
+) -> Result<(), PluginError> {
+    let prev = conf.prev_result()?.ok_or(PluginError::NoPrevResult)?;
+    // A delegate's interface is the main plugin's business.
+    if settings.role(conf)? != Role::Delegate {
+        check_interface(world, &prev, attach)?;
+    }
+    let attachment = AttachmentKey {
+        network: settings.network.clone(),
+        container_id: attach.container_id.clone(),
+        ifname: attach.ifname.clone(),
+    };
+    let what = "check the reservation";
+    match world.ask(&Request::Check(Check { attachment }), PATIENCE) {
+        Ok(Response::Done) => Ok(()),
+        Ok(_) => Err(PluginError::OtherAnswer { what }),
+        Err(CallError::Refused(failure)) => Err(PluginError::Refused(failure)),
+        Err(cause) => Err(PluginError::Agent { what, cause }),
+    }
+}
+
+fn check_interface(
+    world: &mut impl World,
+    prev: &berth_cni::CniResult,
+    attach: &Attach,
+) -> Result<(), PluginError> {
+    let entered = world.enter(&attach.netns).map_err(PluginError::Netns)?;
+    if entered.is_own && !attach.netns_override {
+        return Err(PluginError::OwnNetns { path: attach.netns.clone() });
+    }
+    let what = "read the container's interfaces";
+    let unknown = |cause| PluginError::Unknown { what, cause };
+    let links = world.links().map_err(unknown)?;
+    let addresses = world.addresses().map_err(unknown)?;
+    let differs = |what: String| Err(PluginError::Differs { what });
+    let Some(link) = links.iter().find(|link| link.name == attach.ifname.as_str()) else {
+        return differs(format!("there is no interface {}", attach.ifname));
+    };
+    let position = prev.container_interface(attach.ifname.as_str());
+    let interface = position.and_then(|position| prev.interfaces().into_iter().nth(position));
+    if let Some(expected) = interface.and_then(|interface| interface.mac)
+        && link.mac != Some(expected)
+    {
+        let found = link.mac.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
+        return differs(format!("the MAC of {} is {found}, not {expected}", attach.ifname));
+    }
+    if !link.up {
+        return differs(format!("the interface {} is down", attach.ifname));
+    }
+    for ip in prev.ips_of(position) {
+        if !addresses.iter().any(|held| held.ifindex == link.ifindex && held.address == ip.address) {
+            return differs(format!("{} does not have the address {}", attach.ifname, ip.address));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "check_tests.rs"]
+mod tests;

@@ -1,0 +1,66 @@
+use berth_cni::Version;
+
+use super::*;
+use crate::sim::{Agent, Sim, attach, conf};
+
+const RESULT: &str = r#""prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:07","sandbox":"/n"}],"ips":[{"address":"10.0.0.7/24","interface":0}]}"#;
+
+fn run(sim: &mut Sim, more: &str) -> Result<(), PluginError> {
+    let conf = conf(more);
+    let settings = Settings::read(&conf).unwrap();
+    check(sim, &conf, &settings, &attach())
+}
+
+fn healthy() -> Sim {
+    Sim::new()
+        .with_link("eth0", "02:00:00:00:00:07", None)
+        .with_address("10.0.0.7/24")
+        .with_address("10.0.0.8/24")
+}
+
+#[test]
+fn an_attachment_as_add_left_it_passes() {
+    let mut sim = healthy();
+    run(&mut sim, RESULT).unwrap();
+    assert_eq!(sim.log, ["enter", "links", "addresses", "check"]);
+}
+
+#[test]
+fn c1_each_difference_is_named() {
+    let mut down = healthy();
+    down.links[0].up = false;
+    let mut bare = healthy();
+    bare.addresses.remove(0);
+    let mut other = healthy();
+    other.links[0].mac = "02:00:00:00:00:08".parse().ok();
+    for (mut sim, word) in
+        [(Sim::new(), "no interface"), (down, "is down"), (bare, "10.0.0.7/24"), (other, "MAC")]
+    {
+        let error = run(&mut sim, RESULT).unwrap_err();
+        assert!(error.to_string().contains(word), "{error}");
+        assert_eq!(error.object(Version::LATEST).code, 100);
+    }
+}
+
+#[test]
+fn c1_a_result_is_required() {
+    assert!(matches!(run(&mut healthy(), ""), Err(PluginError::NoPrevResult)));
+}
+
+#[test]
+fn c2_the_reservation_is_the_agents_to_confirm() {
+    let mut sim = healthy();
+    sim.agent = Agent::Refusing(100);
+    assert!(matches!(run(&mut sim, RESULT), Err(PluginError::Refused(_))));
+    let delegate = format!(r#""type":"macvlan","ipam":{{"type":"berth"}},{RESULT}"#);
+    let mut delegated = Sim::new();
+    run(&mut delegated, &delegate).unwrap();
+    assert_eq!(delegated.log, ["check"]);
+}
+
+#[test]
+fn an_unreadable_container_is_not_a_difference() {
+    let mut sim = healthy();
+    sim.fails = Some("addresses");
+    assert!(matches!(run(&mut sim, RESULT), Err(PluginError::Unknown { .. })));
+}

@@ -1,0 +1,339 @@
+//! Every way in which the plugin fails, and the one table from failure to CNI code and advice.
+//!
+//! docs/errors.md lists the same rows for operators.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_cni::error::code;
+use berth_cni::{ErrorObject, Version};
+use berth_ipam::name::IfName;
+use berth_protocol::spool::SpoolError;
+use berth_protocol::{CallError, Failure};
+use berth_underlay::error::{Error as KernelError, Unknown};
+
+/// CHECK: the attachment is not as ADD left it (one of the codes from 100 on that are a plugin's own).
+pub const CHECK_DIFFERS: u32 = 100;
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum PluginError {
+    /// The call itself is wrong: environment, configuration, version.
+    #[error(transparent)]
+    Call(#[from] berth_cni::Error),
+    /// Standard input cannot be read.
+    #[error("read the network configuration from standard input")]
+    Stdin(#[source] io::Error),
+    /// Standard input is longer than any configuration.
+    #[error("the network configuration on standard input is longer than {limit} bytes")]
+    StdinTooLong {
+        /// The limit.
+        limit: u64,
+    },
+    /// `CNI_NETNS` cannot be used.
+    #[error("CNI_NETNS cannot be used")]
+    Netns(#[source] KernelError),
+    /// `CNI_NETNS` is the node's own namespace.
+    #[error("CNI_NETNS {} is the plugin's own network namespace", path.display())]
+    OwnNetns {
+        /// The path.
+        path: PathBuf,
+    },
+    /// ADD as main plugin finds its interface's name taken.
+    #[error("the container already has an interface {ifname}")]
+    InterfaceExists {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
+    },
+    /// A chained plugin or CHECK finds no interface.
+    #[error("the container has no interface {ifname}")]
+    InterfaceMissing {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
+    },
+    /// A chained ADD finds addresses of another IPAM.
+    #[error("prevResult gives the interface {ifname} the address {address} already")]
+    AlreadyAddressed {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
+        /// The first of its addresses.
+        address: String,
+    },
+    /// An interface without an Ethernet address.
+    #[error("the interface {ifname} has no Ethernet address")]
+    NoMac {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
+    },
+    /// The network's parent is not on this node.
+    #[error("the parent interface {parent} of network {network} does not exist on this node")]
+    NoParent {
+        /// The parent.
+        parent: IfName,
+        /// The network.
+        network: String,
+    },
+    /// Every MAC that the attachment may have is in use on the parent.
+    #[error("all {tried} MACs that this attachment may have are in use on the parent {parent}")]
+    NoMacLeft {
+        /// How many were tried.
+        tried: u8,
+        /// The parent.
+        parent: IfName,
+    },
+    /// The agent was away for longer than an upgrade takes.
+    #[error("no agent answered for {} s", waited.as_secs())]
+    AgentAbsent {
+        /// How long it was away.
+        waited: Duration,
+        /// The last attempt.
+        #[source]
+        cause: CallError,
+    },
+    /// The agent answered, but not with what was asked, or not at all.
+    #[error("ask the agent to {what}")]
+    Agent {
+        /// What it was asked for.
+        what: &'static str,
+        /// What came.
+        #[source]
+        cause: CallError,
+    },
+    /// The agent said no; its words are passed on.
+    #[error("{}", .0.msg)]
+    Refused(Failure),
+    /// The agent's answer is of another kind than the question.
+    #[error("the agent answered something else than was asked to {what}")]
+    OtherAnswer {
+        /// What it was asked for.
+        what: &'static str,
+    },
+    /// The kernel refused.
+    #[error("{what}")]
+    Kernel {
+        /// What was being done.
+        what: &'static str,
+        /// The kernel's refusal.
+        #[source]
+        cause: KernelError,
+    },
+    /// The kernel gave no valid answer.
+    #[error("{what}")]
+    Unknown {
+        /// What was being read.
+        what: &'static str,
+        /// Why the answer does not count.
+        #[source]
+        cause: Unknown,
+    },
+    /// A DEL could be handed neither to the agent nor to the spool.
+    #[error("keep the release for the agent")]
+    Spool(#[source] SpoolError),
+    /// No random numbers.
+    #[error("draw a random number")]
+    Random(#[source] io::Error),
+    /// CHECK: something is not as ADD left it.
+    #[error("the attachment differs from its result: {what}")]
+    Differs {
+        /// What differs.
+        what: String,
+    },
+    /// CHECK without the result to compare with.
+    #[error("CHECK needs a prevResult, and the configuration has none")]
+    NoPrevResult,
+    /// STATUS: an ADD would not be served.
+    #[error("the node cannot attach pods: {why}")]
+    Unavailable {
+        /// Why not.
+        why: String,
+    },
+}
+
+impl PluginError {
+    /// The table: code and advice of every failure.
+    fn row(&self) -> (u32, String) {
+        let advised = |code, advice: &str| (code, advice.to_owned());
+        match self {
+            Self::Call(error) => call_row(error),
+            Self::Stdin(_) => {
+                advised(code::IO, "the runtime must write the configuration and close the pipe")
+            }
+            Self::StdinTooLong { .. } => advised(code::DECODE, "shorten the network configuration"),
+            Self::Netns(_) => {
+                advised(code::BAD_ENVIRONMENT, "CNI_NETNS must be the path of a living network namespace")
+            }
+            Self::OwnNetns { .. } => advised(
+                code::BAD_NETNS,
+                "name the container's namespace, or set CNI_NETNS_OVERRIDE=1 if the node's own is meant",
+            ),
+            Self::InterfaceExists { .. } => advised(
+                code::BAD_ENVIRONMENT,
+                "delete the former attachment first, or use another CNI_IFNAME",
+            ),
+            Self::InterfaceMissing { .. } => advised(
+                code::BAD_CONFIG,
+                "the main plugin before berth in the list must make it; check their order",
+            ),
+            Self::AlreadyAddressed { .. } => advised(
+                code::BAD_CONFIG,
+                "remove the ipam section of the main plugin: an address of another IPAM cannot be taken over yet",
+            ),
+            Self::NoMac { .. } => {
+                advised(code::BAD_CONFIG, "use a main plugin that makes Ethernet interfaces")
+            }
+            Self::NoParent { .. } => advised(
+                code::BAD_CONFIG,
+                "create the interface, or correct link.parent of the UnderlayNetwork",
+            ),
+            Self::NoMacLeft { .. } => {
+                advised(code::IO, "look for foreign macvlans with MACs that begin with b2 on that parent")
+            }
+            Self::AgentAbsent { .. } => {
+                advised(code::TRY_AGAIN, "start berth-agent, or correct \"socket\" in the configuration")
+            }
+            Self::Agent { cause, .. } => agent_row(cause),
+            Self::Refused(failure) => (failure.code, failure.details.clone()),
+            Self::OtherAnswer { .. } => {
+                advised(code::IO, "install the same release of berth and berth-agent")
+            }
+            Self::Kernel { .. } | Self::Unknown { .. } => {
+                advised(code::IO, "the attempt was undone; see the kernel's words above")
+            }
+            Self::Spool(_) => advised(code::IO, "start berth-agent, or make room in its stateDir"),
+            Self::Random(_) => advised(code::IO, "the kernel's random source is not ready; try again"),
+            Self::Differs { .. } => advised(CHECK_DIFFERS, "re-create the pod"),
+            Self::NoPrevResult => advised(code::BAD_CONFIG, "pass the result of ADD as prevResult"),
+            Self::Unavailable { .. } => advised(code::UNAVAILABLE, "see: berthctl doctor"),
+        }
+    }
+
+    /// The object that is printed.
+    pub fn object(&self, version: Version) -> ErrorObject {
+        let (code, details) = self.row();
+        ErrorObject { version, code, msg: chain(self), details }
+    }
+
+    /// The object of a DEL: go-cni takes certain words for "there was nothing to do" and would
+    /// forget the release, so they never appear.
+    pub fn object_of_del(&self, version: Version) -> ErrorObject {
+        let object = self.object(version);
+        ErrorObject { msg: without_words(&object.msg), details: without_words(&object.details), ..object }
+    }
+}
+
+/// The rows of what the protocol crate finds.
+fn call_row(error: &berth_cni::Error) -> (u32, String) {
+    use berth_cni::Error;
+    let (code, advice) = match error {
+        Error::UnknownCommand { .. } | Error::MissingVariables { .. } => {
+            (code::BAD_ENVIRONMENT, "the container runtime sets the CNI_ variables; by hand, use cnitool")
+        }
+        Error::NotText { .. } | Error::WrongVariable { .. } | Error::WrongArgs { .. } => {
+            (code::BAD_ENVIRONMENT, "correct the variable where the runtime sets it")
+        }
+        Error::NotJson { .. } => (code::DECODE, "correct the network configuration file"),
+        Error::UnsupportedVersion { .. } => {
+            (code::INCOMPATIBLE_VERSION, "change cniVersion in the network configuration")
+        }
+        Error::VerbTooNew { .. } => {
+            (code::INCOMPATIBLE_VERSION, "raise cniVersion in the network configuration")
+        }
+        _ => (code::BAD_CONFIG, "correct the network configuration"),
+    };
+    (code, advice.to_owned())
+}
+
+/// The rows of what the client of the agent's socket finds.
+fn agent_row(cause: &CallError) -> (u32, String) {
+    let (code, advice) = match cause {
+        CallError::Refused(failure) => return (failure.code, failure.details.clone()),
+        CallError::Absent { .. } => (code::TRY_AGAIN, "start berth-agent"),
+        CallError::Silent { .. } => (code::TRY_AGAIN, "look at the agent's log and load"),
+        CallError::Unusable { .. } => (code::IO, "correct \"socket\", or its permissions"),
+        CallError::Malformed { .. } => (code::DECODE, "install the same release of berth and berth-agent"),
+        CallError::TooLong { .. } => (code::BAD_CONFIG, "shorten names and requested addresses"),
+    };
+    (code, advice.to_owned())
+}
+
+/// An error and its causes in one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = write!(text, ": {error}");
+        cause = error.source();
+    }
+    text
+}
+
+fn without_words(text: &str) -> String {
+    let mut kept = text.to_owned();
+    for (words, instead) in [
+        ("not found", "absent"),
+        ("no such file or directory", "the path is absent"),
+        ("no such file", "the path is absent"),
+    ] {
+        while let Some(start) = kept.to_ascii_lowercase().find(words) {
+            kept.replace_range(start..start + words.len(), instead);
+        }
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spool_error() -> PluginError {
+        PluginError::Spool(SpoolError::Create {
+            path: PathBuf::from("/not found/spool"),
+            cause: io::ErrorKind::NotFound.into(),
+        })
+    }
+
+    #[test]
+    fn a_cause_is_told_once_and_in_order() {
+        let text = chain(&PluginError::Spool(SpoolError::Create {
+            path: PathBuf::from("/x"),
+            cause: io::Error::from_raw_os_error(13),
+        }));
+        assert_eq!(
+            text,
+            "keep the release for the agent: create the spool folder /x: Permission denied (os error 13)"
+        );
+    }
+
+    #[test]
+    fn d8_t13_a_del_never_says_the_words() {
+        let raw = PluginError::Spool(SpoolError::Write {
+            path: PathBuf::from("/x/Not Found"),
+            cause: io::Error::from_raw_os_error(2),
+        });
+        for error in [spool_error(), raw] {
+            let text = error.object_of_del(Version::LATEST).to_json().to_string().to_ascii_lowercase();
+            assert!(!text.contains("not found") && !text.contains("no such file"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_agents_words_are_passed_on() {
+        let failure =
+            Failure { code: 11, msg: "pool lan-v4 is full".to_owned(), details: "maxSurge: 0".to_owned() };
+        let object = PluginError::Refused(failure).object(Version::V0_4_0);
+        assert_eq!(
+            (object.code, object.msg.as_str(), object.details.as_str()),
+            (11, "pool lan-v4 is full", "maxSurge: 0")
+        );
+    }
+
+    #[test]
+    fn every_code_is_in_the_operators_table() {
+        let table = include_str!("../../docs/errors.md");
+        for code in [1, 4, 5, 6, 7, 8, 11, 50, CHECK_DIFFERS, code::INTERNAL] {
+            assert!(table.contains(&format!("| {code} |")), "code {code} is missing in docs/errors.md");
+        }
+    }
+}

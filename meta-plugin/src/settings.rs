@@ -1,0 +1,220 @@
+//! What the network configuration says to Berth: the role, the network, where the agent is.
+//!
+//! Nothing is looked up here. A DEL reads as little as it can, because every key that it insists on
+//! is one more way for an address to stay behind.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_cni::{Error, NetConf};
+use berth_ipam::attachment::Role;
+use berth_ipam::name::NetworkName;
+use serde_json::Value;
+
+/// The plugin's own type.
+const TYPE: &str = "berth";
+
+/// Where the agent listens unless `socket` says otherwise.
+const SOCKET: &str = "/run/berth/agent.sock";
+
+/// Where the spool and the sign of life are unless `stateDir` says otherwise.
+const STATE_DIR: &str = "/var/lib/berth";
+
+/// Where the kernel tells the boot id unless `bootIDFile` says otherwise.
+const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
+
+/// Berth's part of the configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The `UnderlayNetwork`; the CNI network's name if none is given.
+    pub network: NetworkName,
+    /// The agent's socket.
+    pub socket: PathBuf,
+    /// The folder that plugin and agent share.
+    pub state_dir: PathBuf,
+    /// The file with the boot id.
+    pub boot_id_file: PathBuf,
+    /// Whether Berth was called as the IPAM of another main plugin.
+    pub delegate: bool,
+}
+
+impl Settings {
+    /// Reads them; a wrong type or value is an error that names key and value.
+    pub fn read(conf: &NetConf) -> Result<Self, Error> {
+        let keys = Keys::of(conf)?;
+        let network = match keys.text("network")? {
+            None => conf.name().clone(),
+            Some((key, text)) => {
+                text.parse().map_err(|error| wrong(&key, text, format!("a name: {error}")))?
+            }
+        };
+        Ok(Self {
+            network,
+            socket: keys.path("socket", SOCKET)?,
+            state_dir: keys.path("stateDir", STATE_DIR)?,
+            boot_id_file: keys.path("bootIDFile", BOOT_ID_FILE)?,
+            delegate: keys.delegate,
+        })
+    }
+
+    /// The role of an ADD or CHECK. A DEL cannot tell from the configuration alone: a main plugin's
+    /// DEL gets a `prevResult` too.
+    pub fn role(&self, conf: &NetConf) -> Result<Role, Error> {
+        Ok(match conf.get("prevResult")? {
+            _ if self.delegate => Role::Delegate,
+            Some(_) => Role::Chained,
+            None => Role::Main,
+        })
+    }
+}
+
+/// How long an ADD may wait for an address; `None`: as long as the network says.
+pub fn add_timeout(conf: &NetConf) -> Result<Option<Duration>, Error> {
+    match Keys::of(conf)?.text("addTimeout")? {
+        None => Ok(None),
+        Some((key, text)) => {
+            let expected = "a duration such as \"110s\", \"500ms\" or \"2m\"";
+            duration(text).map(Some).ok_or_else(|| wrong(&key, text, expected))
+        }
+    }
+}
+
+/// Refuses combinations that are not supported yet, so that nobody finds out by a lost address.
+pub fn refuse_foreign_ipam(conf: &NetConf, delegate: bool) -> Result<(), Error> {
+    match conf.text("ipam.type")? {
+        Some(other) if !delegate && other != TYPE => {
+            Err(wrong("ipam.type", other, "\"berth\" or absent: Berth brings its own addresses"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where keys are looked for: a delegate's are in `ipam` and the top level belongs to the main
+/// plugin; otherwise the top level comes first.
+struct Keys<'a> {
+    conf: &'a NetConf,
+    delegate: bool,
+}
+
+impl<'a> Keys<'a> {
+    fn of(conf: &'a NetConf) -> Result<Self, Error> {
+        let own = conf.text("type")?;
+        let delegate = match (own, conf.text("ipam.type").unwrap_or_default()) {
+            (Some(TYPE), _) => false,
+            (_, Some(TYPE)) => true,
+            _ => {
+                let value = own.map_or(Value::Null, Value::from);
+                return Err(Error::field("type", &value, "\"berth\", or ipam.type must be"));
+            }
+        };
+        Ok(Self { conf, delegate })
+    }
+
+    fn text(&self, name: &str) -> Result<Option<(String, &'a str)>, Error> {
+        let nested = format!("ipam.{name}");
+        let places = if self.delegate { [nested, name.to_owned()] } else { [name.to_owned(), nested] };
+        for key in places {
+            // The network of a delegate is never the main plugin's key of that name.
+            if self.delegate && key == "network" {
+                continue;
+            }
+            if let Some(text) = self.conf.text(&key)?.filter(|text| !text.is_empty()) {
+                return Ok(Some((key, text)));
+            }
+        }
+        Ok(None)
+    }
+
+    fn path(&self, name: &str, default: &str) -> Result<PathBuf, Error> {
+        let Some((key, text)) = self.text(name)? else { return Ok(PathBuf::from(default)) };
+        let path = PathBuf::from(text);
+        if path.is_absolute() { Ok(path) } else { Err(wrong(&key, text, "an absolute path")) }
+    }
+}
+
+fn wrong(key: &str, text: &str, expected: impl Into<String>) -> Error {
+    Error::field(key, &Value::from(text), expected)
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let end = text.find(|c: char| !c.is_ascii_digit())?;
+    let number: u64 = text[..end].parse().ok()?;
+    let unit = match &text[end..] {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        _ => return None,
+    };
+    number.checked_mul(unit).filter(|millis| *millis > 0).map(Duration::from_millis)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn conf(text: &str) -> NetConf {
+        NetConf::parse(text.as_bytes()).unwrap()
+    }
+
+    fn settings(text: &str) -> Settings {
+        Settings::read(&conf(text)).unwrap()
+    }
+
+    #[test]
+    fn the_three_roles_are_told_apart() {
+        for (text, role) in [
+            (r#"{"name":"n","type":"berth"}"#, Role::Main),
+            (r#"{"name":"n","type":"berth","prevResult":null}"#, Role::Main),
+            (r#"{"name":"n","type":"berth","prevResult":{}}"#, Role::Chained),
+            (r#"{"name":"n","type":"macvlan","ipam":{"type":"berth"}}"#, Role::Delegate),
+            (r#"{"name":"n","type":"berth","ipam":{"type":"berth"}}"#, Role::Main),
+        ] {
+            assert_eq!(settings(text).role(&conf(text)).unwrap(), role, "{text}");
+        }
+        assert!(Settings::read(&conf(r#"{"name":"n","type":"macvlan"}"#)).is_err());
+    }
+
+    #[test]
+    fn defaults_and_places_of_keys() {
+        let plain = settings(r#"{"name":"n","type":"berth"}"#);
+        assert_eq!((plain.network.as_str(), plain.socket.to_str()), ("n", Some(SOCKET)));
+        let delegate = settings(
+            r#"{"name":"n","type":"macvlan","network":"other","ipam":{"type":"berth","network":"lan","socket":"/s"},"stateDir":"/d"}"#,
+        );
+        assert_eq!(delegate.network.as_str(), "lan");
+        assert_eq!(delegate.socket, PathBuf::from("/s"));
+        assert_eq!(delegate.state_dir, PathBuf::from("/d"));
+        let unnamed = settings(r#"{"name":"n","type":"macvlan","network":"other","ipam":{"type":"berth"}}"#);
+        assert_eq!(unnamed.network.as_str(), "n");
+    }
+
+    #[test]
+    fn wrong_values_name_key_and_value() {
+        for (text, key, value) in [
+            (r#"{"name":"n","type":"berth","network":7}"#, "network", "7"),
+            (r#"{"name":"n","type":"berth","network":"a b"}"#, "network", "a b"),
+            (r#"{"name":"n","type":"berth","socket":"rel"}"#, "socket", "rel"),
+            (r#"{"name":"n","type":"macvlan","ipam":{"type":"berth","stateDir":[]}}"#, "ipam.stateDir", "[]"),
+        ] {
+            let error = Settings::read(&conf(text)).unwrap_err().to_string();
+            assert!(error.contains(key) && error.contains(value), "{error}");
+        }
+        let error =
+            refuse_foreign_ipam(&conf(r#"{"name":"n","type":"berth","ipam":{"type":"dhcp"}}"#), false);
+        assert!(error.unwrap_err().to_string().contains("dhcp"));
+    }
+
+    #[test]
+    fn durations_have_a_unit() {
+        let read = |value: &str| {
+            add_timeout(&conf(&format!(r#"{{"name":"n","type":"berth","addTimeout":{value}}}"#)))
+        };
+        assert_eq!(read("\"110s\"").unwrap(), Some(Duration::from_secs(110)));
+        assert_eq!(read("\"500ms\"").unwrap(), Some(Duration::from_millis(500)));
+        assert_eq!(read("\"2m\"").unwrap(), Some(Duration::from_mins(2)));
+        for bad in ["\"110\"", "110", "\"0s\"", "\"s\"", "\"1.5s\"", "\"99999999999999999999s\""] {
+            assert!(read(bad).unwrap_err().to_string().contains("addTimeout"), "{bad}");
+        }
+    }
+}

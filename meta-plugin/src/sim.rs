@@ -1,0 +1,358 @@
+//! A simulated [`World`] for the tests of the flows: a container, a parent, an agent and a disk, any
+//! step of which can be told to fail. It logs each step in a word.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use berth_cni::{Attach, Detach, NetConf};
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::config::{MacvlanMode, Route};
+use berth_ipam::identity::{BootId, NetnsCookie, Nsid, TxnId};
+use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
+use berth_protocol::alive::Alive;
+use berth_protocol::request::{Lease, Release};
+use berth_protocol::response::{Granted, LeaseGrant, LinkPlan, Status};
+use berth_protocol::spool::SpoolError;
+use berth_protocol::{CallError, Failure, Request, Response};
+use berth_underlay::error::{Checked, Error as KernelError, Unknown};
+use berth_underlay::facts::{AddressFacts, LinkFacts};
+use ipnetwork::IpNetwork;
+
+use crate::world::{Entered, NewLink, Setup, World};
+
+/// How the simulated agent behaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agent {
+    /// It serves.
+    Up,
+    /// There is none before this time.
+    AwayUntil(Duration),
+    /// It is connected and says nothing.
+    Silent,
+    /// It refuses everything with this code.
+    Refusing(u32),
+    /// It takes the n-th question (from 1), acts on it, and dies without an answer; then it is back.
+    DiesOver(usize),
+}
+
+/// The simulated world.
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch that one test turns")]
+pub struct Sim {
+    pub agent: Agent,
+    pub grant: LeaseGrant,
+    pub links: Vec<LinkFacts>,
+    pub addresses: Vec<AddressFacts>,
+    pub macs_in_use: BTreeSet<Mac>,
+    pub is_own: bool,
+    pub no_netns: bool,
+    pub parents: Vec<&'static str>,
+    /// The step that fails.
+    pub fails: Option<&'static str>,
+    pub ready: bool,
+    pub alive: Option<Alive>,
+    pub boot: &'static str,
+    pub now: Duration,
+    // What happened.
+    pub log: Vec<&'static str>,
+    pub questions: usize,
+    pub last_lease: Option<Lease>,
+    pub leased: Option<TxnId>,
+    pub bound: Option<(u32, Mac)>,
+    pub done: bool,
+    pub released: Vec<Release>,
+    pub spooled: Vec<Release>,
+}
+
+impl Sim {
+    pub fn new() -> Self {
+        Self {
+            agent: Agent::Up,
+            grant: grant(),
+            links: Vec::new(),
+            addresses: Vec::new(),
+            macs_in_use: BTreeSet::new(),
+            is_own: false,
+            no_netns: false,
+            parents: vec!["eth1"],
+            fails: None,
+            ready: true,
+            alive: None,
+            boot: "boot",
+            now: Duration::from_secs(100),
+            log: Vec::new(),
+            questions: 0,
+            last_lease: None,
+            leased: None,
+            bound: None,
+            done: false,
+            released: Vec::new(),
+            spooled: Vec::new(),
+        }
+    }
+
+    /// Puts a link into the container.
+    pub fn with_link(mut self, name: &str, mac: &str, alias: Option<&str>) -> Self {
+        self.links.push(LinkFacts {
+            ifindex: 7,
+            name: name.to_owned(),
+            mac: mac.parse().ok(),
+            up: true,
+            mtu: 1500,
+            kind: Some("macvlan".to_owned()),
+            macvlan_mode: Some(MacvlanMode::Bridge),
+            vlan_id: None,
+            parent_index: Some(3),
+            alias: alias.map(str::to_owned),
+        });
+        self
+    }
+
+    /// Puts an address on the first link.
+    pub fn with_address(mut self, address: &str) -> Self {
+        self.addresses.push(AddressFacts { ifindex: 7, address: address.parse().unwrap(), flags: 0 });
+        self
+    }
+
+    /// Notes a step; fails it if it is the one that is to fail.
+    fn step(&mut self, name: &'static str) -> Result<(), KernelError> {
+        self.log.push(name);
+        if self.fails == Some(name) {
+            return Err(KernelError::Thread(io::Error::other("simulated failure")));
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, name: &'static str) -> Checked<()> {
+        self.step(name).map_err(|_| Unknown("simulated failure".to_owned()))
+    }
+
+    fn act(&mut self, request: &Request) -> Response {
+        match request {
+            Request::Lease(lease) => {
+                self.leased = Some(lease.txn.clone());
+                self.last_lease = Some(lease.clone());
+                Response::Lease(self.grant.clone())
+            }
+            Request::Bind(bind) => {
+                assert_eq!(self.leased.as_ref(), Some(&bind.txn), "a bind belongs to its lease");
+                self.bound = Some((bind.ifindex, bind.mac));
+                Response::Done
+            }
+            Request::Done(_) => {
+                self.done = true;
+                Response::Done
+            }
+            Request::Release(release) => {
+                self.released.push(release.clone());
+                self.leased = None;
+                Response::Done
+            }
+            Request::Status => {
+                Response::Status(Status { ready: self.ready, reasons: vec!["store refused".to_owned()] })
+            }
+            _ => Response::Done,
+        }
+    }
+}
+
+fn word(request: &Request) -> &'static str {
+    match request {
+        Request::Lease(_) => "lease",
+        Request::Bind(_) => "bind",
+        Request::Done(_) => "done",
+        Request::Release(_) => "release",
+        Request::Check(_) => "check",
+        _ => "ask",
+    }
+}
+
+impl World for Sim {
+    fn enter(&mut self, path: &Path) -> Result<Entered, KernelError> {
+        self.step("enter")?;
+        if self.no_netns {
+            return Err(KernelError::NotNetns { path: path.to_owned() });
+        }
+        Ok(Entered { cookie: NetnsCookie(42), inode: 1000, is_own: self.is_own })
+    }
+
+    fn number(&mut self) -> Result<(Nsid, bool), KernelError> {
+        self.step("number")?;
+        Ok((Nsid(77_777), true))
+    }
+
+    fn links(&mut self) -> Checked<Vec<LinkFacts>> {
+        self.read("links")?;
+        Ok(self.links.clone())
+    }
+
+    fn addresses(&mut self) -> Checked<Vec<AddressFacts>> {
+        self.read("addresses")?;
+        Ok(self.addresses.clone())
+    }
+
+    fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>> {
+        self.read("parent")?;
+        Ok(self.parents.contains(&name.as_str()).then_some(3))
+    }
+
+    fn create_link(&mut self, link: &NewLink<'_>) -> Result<(), KernelError> {
+        if let Some(mac) = link.mac.filter(|mac| self.macs_in_use.contains(mac)) {
+            self.log.push("create");
+            return Err(KernelError::MacInUse { mac: Some(mac) });
+        }
+        // The parent's MAC is what a passthru child gets.
+        let mac = link.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 0xee]));
+        let mut made = Self::new().with_link(link.name.as_str(), &mac.to_string(), None).links;
+        made[0].up = false;
+        // A creation that fails may have happened all the same.
+        self.links.append(&mut made);
+        self.step("create")
+    }
+
+    fn set_alias(&mut self, ifindex: u32, alias: &str) -> Result<(), KernelError> {
+        self.step("alias")?;
+        for link in self.links.iter_mut().filter(|link| link.ifindex == ifindex) {
+            link.alias = Some(alias.to_owned());
+        }
+        Ok(())
+    }
+
+    fn delete_link(&mut self, ifindex: u32) -> Result<(), KernelError> {
+        self.step("delete")?;
+        self.links.retain(|link| link.ifindex != ifindex);
+        self.addresses.retain(|address| address.ifindex != ifindex);
+        Ok(())
+    }
+
+    fn configure(&mut self, setup: &Setup<'_>) -> Result<(), KernelError> {
+        assert!(self.bound.is_some(), "no link is configured before the agent watches it");
+        for granted in &setup.grant.addresses {
+            let (ifindex, address) = (setup.ifindex, granted.address);
+            self.addresses.push(AddressFacts { ifindex, address, flags: 0 });
+        }
+        for link in self.links.iter_mut().filter(|link| link.ifindex == setup.ifindex) {
+            setup.ifname.as_str().clone_into(&mut link.name);
+            link.up = true;
+        }
+        self.step("configure")
+    }
+
+    fn remove_addresses(&mut self, ifindex: u32, addresses: &[IpNetwork]) -> Result<(), KernelError> {
+        self.step("remove-addresses")?;
+        self.addresses.retain(|held| held.ifindex != ifindex || !addresses.contains(&held.address));
+        Ok(())
+    }
+
+    fn ask(&mut self, request: &Request, within: Duration) -> Result<Response, CallError> {
+        self.questions += 1;
+        let name = word(request);
+        let absent = |socket: &str| CallError::Absent {
+            socket: socket.to_owned(),
+            cause: io::ErrorKind::ConnectionRefused.into(),
+        };
+        match self.agent {
+            Agent::AwayUntil(time) if self.now < time => return Err(absent("/sock")),
+            Agent::Silent => {
+                self.log.push(name);
+                self.now += within;
+                return Err(CallError::Silent { within });
+            }
+            Agent::Refusing(code) => {
+                self.log.push(name);
+                let (msg, details) = ("no".to_owned(), "advice".to_owned());
+                return Err(Failure { code, msg, details }.into());
+            }
+            Agent::Up | Agent::AwayUntil(_) | Agent::DiesOver(_) => {}
+        }
+        self.log.push(name);
+        if self.fails == Some(name) {
+            return Err(CallError::Silent { within });
+        }
+        let response = self.act(request);
+        if self.agent == Agent::DiesOver(self.questions) { Err(absent("")) } else { Ok(response) }
+    }
+
+    fn spool(&mut self, release: Release) -> Result<(), SpoolError> {
+        self.log.push("spool");
+        if self.fails == Some("spool") {
+            return Err(SpoolError::Create { path: "/x".into(), cause: io::ErrorKind::NotFound.into() });
+        }
+        self.spooled.push(release);
+        Ok(())
+    }
+
+    fn alive(&self) -> Option<Alive> {
+        self.alive.clone()
+    }
+
+    fn boot_id(&self) -> Option<BootId> {
+        Some(BootId(self.boot.to_owned()))
+    }
+
+    fn boottime(&self) -> Duration {
+        self.now
+    }
+
+    fn sleep(&mut self, duration: Duration) {
+        self.now += duration;
+    }
+
+    fn random(&mut self) -> io::Result<[u8; 16]> {
+        Ok([0xab; 16])
+    }
+
+    fn note(&mut self, _text: &str) {}
+}
+
+/// One IPv4 and one IPv6 address on a macvlan of `eth1`.
+fn grant() -> LeaseGrant {
+    let granted = |address: &str, gateway: Option<&str>| Granted {
+        address: address.parse().unwrap(),
+        gateway: gateway.map(|text| text.parse().unwrap()),
+    };
+    LeaseGrant {
+        link: LinkPlan::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge },
+        mtu: None,
+        addresses: vec![granted("10.0.0.7/24", Some("10.0.0.1")), granted("2001:db8::7/64", None)],
+        routes: vec![Route { to: "0.0.0.0/0".parse().unwrap(), via: Some("10.0.0.1".parse().unwrap()) }],
+        accept_ra: false,
+    }
+}
+
+pub fn key() -> AttachmentKey {
+    AttachmentKey {
+        network: "lan".parse().unwrap(),
+        container_id: "c1".parse().unwrap(),
+        ifname: "eth0".parse().unwrap(),
+    }
+}
+
+pub fn attach() -> Attach {
+    Attach {
+        container_id: key().container_id,
+        ifname: key().ifname,
+        netns: "/run/netns/c1".into(),
+        args: berth_cni::Args::default(),
+        netns_override: false,
+    }
+}
+
+pub fn detach() -> Detach {
+    Detach {
+        container_id: key().container_id,
+        ifname: key().ifname,
+        netns: Some("/run/netns/c1".into()),
+        netns_override: false,
+    }
+}
+
+/// A configuration of network `lan` with more keys.
+pub fn conf(more: &str) -> NetConf {
+    let comma = if more.is_empty() { "" } else { "," };
+    let kind = if more.contains("\"type\"") { "" } else { "\"type\":\"berth\"," };
+    let text = format!(r#"{{{kind}"name":"lan","cniVersion":"1.0.0"{comma}{more}}}"#);
+    NetConf::parse(text.as_bytes()).unwrap()
+}

@@ -1,0 +1,47 @@
+//! `STATUS`: would an ADD be served?
+//!
+//! An error takes the node out of service after some seconds, so it is given only for what lasts: an
+//! agent that says so itself, or one that has been away for longer than any upgrade.
+
+use std::time::Duration;
+
+use berth_protocol::{CallError, Request, Response};
+
+use crate::errors::{PluginError, chain};
+use crate::world::World;
+
+/// How long the agent may take.
+const PATIENCE: Duration = Duration::from_millis(500);
+
+/// How long the agent may be away.
+const ABSENCE: Duration = Duration::from_secs(60);
+
+/// Says whether the node can attach containers.
+pub fn status(world: &mut impl World) -> Result<(), PluginError> {
+    let silence = match world.ask(&Request::Status, PATIENCE) {
+        Ok(Response::Status(status)) if status.ready => return Ok(()),
+        Ok(Response::Status(status)) => {
+            return Err(PluginError::Unavailable { why: status.reasons.join("; ") });
+        }
+        Ok(_) => return Err(PluginError::OtherAnswer { what: "tell its status" }),
+        Err(CallError::Refused(failure)) => {
+            return Err(PluginError::Unavailable { why: failure.to_string() });
+        }
+        Err(silence) => silence,
+    };
+    let now = world.boottime();
+    let last = world.alive().filter(|alive| Some(&alive.boot_id) == world.boot_id().as_ref());
+    // Without a sign of life in this boot, the agent's absence began with the boot.
+    let since = last.map_or(Duration::ZERO, |alive| Duration::from_millis(alive.boottime_ms));
+    let absence = now.saturating_sub(since);
+    if absence > ABSENCE {
+        let why = format!("no agent for {} s: {}", absence.as_secs(), chain(&silence));
+        return Err(PluginError::Unavailable { why });
+    }
+    world.note(&format!("the agent is away since {} s at most: {}", absence.as_secs(), chain(&silence)));
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

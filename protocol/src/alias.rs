@@ -1,0 +1,64 @@
+//! The alias that the plugin writes on a link it makes, before it asks the agent to bind it.
+//!
+//! `berth:<network>:<containerID>:<ifname>:<cookie>`. It tells a person what the link is, and tells
+//! a later DEL that the link is the attachment's although its MAC says nothing (a passthru child has
+//! its parent's). Anybody with rights in the namespace can change it, so it is a hint that needs the
+//! cookie to fit, never proof of a holder.
+
+use berth_ipam::attachment::{AttachmentKey, Role};
+use berth_ipam::identity::NetnsCookie;
+
+use crate::spool;
+
+/// The longest alias that the kernel takes (`IFALIASZ` less its end).
+const LONGEST: usize = 255;
+
+/// The alias of an attachment's link. A key that does not fit is hashed.
+pub fn write(key: &AttachmentKey, cookie: NetnsCookie) -> String {
+    let plain = format!("berth:{}:{}:{}:{cookie}", key.network, key.container_id, key.ifname);
+    if plain.len() <= LONGEST {
+        return plain;
+    }
+    let hash = spool::file_name(key, Role::Main);
+    format!("berth:{}:{cookie}", hash.trim_end_matches(".json"))
+}
+
+/// The cookie in an alias, if the alias is that of `key`.
+pub fn cookie_of(alias: &str, key: &AttachmentKey) -> Option<NetnsCookie> {
+    let (_, cookie) = alias.rsplit_once(':')?;
+    let cookie = NetnsCookie(cookie.parse().ok()?);
+    (write(key, cookie) == alias).then_some(cookie)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(container: &str) -> AttachmentKey {
+        AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: container.parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn an_alias_names_one_attachment_and_its_namespace() {
+        let alias = write(&key("c1"), NetnsCookie(7));
+        assert_eq!(alias, "berth:lan:c1:eth0:7");
+        assert_eq!(cookie_of(&alias, &key("c1")), Some(NetnsCookie(7)));
+        assert_eq!(cookie_of(&alias, &key("c2")), None);
+        for foreign in ["", "berth", "uplink: lan", "berth:lan:c1:eth0:x"] {
+            assert_eq!(cookie_of(foreign, &key("c1")), None);
+        }
+    }
+
+    #[test]
+    fn the_longest_key_still_fits() {
+        let long = key(&"c".repeat(253));
+        let alias = write(&long, NetnsCookie(u64::MAX));
+        assert!(alias.len() <= LONGEST);
+        assert_eq!(cookie_of(&alias, &long), Some(NetnsCookie(u64::MAX)));
+        assert_eq!(cookie_of(&alias, &key(&"d".repeat(253))), None);
+    }
+}

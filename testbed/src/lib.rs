@@ -16,13 +16,14 @@
 //! ```
 
 pub mod agent;
-//pub mod cases;
+pub mod cases;
 pub mod cleanup;
 pub mod client;
-//pub mod demo;
+pub mod demo;
 pub mod error;
 pub mod fdb;
-//pub mod lab;
+pub mod lab;
+pub mod lease_watch;
 pub mod monitor;
 pub mod narrate;
 pub mod plugin;

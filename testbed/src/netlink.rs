@@ -95,7 +95,7 @@ impl Netlink {
     pub fn links(&mut self, nsid: Option<i32>) -> io::Result<Vec<Link>> {
         let mut request = vec![0; 16];
         if let Some(nsid) = nsid {
-            push_attribute(&mut request, IFLA_TARGET_NETNSID, &nsid.to_ne_bytes());
+            push_attribute(&mut request, IFLA_TARGET_NETNSID, nsid.to_ne_bytes());
         }
         let links = self.dump(TYPE_GETLINK, &request)?.into_iter().filter_map(|payload| parse_link(&payload));
         Ok(links.collect())
@@ -104,7 +104,7 @@ impl Netlink {
     /// The addresses of the namespace that has number `nsid` here.
     pub fn addresses(&mut self, nsid: i32, family: i32) -> io::Result<Vec<Address>> {
         let mut request = vec![libc_u8(family), 0, 0, 0, 0, 0, 0, 0];
-        push_attribute(&mut request, IFA_TARGET_NETNSID, &nsid.to_ne_bytes());
+        push_attribute(&mut request, IFA_TARGET_NETNSID, nsid.to_ne_bytes());
         let found =
             self.dump(TYPE_GETADDR, &request)?.into_iter().filter_map(|payload| parse_address(&payload));
         Ok(found.collect())
@@ -113,8 +113,8 @@ impl Netlink {
     /// Gives the namespace `netns` the number `nsid` here.
     pub fn number(&mut self, netns: &File, nsid: i32) -> io::Result<()> {
         let mut request = vec![0; 4];
-        push_attribute(&mut request, NETNSA_NSID, &nsid.to_ne_bytes());
-        push_attribute(&mut request, NETNSA_FD, &netns.as_raw_fd().to_ne_bytes());
+        push_attribute(&mut request, NETNSA_NSID, nsid.to_ne_bytes());
+        push_attribute(&mut request, NETNSA_FD, netns.as_raw_fd().to_ne_bytes());
         self.change(TYPE_NEWNSID, &request)
     }
 
@@ -242,7 +242,7 @@ fn attribute(payload: &[u8], skip: usize, wanted: u16) -> Option<&[u8]> {
     }
 }
 
-fn push_attribute(request: &mut Vec<u8>, kind: u16, value: &[u8; 4]) {
+fn push_attribute(request: &mut Vec<u8>, kind: u16, value: [u8; 4]) {
     request.extend(8_u16.to_ne_bytes());
     request.extend(kind.to_ne_bytes());
     request.extend(value);
@@ -292,8 +292,8 @@ mod tests {
     #[test]
     fn attributes_are_found_behind_others() {
         let mut payload = vec![0; 12];
-        push_attribute(&mut payload, 9, &[1, 1, 1, 1]);
-        push_attribute(&mut payload, NDA_LLADDR | 0x8000, &[2, 2, 2, 2]);
+        push_attribute(&mut payload, 9, [1, 1, 1, 1]);
+        push_attribute(&mut payload, NDA_LLADDR | 0x8000, [2, 2, 2, 2]);
         assert_eq!(attribute(&payload, 12, NDA_LLADDR), Some(&[2, 2, 2, 2][..]));
         assert_eq!(attribute(&payload, 12, 5), None);
     }

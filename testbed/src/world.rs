@@ -11,10 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Instant;
+
+use berth_ipam::mac::Mac;
 
 use crate::cleanup::{self, Folder, NETNS_FOLDER, Netns, Process};
 use crate::error::{Error, Result};
 use crate::netlink::{Link, Netlink};
+use crate::stats::Times;
 use crate::sys;
 
 /// The interface of the node on the underlay.
@@ -214,6 +218,32 @@ impl World {
         }
     }
 
+    /// How long the kernel alone takes to remove a macvlan from a pod: own netlink, `count` times.
+    pub fn removal_floor(&self, count: usize) -> Result<Times> {
+        let pod = self.pod()?;
+        let mut times = Times::default();
+        for _ in 0..count {
+            let batch = format!(
+                "link add link {PARENT} name floor0 type macvlan mode bridge\nlink set floor0 netns {}\n",
+                pod.name
+            );
+            ip(self.node(), &batch)?;
+            ip(&pod.netns, "link set floor0 up\n")?;
+            let took = sys::netns::inside(&pod.netns, || {
+                let mut netlink = Netlink::open()?;
+                let links = netlink.links(None)?;
+                let link =
+                    links.iter().find(|link| link.name == "floor0").ok_or(std::io::ErrorKind::NotFound)?;
+                let from = Instant::now();
+                netlink.remove_link(link.ifindex)?;
+                Ok(from.elapsed())
+            });
+            times.push(took.map_err(Error::system("remove a macvlan"))?);
+        }
+        self.remove(&pod);
+        Ok(times)
+    }
+
     /// Every link of every pod whose MAC Berth made, with the name of its namespace.
     pub fn berth_links(&self) -> Result<Vec<(String, Link)>> {
         let tracked = lock(&self.tracked).clone();
@@ -221,7 +251,7 @@ impl World {
         for Tracked { name, number } in tracked {
             match lock(&self.numbering).links(Some(number)) {
                 Ok(links) => {
-                    let own = links.into_iter().filter(|link| link.mac.is_some_and(|mac| mac.is_berth()));
+                    let own = links.into_iter().filter(|link| link.mac.is_some_and(Mac::is_berth));
                     found.extend(own.map(|link| (name.clone(), link)));
                 }
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}

@@ -7,6 +7,7 @@
 mod bench;
 mod build;
 mod ci;
+mod demo;
 mod dist;
 mod install;
 mod process;
@@ -28,6 +29,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Play all cases on this machine; ends with a table and target/demo/report.json.
+    Demo(demo::Args),
     /// Run all tests; the last line counts passed, failed and skipped.
     Test(test::Args),
     /// Measure Berth beside Debian's macvlan and host-local.
@@ -42,6 +45,7 @@ enum Verb {
 
 fn main() -> ExitCode {
     let outcome = match Cli::parse().verb {
+        Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
         Verb::Dist(args) => dist::run(&args),

@@ -46,16 +46,6 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
-/// Mounts the namespace `source` on a new file `path` as well.
-pub fn bind(source: &Path, path: &Path) -> io::Result<()> {
-    File::options().write(true).create_new(true).open(path)?;
-    let (from, to) = (c_path(source)?, c_path(path)?);
-    // SAFETY: all pointers are to NUL-terminated strings that outlive the call; no data is passed.
-    let mounted =
-        unsafe { libc::mount(from.as_ptr(), to.as_ptr(), c"none".as_ptr(), libc::MS_BIND, std::ptr::null()) };
-    check(mounted).map(drop)
-}
-
 /// Runs `work` inside the namespace at `path`, on a thread that ends right after. Sockets that
 /// `work` returns stay in that namespace.
 pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {

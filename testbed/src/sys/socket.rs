@@ -16,7 +16,7 @@ impl Socket {
     /// A routing netlink socket with strict checking of what a dump is asked for.
     pub fn route() -> io::Result<Self> {
         let socket = Self::open(libc::AF_NETLINK, libc::NETLINK_ROUTE)?;
-        socket.set(libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, 1_i32)?;
+        socket.set(libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, &1_i32)?;
         socket.timeout(Duration::from_secs(5))?;
         Ok(socket)
     }
@@ -26,10 +26,10 @@ impl Socket {
         let socket = Self::open(libc::AF_PACKET, i32::from(protocol.to_be()))?;
         // SAFETY: sockaddr_ll is plain data for which zero is valid.
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as libc::sa_family_t;
+        address.sll_family = libc::sa_family_t::try_from(libc::AF_PACKET).map_err(io::Error::other)?;
         address.sll_protocol = protocol.to_be();
         address.sll_ifindex = ifindex;
-        let length = size_of::<libc::sockaddr_ll>() as libc::socklen_t;
+        let length = length_of(&address)?;
         // SAFETY: the pointer is to a live sockaddr_ll of the length given.
         check(unsafe { libc::bind(socket.0.as_raw_fd(), (&raw const address).cast(), length) })?;
         Ok(socket)
@@ -42,11 +42,12 @@ impl Socket {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(raw) }))
     }
 
-    fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: T) -> io::Result<()> {
-        let length = size_of::<T>() as libc::socklen_t;
+    fn set<T>(&self, level: libc::c_int, option: libc::c_int, value: &T) -> io::Result<()> {
+        let length = length_of(value)?;
         // SAFETY: the pointer is to a live value of the length given.
-        let done =
-            unsafe { libc::setsockopt(self.0.as_raw_fd(), level, option, (&raw const value).cast(), length) };
+        let done = unsafe {
+            libc::setsockopt(self.0.as_raw_fd(), level, option, std::ptr::from_ref(value).cast(), length)
+        };
         check(done).map(drop)
     }
 
@@ -57,7 +58,7 @@ impl Socket {
             // Zero would mean "for ever".
             tv_usec: limit.subsec_micros().max(1).into(),
         };
-        self.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, value)
+        self.set(libc::SOL_SOCKET, libc::SO_RCVTIMEO, &value)
     }
 
     /// Sends one message.
@@ -85,4 +86,9 @@ impl Socket {
             Err(error) => Err(error),
         }
     }
+}
+
+/// The length of a value as the socket calls want it.
+fn length_of<T>(_: &T) -> io::Result<libc::socklen_t> {
+    libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)
 }

@@ -1,0 +1,209 @@
+//! A runtime forgets a sandbox: every process of the pod is dead, but the bind mount keeps the
+//! namespace and its link alive, and the link answers ARP. With `leakedAfter` the agent takes it
+//! down. It must not take down what only looks abandoned.
+
+use std::net::UdpSocket;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use crate::cleanup::{self, Process};
+use crate::error::{Error, Result};
+use crate::lab::{Attachment, Lab, Options};
+use crate::lease_watch::LeaseWatch;
+use crate::narrate::{Who, short};
+use crate::report::Builder;
+use crate::stats::Times;
+use crate::sys;
+use crate::world::{self, Pod};
+
+/// Until the first scan that finds nobody.
+const FIRST_SCAN: Duration = Duration::from_secs(10);
+/// From that scan to free: `leakedAfter` and what Berth may add.
+const AFTER_SCAN: Duration = Duration::from_millis(5500);
+/// Two scans at least 5 s apart must have seen the same process; the scans are at most 10 s apart.
+const INHABITED_WITHIN: Duration = Duration::from_secs(16);
+/// How long the addresses that must stay are watched after the others went.
+const KEPT_FOR: Duration = Duration::from_secs(2);
+
+/// The namespaces that only look abandoned.
+struct Kept {
+    never: Vec<Attachment>,
+    visited: Vec<Attachment>,
+    descriptor: Vec<Attachment>,
+    socket: Vec<Attachment>,
+}
+
+impl Kept {
+    fn all(&self) -> impl Iterator<Item = &Attachment> {
+        [&self.never, &self.visited, &self.descriptor, &self.socket].into_iter().flatten()
+    }
+}
+
+pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
+    let lab = Lab::start(options, 44, "  leakedAfter: 5s\n")?;
+    let (n, each) = (options.scaled(20), options.scaled(5));
+    let leaked = lab.attach_many(n)?;
+    let kept = Kept {
+        never: lab.attach_many(each)?,
+        visited: lab.attach_many(each)?,
+        descriptor: lab.attach_many(each)?,
+        socket: lab.attach_many(each)?,
+    };
+    let inhabited = || leaked.iter().chain(&kept.descriptor).chain(&kept.socket);
+    let mut inhabitants = inhabited().map(|a| lab.world.inhabit(&a.pod)).collect::<Result<Vec<_>>>()?;
+    let holders = kept.descriptor.iter().map(|a| hold_descriptor(&a.pod)).collect::<Result<Vec<_>>>()?;
+    let sockets = kept.socket.iter().map(|a| open_socket(&a.pod)).collect::<Result<Vec<_>>>()?;
+    settle_in(&lab, &leaked, &kept)?;
+
+    let mut watch = LeaseWatch::new(lab.client());
+    watch.follow_all(leaked.iter().chain(kept.all()));
+    for attachment in &leaked {
+        lab.fdb.watch(attachment.mac)?;
+    }
+    let killed = Instant::now();
+    inhabitants.iter_mut().for_each(Process::kill);
+    lab.tell
+        .say(Who::World, &format!("every process of {} pods killed, their mounts left", inhabitants.len()));
+    let mut answering = 0;
+    for attachment in &leaked {
+        answering += usize::from(lab.answers(attachment.address)?);
+    }
+    lab.tell.say(Who::Kernel, &format!("{answering} of {n} addresses without any process still answer ARP"));
+    let outcome = await_release(options, &lab, &leaked, &kept, &mut watch, killed)?;
+    watch.look_for(KEPT_FOR)?;
+
+    if let Some(first) = leaked.first() {
+        lab.tell_history(first.address, 6);
+        lab.tell.say(
+            Who::Clock,
+            &format!("free {} after the last process's end", short(outcome.free.max().unwrap_or_default())),
+        );
+    }
+    case.times(n, outcome.free, Some(FIRST_SCAN + AFTER_SCAN));
+    case.equal("leaked addresses that still answered ARP", answering, n);
+    case.within(
+        "longest from the last process's end to the first scan that tells",
+        outcome.scan.max(),
+        FIRST_SCAN,
+    );
+    case.equal("addresses of which the first scan was told", outcome.scan.len(), n);
+    case.within("longest from that scan to link removed and free", outcome.after_scan.max(), AFTER_SCAN);
+    case.equal("links removed", outcome.removed, n);
+    case.none("addresses lost of namespaces that never had a process", &watch.lost(&kept.never));
+    case.none("addresses lost of namespaces that only visitors entered", &watch.lost(&kept.visited));
+    case.none("addresses lost while a stranger held a descriptor", &watch.lost(&kept.descriptor));
+    case.none("addresses lost while a stranger held a socket", &watch.lost(&kept.socket));
+    let addresses: Vec<_> = leaked.iter().map(|a| a.address).collect();
+    case.equal("addresses given again by a real ADD", lab.prove_free(&addresses)?, n);
+    drop((holders, sockets));
+    lab.finish(case)
+}
+
+/// Waits until the agent has seen that the pods are inhabited, while visitors come and go.
+fn settle_in(lab: &Lab, leaked: &[Attachment], kept: &Kept) -> Result<()> {
+    let from = Instant::now();
+    let mut client = lab.client();
+    while from.elapsed() < INHABITED_WITHIN {
+        visit(kept)?;
+        let mut told = 0;
+        for attachment in leaked {
+            told += usize::from(
+                client.history(attachment.address)?.iter().any(|event| event.code == "namespace-inhabited"),
+            );
+        }
+        if told == leaked.len() {
+            lab.tell.say(
+                Who::Agent,
+                &format!("all inhabited, seen {} after their processes' start", short(from.elapsed())),
+            );
+            return Ok(());
+        }
+        cleanup::pause(Duration::from_millis(500))?;
+    }
+    lab.tell.say(Who::Agent, "did not tell that the pods are inhabited");
+    Ok(())
+}
+
+/// A short-lived process enters each visited namespace, and leaves.
+fn visit(kept: &Kept) -> Result<()> {
+    for attachment in &kept.visited {
+        world::ip(&attachment.pod.netns, "link show\n")?;
+    }
+    Ok(())
+}
+
+/// What our own observers saw of the leaked ones.
+struct Seen {
+    /// From the processes' end to the agent's first word that nobody is in.
+    scan: Times,
+    /// From that word to free.
+    after_scan: Times,
+    /// From the processes' end to free.
+    free: Times,
+    /// Links that left the FDB.
+    removed: usize,
+}
+
+fn await_release(
+    options: &Options,
+    lab: &Lab,
+    leaked: &[Attachment],
+    kept: &Kept,
+    watch: &mut LeaseWatch,
+    killed: Instant,
+) -> Result<Seen> {
+    let mut client = lab.client();
+    let mut told: Vec<Option<Instant>> = vec![None; leaked.len()];
+    let deadline = killed + options.patience(FIRST_SCAN + AFTER_SCAN);
+    let mut visited = Instant::now();
+    while Instant::now() < deadline && leaked.iter().any(|a| watch.freed(a).is_none()) {
+        watch.look_for(Duration::from_millis(20))?;
+        if visited.elapsed() > Duration::from_secs(1) {
+            visit(kept)?;
+            visited = Instant::now();
+        }
+        for (told, attachment) in told.iter_mut().zip(leaked).filter(|(told, _)| told.is_none()) {
+            let history = client.history(attachment.address)?;
+            if history.iter().any(|event| event.code == "namespace-empty") {
+                *told = Some(Instant::now());
+            }
+        }
+    }
+    let mut seen =
+        Seen { scan: Times::default(), after_scan: Times::default(), free: Times::default(), removed: 0 };
+    for (told, attachment) in told.iter().zip(leaked) {
+        seen.scan.extend(told.map(|told| told - killed));
+        let Some(free) = watch.freed(attachment) else { continue };
+        seen.free.push(free - killed);
+        seen.after_scan.extend(told.map(|told| free.saturating_duration_since(told)));
+        seen.removed += usize::from(lab.fdb.gone(attachment.mac).is_some());
+    }
+    Ok(seen)
+}
+
+/// A process outside of the namespace holds a descriptor of it.
+pub fn hold_descriptor(pod: &Pod) -> Result<Process> {
+    let mut command = Command::new("sh");
+    command.arg("-c").arg(format!("exec 9<{} && exec sleep 3600", pod.netns.display()));
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let process = world::start(&mut command, None)?;
+    // Until the shell has opened it, the descriptor holds nothing.
+    let link = format!("/proc/{}/fd/9", process.pid());
+    let from = Instant::now();
+    while std::fs::read_link(&link).is_err() {
+        if from.elapsed() > Duration::from_secs(5) {
+            return Err(Error::Timeout {
+                what: format!("a descriptor of {}", pod.name),
+                within: from.elapsed(),
+            });
+        }
+        cleanup::pause(Duration::from_millis(1))?;
+    }
+    Ok(process)
+}
+
+/// This process, outside of the namespace, holds a socket in it.
+pub fn open_socket(pod: &Pod) -> Result<UdpSocket> {
+    sys::netns::inside(&pod.netns, || UdpSocket::bind("0.0.0.0:0"))
+        .map_err(Error::system(format!("open a socket in {}", pod.name)))
+}

@@ -1,0 +1,127 @@
+//! Recycled paths and late DELs: what is said of an old sandbox must not touch the new one.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::cleanup::Process;
+use crate::error::Result;
+use crate::lab::{Attachment, Lab};
+use crate::lease_watch::LeaseWatch;
+use crate::narrate::Who;
+use crate::report::Builder;
+
+/// How long an address may take to be free after its DEL.
+const FREED_WITHIN: Duration = Duration::from_secs(4);
+
+/// Sandboxes, old and new, after all the confusion.
+pub struct Sandboxes {
+    /// Live ones in recycled paths, or whose old sandbox was deleted late.
+    live: Vec<Attachment>,
+    /// Old ones, alive under a process, whose path is another's now and whose DEL came.
+    deleted: Vec<(Attachment, Process)>,
+    /// DELs that did not succeed.
+    failed: Vec<String>,
+}
+
+/// Recycles `each` paths in two ways, and sends `each` late DELs in two ways.
+pub fn confuse(lab: &Lab, each: usize, watch: &mut LeaseWatch) -> Result<Sandboxes> {
+    let mut all = Sandboxes { live: Vec::new(), deleted: Vec::new(), failed: Vec::new() };
+    for _ in 0..each {
+        recycle_dead(lab, &mut all)?;
+        recycle_alive(lab, &mut all)?;
+        late_del(lab, &mut all)?;
+    }
+    watch.follow_all(&all.live);
+    lab.tell.say(
+        Who::World,
+        &format!(
+            "{} live sandboxes whose path was another's, or whose pod's old sandbox had its DEL late",
+            all.live.len()
+        ),
+    );
+    Ok(all)
+}
+
+fn del(lab: &Lab, old: &Attachment, all: &mut Sandboxes) -> Result<()> {
+    let outcome = lab.detach(&old.pod)?;
+    all.failed.extend(outcome.expect_success().err().map(|error| error.chain()));
+    Ok(())
+}
+
+/// The old namespace ends, its path becomes another pod's, then the old DEL comes (T12).
+fn recycle_dead(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
+    let old = lab.attach(&lab.world.pod()?)?;
+    lab.world.remove(&old.pod);
+    let new = lab.attach(&lab.world.pod_named(&old.pod.name)?)?;
+    del(lab, &old, all)?;
+    all.live.push(new);
+    Ok(())
+}
+
+/// The same, but a process keeps the old namespace and its link alive.
+fn recycle_alive(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
+    let old = lab.attach(&lab.world.pod()?)?;
+    let process = lab.world.inhabit(&old.pod)?;
+    lab.world.remove(&old.pod);
+    let new = lab.attach(&lab.world.pod_named(&old.pod.name)?)?;
+    del(lab, &old, all)?;
+    all.live.push(new);
+    all.deleted.push((old, process));
+    Ok(())
+}
+
+/// A pod's first sandbox dies, its second gets its address, then the first's DEL comes (T1, T2).
+fn late_del(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
+    let mut pod = lab.world.pod()?;
+    pod.uid = Some(pod.name.clone());
+    let old = lab.attach(&pod)?;
+    lab.world.remove(&pod);
+    let new = lab.attach_at(&lab.world.sandbox_of(&pod)?, old.address)?;
+    del(lab, &old, all)?;
+    all.live.push(new);
+    Ok(())
+}
+
+impl Sandboxes {
+    /// What must have stayed has stayed.
+    pub fn report(&self, case: &mut Builder, watch: &LeaseWatch) {
+        case.none(
+            "live addresses freed by a recycled path or a late DEL of another sandbox",
+            &watch.lost(&self.live),
+        );
+        case.none("late DELs that failed", &self.failed);
+    }
+
+    /// Old sandboxes must be over by now; the live ones end in order.
+    pub fn end(&mut self, lab: &Lab, case: &mut Builder) -> Result<()> {
+        let mut watch = LeaseWatch::new(lab.client());
+        let deleted: Vec<Attachment> =
+            self.deleted.iter().map(|(attachment, _)| attachment.clone()).collect();
+        watch.follow_all(&deleted);
+        let deadline = Instant::now() + FREED_WITHIN;
+        watch.until(deadline, |watch| deleted.iter().all(|a| watch.left(a).is_some()))?;
+        let left: Vec<String> = deleted
+            .iter()
+            .filter(|a| watch.left(a).is_none())
+            .map(|a| format!("{} {:?}", a.pod.container_id, watch.fate(a.address)))
+            .collect();
+        case.none("leases of deleted sandboxes whose path is another's", &left);
+        let links = lab.world.berth_links()?;
+        let orphans = deleted.iter().filter(|old| links.iter().any(|(_, link)| link.mac == Some(old.mac)));
+        case.none(
+            "links of deleted sandboxes left",
+            &orphans.map(|old| old.pod.container_id.clone()).collect::<Vec<_>>(),
+        );
+        self.deleted.clear();
+        for attachment in &self.live {
+            lab.retire(attachment)?;
+        }
+        let addresses: Vec<IpAddr> = self.live.iter().map(|a| a.address).collect();
+        case.equal(
+            "their addresses given again after their own DEL",
+            lab.prove_free(&addresses)?,
+            addresses.len(),
+        );
+        Ok(())
+    }
+}

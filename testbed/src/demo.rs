@@ -1,0 +1,52 @@
+//! The demo: all cases in order, the story as it goes, the table and `report.json` at the end.
+
+use std::path::PathBuf;
+
+use crate::cases;
+use crate::cleanup;
+use crate::error::{Error, Result};
+use crate::lab::{Binaries, Options};
+use crate::narrate::Narrator;
+use crate::report::Report;
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The folder with `berth`, `berth-agent` and `berthctl`, built with fault points.
+    pub binaries: PathBuf,
+    /// Where `report.json` goes.
+    pub report: PathBuf,
+    /// Multiplies every bound in time.
+    pub slack: f64,
+    /// Multiplies the number of attachments.
+    pub scale: f64,
+    /// Which cases; empty: all.
+    pub cases: Vec<u32>,
+}
+
+/// Runs the cases; whether all held. Everything that was made is removed, whatever happens.
+pub fn run(settings: &Settings) -> Result<bool> {
+    cleanup::watch_signals()?;
+    cleanup::sweep();
+    let binaries = Binaries::of(&settings.binaries);
+    binaries.present()?;
+    let options =
+        Options { binaries, slack: settings.slack, scale: settings.scale, tell: Narrator::default() };
+    let wanted = |id: u32| settings.cases.is_empty() || settings.cases.contains(&id);
+    let mut report = Report::default();
+    let mut interrupted = false;
+    for script in cases::ALL.iter().filter(|script| wanted(script.id)) {
+        match script.run(&options) {
+            Ok(case) => report.cases.push(case),
+            Err(Error::Interrupted) => {
+                interrupted = true;
+                break;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    report.write(&settings.report)?;
+    println!("\n{}", report.table());
+    println!("report: {}", settings.report.display());
+    if interrupted { Err(Error::Interrupted) } else { Ok(report.ok()) }
+}

@@ -1,0 +1,351 @@
+//! A world with Berth in it: the node's agent runs, pods are attached by the plugin, and the two
+//! independent observers (FDB poller, monitor) look on from before the agent's start to its end.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use berth_ipam::mac::Mac;
+use serde_json::{Value, json};
+
+use crate::agent::{Agent, AgentSetup};
+use crate::cleanup;
+use crate::client::{Client, Row};
+use crate::error::{Error, Result};
+use crate::fdb::{self, FdbWatch};
+use crate::monitor::{self, Monitor};
+use crate::narrate::{Narrator, Who, short};
+use crate::plugin::{Call, Outcome, Plugin};
+use crate::report::Builder;
+use crate::world::{self, PARENT, Pod, World};
+
+/// From one question for `leases` to the next while a release is waited for.
+pub const LEASES_INTERVAL: Duration = Duration::from_millis(1);
+/// The CNI network and the `UnderlayNetwork` of every lab.
+pub const NETWORK: &str = "lan";
+/// The node's name.
+pub const NODE: &str = "node-a";
+
+/// Berth's binaries.
+#[derive(Debug, Clone)]
+pub struct Binaries {
+    /// `berth`.
+    pub plugin: PathBuf,
+    /// `berth-agent`.
+    pub agent: PathBuf,
+    /// `berthctl`.
+    pub ctl: PathBuf,
+}
+
+impl Binaries {
+    /// Those in one folder.
+    pub fn of(folder: &Path) -> Self {
+        let [plugin, agent, ctl] = ["berth", "berth-agent", "berthctl"].map(|name| folder.join(name));
+        Self { plugin, agent, ctl }
+    }
+
+    /// An error that names the first one that is not there.
+    pub fn present(&self) -> Result<()> {
+        match [&self.plugin, &self.agent, &self.ctl].into_iter().find(|path| !path.exists()) {
+            Some(path) => Err(Error::NoBinary { path: path.clone() }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// How to run cases.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What to run.
+    pub binaries: Binaries,
+    /// Multiplies every bound in time.
+    pub slack: f64,
+    /// Multiplies the number of attachments; 1 is what the bounds are promised for.
+    pub scale: f64,
+    /// Where the story goes.
+    pub tell: Narrator,
+}
+
+impl Options {
+    /// `n` attachments, scaled, but never none.
+    pub fn scaled(&self, n: usize) -> usize {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_precision_loss,
+            clippy::cast_sign_loss,
+            reason = "a few hundred at most"
+        )]
+        let scaled = (n as f64 * self.scale).round() as usize;
+        scaled.max(1)
+    }
+
+    /// How long to wait for something that has a bound: beyond it, so that a miss is measured.
+    pub fn patience(&self, bound: Duration) -> Duration {
+        bound.mul_f64(self.slack.max(1.0)) + Duration::from_secs(8)
+    }
+}
+
+/// A pod with an address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Attachment {
+    /// Its sandbox.
+    pub pod: Pod,
+    /// Its address.
+    pub address: IpAddr,
+    /// Its interface's MAC.
+    pub mac: Mac,
+}
+
+/// A world with a running agent.
+#[derive(Debug)]
+pub struct Lab {
+    // Dropped in this order: what runs, what looks on, what it all happens in.
+    agent: Option<Agent>,
+    /// How the agent is started.
+    pub setup: AgentSetup,
+    /// The plugin on the node.
+    pub plugin: Plugin,
+    /// The network configuration that the runtime passes.
+    pub config: Value,
+    monitor: Option<Monitor>,
+    /// The poller of the parent's FDB.
+    pub fdb: FdbWatch,
+    /// The namespaces.
+    pub world: World,
+    /// The addresses of the pool.
+    pub addresses: Vec<Ipv4Addr>,
+    /// Where the story goes.
+    pub tell: Narrator,
+}
+
+impl Lab {
+    /// Builds a world with a pool of `addresses`, proves the monitor, and starts the agent. `extra`
+    /// is added to the spec of the network: YAML lines, indented by two.
+    pub fn start(options: &Options, addresses: u8, extra: &str) -> Result<Self> {
+        options.binaries.present()?;
+        let world = World::build()?;
+        let pool = world::pool_addresses(addresses);
+        let tell = options.tell.clone();
+        let mut monitor = Monitor::start(&world, &pool)?;
+        let planted = pool[pool.len() - 1];
+        let proof = monitor.prove(&world, planted)?;
+        tell.say(
+            Who::World,
+            &format!(
+                "planted {planted} twice: both witnesses of the monitor reported it after {}",
+                short(proof)
+            ),
+        );
+        let fdb = FdbWatch::start(world.node(), PARENT)?;
+        let setup = AgentSetup {
+            binary: options.binaries.agent.clone(),
+            node: world.node().to_owned(),
+            folder: world.folder().to_owned(),
+            node_name: NODE.to_owned(),
+        };
+        setup.prepare(&network_config(&pool, extra), 1, 1)?;
+        let plugin = Plugin { binary: options.binaries.plugin.clone(), node: world.node().to_owned() };
+        let config = runtime_config(&setup);
+        let monitor = Some(monitor);
+        let mut lab = Self { agent: None, setup, plugin, config, monitor, fdb, world, addresses: pool, tell };
+        let ready = lab.start_agent(None)?;
+        lab.tell.say(Who::World, &format!("agent started, answers after {}", short(ready)));
+        Ok(lab)
+    }
+
+    /// Starts the agent (again) and waits until it answers; how long that took.
+    pub fn start_agent(&mut self, fault: Option<&str>) -> Result<Duration> {
+        self.begin_agent(fault)?;
+        self.agent()?.wait_ready()
+    }
+
+    /// Starts the agent and does not wait; when that was.
+    pub fn begin_agent(&mut self, fault: Option<&str>) -> Result<Instant> {
+        let agent = self.setup.start(fault)?;
+        let started = agent.started();
+        self.agent = Some(agent);
+        Ok(started)
+    }
+
+    /// The running agent.
+    pub fn agent(&mut self) -> Result<&mut Agent> {
+        self.agent.as_mut().ok_or_else(|| Error::Monitor("the case has stopped the agent".to_owned()))
+    }
+
+    /// SIGKILL.
+    pub fn kill_agent(&mut self) {
+        if let Some(agent) = self.agent.take() {
+            agent.kill();
+        }
+    }
+
+    /// SIGTERM, which must end it cleanly.
+    pub fn stop_agent(&mut self) -> Result<()> {
+        self.agent.take().map_or(Ok(()), Agent::stop)
+    }
+
+    /// A client of the agent.
+    pub fn client(&self) -> Client {
+        Client::new(&self.setup.socket())
+    }
+
+    /// Every address that is not free.
+    pub fn leases(&self) -> Result<Vec<Row>> {
+        self.client().leases()
+    }
+
+    /// A call of the plugin for a pod.
+    pub fn call(&self, command: &str, pod: &Pod) -> Call {
+        Call::new(command, &self.config, pod)
+    }
+
+    /// ADD for a pod, any address.
+    pub fn attach(&self, pod: &Pod) -> Result<Attachment> {
+        self.attached(pod, &self.plugin.run(&self.call("ADD", pod))?)
+    }
+
+    /// ADD for a pod, a certain address.
+    pub fn attach_at(&self, pod: &Pod, address: IpAddr) -> Result<Attachment> {
+        let attachment =
+            self.attached(pod, &self.plugin.run(&self.call("ADD", pod).addresses(&[address]))?)?;
+        if attachment.address == address {
+            return Ok(attachment);
+        }
+        let why = format!("asked for {address}, got {}", attachment.address);
+        Err(Error::Plugin { what: "ADD".to_owned(), why })
+    }
+
+    /// What a successful ADD made.
+    pub fn attached(&self, pod: &Pod, outcome: &Outcome) -> Result<Attachment> {
+        let added = outcome.added()?;
+        let named =
+            |why: &str| Error::Plugin { what: format!("ADD for {}", pod.container_id), why: why.to_owned() };
+        let mac = added.mac.ok_or_else(|| named("its result names no MAC"))?;
+        let address = *added.addresses.first().ok_or_else(|| named("its result names no address"))?;
+        Ok(Attachment { pod: pod.clone(), address, mac })
+    }
+
+    /// ADD for `count` new pods.
+    pub fn attach_many(&self, count: usize) -> Result<Vec<Attachment>> {
+        (0..count).map(|_| self.attach(&self.world.pod()?)).collect()
+    }
+
+    /// DEL as a runtime sends it.
+    pub fn detach(&self, pod: &Pod) -> Result<Outcome> {
+        self.plugin.run(&self.call("DEL", pod))
+    }
+
+    /// Removes a pod in order: DEL, then its namespace.
+    pub fn retire(&self, attachment: &Attachment) -> Result<()> {
+        self.detach(&attachment.pod)?.expect_success()?;
+        self.world.remove(&attachment.pod);
+        Ok(())
+    }
+
+    /// Gives each address away by a real ADD, and takes it back; how many could be given.
+    pub fn prove_free(&self, addresses: &[IpAddr]) -> Result<usize> {
+        let mut given = 0;
+        for address in addresses {
+            let pod = self.world.pod()?;
+            match self.attach_at(&pod, *address) {
+                Ok(attachment) => {
+                    given += 1;
+                    self.retire(&attachment)?;
+                }
+                Err(Error::Interrupted) => return Err(Error::Interrupted),
+                Err(error) => {
+                    self.tell.say(Who::World, &format!("{address} could not be given: {}", error.chain()));
+                    self.world.remove(&pod);
+                }
+            }
+        }
+        Ok(given)
+    }
+
+    /// Whether the neighbour hears somebody answer for an address.
+    pub fn answers(&self, address: IpAddr) -> Result<bool> {
+        match (address, &self.monitor) {
+            (IpAddr::V4(address), Some(monitor)) => monitor.answers(address),
+            _ => Ok(false),
+        }
+    }
+
+    /// Tells the last `lines` of what the agent observed and decided about an address.
+    pub fn tell_history(&self, address: IpAddr, lines: usize) {
+        // The story is for people: a missing line fails nothing.
+        let history = self.client().history(address).unwrap_or_default();
+        for event in &history[history.len().saturating_sub(lines)..] {
+            self.tell.say(Who::Agent, &format!("{address} {}: {} ({})", event.kind, event.text, event.code));
+        }
+    }
+
+    /// Ends the case: what the monitor found becomes checks, and the agent must end cleanly.
+    pub fn finish(mut self, case: &mut Builder) -> Result<()> {
+        if let Some(monitor) = self.monitor.take() {
+            let findings = monitor.finish();
+            if let Some(why) = findings.failed {
+                return Err(Error::Monitor(why));
+            }
+            let found: Vec<String> = findings.duplicates.iter().map(|found| format!("{found:?}")).collect();
+            case.holds("the monitor reported the planted duplicate on the wire and in the namespaces", true);
+            case.none("addresses ever held by two live interfaces", &found);
+            case.within(
+                "longest time between two samples of the monitor",
+                Some(findings.worst_gap),
+                monitor::GAP_MAX,
+            );
+            let (polls, gap) = self.fdb.effort();
+            self.tell.say(
+                Who::Clock,
+                &format!(
+                    "{} samples of the monitor, at most {} apart; {polls} polls of the FDB, every {}, at most {} apart",
+                    findings.samples,
+                    short(findings.worst_gap),
+                    short(fdb::INTERVAL),
+                    short(gap),
+                ),
+            );
+        }
+        let stopped = self.stop_agent();
+        if let Err(Error::Interrupted) = stopped {
+            return Err(Error::Interrupted);
+        }
+        case.none(
+            "agent ended cleanly on SIGTERM",
+            &stopped.err().map(|error| error.chain()).into_iter().collect::<Vec<_>>(),
+        );
+        Ok(())
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        // A case that ended early leaves its monitor here: then the log is what one wants to see.
+        if self.monitor.is_some()
+            && cleanup::interrupted().is_ok()
+            && let Some(agent) = &self.agent
+        {
+            eprintln!("the end of the agent's log:\n{}", agent.log_end());
+        }
+    }
+}
+
+/// What the runtime passes to the plugin of the agent that `setup` starts.
+pub fn runtime_config(setup: &AgentSetup) -> Value {
+    json!({
+        "cniVersion": "1.0.0", "name": NETWORK, "type": "berth", "network": NETWORK,
+        "socket": setup.socket(), "stateDir": setup.state(), "bootIDFile": setup.folder.join("boot-id"),
+    })
+}
+
+/// The agent's configuration: one network, one pool.
+pub fn network_config(pool: &[Ipv4Addr], extra: &str) -> String {
+    let (first, last) = (pool[0], pool[pool.len() - 1]);
+    let (subnet, gateway) = (world::SUBNET, world::GATEWAY);
+    format!(
+        "apiVersion: berth.dev/v1alpha1\nkind: UnderlayNetwork\nmetadata:\n  name: {NETWORK}\nspec:\n  \
+         link:\n    type: macvlan\n    parent: {PARENT}\n    mode: bridge\n  pools: [lan-v4]\n{extra}---\n\
+         apiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: lan-v4\nspec:\n  \
+         subnet: {subnet}\n  ranges: [{first}-{last}]\n  gateway: {gateway}\n  routes:\n    - to: 0.0.0.0/0\n"
+    )
+}

@@ -1,0 +1,133 @@
+//! When did an address become free? The agent's `leases`, asked every millisecond.
+//!
+//! An agent that does not answer (killed, starting) says nothing: only a reply counts.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use crate::cleanup;
+use crate::client::{Client, Row};
+use crate::error::Result;
+use crate::lab::{Attachment, LEASES_INTERVAL};
+
+/// What became of one watched address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fate {
+    container_id: String,
+    /// The first reply in which it was not its holder's any more.
+    pub left: Option<Instant>,
+    /// The first reply without it.
+    pub free: Option<Instant>,
+    /// The first reply in which it is its holder's.
+    pub held: Option<Instant>,
+    /// State and reason in the last reply that listed it.
+    pub last: Option<(String, String)>,
+}
+
+/// Follows addresses from reply to reply.
+#[derive(Debug)]
+pub struct LeaseWatch {
+    client: Client,
+    fates: BTreeMap<IpAddr, Fate>,
+    replies: u64,
+}
+
+impl LeaseWatch {
+    /// Follows nothing yet.
+    pub fn new(client: Client) -> Self {
+        Self { client, fates: BTreeMap::new(), replies: 0 }
+    }
+
+    /// Follows the address of an attachment from now on.
+    pub fn follow(&mut self, attachment: &Attachment) {
+        let container_id = attachment.pod.container_id.clone();
+        let fate = Fate { container_id, left: None, free: None, held: None, last: None };
+        self.fates.insert(attachment.address, fate);
+    }
+
+    /// Follows the addresses of several.
+    pub fn follow_all<'a>(&mut self, attachments: impl IntoIterator<Item = &'a Attachment>) {
+        for attachment in attachments {
+            self.follow(attachment);
+        }
+    }
+
+    /// What became of an address; `None` if it is not followed.
+    pub fn fate(&self, address: IpAddr) -> Option<&Fate> {
+        self.fates.get(&address)
+    }
+
+    /// When an address was first seen free.
+    pub fn freed(&self, attachment: &Attachment) -> Option<Instant> {
+        self.fate(attachment.address)?.free
+    }
+
+    /// When an address was first seen without its holder.
+    pub fn left(&self, attachment: &Attachment) -> Option<Instant> {
+        self.fate(attachment.address)?.left
+    }
+
+    /// Those whose addresses have left them, with what is known: for live ones, a list of offences.
+    pub fn lost<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) -> Vec<String> {
+        let gone = attachments.into_iter().filter(|attachment| self.left(attachment).is_some());
+        gone.map(|attachment| {
+            let last = self.fate(attachment.address).and_then(|fate| fate.last.clone());
+            format!("{} of {} left it, last {last:?}", attachment.address, attachment.pod.container_id)
+        })
+        .collect()
+    }
+
+    /// Replies so far.
+    pub fn replies(&self) -> u64 {
+        self.replies
+    }
+
+    /// Asks once; whether there was a reply.
+    pub fn poll(&mut self) -> Result<bool> {
+        cleanup::interrupted()?;
+        let Ok(rows) = self.client.leases() else { return Ok(false) };
+        let now = Instant::now();
+        self.replies += 1;
+        let rows: BTreeMap<IpAddr, &Row> = rows.iter().map(|row| (row.address, row)).collect();
+        for (address, fate) in &mut self.fates {
+            let row = rows.get(address);
+            let held = row.is_some_and(|row| row.container_id.as_ref() == Some(&fate.container_id));
+            if held {
+                fate.held.get_or_insert(now);
+            } else {
+                fate.left.get_or_insert(now);
+            }
+            match row {
+                Some(row) => fate.last = Some((row.state.clone(), row.reason.clone())),
+                None => drop(fate.free.get_or_insert(now)),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Asks every millisecond until `done`, or until `deadline`; whether it was done.
+    pub fn until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) -> Result<bool> {
+        loop {
+            let began = Instant::now();
+            self.poll()?;
+            if done(self) {
+                return Ok(true);
+            }
+            if began > deadline {
+                return Ok(false);
+            }
+            std::thread::sleep(LEASES_INTERVAL.saturating_sub(began.elapsed()));
+        }
+    }
+
+    /// Asks until all these addresses are free, at most `limit`; whether they are.
+    pub fn all_free(&mut self, attachments: &[Attachment], limit: Duration) -> Result<bool> {
+        self.until(Instant::now() + limit, |watch| attachments.iter().all(|a| watch.freed(a).is_some()))
+    }
+
+    /// Asks for `length`.
+    pub fn look_for(&mut self, length: Duration) -> Result<()> {
+        self.until(Instant::now() + length, |_| false).map(drop)
+    }
+}

@@ -1,0 +1,58 @@
+//! `cargo xtask demo`: builds Berth with fault points and plays all its cases in a little world.
+//!
+//! Here is only the command line; the world and the cases are the crate `berth-testbed`.
+
+use anyhow::Result;
+use berth_testbed::demo::{self, Settings};
+
+use crate::build::{self, Variant};
+use crate::install::{self, InstallArgs};
+use crate::{process, repo};
+
+/// Play all cases on this machine; ends with a table and target/demo/report.json.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// Multiply every bound in time, for slow or busy machines.
+    #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
+    slack: f64,
+    /// Play only this case (1 to 9); may be given several times.
+    #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=9))]
+    cases: Vec<u32>,
+    /// Multiply the number of attachments; the bounds are promised for 1.
+    #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
+    scale: f64,
+    #[command(flatten)]
+    install: InstallArgs,
+}
+
+/// Plays them; fails if one did not hold.
+pub fn run(args: Args) -> Result<()> {
+    install::ensure("demo", &[install::IPROUTE2], args.install)?;
+    let report = repo::output_folder(&repo::root()?, "demo")?.join("report.json");
+    let binaries = build::binaries(Variant::Trial)?;
+    let Args { slack, cases, scale, install: _ } = args;
+    // What failed is in the table.
+    if demo::run(&Settings { binaries, report, slack, scale, cases })? {
+        Ok(())
+    } else {
+        Err(process::AlreadyTold.into())
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("{text} is not a number"))?;
+    if number.is_finite() && number > 0.0 { Ok(number) } else { Err("it must be greater than 0".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn factors_are_finite_and_positive() {
+        assert_eq!(positive("10"), Ok(10.0));
+        for bad in ["0", "-1", "inf", "NaN", "x", ""] {
+            assert!(positive(bad).is_err(), "{bad}");
+        }
+    }
+}

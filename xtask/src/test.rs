@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Variant};
 use crate::install::{self, InstallArgs};
@@ -58,6 +58,9 @@ impl std::fmt::Display for Count {
 pub fn run(args: &Args) -> Result<()> {
     let count = count(args)?;
     println!("{count}");
+    if let (Some(filter), true) = (&args.filter, count == Count::default()) {
+        bail!("no test's name contains {filter:?}");
+    }
     if count.has_failures() { Err(process::AlreadyTold.into()) } else { Ok(()) }
 }
 

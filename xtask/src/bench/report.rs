@@ -99,7 +99,9 @@ impl Report {
         }
         for row in &self.values {
             let wanted = wanted(row.wanted, row.value);
-            let _ = writeln!(text, "{:<34} {:.3} {}{wanted}", row.what, row.value, row.unit);
+            // Whole numbers without a fraction, the rest to a thousandth.
+            let value = (row.value * 1e3).round() / 1e3;
+            let _ = writeln!(text, "{:<34} {value} {}{wanted}", row.what, row.unit);
         }
         text
     }

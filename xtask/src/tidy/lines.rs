@@ -122,7 +122,7 @@ pub fn long(source: &Source) -> Option<Finding> {
 
 fn check_head(source: &Source) -> Option<Finding> {
     // The tests of one module in a file of their own belong to that module's head.
-    let own_tests = source.path.ends_with("tests.rs");
+    let own_tests = source.name().ends_with("tests.rs");
     let headless = source.has_extension("rs") && !own_tests && !source.text.trim_start().starts_with("//!");
     headless.then(|| {
         Finding::new(

@@ -235,8 +235,9 @@ fn look_at(task: &Path, own: Option<&OwnNetns>) -> io::Result<Option<(Stat, u64)
 /// The inode in a task's `ns/net` link.
 fn netns_inode(task: &Path) -> io::Result<u64> {
     let link = fs::read_link(task.join("ns/net"))?;
-    bracketed(&link.to_string_lossy(), "net")
-        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("unexpected link {}", link.display())))
+    bracketed(&link.to_string_lossy(), "net").ok_or_else(|| {
+        io::Error::new(io::ErrorKind::InvalidData, format!("unexpected link {}", link.display()))
+    })
 }
 
 /// The number in `kind:[number]`.

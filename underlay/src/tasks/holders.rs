@@ -225,7 +225,9 @@ impl<'a> Search<'a> {
             return tun(subject, fd);
         }
         if link.starts_with("/dev/tap") {
-            return Err(io::Error::other(format!("descriptor {fd} is a macvtap: its namespace is not shown")));
+            return Err(io::Error::other(format!(
+                "descriptor {fd} is a macvtap: its namespace is not shown"
+            )));
         }
         self.file(&path)
     }
@@ -270,11 +272,15 @@ impl<'a> Search<'a> {
         };
         let suspicious = |line: &str| {
             let inode = line.split_once("socket:[").and_then(|(_, rest)| rest.split_once(']'));
-            let own = inode.and_then(|(digits, _)| digits.parse().ok()).and_then(|inode: u64| self.sockets.get(&inode));
+            let own = inode
+                .and_then(|(digits, _)| digits.parse().ok())
+                .and_then(|inode: u64| self.sockets.get(&inode));
             (line.contains("socket:[") && own != Some(&None)) || line.contains("net:[")
         };
         if info.lines().any(suspicious) {
-            return Err(io::Error::other(format!("descriptor {fd} is a ring that keeps sockets or namespaces")));
+            return Err(io::Error::other(format!(
+                "descriptor {fd} is a ring that keeps sockets or namespaces"
+            )));
         }
         Ok(Look::Harmless)
     }

@@ -23,7 +23,8 @@ pub struct Device {
     pub name: String,
     /// Its own MAC.
     pub mac: Mac,
-    /// Whether it is up *and* its carrier is there: only then can silence mean anything.
+    /// Whether it is up and the kernel sends through it. It lags a loss of carrier by up to a second
+    /// (see [`has_carrier`]), and a return of carrier until frames really go out.
     pub running: bool,
 }
 
@@ -73,6 +74,26 @@ impl Device {
     }
 }
 
+/// Whether an interface has carrier this very moment; true where its driver cannot tell.
+///
+/// The flags know it too, but the kernel updates them up to a second late, and a frame sent meanwhile
+/// vanishes without an error. This call takes the kernel's link lock, so it may wait for others' changes:
+/// ask once for a verdict, not for each frame.
+pub fn has_carrier(name: &str) -> Result<bool, WireError> {
+    const ETHTOOL_GLINK: u32 = 0x0a;
+    let socket = ioctl_socket().map_err(|cause| read_error(name.to_owned(), cause))?;
+    let mut request = request_for(name)?;
+    // The command, and the answer that the kernel writes behind it.
+    let mut value = [ETHTOOL_GLINK, 0];
+    request.ifr_ifru.ifru_data = (&raw mut value).cast();
+    match ioctl(&socket, libc::SIOCETHTOOL, &mut request) {
+        Ok(()) => Ok(value[1] != 0),
+        Err(cause) if cause.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(true),
+        Err(cause) if cause.raw_os_error() == Some(libc::ENODEV) => Err(WireError::NoDevice(name.to_owned())),
+        Err(cause) => Err(read_error(name.to_owned(), cause)),
+    }
+}
+
 fn read_error(device: String, cause: io::Error) -> WireError {
     WireError::ReadDevice { device, cause }
 }
@@ -94,7 +115,8 @@ fn request_for(name: &str) -> Result<libc::ifreq, WireError> {
 }
 
 fn ioctl(socket: &OwnedFd, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: every number used here takes one ifreq, and the kernel writes no further than its end.
+    // SAFETY: every number used here takes one ifreq, and the kernel writes no further than its end; what
+    // SIOCETHTOOL's ifreq points to outlives the call and is as long as its command says.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number as libc::Ioctl, request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -19,7 +19,7 @@ use berth_ipam::time::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::WireError;
-use super::device::Device;
+use super::device::{Device, has_carrier};
 use super::frame::{Kind, Statement};
 use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober, RoundId};
 use super::quiet::Quiet;
@@ -159,11 +159,8 @@ impl Drop for ParentWire {
 
 impl Order {
     fn reply_unknown(self, reason: &str) {
-        let unknown = |address| ProbeResult {
-            address,
-            outcome: Outcome::Unknown(reason.to_owned()),
-            last_probe: None,
-        };
+        let unknown =
+            |address| ProbeResult { address, outcome: Outcome::Unknown(reason.to_owned()), last_probe: None };
         (self.reply)(self.addresses.into_iter().map(unknown).collect());
     }
 }
@@ -234,6 +231,9 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         let wakes = self.prober.wake_at(now).is_some_and(|wake| wake <= now + Duration::from_millis(5));
         if wakes || now.since(self.looked_at) >= LOOK || self.state.is_none() {
             self.look(now);
+        }
+        if self.prober.verdict_due(now) && !has_carrier(&self.parent).unwrap_or(false) {
+            self.prober.disturbed("the link has no carrier");
         }
         let finished = self.prober.finished(now, drained);
         self.answer(finished);

@@ -179,6 +179,12 @@ impl Prober {
         }
     }
 
+    /// Whether an address is ripe for its verdict: the moment for the shell to look at the link itself.
+    pub fn verdict_due(&self, now: Time) -> bool {
+        let open = self.rounds.iter().flat_map(|round| &round.targets).filter(|target| !target.concluded);
+        open.filter(|target| target.failure.is_none()).any(|target| target.is_ripe(now))
+    }
+
     /// Takes the rounds that are over. `drained` says that everything received before `now` was given
     /// to [`Prober::heard`]; without it nothing is judged until patience ends, and then as unknown.
     pub fn finished(&mut self, now: Time, drained: bool) -> Vec<(RoundId, Vec<ProbeResult>)> {
@@ -186,10 +192,7 @@ impl Prober {
             target.conclude(now, drained);
         }
         let over = |round: &mut Round| round.targets.iter().all(|target| target.concluded);
-        self.rounds
-            .extract_if(.., over)
-            .map(Round::result)
-            .collect()
+        self.rounds.extract_if(.., over).map(Round::result).collect()
     }
 
     /// Ends every round at once; whoever had not answered by now is unknown.
@@ -235,14 +238,7 @@ impl Round {
 
 impl Target {
     fn new(address: IpAddr) -> Self {
-        Self {
-            address,
-            sent: 0,
-            last_probe: None,
-            answers: BTreeSet::new(),
-            failure: None,
-            concluded: false,
-        }
+        Self { address, sent: 0, last_probe: None, answers: BTreeSet::new(), failure: None, concluded: false }
     }
 
     /// When something is next to be done: a probe, or the verdict.
@@ -258,14 +254,18 @@ impl Target {
         self.sent < PROBES && self.failure.is_none() && now >= self.next()
     }
 
+    /// Whether the last wait is over. A spoilt target is not probed on: it waits for late answers as long
+    /// as a whole one would, unless it never asked, when there is nothing to wait for.
+    fn is_ripe(&self, now: Time) -> bool {
+        let asked = self.sent == PROBES || self.failure.is_some();
+        asked && self.last_probe.is_none_or(|last| now >= last + LAST_WAIT)
+    }
+
     fn conclude(&mut self, now: Time, drained: bool) {
         if self.concluded {
             return;
         }
-        // A spoilt target is not probed on: it waits for late answers as long as a whole one would,
-        // unless it never asked, when there is nothing to wait for.
-        let patient = self.sent < PROBES && self.failure.is_none();
-        if patient || now < self.last_probe.map_or(now, |last| last + LAST_WAIT) {
+        if !self.is_ripe(now) {
             return;
         }
         if !drained {

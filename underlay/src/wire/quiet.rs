@@ -67,10 +67,8 @@ mod tests {
     fn a_repetition_within_200_ms_is_kept_back_and_does_not_extend_the_pause() {
         let mut quiet = Quiet::default();
         let at = |millis| Time::from_millis(1_000 + millis);
-        let told: Vec<u64> = (0..=400)
-            .step_by(50)
-            .filter(|millis| quiet.admit(heard(1, Kind::Reply), at(*millis)))
-            .collect();
+        let told: Vec<u64> =
+            (0..=400).step_by(50).filter(|millis| quiet.admit(heard(1, Kind::Reply), at(*millis))).collect();
         assert_eq!(told, [0, 200, 400]);
     }
 

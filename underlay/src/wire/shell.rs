@@ -9,7 +9,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::WireError;
-use super::device::Device;
+use super::device::{Device, has_carrier};
 use super::frame::{self, Statement};
 use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober};
 use super::socket::{Direction, FRAME_ROOM, PacketSocket};
@@ -98,6 +98,9 @@ pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec
         let running = Device::by_name(&device.name).is_ok_and(|seen| seen.ifindex == ifindex && seen.running);
         if !running {
             prober.disturbed("the link is down or has no carrier");
+        }
+        if prober.verdict_due(now) && !has_carrier(&device.name)? {
+            prober.disturbed("the link has no carrier");
         }
         if let Some((_, results)) = prober.finished(now, drained).into_iter().next() {
             return Ok(results);

@@ -17,7 +17,8 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::WireError;
 use super::frame::{
-    ADVERTISEMENT, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, ICMPV6, SOLICITATION,
+    ADVERTISEMENT, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, ICMPV6,
+    SOLICITATION,
 };
 
 /// Which way a frame went.
@@ -66,9 +67,7 @@ impl PacketSocket {
         socket
             .option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
             .map_err(fail("attach the frame filter"))?;
-        socket
-            .option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32)
-            .map_err(fail("ask for VLAN tags"))?;
+        socket.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32).map_err(fail("ask for VLAN tags"))?;
         // Without CAP_NET_ADMIN the smaller default buffer must do; lost frames are reported anyway.
         if socket.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).is_err() {
             socket
@@ -188,11 +187,7 @@ impl PacketSocket {
         let address = self.link_address(protocol);
         // SAFETY: the address is valid for the length given, and only read.
         let result = unsafe {
-            libc::bind(
-                self.fd.as_raw_fd(),
-                (&raw const address).cast(),
-                socklen::<libc::sockaddr_ll>(),
-            )
+            libc::bind(self.fd.as_raw_fd(), (&raw const address).cast(), socklen::<libc::sockaddr_ll>())
         };
         if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
@@ -245,23 +240,27 @@ fn filter() -> [libc::sock_filter; 15] {
     const SHIFTED_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    let step =
-        |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k };
+    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
+        code: u16::try_from(code).unwrap_or(0),
+        jt,
+        jf,
+        k,
+    };
     [
-        step(SHIFT, 0, 0, 0),                             // 0: no tag in the frame yet
-        step(HALF, 12, 0, 0),                             // 1: the EtherType
-        step(EQUAL, u32::from(ETHERTYPE_VLAN), 1, 0),     // 2: tagged: on at 4
+        step(SHIFT, 0, 0, 0),                                 // 0: no tag in the frame yet
+        step(HALF, 12, 0, 0),                                 // 1: the EtherType
+        step(EQUAL, u32::from(ETHERTYPE_VLAN), 1, 0),         // 2: tagged: on at 4
         step(EQUAL, u32::from(ETHERTYPE_SERVICE_VLAN), 0, 2), // 3: untagged: on at 6
-        step(SHIFT, 4, 0, 0),                             // 4: all further back by one tag
-        step(HALF, 16, 0, 0),                             // 5: the EtherType behind it
-        step(EQUAL, u32::from(ETHERTYPE_ARP), 7, 0),      // 6: ARP: accept
-        step(EQUAL, u32::from(ETHERTYPE_IPV6), 0, 5),     // 7: not IPv6: drop
-        step(SHIFTED_BYTE, 14 + 6, 0, 0),                 // 8: the next header
-        step(EQUAL, u32::from(ICMPV6), 0, 3),             // 9: not ICMPv6: drop
-        step(SHIFTED_BYTE, 14 + 40, 0, 0),                // 10: the type
-        step(EQUAL, u32::from(SOLICITATION), 2, 0),       // 11: accept
-        step(EQUAL, u32::from(ADVERTISEMENT), 1, 0),      // 12: accept
-        step(RETURN, 0, 0, 0),                            // 13: drop
-        step(RETURN, u32::MAX, 0, 0),                     // 14: accept, whole
+        step(SHIFT, 4, 0, 0),                                 // 4: all further back by one tag
+        step(HALF, 16, 0, 0),                                 // 5: the EtherType behind it
+        step(EQUAL, u32::from(ETHERTYPE_ARP), 7, 0),          // 6: ARP: accept
+        step(EQUAL, u32::from(ETHERTYPE_IPV6), 0, 5),         // 7: not IPv6: drop
+        step(SHIFTED_BYTE, 14 + 6, 0, 0),                     // 8: the next header
+        step(EQUAL, u32::from(ICMPV6), 0, 3),                 // 9: not ICMPv6: drop
+        step(SHIFTED_BYTE, 14 + 40, 0, 0),                    // 10: the type
+        step(EQUAL, u32::from(SOLICITATION), 2, 0),           // 11: accept
+        step(EQUAL, u32::from(ADVERTISEMENT), 1, 0),          // 12: accept
+        step(RETURN, 0, 0, 0),                                // 13: drop
+        step(RETURN, u32::MAX, 0, 0),                         // 14: accept, whole
     ]
 }

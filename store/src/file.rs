@@ -5,6 +5,7 @@
 //! byte of it changes; and a write that failed is settled by reading a counter that every write
 //! raises, so that "unknown outcome" is said only when the file cannot be read either.
 
+use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -75,6 +76,7 @@ impl File {
         }
         let mut file = Self { path: path.to_owned(), kind, database: None };
         file.database()?;
+        remove_drafts(path);
         Ok(file)
     }
 
@@ -277,9 +279,9 @@ fn create(path: &Path, kind: Kind) -> Result<(), StoreError> {
         .mode(0o700)
         .create(folder)
         .map_err(|cause| StoreError::CreateFolder { path: folder.to_owned(), cause: Arc::new(cause) })?;
-    let mut draft = path.as_os_str().to_owned();
-    draft.push(format!(".new-{}", std::process::id()));
-    let draft = PathBuf::from(draft);
+    let mut draft = draft_prefix(path);
+    draft.push(std::process::id().to_string());
+    let draft = folder.join(draft);
     let made = fill(&draft, kind).and_then(|()| match fs::hard_link(&draft, path) {
         Err(cause) if cause.kind() != io::ErrorKind::AlreadyExists => Err(cause.into()),
         _ => Ok(()),
@@ -296,6 +298,25 @@ fn create(path: &Path, kind: Kind) -> Result<(), StoreError> {
     })
 }
 
+/// What the names of drafts of `path` start with.
+fn draft_prefix(path: &Path) -> OsString {
+    let mut prefix = path.file_name().unwrap_or_default().to_owned();
+    prefix.push(".new-");
+    prefix
+}
+
+/// Removes the drafts of processes that were killed while they made the file. The file is there and
+/// this process owns it, so no draft is of use to anybody; what cannot be removed only takes room.
+fn remove_drafts(path: &Path) {
+    let prefix = draft_prefix(path);
+    let Some(Ok(entries)) = path.parent().map(fs::read_dir) else { return };
+    for entry in entries.flatten() {
+        if entry.file_name().as_encoded_bytes().starts_with(prefix.as_encoded_bytes()) {
+            let _ = fs::remove_file(entry.path());
+        }
+    }
+}
+
 fn fill(draft: &Path, kind: Kind) -> Result<(), redb::Error> {
     let file =
         OpenOptions::new().read(true).write(true).create(true).truncate(true).mode(0o600).open(draft)?;
@@ -307,4 +328,33 @@ fn fill(draft: &Path, kind: Kind) -> Result<(), redb::Error> {
     database.close()?;
     synced.sync_all()?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: Kind = Kind { schema: "schema.test", version: 1, title: "a test" };
+
+    #[test]
+    fn a_failed_commit_is_settled_by_what_the_file_says() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("test.redb");
+        let mut file = File::open(&path, KIND).unwrap();
+        let write =
+            |file: &mut File| file.write(|transaction| raise(transaction).map(Some)).unwrap().unwrap();
+        let writes = write(&mut file);
+        let cause = || redb::Error::Io(io::ErrorKind::StorageFull.into());
+
+        // The commit reached the file although it reported a failure.
+        file.settle(writes, cause()).unwrap();
+        // It did not: the error says so, and the file goes on working.
+        let refused = file.settle(writes + 1, cause()).unwrap_err();
+        assert!(matches!(refused, WriteFailure::Refused(StoreError::Full { .. })), "{refused:?}");
+        assert!(write(&mut file) > writes);
+        // Nobody can tell.
+        fs::write(&path, "gone").unwrap();
+        let unknown = file.settle(writes, cause()).unwrap_err().of("create");
+        assert!(matches!(unknown, StoreError::OutcomeUnknown { operation: "create", .. }), "{unknown}");
+    }
 }

@@ -141,3 +141,60 @@ impl StorageBackend for Overlay {
         self.file.unlock_range(start, end)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Write(u16, Vec<u8>),
+        SetLen(u16),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            3 => (0_u16..20_000, prop::collection::vec(any::<u8>(), 1..9_000))
+                .prop_map(|(offset, data)| Step::Write(offset, data)),
+            1 => (0_u16..30_000).prop_map(Step::SetLen),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn it_reads_like_a_file_and_changes_none(
+            below in prop::collection::vec(any::<u8>(), 0..20_000),
+            steps in prop::collection::vec(step(), 0..12),
+        ) {
+            let path = tempfile::NamedTempFile::new().unwrap();
+            std::fs::write(path.path(), &below).unwrap();
+            let open = std::fs::OpenOptions::new().read(true).write(true).open(path.path()).unwrap();
+            let overlay = Overlay::new(FileBackend::new(open).unwrap()).unwrap();
+            let mut model = below.clone();
+            for step in steps {
+                match step {
+                    Step::Write(offset, data) => {
+                        overlay.write(offset.into(), &data).unwrap();
+                        let (start, end) = (usize::from(offset), usize::from(offset) + data.len());
+                        model.resize(model.len().max(end), 0);
+                        model[start..end].copy_from_slice(&data);
+                    }
+                    Step::SetLen(len) => {
+                        overlay.set_len(len.into()).unwrap();
+                        model.resize(len.into(), 0);
+                    }
+                }
+                prop_assert_eq!(overlay.len().unwrap(), model.len() as u64);
+                let mut all = vec![0; model.len()];
+                overlay.read(0, &mut all).unwrap();
+                prop_assert_eq!(&all, &model);
+            }
+            prop_assert!(overlay.read(model.len() as u64, &mut [0]).is_err());
+            prop_assert_eq!(std::fs::read(path.path()).unwrap(), below);
+        }
+    }
+}

@@ -81,7 +81,7 @@ impl Acknowledged {
         };
     }
 
-    fn check(&self, folder: &Path, round: usize) {
+    fn check(&self, folder: &Path, round: u64) {
         let store = EmbeddedStore::open(&folder.join("store.redb")).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let there: BTreeSet<u32> = (runtime.block_on(store.list()).unwrap().iter())
@@ -110,7 +110,7 @@ fn acknowledged_writes_survive_kill_9() {
     let folder = tempfile::tempdir().unwrap();
     let mut acknowledged = Acknowledged::default();
     let mut from = 1;
-    for round in 0..25 {
+    for round in 0..30_u64 {
         let child = Command::new(env::current_exe().unwrap())
             .args(["--exact", "acknowledged_writes_survive_kill_9", "--nocapture"])
             .env(FOLDER, folder.path())
@@ -120,18 +120,37 @@ fn acknowledged_writes_survive_kill_9() {
             .unwrap();
         let mut writer = Writer(child);
         let out = writer.0.stdout.take().unwrap();
-        // Uneven moments, among them some within the making of the files.
-        let delay = Duration::from_micros(3_000 + 1_777 * u64::try_from(round * round % 37).unwrap());
+        // Uneven moments: a few within the making of the files, the others after so many
+        // acknowledgements and a little, so that a slow machine kills within writes as well.
+        let early = (round < 5).then(|| Duration::from_micros(2_000 + 1_500 * round));
+        let lines_before = 1 + round * round % 97;
+        let little = Duration::from_micros(round * 37 % 700);
+        let (go, wait) = std::sync::mpsc::channel();
         let killer = std::thread::spawn(move || {
-            std::thread::sleep(delay);
+            match early {
+                Some(early) => std::thread::sleep(early),
+                // An end of the channel is the end of the writer.
+                None => drop(wait.recv().map(|()| std::thread::sleep(little))),
+            }
             drop(writer);
         });
+        let mut lines = 0;
         for line in BufReader::new(out).lines() {
             acknowledged.read(&line.unwrap());
+            lines += 1;
+            if lines == lines_before {
+                // The killer of an early round does not listen.
+                let _ = go.send(());
+            }
         }
+        drop(go);
         killer.join().unwrap();
         acknowledged.check(folder.path(), round);
         from = acknowledged.journal.last().map_or(from, |last| last + 1) + 1;
     }
+    let mut names: Vec<_> =
+        std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    names.sort();
+    assert_eq!(names, ["ledger.redb", "store.redb"], "no draft is left behind");
     assert!(acknowledged.deleted.len() > 50, "the writer never got far: {}", acknowledged.deleted.len());
 }

@@ -42,13 +42,13 @@ fn small_disk(folder: &Path) -> std::io::Result<()> {
 fn on_a_small_disk(test: fn(&Path)) {
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().to_owned();
-    let thread = std::thread::spawn(move || match small_disk(&path) {
-        Ok(()) => test(&path),
-        Err(cause) => println!("SKIPPED: this process may not mount a tmpfs: {cause}"),
-    });
-    let result = thread.join();
-    if let Err(panic) = result {
-        std::panic::resume_unwind(panic);
+    let thread = std::thread::spawn(move || small_disk(&path).map(|()| test(&path)));
+    match thread.join() {
+        Ok(Ok(())) => {}
+        Ok(Err(cause)) => {
+            berth_testbed::skip::because(&format!("mounting a tmpfs of its own: {cause}; run it as root"));
+        }
+        Err(panic) => std::panic::resume_unwind(panic),
     }
 }
 

@@ -132,11 +132,12 @@ pub enum Error {
         #[source]
         cause: Refusal,
     },
-    /// Another child of the same parent has this MAC; the next salt gives another one.
-    #[error("the parent already has a macvlan with the MAC {mac}")]
+    /// Another macvlan of the same parent has this MAC and is up; the next salt gives another one.
+    /// The kernel says so when the second one is set up, not when it is created.
+    #[error("another macvlan of the same parent is up with the same MAC")]
     MacInUse {
-        /// The MAC.
-        mac: Mac,
+        /// The MAC, where it was named in the request.
+        mac: Option<Mac>,
     },
     /// The kernel was built without VLAN devices.
     #[error(

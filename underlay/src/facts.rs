@@ -269,3 +269,83 @@ fn ip(family: u8, value: &[u8]) -> Option<IpAddr> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
+        let mut bytes = u16::try_from(value.len() + 4).unwrap().to_ne_bytes().to_vec();
+        bytes.extend(kind.to_ne_bytes());
+        bytes.extend(value);
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    }
+
+    fn link_of(attributes: &[Vec<u8>]) -> Checked<LinkFacts> {
+        let mut body = vec![0; 16];
+        body[4] = 3;
+        body[8] = 1;
+        body.extend(attributes.concat());
+        link(&body)
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_spoils_no_list() {
+        let facts =
+            link_of(&[attribute(IFLA_IFNAME, b"a\xff\xfe\0"), attribute(IFLA_IFALIAS, b"\xff")]).unwrap();
+        assert!(facts.name.starts_with('a') && facts.up);
+        assert!(link_of(&[attribute(IFLA_MTU, &[1])]).is_err(), "a number cut short is no number");
+    }
+
+    #[test]
+    fn the_kind_is_read_whatever_the_order() {
+        let kind = attribute(IFLA_INFO_KIND, b"macvlan\0");
+        let data = attribute(IFLA_INFO_DATA, &attribute(IFLA_MACVLAN_MODE, &8_u32.to_ne_bytes()));
+        for info in [[kind.clone(), data.clone()].concat(), [data, kind].concat()] {
+            let facts = link_of(&[attribute(IFLA_LINKINFO | 0x8000, &info)]).unwrap();
+            assert_eq!(
+                (facts.kind.as_deref(), facts.macvlan_mode),
+                (Some("macvlan"), Some(MacvlanMode::Passthru))
+            );
+        }
+        let vlan = [
+            attribute(IFLA_INFO_KIND, b"vlan\0"),
+            attribute(IFLA_INFO_DATA, &attribute(IFLA_VLAN_ID, &100_u16.to_ne_bytes())),
+        ];
+        assert_eq!(link_of(&[attribute(IFLA_LINKINFO, &vlan.concat())]).unwrap().vlan_id, Some(100));
+    }
+
+    #[test]
+    fn only_the_parents_own_unicast_entries_count() {
+        let entry = |index: u32, flags: u8, mac: [u8; 6]| {
+            let mut body = vec![7, 0, 0, 0];
+            body.extend(index.to_ne_bytes());
+            body.extend([0, 0, flags, 0]);
+            body.extend(attribute(NDA_LLADDR, &mac));
+            fdb_entry(&body, 5).unwrap()
+        };
+        let mac = [0xb2, 0, 0, 0, 0, 1];
+        assert_eq!(entry(5, NTF_SELF, mac), Some(Mac(mac)));
+        assert_eq!(entry(6, NTF_SELF, mac), None, "of another link");
+        assert_eq!(entry(5, 4, mac), None, "learnt by a bridge");
+        assert_eq!(entry(5, NTF_SELF, [0x33, 0x33, 0, 0, 0, 1]), None, "multicast");
+    }
+
+    #[test]
+    fn the_own_end_of_a_point_to_point_address_counts() {
+        let mut body = vec![AF_INET, 32, 0, 0, 3, 0, 0, 0];
+        body.extend(attribute(IFA_ADDRESS, &[192, 0, 2, 9]));
+        body.extend(attribute(IFA_LOCAL, &[192, 0, 2, 1]));
+        assert_eq!(address(&body).unwrap().unwrap().address.to_string(), "192.0.2.1/32");
+        assert!(address(&[AF_INET, 32, 0, 0, 3, 0, 0, 0]).is_err(), "an address without an address");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = (link(&bytes), address(&bytes), route(&bytes), fdb_entry(&bytes, 1), nsid(&bytes), moved_to(&bytes));
+        }
+    }
+}

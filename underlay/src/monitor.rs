@@ -253,3 +253,60 @@ fn read_event(kind: u16, body: &[u8], nsid: Option<Nsid>) -> Result<Option<Kerne
         _ => Ok(None),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(kind: u16, body: &[u8]) -> Vec<u8> {
+        let length = u32::try_from(16 + body.len()).unwrap();
+        [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], body].concat()
+    }
+
+    fn link_body(ifindex: u32, attributes: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut body = vec![0; 16];
+        body[4..8].copy_from_slice(&ifindex.to_ne_bytes());
+        for (kind, value) in attributes {
+            body.extend(u16::try_from(value.len() + 4).unwrap().to_ne_bytes());
+            body.extend(kind.to_ne_bytes());
+            body.extend(*value);
+            body.resize(body.len().next_multiple_of(4), 0);
+        }
+        body
+    }
+
+    fn read(datagram: &[u8]) -> Vec<KernelEvent> {
+        let mut events = Vec::new();
+        read_events(datagram, None, &mut events);
+        events
+    }
+
+    #[test]
+    fn the_new_namespace_makes_a_deletion_a_move() {
+        let mac = [0xb2, 0, 0, 0, 0, 1];
+        let gone = message(RTM_DELLINK, &link_body(3, &[(1, &mac), (3, b"net1\0")]));
+        assert!(matches!(&read(&gone)[..], [KernelEvent::LinkGone { ifindex: 3, mac: Some(_), .. }]));
+        for (number, new_nsid) in [(5, Some(5)), (-1, None)] {
+            let moved = message(RTM_DELLINK, &link_body(3, &[(1, &mac), (45, &i32::to_ne_bytes(number))]));
+            let expected = KernelEvent::LinkMoved { nsid: None, ifindex: 3, mac: Some(Mac(mac)), new_nsid };
+            assert_eq!(read(&moved), [expected]);
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_understood_is_an_overrun() {
+        let whole = message(RTM_DELLINK, &link_body(3, &[(1, &[2; 6])]));
+        assert_eq!(read(&whole[..whole.len() - 4]), [KernelEvent::Overrun]);
+        assert_eq!(read(&message(RTM_DELLINK, &[0; 3])), [KernelEvent::Overrun]);
+        assert_eq!(read(&[0; 7]), [KernelEvent::Overrun]);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_or_hang(bytes in proptest::collection::vec(any::<u8>(), 0..300), kind in 16_u16..92) {
+            let _ = read(&bytes);
+            let _ = read(&message(kind, &bytes));
+        }
+    }
+}

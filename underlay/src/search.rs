@@ -6,7 +6,7 @@
 //! another mount namespace's mount holds cannot be named by this search; the bridge table of the
 //! parent is the witness for those.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs;
 use std::io;
@@ -83,11 +83,19 @@ impl SearchResult {
 /// Looks into every namespace that can be named. Gives numbers to those that have none. The reader
 /// must be one of the namespace for which the numbers are meant, and the calling thread in it.
 pub fn search(reader: &mut Reader, options: &Options) -> SearchResult {
-    let mut search = Search { seen: HashSet::new(), own: None, result: SearchResult::default() };
+    let mut search = Search {
+        seen: HashSet::new(),
+        own: None,
+        witnessed: HashSet::new(),
+        witnesses: HashMap::new(),
+        refused: Vec::new(),
+        result: SearchResult::default(),
+    };
     search.own_namespace(reader);
     search.folders(reader, options);
     search.mounts(reader, options);
     search.tasks(reader, options);
+    search.refused(reader, options);
     search.result.complete = search.result.incomplete_because.is_empty();
     search.result
 }
@@ -96,12 +104,29 @@ struct Search {
     /// Namespaces looked into, by device and inode.
     seen: HashSet<(u64, u64)>,
     own: Option<(u64, u64)>,
+    /// Namespaces that have a witness, by device and inode.
+    witnessed: HashSet<(u64, u64)>,
+    /// For each namespace that a task led to, that task's folder, by the inode of the namespace's
+    /// statistics: see [`Search::refused`].
+    witnesses: HashMap<u64, PathBuf>,
+    /// Folders of tasks whose namespace the kernel would not tell.
+    refused: Vec<PathBuf>,
     result: SearchResult,
 }
 
 /// A task that ended between two looks at it has left, which is no gap.
 fn has_left(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::NotFound || cause.raw_os_error() == Some(libc::ESRCH)
+}
+
+/// The namespace of a task, by device and inode.
+fn namespace_of(task: &Path) -> io::Result<(u64, u64)> {
+    fs::metadata(task.join("ns/net")).map(|metadata| (metadata.dev(), metadata.ino()))
+}
+
+/// The inode of the statistics of a task's namespace.
+fn statistics_of(task: &Path) -> Option<u64> {
+    fs::metadata(task.join("net/dev")).ok().map(|metadata| metadata.ino())
 }
 
 impl Search {
@@ -168,16 +193,57 @@ impl Search {
     fn tasks(&mut self, reader: &mut Reader, options: &Options) {
         for process in self.numbered(&options.proc_root) {
             for task in self.numbered(&process.join("task")) {
-                let path = task.join("ns/net");
-                match fs::metadata(&path) {
-                    Ok(metadata) if self.seen.contains(&(metadata.dev(), metadata.ino())) => {}
-                    Ok(_) => self.open(reader, options, &path),
+                match namespace_of(&task) {
+                    Ok(key) => self.task(reader, options, &task, key),
                     Err(cause) if has_left(&cause) => {}
-                    Err(cause) => self.incomplete(&path, cause),
+                    Err(cause) if cause.kind() == io::ErrorKind::PermissionDenied => {
+                        self.refused.push(task.clone());
+                    }
+                    Err(cause) => self.incomplete(&task.join("ns/net"), cause),
                 }
                 if options.descriptors {
                     self.descriptors(reader, options, &task.join("fd"));
                 }
+            }
+        }
+    }
+
+    fn task(&mut self, reader: &mut Reader, options: &Options, task: &Path, key: (u64, u64)) {
+        if !self.seen.contains(&key) {
+            self.open(reader, options, &task.join("ns/net"));
+        }
+        // One witness a namespace is enough.
+        if self.witnessed.insert(key)
+            && let Some(statistics) = statistics_of(task)
+        {
+            self.witnesses.insert(statistics, task.to_owned());
+        }
+    }
+
+    /// Some systems let nobody inspect certain tasks, even with every capability. Such a task still
+    /// shows its namespace's statistics to everybody, as a file whose inode is the namespace's own
+    /// while it lives. If a task that can be inspected shows the same file, both are in one namespace,
+    /// and that one was looked into.
+    fn refused(&mut self, reader: &mut Reader, options: &Options) {
+        for task in std::mem::take(&mut self.refused) {
+            let cause = match namespace_of(&task) {
+                // A task that was just ending is refused for a moment.
+                Ok(key) => {
+                    self.task(reader, options, &task, key);
+                    continue;
+                }
+                Err(cause) if has_left(&cause) => continue,
+                Err(cause) => cause,
+            };
+            let statistics = statistics_of(&task);
+            let witness = statistics.and_then(|statistics| self.witnesses.get(&statistics));
+            // Looked at again now: while the witness is in its namespace, no other one has that inode.
+            let holds = witness.is_some_and(|witness| {
+                statistics_of(witness) == statistics
+                    && namespace_of(witness).is_ok_and(|key| self.seen.contains(&key))
+            });
+            if !holds {
+                self.incomplete(&task.join("ns/net"), cause);
             }
         }
     }

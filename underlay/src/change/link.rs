@@ -58,7 +58,10 @@ pub struct LinkChange<'a> {
 
 impl Changer {
     /// Creates a macvlan, down, directly inside `target` (`None`: the changer's namespace).
-    /// [`Error::MacInUse`]: try the next MAC. Its index is to be read by name, inside.
+    /// Its index is to be read by name, inside.
+    ///
+    /// The kernel takes a MAC that a sibling has, and refuses only to set the second one up. Ask
+    /// [`crate::read::Reader::fdb`] of the parent first, to choose another MAC in time.
     pub async fn create_macvlan(
         &self,
         spec: &MacvlanSpec<'_>,
@@ -66,7 +69,7 @@ impl Changer {
     ) -> Result<(), Error> {
         let result = self.send(RouteNetlinkMessage::NewLink(macvlan_message(spec, target)), CREATE).await;
         result.map_err(|cause| match spec.mac {
-            Some(mac) if cause.is(libc::EADDRINUSE) => Error::MacInUse { mac },
+            mac if cause.is(libc::EADDRINUSE) => Error::MacInUse { mac },
             _ if unknown_kind(&cause) => Error::NoMacvlanDevices,
             _ => Error::CreateLink { kind: "macvlan", name: spec.name.to_string(), cause },
         })
@@ -123,7 +126,13 @@ impl Changer {
     async fn set(&self, what: &'static str, ifindex: u32, change: &LinkChange<'_>) -> Result<(), Error> {
         let message = change_message(ifindex, change);
         let sent = self.send(RouteNetlinkMessage::SetLink(message), 0).await;
-        sent.map_err(|cause| Error::ChangeLink { what, ifindex, cause })
+        sent.map_err(|cause| {
+            // Without a new MAC in the request, only setting up meets this: a sibling has the MAC.
+            if cause.is(libc::EADDRINUSE) && change.up == Some(true) {
+                return Error::MacInUse { mac: None };
+            }
+            Error::ChangeLink { what, ifindex, cause }
+        })
     }
 }
 
@@ -186,4 +195,88 @@ fn change_message(ifindex: u32, change: &LinkChange<'_>) -> LinkMessage {
         None => {}
     }
     builder.build()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::KernelError;
+    use rtnetlink::packet_route::link::{
+        InfoData, InfoKind, InfoMacVlan, InfoVlan, LinkAttribute, LinkFlags, LinkInfo,
+    };
+
+    fn has(message: &LinkMessage, attribute: &LinkAttribute) -> bool {
+        message.attributes.contains(attribute)
+    }
+
+    fn info(message: &LinkMessage) -> Vec<LinkInfo> {
+        let infos = message.attributes.iter().find_map(|attribute| match attribute {
+            LinkAttribute::LinkInfo(infos) => Some(infos.clone()),
+            _ => None,
+        });
+        infos.unwrap_or_default()
+    }
+
+    #[test]
+    fn a_vlan_is_asked_for_with_its_id_parent_and_target() {
+        let name = "eth1.100".parse().unwrap();
+        let own = NetnsFile::own().unwrap();
+        let spec =
+            VlanSpec { parent_index: 7, name: &name, id: 100, mac: Some(Mac([2; 6])), mtu: Some(1400) };
+        let message = vlan_message(&spec, Some(&own));
+        assert!(has(&message, &LinkAttribute::IfName("eth1.100".to_owned())));
+        assert!(has(&message, &LinkAttribute::Link(7)) && has(&message, &LinkAttribute::Mtu(1400)));
+        assert!(has(&message, &LinkAttribute::Address(vec![2; 6])));
+        assert!(has(&message, &LinkAttribute::NetNsFd(own.as_fd().as_raw_fd())));
+        assert!(info(&message).contains(&LinkInfo::Kind(InfoKind::Vlan)));
+        assert!(info(&message).contains(&LinkInfo::Data(InfoData::Vlan(vec![InfoVlan::Id(100)]))));
+        assert!(!message.header.flags.contains(LinkFlags::Up), "created down");
+    }
+
+    #[test]
+    fn a_macvlan_is_asked_for_in_each_mode_and_down() {
+        let name = "tmp0".parse().unwrap();
+        for (mode, number) in [
+            (MacvlanMode::Bridge, MacVlanMode::Bridge),
+            (MacvlanMode::Private, MacVlanMode::Private),
+            (MacvlanMode::Vepa, MacVlanMode::Vepa),
+            (MacvlanMode::Passthru, MacVlanMode::Passthrough),
+        ] {
+            let spec = MacvlanSpec { parent_index: 7, name: &name, mac: None, mode, mtu: None };
+            let message = macvlan_message(&spec, None);
+            assert!(
+                info(&message).contains(&LinkInfo::Data(InfoData::MacVlan(vec![InfoMacVlan::Mode(number)])))
+            );
+            assert!(!message.header.flags.contains(LinkFlags::Up));
+            let unasked = |attribute: &LinkAttribute| {
+                matches!(
+                    attribute,
+                    LinkAttribute::Address(_) | LinkAttribute::Mtu(_) | LinkAttribute::NetNsFd(_)
+                )
+            };
+            assert!(!message.attributes.iter().any(unasked), "{message:?}");
+        }
+    }
+
+    #[test]
+    fn a_change_says_nothing_that_was_not_asked_for() {
+        let message = change_message(3, &LinkChange { alias: Some("note"), ..LinkChange::default() });
+        assert_eq!(message.attributes, [LinkAttribute::IfAlias("note".to_owned())]);
+        assert!(message.header.change_mask.is_empty());
+        let down = change_message(3, &LinkChange { up: Some(false), ..LinkChange::default() });
+        assert!(
+            down.header.change_mask.contains(LinkFlags::Up) && !down.header.flags.contains(LinkFlags::Up)
+        );
+    }
+
+    #[test]
+    fn only_an_unknown_kind_of_device_is_taken_for_one() {
+        let refusal = |errno, message: Option<&str>| {
+            Refusal::Kernel(KernelError { errno, message: message.map(str::to_owned) })
+        };
+        assert!(unknown_kind(&refusal(libc::EOPNOTSUPP, Some("Unknown device type"))));
+        assert!(unknown_kind(&refusal(libc::EOPNOTSUPP, None)));
+        assert!(!unknown_kind(&refusal(libc::EOPNOTSUPP, Some("VLANs not supported on this device"))));
+        assert!(!unknown_kind(&refusal(libc::EEXIST, None)));
+    }
 }

@@ -104,3 +104,35 @@ impl Drop for Changer {
         self.connection.abort();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+    }
+
+    /// The planted fault: rtnetlink itself calls this a success.
+    #[test]
+    fn a_dead_connection_is_no_success() {
+        runtime().block_on(async {
+            let changer = Changer::start(RouteSocket::open().unwrap()).unwrap();
+            changer.connection.abort();
+            tokio::task::yield_now().await;
+            let message = rtnetlink::LinkUnspec::new_with_index(i32::MAX.unsigned_abs()).up().build();
+            let answer = changer.send(RouteNetlinkMessage::SetLink(message), 0).await;
+            assert!(matches!(answer, Err(Refusal::Unknown(_))), "{answer:?}");
+        });
+    }
+
+    #[test]
+    fn a_refusal_keeps_its_number() {
+        runtime().block_on(async {
+            let changer = Changer::start(RouteSocket::open().unwrap()).unwrap();
+            let message = rtnetlink::LinkUnspec::new_with_index(i32::MAX.unsigned_abs()).up().build();
+            let answer = changer.send(RouteNetlinkMessage::SetLink(message), 0).await;
+            assert!(answer.as_ref().is_err_and(|refusal| refusal.is(libc::ENODEV)), "{answer:?}");
+        });
+    }
+}

@@ -99,7 +99,8 @@ impl Changer {
 }
 
 impl Drop for Changer {
-    /// Ends the connection at once, so that its socket does not keep a namespace alive.
+    /// Ends the connection, whose socket keeps a namespace alive. The runtime carries that out when
+    /// it next runs; one that is never entered again must be dropped.
     fn drop(&mut self) {
         self.connection.abort();
     }

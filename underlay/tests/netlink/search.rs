@@ -4,16 +4,17 @@ use std::os::unix::fs::symlink;
 use std::process::{Child, Command, Stdio};
 use std::time::Instant;
 
+use berth_ipam::mac::Mac;
 use berth_underlay::netns::run_in;
 use berth_underlay::read::Reader;
 use berth_underlay::search::{Options, SearchResult, search};
 
-use crate::support::{Namespace, eventually, in_node, mac};
+use crate::support::{Namespace, eventually, in_node, random_mac};
 
-const MAC: &str = "b2:00:5e:00:53:01";
-
-fn count(result: &SearchResult) -> usize {
-    result.iter().filter(|(_, link)| link.mac == Some(mac(MAC))).count()
+/// How many links have that MAC. The search sees the whole machine, other tests' pods included, so
+/// each test has its own MAC.
+fn count(result: &SearchResult, mac: Mac) -> usize {
+    result.iter().filter(|(_, link)| link.mac == Some(mac)).count()
 }
 
 fn look(options: &Options) -> SearchResult {
@@ -39,10 +40,11 @@ impl Drop for Process {
 #[test]
 fn a_link_is_found_in_a_named_namespace_once() {
     in_node(|node| {
-        let pod = node.pod(MAC);
+        let mac = random_mac();
+        let pod = node.pod(&mac.to_string());
         let options = Options { cookies: true, ..Options::default() };
         let result = look(&options);
-        let found: Vec<_> = result.iter().filter(|(_, link)| link.mac == Some(mac(MAC))).collect();
+        let found: Vec<_> = result.iter().filter(|(_, link)| link.mac == Some(mac)).collect();
         assert_eq!(found.len(), 1, "{found:?}");
         let (seen, link) = found[0];
         assert_eq!((seen.nsid, seen.nsid_is_random, link.ifindex), (Some(pod.nsid), true, pod.link.ifindex));
@@ -56,40 +58,43 @@ fn a_link_is_found_in_a_named_namespace_once() {
 #[test]
 fn a_namespace_that_only_a_process_holds_is_found() {
     in_node(|node| {
-        let pod = node.pod(MAC);
+        let mac = random_mac();
+        let pod = node.pod(&mac.to_string());
         let sleeper =
             run_in(&pod.namespace.file(), || Process(Command::new("sleep").arg("60").spawn().unwrap()));
         let _sleeper = sleeper.unwrap();
         pod.namespace.delete();
-        assert_eq!(count(&look(&Options::default())), 1);
+        assert_eq!(count(&look(&Options::default()), mac), 1);
     });
 }
 
 #[test]
 fn a_namespace_that_only_a_descriptor_holds_is_found_when_asked_for() {
     in_node(|node| {
-        let pod = node.pod(MAC);
+        let mac = random_mac();
+        let pod = node.pod(&mac.to_string());
         let file = std::fs::File::open(pod.namespace.path()).unwrap();
         let holder = Process(Command::new("sleep").arg("60").stdin(Stdio::from(file)).spawn().unwrap());
         pod.namespace.delete();
-        assert_eq!(count(&look(&Options::default())), 0);
+        assert_eq!(count(&look(&Options::default()), mac), 0);
         let thorough = Options { descriptors: true, ..Options::default() };
-        assert_eq!(count(&look(&thorough)), 1);
+        assert_eq!(count(&look(&thorough), mac), 1);
         drop(holder);
-        eventually("the link ends with its last holder", || count(&look(&thorough)) == 0);
+        eventually("the link ends with its last holder", || count(&look(&thorough), mac) == 0);
     });
 }
 
 #[test]
 fn other_folders_are_looked_into_and_other_files_are_no_gap() {
     in_node(|node| {
-        let pod = node.pod(MAC);
+        let mac = random_mac();
+        let pod = node.pod(&mac.to_string());
         let folder = tempfile::tempdir().unwrap();
         symlink(pod.namespace.path(), folder.path().join("ns")).unwrap();
         std::fs::write(folder.path().join("left-over"), "").unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
         let options = Options { folders: vec![folder.path().to_owned()], ..Options::default() };
-        assert_eq!(count(&look(&options)), 1);
+        assert_eq!(count(&look(&options), mac), 1);
     });
 }
 

@@ -137,6 +137,12 @@ pub fn mac(text: &str) -> Mac {
     text.parse().unwrap()
 }
 
+/// A MAC of nobody else.
+pub fn random_mac() -> Mac {
+    let [a, b, c, d] = nsid::draw().unwrap().to_be_bytes();
+    Mac([0xb2, 0x5e, a, b, c, d])
+}
+
 pub fn block_on<T>(work: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
 }

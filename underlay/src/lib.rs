@@ -22,3 +22,5 @@ pub mod search;
 pub mod socket;
 mod syscall;
 pub mod sysctl;
+pub mod tasks;
+pub mod wire;

@@ -172,15 +172,15 @@ fn all_tasks(proc_root: &Path, doubts: &mut Doubts) -> Vec<(i32, i32, PathBuf)> 
     tasks
 }
 
-/// The entries of a directory whose names are numbers. A directory that is gone has none.
+/// The entries of a directory whose names are numbers. A directory that is gone has none: a task's has
+/// left with it, and a root that is none was found out by [`blindness`].
 fn numbered(directory: &Path, doubts: &mut Doubts) -> Vec<(i32, PathBuf)> {
     let mut found = Vec::new();
     let mut doubt = |error: &io::Error| doubts.add(|| format!("list {}: {error}", directory.display()));
     let entries = match fs::read_dir(directory) {
         Ok(entries) => entries,
         Err(error) => {
-            // The root itself cannot have left; a task's directory can.
-            if !has_left(&error) || directory.parent().is_none_or(|parent| !parent.exists()) {
+            if !has_left(&error) {
                 doubt(&error);
             }
             return found;

@@ -2,6 +2,8 @@
 //!
 //! Needs root (network namespaces, packet sockets); without it each test says so and passes empty.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail it by panicking")]
+
 use std::net::IpAddr;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use berth_ipam::mac::Mac;
 use berth_underlay::netns::{NetnsFile, run_in};
-use berth_underlay::wire::device::Device;
+use berth_underlay::wire::device::{Device, has_carrier};
 use berth_underlay::wire::socket::PacketSocket;
 use berth_underlay::wire::{
     Answer, Direction, Heard, Kind, Limits, Outcome, ParentWire, Priority, WireError, WireEvent, announce,
@@ -21,7 +23,7 @@ const NODE_MAC: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const HOST_MAC: Mac = Mac([2, 0, 0, 0, 0, 2]);
 const POD_MAC: Mac = Mac([0xb2, 0, 0, 0, 0, 3]);
 
-/// A node with the link `parent`, and a host with 192.0.2.1 and 2001:db8::1 at the cable's other end.
+/// A node with the link `parent`, and a host with `192.0.2.1` and `2001:db8::1` at the cable's other end.
 struct World {
     node: String,
     host: String,
@@ -202,6 +204,8 @@ fn a_cable_without_carrier_proves_no_silence() {
     }
     let world = World::new();
     ip(&format!("-n {} link set eth0 down", world.host));
+    // At once, while the flags may still say otherwise for up to a second.
+    assert!(!world.on_node(|| has_carrier("parent").unwrap()));
     let results = world.on_node(|| probe_now(ifindex("parent"), NODE_MAC, &[parse("192.0.2.1")]).unwrap());
     assert!(matches!(&results[0].outcome, Outcome::Unknown(_)), "{results:?}");
 }
@@ -337,7 +341,7 @@ fn the_wire_survives_its_parent_going_down_and_being_replaced() {
     ip(&format!("-n {} link set parent up", world.node));
     wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
     let answered = Outcome::Answered(vec![HOST_MAC]);
-    assert_eq!(outcomes(&wire, &["192.0.2.1"]), [answered.clone()]);
+    assert_eq!(outcomes(&wire, &["192.0.2.1"]), std::slice::from_ref(&answered));
 
     let before = world.on_node(|| ifindex("parent"));
     ip(&format!("-n {} link del parent", world.node));
@@ -474,6 +478,43 @@ fn an_announcement_moves_an_address_in_a_neighbours_cache() {
         let line = cache.lines().find(|line| line.starts_with(&format!("{address} "))).unwrap_or_default();
         assert!(line.contains(&POD_MAC.to_string()), "{address}: {cache}");
     }
+}
+
+#[test]
+fn the_kernel_announces_by_itself_at_link_up_and_at_each_repeated_address() {
+    if !is_root() {
+        return;
+    }
+    // Closing a packet socket takes the kernel longer than the whole of an ADD should; these two sysctls
+    // make the kernel say the same without one.
+    let world = World::new();
+    world.plug_pod();
+    let pod = &world.pod;
+    ip(&format!("-n {pod} link set pod0 down"));
+    for key in ["ipv4.conf.pod0.arp_notify", "ipv6.conf.pod0.ndisc_notify"] {
+        ip(&format!("netns exec {pod} sysctl -qw net.{key}=1"));
+    }
+    ip(&format!("-n {pod} addr replace 192.0.2.9/24 dev pod0"));
+    ip(&format!("-n {pod} addr replace 2001:db8::9/64 dev pod0 nodad"));
+    let socket = world.on_host(|| PacketSocket::listening(ifindex("eth0")).unwrap());
+    ip(&format!("-n {pod} link set pod0 up"));
+    for _ in 0..2 {
+        ip(&format!("-n {pod} link set pod0 address {POD_MAC}"));
+    }
+    let (mut buffer, mut counts) = ([0; 512], [0, 0]);
+    let end = Instant::now() + Duration::from_secs(3);
+    while counts != [3, 3] && Instant::now() < end {
+        let Some(received) = socket.receive(&mut buffer).unwrap() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let Ok(said) = frame::read(&buffer[..received.length]) else { continue };
+        for (count, address) in counts.iter_mut().zip(["192.0.2.9", "2001:db8::9"]) {
+            let announced = said.kind == Kind::Announcement && said.mac == POD_MAC;
+            *count += i32::from(announced && said.address == parse(address));
+        }
+    }
+    assert_eq!(counts, [3, 3]);
 }
 
 #[test]

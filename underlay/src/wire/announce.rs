@@ -2,6 +2,10 @@
 //!
 //! For the plugin, inside the pod's namespace. Frames go out back to back without a pause: the next
 //! step of ADD must not wait for them. Left out: defending an address later (the kernel does).
+//!
+//! The kernel can do the same without a packet socket, whose close is dear: with `arp_notify` and
+//! `ndisc_notify` set to 1 it announces every address of a link when the link goes up, and again each
+//! time the link is given a MAC, be it the one it has (tested in `tests/wire.rs`).
 
 use std::net::IpAddr;
 

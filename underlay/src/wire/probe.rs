@@ -64,6 +64,13 @@ pub enum Outcome {
     Unknown(String),
 }
 
+impl Outcome {
+    /// Whether nobody answered although everything went out.
+    pub fn is_silent(&self) -> bool {
+        matches!(self, Self::Silent)
+    }
+}
+
 /// One line of a round's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {

@@ -1,7 +1,7 @@
 //! The thin shell around the pure parts: waits, reads, sends. Blocking; never on an async thread.
 
 use std::net::IpAddr;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
@@ -11,7 +11,7 @@ use rustix::time::{ClockId, clock_gettime};
 use super::WireError;
 use super::device::{Device, has_carrier};
 use super::frame::{self, Statement};
-use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober};
+use super::probe::{Limits, Priority, ProbeResult, Prober};
 use super::socket::{Direction, FRAME_ROOM, PacketSocket};
 
 /// Frames read before the clock is looked at again.
@@ -107,14 +107,6 @@ pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec
         }
         send_due(&mut prober, &socket, own_mac, running, now);
         let until = prober.wake_at(now).unwrap_or(now);
-        wait([std::os::fd::AsFd::as_fd(&socket)], until).map_err(|errno| receive_error(errno.into()))?;
-    }
-}
-
-/// Whether a result forbids handing the address out at once: anything but proven silence.
-impl Outcome {
-    /// Whether nobody answered although everything went out.
-    pub fn is_silent(&self) -> bool {
-        matches!(self, Self::Silent)
+        wait([socket.as_fd()], until).map_err(|errno| receive_error(errno.into()))?;
     }
 }

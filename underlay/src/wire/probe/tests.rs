@@ -23,12 +23,11 @@ fn fast() -> Prober {
     Prober::new(Limits { per_second: 100_000, burst: 10_000 }, at(0))
 }
 
-/// Runs a prober until its rounds are over, waking exactly when it asks to; returns the results and
-/// when each probe was sent.
-fn run(
-    prober: &mut Prober,
-    mut act: impl FnMut(&mut Prober, Time),
-) -> (Vec<(Time, Vec<ProbeResult>)>, Vec<(Time, IpAddr)>) {
+/// What a run brought: each round's result and each probe, with their times.
+type Course = (Vec<(Time, Vec<ProbeResult>)>, Vec<(Time, IpAddr)>);
+
+/// Runs a prober until its rounds are over, waking exactly when it asks to.
+fn run(prober: &mut Prober, mut act: impl FnMut(&mut Prober, Time)) -> Course {
     let (mut results, mut sent, mut now) = (Vec::new(), Vec::new(), at(0));
     for _ in 0..100_000 {
         act(prober, now);

@@ -21,6 +21,7 @@ use berth_underlay::error::Error as KernelError;
 use berth_underlay::facts::LinkFacts;
 
 use crate::errors::PluginError;
+use crate::links::{Removal, remove_own};
 use crate::session::Session;
 use crate::settings::{self, Settings};
 use crate::undo::{Step, Undo, Whose};
@@ -148,6 +149,20 @@ impl Order {
         }
     }
 
+    fn bind(&self, ground: &Ground, link: &Link) -> Bind {
+        Bind { txn: ground.txn.clone(), attachment: self.key.clone(), ifindex: link.ifindex, mac: link.mac }
+    }
+
+    /// The MACs to try for the link, in order; `None`: the kernel's choice.
+    fn macs(&self, grant: &LeaseGrant) -> Vec<Option<Mac>> {
+        match (&grant.link, self.lease.mac) {
+            // A passthru child takes its parent's MAC whatever is asked for.
+            (LinkPlan::Macvlan { mode: MacvlanMode::Passthru, .. }, _) => vec![None],
+            (_, Some(mac)) => vec![Some(mac)],
+            (_, None) => (0..SALTS).map(|salt| Some(Mac::derive(&self.key, salt))).collect(),
+        }
+    }
+
     fn result(mut self, attach: &Attach, grant: &LeaseGrant, link: Option<&Link>) -> CniResult {
         let sandbox = attach.netns.to_string_lossy();
         let interface =
@@ -212,7 +227,7 @@ fn temporary_name(txn: &str) -> Result<IfName, PluginError> {
     Ok(format!("bt{}", txn.get(..12).unwrap_or_default()).parse().map_err(wrong)?)
 }
 
-/// Lease, link, bind, configure, done.
+/// Lease, link with bind and configuration, done.
 fn attach_interface(
     world: &mut impl World,
     order: &Order,
@@ -231,27 +246,9 @@ fn attach_interface(
     fault::point("add.leased");
 
     let link = match order.role {
-        Role::Main => Some(create(world, order, ground, &grant, undo)?),
-        Role::Chained | Role::Delegate => ground.existing.clone(),
+        Role::Main => Some(main_link(world, &mut agent, order, ground, &grant, undo)?),
+        Role::Chained | Role::Delegate => existing_link(world, &mut agent, order, ground, &grant, undo)?,
     };
-    fault::point("add.link-created");
-
-    if let Some(link) = &link {
-        let (txn, attachment) = (ground.txn.clone(), order.key.clone());
-        agent.bind(world, Bind { txn, attachment, ifindex: link.ifindex, mac: link.mac })?;
-    }
-    fault::point("add.bound");
-
-    if let (Role::Main | Role::Chained, Some(link)) = (order.role, &link) {
-        if order.role == Role::Chained {
-            let addresses = grant.addresses.iter().map(|granted| granted.address).collect();
-            undo.push(Step::RemoveAddresses { ifindex: link.ifindex, addresses });
-        }
-        let ifname = &order.key.ifname;
-        let setup = Setup { ifindex: link.ifindex, mac: link.mac, name: &link.name, ifname, grant: &grant };
-        let what = "configure the interface";
-        world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })?;
-    }
     fault::point("add.configured");
 
     agent.done(world, Done { txn: ground.txn.clone(), attachment: order.key.clone() })?;
@@ -259,9 +256,11 @@ fn attach_interface(
     Ok((grant, link))
 }
 
-/// Creates the link, down, under a temporary name, and reads it back.
-fn create(
+/// Makes the link of role main and brings it into service. The kernel tells that a MAC is in use only
+/// when the link is set up, so the next MAC begins with a new link.
+fn main_link(
     world: &mut impl World,
+    agent: &mut Session,
     order: &Order,
     ground: &Ground,
     grant: &LeaseGrant,
@@ -269,53 +268,101 @@ fn create(
 ) -> Result<Link, PluginError> {
     let (LinkPlan::Macvlan { parent, .. } | LinkPlan::Vlan { parent, .. }) = &grant.link;
     let what = "look for the parent interface";
-    let parent_index =
-        world.node_link(parent).map_err(|cause| PluginError::Unknown { what, cause })?.ok_or_else(|| {
-            PluginError::NoParent { parent: parent.clone(), network: order.key.network.to_string() }
-        })?;
+    let found = world.node_link(parent).map_err(|cause| PluginError::Unknown { what, cause })?;
+    let missing = || PluginError::NoParent { parent: parent.clone(), network: order.key.network.to_string() };
+    let parent_index = found.ok_or_else(missing)?;
     undo.push(Step::RemoveLink { temporary: ground.temporary.clone() });
-    let mut new =
-        NewLink { plan: &grant.link, parent_index, name: &ground.temporary, mac: None, mtu: grant.mtu };
-    let what = "create the interface";
-    let failed = |cause| PluginError::Kernel { what, cause };
-    let passthru = matches!(grant.link, LinkPlan::Macvlan { mode: MacvlanMode::Passthru, .. });
-    match order.lease.mac {
-        // A passthru child takes its parent's MAC whatever is asked for.
-        _ if passthru => world.create_link(&new).map_err(failed)?,
-        Some(mac) => {
-            new.mac = Some(mac);
-            world.create_link(&new).map_err(failed)?;
+    let choices = order.macs(grant);
+    let mut last = None;
+    for mac in &choices {
+        let new =
+            NewLink { plan: &grant.link, parent_index, name: &ground.temporary, mac: *mac, mtu: grant.mtu };
+        match try_link(world, agent, order, ground, grant, &new) {
+            Err(PluginError::Kernel { what, cause: cause @ KernelError::MacInUse { .. } }) => {
+                let removed = remove_own(world, &order.key, ground.netns.cookie, Some(&ground.temporary));
+                last = Some(PluginError::Kernel { what, cause });
+                if removed == Removal::Failed {
+                    break;
+                }
+            }
+            outcome => return outcome,
         }
-        None => create_with_free_mac(world, &order.key, &mut new, parent)?,
     }
+    match (choices.len(), last) {
+        // A MAC that was asked for has no alternative: the kernel's words say enough.
+        (0 | 1, Some(error)) => Err(error),
+        _ => Err(PluginError::NoMacLeft { tried: SALTS, parent: parent.clone() }),
+    }
+}
+
+/// One attempt: create, bind, configure.
+fn try_link(
+    world: &mut impl World,
+    agent: &mut Session,
+    order: &Order,
+    ground: &Ground,
+    grant: &LeaseGrant,
+    new: &NewLink<'_>,
+) -> Result<Link, PluginError> {
+    let link = create(world, order, ground, new)?;
+    fault::point("add.link-created");
+    agent.bind(world, order.bind(ground, &link))?;
+    fault::point("add.bound");
+    configure(world, order, grant, &link)?;
+    Ok(link)
+}
+
+/// Creates the link, down, under a temporary name, and reads it back.
+fn create(
+    world: &mut impl World,
+    order: &Order,
+    ground: &Ground,
+    new: &NewLink<'_>,
+) -> Result<Link, PluginError> {
+    let what = "create the interface";
+    world.create_link(new).map_err(|cause| PluginError::Kernel { what, cause })?;
     let what = "read the new interface";
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
-    let found = links.iter().find(|link| link.name == ground.temporary.as_str());
+    let found = links.iter().find(|link| link.name == new.name.as_str());
     let found = found.and_then(|facts| Some((facts.ifindex, facts.mac?)));
-    let (ifindex, mac) =
-        found.ok_or_else(|| PluginError::InterfaceMissing { ifname: ground.temporary.clone() })?;
+    let (ifindex, mac) = found.ok_or_else(|| PluginError::InterfaceMissing { ifname: new.name.clone() })?;
     let what = "mark the interface";
     let text = alias::write(&order.key, ground.netns.cookie);
     world.set_alias(ifindex, &text).map_err(|cause| PluginError::Kernel { what, cause })?;
-    Ok(Link { ifindex, mac, name: ground.temporary.clone() })
+    Ok(Link { ifindex, mac, name: new.name.clone() })
 }
 
-/// Tries the attachment's MACs in order until one is free on the parent.
-fn create_with_free_mac(
+/// Binds the link that the main plugin made, if it is there yet, and addresses it in role chained.
+fn existing_link(
     world: &mut impl World,
-    key: &AttachmentKey,
-    new: &mut NewLink<'_>,
-    parent: &IfName,
-) -> Result<(), PluginError> {
-    for salt in 0..SALTS {
-        new.mac = Some(Mac::derive(key, salt));
-        match world.create_link(new) {
-            Ok(()) => return Ok(()),
-            Err(KernelError::MacInUse { .. }) => {}
-            Err(cause) => return Err(PluginError::Kernel { what: "create the interface", cause }),
-        }
+    agent: &mut Session,
+    order: &Order,
+    ground: &Ground,
+    grant: &LeaseGrant,
+    undo: &mut Undo,
+) -> Result<Option<Link>, PluginError> {
+    fault::point("add.link-created");
+    let Some(link) = ground.existing.clone() else { return Ok(None) };
+    agent.bind(world, order.bind(ground, &link))?;
+    fault::point("add.bound");
+    if order.role == Role::Chained {
+        let addresses = grant.addresses.iter().map(|granted| granted.address).collect();
+        undo.push(Step::RemoveAddresses { ifindex: link.ifindex, addresses });
+        configure(world, order, grant, &link)?;
     }
-    Err(PluginError::NoMacLeft { tried: SALTS, parent: parent.clone() })
+    Ok(Some(link))
+}
+
+fn configure(
+    world: &mut impl World,
+    order: &Order,
+    grant: &LeaseGrant,
+    link: &Link,
+) -> Result<(), PluginError> {
+    let ifname = &order.key.ifname;
+    let setup = Setup { ifindex: link.ifindex, mac: link.mac, name: &link.name, ifname, grant };
+    let what = "configure the interface";
+    world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })
 }
 
 #[cfg(test)]

@@ -190,7 +190,12 @@ fn the_next_salt_is_tried_when_a_mac_is_in_use() {
     let mut sim = Sim::new();
     sim.macs_in_use = (0..2).map(|salt| Mac::derive(&key(), salt)).collect();
     run(&mut sim, "").unwrap();
-    assert_eq!(sim.bound.unwrap().1, Mac::derive(&key(), 2));
+    assert_eq!(sim.bound.unwrap().1, Mac::derive(&key(), 2), "the agent knows the link that stayed");
+    assert_eq!(sim.links.len(), 1);
+    let mut asked = Sim::new();
+    asked.macs_in_use = ["02:00:00:00:00:55".parse().unwrap()].into();
+    let error = run(&mut asked, r#""runtimeConfig":{"mac":"02:00:00:00:00:55"}"#).unwrap_err();
+    assert!(matches!(error, PluginError::Kernel { .. }) && asked.links.is_empty(), "{error}");
     let mut sim = Sim::new();
     sim.macs_in_use = (0..SALTS).map(|salt| Mac::derive(&key(), salt)).collect();
     assert!(matches!(run(&mut sim, ""), Err(PluginError::NoMacLeft { tried: 4, .. })));

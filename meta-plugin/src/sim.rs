@@ -199,10 +199,6 @@ impl World for Sim {
     }
 
     fn create_link(&mut self, link: &NewLink<'_>) -> Result<(), KernelError> {
-        if let Some(mac) = link.mac.filter(|mac| self.macs_in_use.contains(mac)) {
-            self.log.push("create");
-            return Err(KernelError::MacInUse { mac: Some(mac) });
-        }
         // The parent's MAC is what a passthru child gets.
         let mac = link.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 0xee]));
         let mut made = Self::new().with_link(link.name.as_str(), &mac.to_string(), None).links;
@@ -236,6 +232,9 @@ impl World for Sim {
         for link in self.links.iter_mut().filter(|link| link.ifindex == setup.ifindex) {
             setup.ifname.as_str().clone_into(&mut link.name);
             link.up = true;
+        }
+        if self.macs_in_use.contains(&setup.mac) {
+            return Err(KernelError::MacInUse { mac: None });
         }
         self.step("configure")
     }

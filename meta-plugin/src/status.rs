@@ -14,7 +14,7 @@ use crate::world::World;
 const PATIENCE: Duration = Duration::from_millis(500);
 
 /// How long the agent may be away.
-const ABSENCE: Duration = Duration::from_secs(60);
+const ABSENCE: Duration = Duration::from_mins(1);
 
 /// Says whether the node can attach containers.
 pub fn status(world: &mut impl World) -> Result<(), PluginError> {

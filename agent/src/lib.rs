@@ -3,10 +3,23 @@
 //! The binary wires them in `main.rs`. Decisions live in `berth_ipam`; what is here carries them
 //! out and brings observations in.
 
+pub mod agent;
+pub mod answers;
 pub mod capabilities;
+pub mod changer;
 pub mod clock;
+pub mod committer;
+pub mod doctor;
 pub mod epoch;
+pub mod failures;
 pub mod flags;
+pub mod history;
 pub mod logging;
 pub mod notify;
+pub mod observer;
+pub mod parents;
+pub mod scanner;
 pub mod server;
+pub mod startup;
+pub mod strays;
+pub mod wires;

@@ -1,2 +1,92 @@
-//! Placeholder.
-fn main() {}
+//! `berth-agent`: wires the parts together in the order in which they may depend on each other.
+
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use berth_agent::agent::{Agent, Hands, Paths, Signals};
+use berth_agent::changer::Changer;
+use berth_agent::committer::{Committer, Order};
+use berth_agent::flags::Flags;
+use berth_agent::notify::Notifier;
+use berth_agent::observer::Observer;
+use berth_agent::parents::Parents;
+use berth_agent::server::{BoundSocket, CONNECTIONS_MAX, Connections, raise_descriptor_limit, serve};
+use berth_agent::wires::Wires;
+use berth_agent::{capabilities, epoch::Epoch, logging, startup};
+use berth_ipam::ledger::io::Input;
+use berth_ipam::ledger::{Identity, Ledger};
+use clap::Parser as _;
+use tokio::sync::mpsc;
+
+/// How many descriptors the agent may need: one for each connection, and some for itself.
+const DESCRIPTORS: u64 = 4096;
+/// How many calls may wait for the main loop.
+const CALLS_WAITING: usize = 1024;
+
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("berth-agent: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
+    let flags = Flags::parse();
+    logging::init(flags.log)?;
+    // Before the runtime, so that every thread is born without the others.
+    let held = capabilities::reduce()?;
+    raise_descriptor_limit(DESCRIPTORS);
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().context("start the runtime")?;
+    let result = runtime.block_on(run(flags, held));
+    runtime.shutdown_background();
+    result
+}
+
+async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
+    let identity = identity(&flags)?;
+    let config = startup::declarations(&flags.config)?;
+    std::fs::create_dir_all(&flags.state_dir).context("create --state-dir")?;
+    let socket = BoundSocket::bind(&flags.socket)?;
+    let (to_loop, inputs) = mpsc::unbounded_channel();
+    let (committer, on_disk) = Committer::start(&flags.state_dir, to_loop.clone())?;
+    // The subscription comes before the search: what happens between is heard.
+    let observer = Observer::start(to_loop.clone())?;
+    let changer = Changer::start(to_loop.clone())?;
+    let place = startup::place(&identity.boot_id)?;
+    let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
+    let mut wires = Wires::new(to_loop.clone());
+    wires.listen(&startup::devices(&config));
+    let loaded = startup::loaded(on_disk, &place, &config);
+    committer
+        .send(Order::PutMeta(startup::PLACE, serde_json::to_vec(&place).context("describe the namespace")?));
+    let connections = Connections::new();
+    let (calls, events) = mpsc::channel(CALLS_WAITING);
+    let signals = Signals::new().context("listen for signals")?;
+    let hands = Hands {
+        committer,
+        observer,
+        changer,
+        wires,
+        parents,
+        connections: connections.clone(),
+        inputs: to_loop,
+        notifier: Notifier::from_env(),
+        capabilities: held,
+    };
+    let paths = Paths { config: flags.config, state_dir: flags.state_dir, bpffs: flags.bpffs };
+    let agent = Agent::new(identity.clone(), Ledger::new(identity, config), hands, paths);
+    let server = async move { serve(&socket, CONNECTIONS_MAX, calls, connections).await };
+    tokio::select! {
+        result = server => result.context("serve the socket"),
+        () = agent.run(Input::Loaded(Box::new(loaded)), events, inputs, signals) => Ok(()),
+    }
+}
+
+fn identity(flags: &Flags) -> anyhow::Result<Identity> {
+    let epoch = Epoch::read(&flags.boot_id_file, &flags.machine_id_file)?;
+    Ok(Identity { node: flags.node()?, boot_id: epoch.boot_id, machine_id: epoch.machine_id })
+}

@@ -151,7 +151,7 @@ impl Ledger {
             waiter.stage = Stage::Probing;
         }
         self.probes.insert(id, ProbePurpose::Add { txn: request.txn.clone(), picks });
-        self.out.push(Action::Probe { id, device, addresses });
+        self.out.push(Action::Probe { id, device, addresses, urgent: true });
     }
 
     /// Journals the intent and writes the records. The picks are the waiter's from here on.

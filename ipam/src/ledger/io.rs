@@ -243,6 +243,8 @@ pub struct ScanReport {
     /// The inode of a namespace and a task in it (process id and start time); the agent's own
     /// tasks, plugins and their children are left out.
     pub tenants: Vec<(u64, (i32, u64))>,
+    /// Inodes with any task in them now, whoever it is: any pod can name its process like a plugin.
+    pub occupied: BTreeSet<u64>,
     /// Inodes held by a descriptor or a socket of somebody.
     pub held: BTreeSet<u64>,
     /// Whether descriptors and sockets could all be read.
@@ -392,6 +394,8 @@ pub enum Action {
         device: IfName,
         /// Whom.
         addresses: Vec<IpAddr>,
+        /// Whether somebody waits for the answer.
+        urgent: bool,
     },
     /// Remove the link with that index (or, where it is unknown, one of these MACs) from a
     /// namespace; answer with [`Input::LinkRemoved`].

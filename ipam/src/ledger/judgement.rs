@@ -346,7 +346,7 @@ impl Ledger {
         let addresses = slot.entry.addresses();
         let id = self.id();
         self.probes.insert(id, ProbePurpose::Former(key.clone()));
-        self.out.push(super::io::Action::Probe { id, device, addresses });
+        self.out.push(super::io::Action::Probe { id, device, addresses, urgent: true });
     }
 
     /// A scan found a namespace left: its attachment is judged at once.

@@ -70,7 +70,7 @@ impl Ledger {
                 continue;
             }
             let held = report.held.contains(&inode) || !report.holders_complete;
-            if !tasks.is_empty() || !report.complete || held || !slot.entry.inhabited {
+            if report.occupied.contains(&inode) || !report.complete || held || !slot.entry.inhabited {
                 slot.live.empty_since = None;
                 slot.live.inhabitants = Inhabitants::Assumed;
                 continue;

@@ -21,7 +21,7 @@ mod leak;
 mod line;
 mod pools;
 mod repair;
-mod view;
+pub mod view;
 mod wire;
 
 #[cfg(test)]
@@ -57,7 +57,10 @@ pub struct Identity {
 
 /// See the module's head.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent thing under way, not a state in disguise")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent thing under way, not a state in disguise"
+)]
 pub struct Ledger {
     me: Identity,
     config: Config,

@@ -245,7 +245,12 @@ impl Ledger {
                 if !wanted.is_empty() {
                     let id = self.id();
                     self.probes.insert(id, ProbePurpose::Ahead(name));
-                    self.out.push(Action::Probe { id, device: device.clone(), addresses: wanted });
+                    self.out.push(Action::Probe {
+                        id,
+                        device: device.clone(),
+                        addresses: wanted,
+                        urgent: false,
+                    });
                 }
             }
         }

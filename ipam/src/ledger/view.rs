@@ -1,12 +1,13 @@
 //! What the ledger shows: every address that is not free, and the pools' counts.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Ledger;
 use super::entry::{Phase, Quarantined, Slot};
 use super::io::{PoolCount, State};
 use super::line::Stage;
-use crate::name::NodeName;
+use crate::name::{IfName, NodeName};
 use crate::time::Time;
 
 /// One address that is not free.
@@ -101,6 +102,25 @@ impl Ledger {
                 })
             })
             .collect()
+    }
+
+    /// Devices that attachments are on.
+    pub fn devices_in_use(&self) -> BTreeSet<IfName> {
+        self.slots.values().filter_map(|slot| slot.entry.fdb_parent.clone()).collect()
+    }
+
+    /// What needs a hand, in words: leases that cannot be judged, MACs that nobody explains.
+    pub fn troubles(&self) -> Vec<String> {
+        let stuck = self.slots.values().filter_map(|slot| match slot.live.reason {
+            "other-machine" | "moved-out-of-sight" | "mac-changed" => {
+                Some(format!("{}: {}; look at it with `berthctl explain`", slot.entry.key, slot.live.reason))
+            }
+            _ => None,
+        });
+        let strays = self.strays.iter().map(|(device, macs)| {
+            format!("{} MACs on {device} are Berth's and nobody's; ADDs there wait", macs.len())
+        });
+        stuck.chain(strays).collect()
     }
 
     /// The node's name.

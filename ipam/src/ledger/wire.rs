@@ -312,7 +312,7 @@ impl Ledger {
                 let id = self.id();
                 let addresses = vec![key.address];
                 self.probes.insert(id, ProbePurpose::Quarantine(key));
-                self.out.push(Action::Probe { id, device, addresses });
+                self.out.push(Action::Probe { id, device, addresses, urgent: false });
             }
         }
     }

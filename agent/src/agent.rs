@@ -1,0 +1,493 @@
+//! The main loop: one ledger, one thread; everything that takes time is somebody else's.
+//!
+//! Inputs come from the socket, the observer, the committer, the wires, the scanner and the clock.
+//! Each goes through [`Ledger::step`], and the actions that come out are handed to whom they
+//! concern. Nothing is decided here.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, Reply, Step};
+use berth_ipam::ledger::{Identity, Ledger};
+use berth_ipam::name::IfName;
+use berth_ipam::time::Time;
+use berth_protocol::alive::{self, Alive};
+use berth_protocol::response::{Explanation, Status};
+use berth_protocol::{Answer, Failure, Outcome, Request, Response, VERSION, spool};
+use berth_underlay::wire::probe::Priority;
+use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
+
+use crate::changer::{Changer, Removal};
+use crate::committer::{self, Committer};
+use crate::history::{self, History};
+use crate::notify::{Notifier, State};
+use crate::observer::{self, Observer};
+use crate::parents::Parents;
+use crate::server::{ConnId, Connections, ServerEvent};
+use crate::startup::{self, VLANS};
+use crate::wires::Wires;
+use crate::{answers, capabilities, clock, doctor, failures, scanner};
+
+/// Every attachment is read again this often, with up to as much again by chance.
+const RECONCILE: Duration = Duration::from_secs(30);
+const RECONCILE_JITTER_MS: u64 = 5_000;
+/// The sign of life for STATUS is this fresh.
+const ALIVE: Duration = Duration::from_secs(10);
+/// DELs that plugins spooled although the agent runs are looked for this often.
+const SPOOL: Duration = Duration::from_secs(2);
+/// How many inputs are taken before the loop looks elsewhere.
+const BATCH: usize = 64;
+
+/// Everything that the loop hands work to.
+#[derive(Debug)]
+pub struct Hands {
+    /// The disk.
+    pub committer: Committer,
+    /// The kernel, reading.
+    pub observer: Observer,
+    /// The kernel, changing.
+    pub changer: Changer,
+    /// The wires.
+    pub wires: Wires,
+    /// Parents and read-backs.
+    pub parents: Parents,
+    /// The clients.
+    pub connections: Connections,
+    /// Where scans report to.
+    pub inputs: tokio::sync::mpsc::UnboundedSender<Input>,
+    /// The service manager.
+    pub notifier: Notifier,
+    /// The capabilities left.
+    pub capabilities: capabilities::Held,
+}
+
+/// Where things are.
+#[derive(Debug, Clone)]
+pub struct Paths {
+    /// The declarations.
+    pub config: PathBuf,
+    /// The state folder.
+    pub state_dir: PathBuf,
+    /// The pins.
+    pub bpffs: PathBuf,
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Agent {
+    ledger: Ledger,
+    identity: Identity,
+    hands: Hands,
+    paths: Paths,
+    history: History,
+    followers: BTreeMap<ConnId, u64>,
+    spooled: BTreeSet<PathBuf>,
+    last_storage_trouble: Option<String>,
+}
+
+impl Agent {
+    /// An agent that has not begun.
+    pub fn new(identity: Identity, ledger: Ledger, hands: Hands, paths: Paths) -> Self {
+        Self {
+            ledger,
+            identity,
+            hands,
+            paths,
+            history: History::default(),
+            followers: BTreeMap::new(),
+            spooled: BTreeSet::new(),
+            last_storage_trouble: None,
+        }
+    }
+
+    /// Runs until a signal ends it.
+    pub async fn run(
+        mut self,
+        loaded: Input,
+        mut events: Receiver<ServerEvent>,
+        mut inputs: UnboundedReceiver<Input>,
+        mut signals: Signals,
+    ) {
+        self.step(loaded);
+        self.replay_spool();
+        self.sign_of_life();
+        let mut alive = every(ALIVE);
+        let mut spool = every(SPOOL);
+        let mut reconcile = Box::pin(tokio::time::sleep(jittered()));
+        loop {
+            let wait = self.until_deadline();
+            tokio::select! {
+                biased;
+                signal = signals.next() => match signal {
+                    Signal::End => break,
+                    Signal::Reload => self.reload(),
+                },
+                Some(input) = inputs.recv() => {
+                    self.step(input);
+                    for _ in 0..BATCH {
+                        let Ok(input) = inputs.try_recv() else { break };
+                        self.step(input);
+                    }
+                }
+                event = events.recv() => match event {
+                    Some(event) => self.serve(event).await,
+                    None => break,
+                },
+                () = tokio::time::sleep(wait) => self.step(Input::Tick),
+                _ = alive.tick() => self.sign_of_life(),
+                _ = spool.tick() => self.replay_spool(),
+                () = &mut reconcile => {
+                    self.ledger.reconcile();
+                    self.step(Input::Tick);
+                    self.tidy_vlans().await;
+                    reconcile = Box::pin(tokio::time::sleep(jittered()));
+                }
+            }
+        }
+        self.tell(&State::Stopping);
+    }
+
+    fn until_deadline(&self) -> Duration {
+        let now = clock::now();
+        self.ledger.deadline().map_or(Duration::from_secs(1), |at| at.since(now))
+    }
+
+    fn tell(&self, state: &State<'_>) {
+        if let Err(error) = self.hands.notifier.send(state) {
+            tracing::warn!(%error, "notify the service manager");
+        }
+    }
+
+    /// One input, and what follows from it.
+    fn step(&mut self, input: Input) {
+        let now = clock::now();
+        for action in self.ledger.step(now, input) {
+            self.act(now, action);
+        }
+    }
+
+    fn act(&mut self, now: Time, action: Action) {
+        match action {
+            Action::Commit { op, step, journal, flush, store } => {
+                self.hands.committer.send(committer::Order::Commit { op, step, journal, flush, store });
+            }
+            Action::Reply(caller, step, reply) => self.reply(caller, step, reply),
+            Action::Gather(targets) => self.hands.observer.send(observer::Order::Gather(targets)),
+            Action::FindStrays => {
+                let devices = startup::listed_parents(self.ledger.config());
+                self.hands.observer.send(observer::Order::FindStrays(devices));
+            }
+            Action::Scan(inodes) => scanner::start(inodes, self.hands.inputs.clone()),
+            Action::Probe { id, device, addresses, urgent } => {
+                let priority = if urgent { Priority::Now } else { Priority::Ahead };
+                self.hands.wires.probe(id, &device, addresses, priority);
+            }
+            Action::RemoveLink { key, at, ifindex, macs } => {
+                self.hands.changer.send(Removal { key, at, ifindex, macs });
+            }
+            Action::Serve => {
+                tracing::info!("serving");
+                self.tell(&State::Ready);
+            }
+            Action::ConfigTaken(Ok(())) => {
+                let devices = startup::devices(self.ledger.config());
+                self.hands.wires.listen(&devices);
+                tracing::info!("the configuration was taken over");
+            }
+            Action::ConfigTaken(Err(lost)) => {
+                tracing::error!(holders = ?lost, "the edited configuration is refused: it would drop addresses in use");
+            }
+            Action::Note(note) => {
+                if note.code == "storage-refused" {
+                    self.last_storage_trouble = Some(note.text.clone());
+                }
+                self.follow(now, &note);
+                self.history.add(now, note);
+            }
+        }
+    }
+
+    fn follow(&mut self, now: Time, note: &berth_ipam::ledger::io::Note) {
+        for (conn, id) in &self.followers {
+            let row = history::row(now, now, note, note.addresses.first().copied());
+            self.hands.connections.send(*conn, answer(*id, Ok(Response::Event(row))));
+        }
+    }
+
+    fn reply(
+        &mut self,
+        caller: Caller,
+        step: Step,
+        reply: Result<Reply, berth_ipam::ledger::io::LedgerError>,
+    ) {
+        let outcome = reply.map(answers::reply).map_err(|error| failures::of(&error));
+        self.hands.connections.send(ConnId(caller.conn), answer(caller.call, outcome));
+        if cfg!(feature = "fault-points") {
+            tokio::spawn(async move {
+                // The answer leaves in another task.
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                committer::hit(step, "replied");
+            });
+        }
+    }
+
+    async fn serve(&mut self, event: ServerEvent) {
+        match event {
+            ServerEvent::Opened { .. } => {}
+            ServerEvent::Closed { conn } => {
+                self.followers.remove(&conn);
+                self.step(Input::Hangup(conn.0));
+            }
+            ServerEvent::Call { conn, id, request } => {
+                let caller = Caller { conn: conn.0, call: id };
+                if let Some(outcome) = self.call(caller, request).await {
+                    self.hands.connections.send(conn, answer(id, outcome));
+                }
+            }
+        }
+    }
+
+    /// Answers at once, or `None` if the ledger will.
+    async fn call(&mut self, caller: Caller, request: Request) -> Option<Result<Response, Failure>> {
+        match request {
+            Request::Lease(lease) => return self.lease(caller, answers::request(lease)).await.map(Err),
+            Request::Bind(bind) => {
+                let seen = self.ledger.entry(&bind.attachment).map(|entry| entry.at);
+                let seen = seen.map_or(berth_ipam::ledger::io::LinkSeen::NotThere, |at| {
+                    self.hands.parents.read_back(at, bind.ifindex)
+                });
+                self.step(Input::Bind(caller, bind.txn, bind.attachment, bind.ifindex, bind.mac, seen));
+            }
+            Request::Done(done) => self.step(Input::Done(caller, done.txn, done.attachment)),
+            Request::Release(release) => {
+                let link = answers::removal(release.link);
+                self.step(Input::Release(Some(caller), release.attachment, link, release.txn));
+            }
+            Request::Check(check) => return Some(self.check(&check.attachment)),
+            Request::AdminRelease { address, force } => {
+                self.step(Input::AdminRelease(caller, address, force));
+            }
+            Request::Status => return Some(Ok(Response::Status(self.status()))),
+            Request::Leases => return Some(Ok(Response::Leases(answers::leases(&self.ledger)))),
+            Request::Pools => return Some(Ok(Response::Pools(answers::pools(&self.ledger)))),
+            Request::Explain { address } => return Some(Ok(Response::Explain(self.explain(address)))),
+            Request::Events { follow } => {
+                self.events(caller, follow);
+                return (!follow).then_some(Ok(Response::Done));
+            }
+            Request::Doctor => return Some(Ok(Response::Doctor(self.doctor()))),
+            Request::DoctorUnderlay { parent } => self.doctor_underlay(caller, parent),
+        }
+        None
+    }
+
+    /// Whether the parent is there is checked before anything is written.
+    async fn lease(&mut self, caller: Caller, request: LeaseRequest) -> Option<Failure> {
+        if let Some(network) = self.ledger.config().networks.get(&request.key.network) {
+            let link = network.link.clone();
+            match self.hands.parents.ensure_device(&request.key.network, &link).await {
+                Ok(true) => self.remember_vlans(),
+                Ok(false) => {}
+                Err(failure) => return Some(failure),
+            }
+        }
+        self.step(Input::Lease(caller, Box::new(request)));
+        None
+    }
+
+    fn check(&self, key: &AttachmentKey) -> Result<Response, Failure> {
+        match self.ledger.entry(key) {
+            Some(entry) if !entry.del_seen => Ok(Response::Done),
+            _ => Err(failures::of(&berth_ipam::ledger::io::LedgerError::NotRecorded(key.clone()))),
+        }
+    }
+
+    fn status(&mut self) -> Status {
+        let mut reasons = Vec::new();
+        let networks: Vec<_> = self
+            .ledger
+            .config()
+            .networks
+            .iter()
+            .map(|(name, network)| (name.clone(), network.link.clone()))
+            .collect();
+        for (name, link) in networks {
+            if let Err(failure) = self.hands.parents.check(&name, &link) {
+                reasons.push(failure.msg);
+            }
+        }
+        reasons.extend(self.last_storage_trouble.clone());
+        Status { ready: reasons.is_empty(), reasons }
+    }
+
+    fn explain(&self, address: IpAddr) -> Explanation {
+        let now = clock::now();
+        let leases = self.ledger.leases();
+        let view = leases.iter().find(|view| view.address() == address);
+        Explanation {
+            address,
+            lease: view.map(|view| answers::lease(&self.ledger, view)),
+            since_ms: view.map(|view| u64::try_from(now.since(view.since()).as_millis()).unwrap_or(u64::MAX)),
+            history: self.history.of(now, address),
+        }
+    }
+
+    fn events(&mut self, caller: Caller, follow: bool) {
+        let conn = ConnId(caller.conn);
+        if follow {
+            self.followers.insert(conn, caller.call);
+            return;
+        }
+        for row in self.history.all(clock::now()) {
+            self.hands.connections.send(conn, answer(caller.call, Ok(Response::Event(row))));
+        }
+    }
+
+    fn doctor(&self) -> berth_protocol::response::Diagnosis {
+        let (listening, refused) = self.hands.wires.state();
+        let mut checks = doctor::rungs(self.hands.observer.hears_all, &listening, refused);
+        checks.extend(doctor::capabilities(&self.hands.capabilities));
+        checks.extend(doctor::mounts(&self.paths.bpffs));
+        let store = match &self.last_storage_trouble {
+            None => doctor::finding(
+                "store",
+                true,
+                false,
+                format!("{} addresses recorded", self.ledger.leases().len()),
+            ),
+            Some(text) => doctor::finding("store", false, true, format!("{text}; make room in --state-dir")),
+        };
+        checks.push(store);
+        checks.push(doctor::spooled(&self.paths.state_dir));
+        checks.extend(
+            self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),
+        );
+        doctor::diagnosis(checks)
+    }
+
+    fn doctor_underlay(&self, caller: Caller, parent: IfName) {
+        let config = self.ledger.config();
+        let on_parent = config.networks.values().filter(|network| network.link.device() == parent);
+        let pools = on_parent.flat_map(|network| &network.pools).filter_map(|name| config.pools.get(name));
+        let gateway = pools.filter_map(|pool| pool.gateway).next();
+        let connections = self.hands.connections.clone();
+        tokio::spawn(async move {
+            let diagnosis = doctor::underlay(parent, None, gateway).await;
+            connections.send(ConnId(caller.conn), answer(caller.call, Ok(Response::Doctor(diagnosis))));
+        });
+    }
+
+    /// DELs that plugins wrote down because no agent answered.
+    fn replay_spool(&mut self) {
+        let listing = match spool::entries(&self.paths.state_dir) {
+            Ok(listing) => listing,
+            Err(error) => return tracing::warn!(error = committer::chain(&error), "read the spool"),
+        };
+        self.spooled.retain(|path| listing.entries.iter().any(|(other, _)| other == path));
+        for (path, entry) in listing.entries {
+            if !self.spooled.insert(path.clone()) {
+                continue;
+            }
+            let link = answers::removal(entry.release.link);
+            self.step(Input::Release(None, entry.release.attachment, link, entry.release.txn));
+            // The committer works in order: by then the release is in the journal.
+            self.hands.committer.send(committer::Order::ForgetSpooled(path));
+        }
+    }
+
+    fn sign_of_life(&self) {
+        let sign = Alive { boot_id: self.identity.boot_id.clone(), boottime_ms: clock::now().0 / 1_000_000 };
+        let folder = self.paths.state_dir.clone();
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = alive::write(&folder, &sign) {
+                tracing::warn!(error = committer::chain(&error), "write the sign of life");
+            }
+        });
+    }
+
+    fn reload(&mut self) {
+        self.tell(&State::Reloading);
+        match startup::declarations(&self.paths.config) {
+            Ok(config) => self.step(Input::Declared(Box::new(config))),
+            Err(error) => {
+                tracing::error!(error = committer::chain(&error), "the edited configuration is refused")
+            }
+        }
+        self.tell(&State::Ready);
+    }
+
+    fn remember_vlans(&self) {
+        if let Ok(row) = serde_json::to_vec(self.hands.parents.made()) {
+            self.hands.committer.send(committer::Order::PutMeta(VLANS, row));
+        }
+    }
+
+    async fn tidy_vlans(&mut self) {
+        if self.hands.parents.made().is_empty() {
+            return;
+        }
+        let used = self.ledger.devices_in_use();
+        if self.hands.parents.remove_unused(&used).await {
+            self.remember_vlans();
+        }
+    }
+}
+
+fn answer(id: u64, outcome: Result<Response, Failure>) -> Answer {
+    let outcome = match outcome {
+        Ok(response) => Outcome::Ok(response),
+        Err(failure) => Outcome::Error(failure),
+    };
+    Answer { v: VERSION, id, outcome }
+}
+
+fn every(period: Duration) -> tokio::time::Interval {
+    let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    interval
+}
+
+fn jittered() -> Duration {
+    // The low digits of the clock are chance enough to keep agents apart.
+    RECONCILE + Duration::from_millis(clock::now().0 % RECONCILE_JITTER_MS)
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// SIGTERM or SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// The signals that the agent listens to.
+#[derive(Debug)]
+pub struct Signals {
+    terminate: tokio::signal::unix::Signal,
+    interrupt: tokio::signal::unix::Signal,
+    hangup: tokio::signal::unix::Signal,
+}
+
+impl Signals {
+    /// Starts to listen.
+    pub fn new() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    async fn next(&mut self) -> Signal {
+        tokio::select! {
+            _ = self.terminate.recv() => Signal::End,
+            _ = self.interrupt.recv() => Signal::End,
+            _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}

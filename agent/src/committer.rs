@@ -1,0 +1,378 @@
+//! The disk: a thread that owns the store and the journal, and carries out commits in their order.
+//!
+//! The journal is written first. A store write is conditional on the transaction that the record
+//! names, so a repeated one does no harm; an outcome that is not known is settled by a live read.
+//! Nothing is decided here.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use berth_ipam::identity::TxnId;
+use berth_ipam::ledger::entry::{Entry, Quarantined};
+use berth_ipam::ledger::io::{CommitResult, Flush, Input, JournalWrite, Step, StoreResult, StoreWrite};
+use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_protocol::{fault, spool};
+use berth_store::embedded::EmbeddedStore;
+use berth_store::journal::{self, Change, Journal, Table};
+use berth_store::{LeaseStore, StoreError, Version};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub enum Order {
+    /// A commit of the ledger.
+    Commit {
+        /// Repeated in the answer.
+        op: u64,
+        /// For fault points.
+        step: Step,
+        /// First.
+        journal: Vec<JournalWrite>,
+        /// Whether that must reach the disk first.
+        flush: Flush,
+        /// Then.
+        store: Vec<StoreWrite>,
+    },
+    /// A spool entry whose release is in the journal by now.
+    ForgetSpooled(PathBuf),
+    /// A row of the journal's meta table.
+    PutMeta(&'static str, Vec<u8>),
+}
+
+/// What was on the disk at start.
+#[derive(Debug, Default)]
+pub struct OnDisk {
+    /// The journal's attachments.
+    pub entries: Vec<Entry>,
+    /// The journal's quarantine.
+    pub quarantine: Vec<Quarantined>,
+    /// The journal's meta rows.
+    pub meta: BTreeMap<String, Vec<u8>>,
+    /// The store's records.
+    pub records: Vec<LeaseRecord>,
+}
+
+/// Why the files could not be read at start.
+#[derive(Debug, thiserror::Error)]
+pub enum DiskError {
+    /// A file could not be opened or read.
+    #[error("open the agent's files in {}", folder.display())]
+    Store {
+        /// The state folder.
+        folder: PathBuf,
+        /// The cause.
+        #[source]
+        cause: StoreError,
+    },
+    /// A row of the journal cannot be understood.
+    #[error(
+        "row {row:?} of ledger.redb is not what this agent writes; it is left as it is: start the version that \
+         wrote it, or move ledger.redb away to have the node searched instead"
+    )]
+    Row {
+        /// The row's key.
+        row: String,
+        /// The cause.
+        #[source]
+        cause: serde_json::Error,
+    },
+    /// The thread could not be started.
+    #[error("start the committer's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The handle of the thread.
+#[derive(Debug, Clone)]
+pub struct Committer {
+    orders: Sender<Order>,
+}
+
+impl Committer {
+    /// Opens both files and starts the thread; `inputs` gets [`Input::Committed`].
+    pub fn start(state_dir: &Path, inputs: UnboundedSender<Input>) -> Result<(Self, OnDisk), DiskError> {
+        let wrong = |cause| DiskError::Store { folder: state_dir.to_owned(), cause };
+        let store = EmbeddedStore::open(&state_dir.join(berth_store::embedded::FILE_NAME)).map_err(wrong)?;
+        let journal = Journal::open(&state_dir.join(journal::FILE_NAME)).map_err(wrong)?;
+        let mut worker = Worker { store, journal, versions: HashMap::new(), inputs };
+        let on_disk = worker.load(state_dir)?;
+        let (orders, inbox) = channel();
+        std::thread::Builder::new()
+            .name("committer".to_owned())
+            .spawn(move || worker.run(&inbox))
+            .map_err(DiskError::Thread)?;
+        Ok((Self { orders }, on_disk))
+    }
+
+    /// Hands an order to the thread; they are carried out in order.
+    pub fn send(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            tracing::error!("the committer's thread has ended");
+        }
+    }
+}
+
+struct Worker {
+    store: EmbeddedStore,
+    journal: Journal,
+    /// Versions of the records as last seen, so that a write needs no read before it.
+    versions: HashMap<AddressKey, Version>,
+    inputs: UnboundedSender<Input>,
+}
+
+/// The journal's key of an attachment.
+fn row_key(key: &berth_ipam::attachment::AttachmentKey) -> String {
+    key.to_string()
+}
+
+impl Worker {
+    fn load(&mut self, state_dir: &Path) -> Result<OnDisk, DiskError> {
+        let wrong = |cause| DiskError::Store { folder: state_dir.to_owned(), cause };
+        let mut on_disk = OnDisk::default();
+        for (table, row, value) in self.journal.load().map_err(wrong)? {
+            let odd = |cause| DiskError::Row { row: row.clone(), cause };
+            match table {
+                Table::Attachment => on_disk.entries.push(serde_json::from_slice(&value).map_err(odd)?),
+                Table::Quarantine => on_disk.quarantine.push(serde_json::from_slice(&value).map_err(odd)?),
+                Table::Meta => drop(on_disk.meta.insert(row, value)),
+            }
+        }
+        for versioned in wait(self.store.list()).map_err(wrong)? {
+            self.versions.insert(versioned.record.address_key(), versioned.version);
+            on_disk.records.push(versioned.record);
+        }
+        Ok(on_disk)
+    }
+
+    fn run(mut self, inbox: &Receiver<Order>) {
+        while let Ok(order) = inbox.recv() {
+            match order {
+                Order::Commit { op, step, journal, flush, store } => {
+                    let result = self.commit(step, &journal, flush, store);
+                    if self.inputs.send(Input::Committed(op, result)).is_err() {
+                        return;
+                    }
+                }
+                Order::ForgetSpooled(path) => {
+                    if let Err(error) = spool::remove(&path) {
+                        tracing::warn!(%error, "forget a spool entry");
+                    }
+                }
+                Order::PutMeta(key, value) => {
+                    let put = Change::Put { table: Table::Meta, key: key.to_owned(), value };
+                    if let Err(error) = self.journal.apply(&[put], journal::Flush::Durable) {
+                        tracing::warn!(%error, key, "write the journal's meta row");
+                    }
+                }
+            }
+        }
+    }
+
+    fn commit(
+        &mut self,
+        step: Step,
+        writes: &[JournalWrite],
+        flush: Flush,
+        store: Vec<StoreWrite>,
+    ) -> CommitResult {
+        let changes = match writes.iter().map(change).collect::<Result<Vec<_>, _>>() {
+            Ok(changes) => changes,
+            Err(error) => return CommitResult::Failed(error.to_string()),
+        };
+        let flush = match flush {
+            Flush::Durable => journal::Flush::Durable,
+            Flush::Lazy => journal::Flush::Lazy,
+        };
+        if let Err(error) = self.journal.apply(&changes, flush) {
+            return CommitResult::Failed(chain(&error));
+        }
+        if flush == journal::Flush::Durable {
+            hit(step, "journaled");
+        }
+        let mut results = Vec::with_capacity(store.len());
+        for write in store {
+            let result = self.write(write);
+            let done = result == StoreResult::Done;
+            results.push(result);
+            if !done {
+                break;
+            }
+        }
+        if !results.is_empty() {
+            hit(step, "stored");
+        }
+        CommitResult::Journaled(results)
+    }
+
+    fn write(&mut self, write: StoreWrite) -> StoreResult {
+        let result = match write {
+            StoreWrite::Create(record) => self.create(&record),
+            StoreWrite::Replace { record, of } => self.replace(&record, &of),
+            StoreWrite::Delete { address, of } => self.delete(&address, &of),
+        };
+        result.unwrap_or_else(|error| StoreResult::Failed(chain(&error)))
+    }
+
+    fn create(&mut self, record: &LeaseRecord) -> Result<StoreResult, StoreError> {
+        match wait(self.store.create(record)) {
+            Ok(version) => {
+                self.versions.insert(record.address_key(), version);
+                Ok(StoreResult::Done)
+            }
+            Err(StoreError::AlreadyExists { existing }) if existing.record.txn == record.txn => {
+                // The reply of an earlier try was lost: the record names this transaction.
+                self.versions.insert(record.address_key(), existing.version);
+                Ok(StoreResult::Done)
+            }
+            Err(StoreError::AlreadyExists { existing }) => {
+                self.versions.insert(record.address_key(), existing.version);
+                Ok(StoreResult::Others(Box::new(existing.record)))
+            }
+            Err(StoreError::OutcomeUnknown { operation, cause }) => self.settle(record, operation, cause),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// A create of unknown outcome: only a live read tells.
+    fn settle(
+        &mut self,
+        record: &LeaseRecord,
+        operation: &'static str,
+        cause: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+    ) -> Result<StoreResult, StoreError> {
+        match wait(self.store.get(&record.address_key()))? {
+            Some(found) if found.record.txn == record.txn => {
+                self.versions.insert(record.address_key(), found.version);
+                Ok(StoreResult::Done)
+            }
+            Some(found) => Ok(StoreResult::Others(Box::new(found.record))),
+            None => Err(StoreError::OutcomeUnknown { operation, cause }),
+        }
+    }
+
+    fn replace(&mut self, record: &LeaseRecord, of: &TxnId) -> Result<StoreResult, StoreError> {
+        let key = record.address_key();
+        for _ in 0..2 {
+            let Some(version) = self.versions.get(&key).cloned() else {
+                if !self.look(&key)? {
+                    return self.create(record);
+                }
+                continue;
+            };
+            match wait(self.store.replace(record, &version)) {
+                Ok(version) => {
+                    self.versions.insert(key, version);
+                    return Ok(StoreResult::Done);
+                }
+                Err(StoreError::Conflict { current, .. })
+                    if current.record.txn == *of || current.record.txn == record.txn =>
+                {
+                    self.versions.insert(key.clone(), current.version);
+                }
+                Err(StoreError::Conflict { current, .. }) => {
+                    return Ok(StoreResult::Others(Box::new(current.record)));
+                }
+                Err(StoreError::Gone { .. }) => drop(self.versions.remove(&key)),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(StoreResult::Failed(format!(
+            "the record of {} changes faster than it can be written",
+            record.address
+        )))
+    }
+
+    fn delete(&mut self, key: &AddressKey, of: &TxnId) -> Result<StoreResult, StoreError> {
+        for _ in 0..2 {
+            let Some(version) = self.versions.get(key).cloned() else {
+                if !self.look(key)? {
+                    return Ok(StoreResult::Done);
+                }
+                continue;
+            };
+            match wait(self.store.delete(key, &version)) {
+                Ok(()) | Err(StoreError::Gone { .. }) => {
+                    self.versions.remove(key);
+                    return Ok(StoreResult::Done);
+                }
+                Err(StoreError::Conflict { current, .. }) if current.record.txn == *of => {
+                    self.versions.insert(key.clone(), current.version);
+                }
+                Err(StoreError::Conflict { current, .. }) => {
+                    return Ok(StoreResult::Others(Box::new(current.record)));
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(StoreResult::Failed(format!(
+            "the record of {} changes faster than it can be deleted",
+            key.address
+        )))
+    }
+
+    /// Reads the record's version. False if there is none.
+    fn look(&mut self, key: &AddressKey) -> Result<bool, StoreError> {
+        let found = wait(self.store.get(key))?;
+        if let Some(found) = &found {
+            self.versions.insert(key.clone(), found.version.clone());
+        }
+        Ok(found.is_some())
+    }
+}
+
+fn change(write: &JournalWrite) -> Result<Change, serde_json::Error> {
+    Ok(match write {
+        JournalWrite::Put(entry) => Change::Put {
+            table: Table::Attachment,
+            key: row_key(&entry.key),
+            value: serde_json::to_vec(entry)?,
+        },
+        JournalWrite::Remove(key) => Change::Remove { table: Table::Attachment, key: row_key(key) },
+        JournalWrite::Quarantine(shut) => Change::Put {
+            table: Table::Quarantine,
+            key: shut.key.record_name(),
+            value: serde_json::to_vec(shut)?,
+        },
+        JournalWrite::Unquarantine(key) => {
+            Change::Remove { table: Table::Quarantine, key: key.record_name() }
+        }
+    })
+}
+
+/// An error with all its causes, as one line.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
+}
+
+/// The fault point of a step; compiled to nothing without the feature.
+pub fn hit(step: Step, what: &str) {
+    let step = match step {
+        Step::Lease => "lease",
+        Step::Bind => "bind",
+        Step::Done => "done",
+        Step::Release => "release",
+        Step::Other => return,
+    };
+    if cfg!(feature = "fault-points") {
+        fault::point(&format!("agent.{step}.{what}"));
+    }
+}
+
+/// Waits for a future that never sleeps: the embedded store does its work when it is polled.
+fn wait<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    loop {
+        if let std::task::Poll::Ready(output) = future.as_mut().poll(&mut context) {
+            return output;
+        }
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,187 @@
+//! What `berthctl doctor` shows: rungs, capabilities, mounts, store, spool.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
+use berth_protocol::response::{Diagnosis, Finding};
+use berth_protocol::spool;
+use berth_underlay::change::{Changer, LinkChange, MacvlanSpec, RouteSocket};
+use berth_underlay::read::{LinkRead, Reader};
+use berth_underlay::wire::underlay_check::{Answer, ask_gateway, unspecified_like};
+
+use crate::capabilities;
+use crate::committer::chain;
+
+/// How long a fresh macvlan may take until its frames pass the switch.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// One finding.
+pub fn finding(what: &str, ok: bool, needs_a_hand: bool, text: impl Into<String>) -> Finding {
+    Finding { what: what.to_owned(), ok, needs_a_hand, text: text.into() }
+}
+
+/// A diagnosis from its findings.
+pub fn diagnosis(checks: Vec<Finding>) -> Diagnosis {
+    Diagnosis { healthy: !checks.iter().any(|check| check.needs_a_hand), checks }
+}
+
+/// The sources of evidence that run, and those that do not, with the reason.
+pub fn rungs(hears_all: bool, listening: &[&IfName], refused: &BTreeMap<IfName, String>) -> Vec<Finding> {
+    let ebpf = "not part of this build; netlink, reads and the parent's list of MACs stand in";
+    let mut checks = vec![finding("rung.ebpf", false, false, ebpf)];
+    let netlink = if hears_all {
+        finding("rung.netlink", true, false, "hears every namespace that has a number here")
+    } else {
+        let text = "hears the node's own namespace only: give the agent CAP_NET_BROADCAST; until then a missing \
+                    link is always searched for";
+        finding("rung.netlink", false, true, text)
+    };
+    checks.push(netlink);
+    for device in listening {
+        checks.push(finding(&format!("wire.{device}"), true, false, "probes and listens"));
+    }
+    for (device, why) in refused {
+        let text = format!("{why}; create the interface, or correct spec.link.parent");
+        checks.push(finding(&format!("wire.{device}"), false, true, text));
+    }
+    checks
+}
+
+/// Capabilities held and needed.
+pub fn capabilities(held: &capabilities::Held) -> Vec<Finding> {
+    held.findings()
+}
+
+/// Mounts that the agent looks into.
+pub fn mounts(bpffs: &Path) -> Vec<Finding> {
+    let netns = Path::new("/run/netns");
+    let there = netns.is_dir();
+    let text = if there {
+        "is there"
+    } else {
+        "is absent: no runtime has made a namespace yet, or it is not mounted here"
+    };
+    let mounted = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    let root = bpffs.parent().unwrap_or(bpffs);
+    let bpf = mounted.lines().any(|line| {
+        let mut words = line.split(' ').skip(1);
+        words.next().is_some_and(|at| Path::new(at) == root || Path::new(at) == bpffs)
+            && words.next() == Some("bpf")
+    });
+    let bpf_text = if bpf { "is mounted" } else { "is not mounted; only the eBPF rung would need it" };
+    vec![finding("mount.netns", there, false, text), finding("mount.bpffs", bpf, false, bpf_text)]
+}
+
+/// The spool.
+pub fn spooled(state_dir: &Path) -> Finding {
+    match spool::entries(state_dir) {
+        Ok(listing) if listing.damaged.is_empty() => {
+            let text = format!("{} entries wait for replay", listing.entries.len());
+            finding("spool", true, false, text)
+        }
+        Ok(listing) => {
+            let files: Vec<_> =
+                listing.damaged.iter().map(|(path, error)| format!("{}: {error}", path.display())).collect();
+            let text =
+                format!("{} files are no entries; read and remove them: {}", files.len(), files.join("; "));
+            finding("spool", false, true, text)
+        }
+        Err(error) => finding("spool", false, true, chain(&error)),
+    }
+}
+
+/// Whether the underlay lets a new MAC through: a temporary macvlan asks for the gateway.
+pub async fn underlay(
+    parent: IfName,
+    own: Option<std::net::IpAddr>,
+    gateway: Option<std::net::IpAddr>,
+) -> Diagnosis {
+    let what = format!("underlay.{parent}");
+    let Some(gateway) = gateway else {
+        let text = format!("no pool of a network on {parent} declares a gateway to ask for");
+        return diagnosis(vec![finding(&what, false, true, text)]);
+    };
+    match try_underlay(&parent, own, gateway).await {
+        Ok((mac, Answer::At { mac: by, .. })) => {
+            let text = format!("{gateway} answered {mac} from {by}: the switch lets new MACs through");
+            diagnosis(vec![finding(&what, true, false, text)])
+        }
+        Ok((mac, Answer::Silent)) => {
+            let text = format!(
+                "{gateway} did not answer the new MAC {mac} within a second: look for port security, a MAC limit or \
+                 missing promiscuous mode (forged transmits) on the switch port of {parent}, and whether the gateway is up"
+            );
+            diagnosis(vec![finding(&what, false, true, text)])
+        }
+        Err(error) => diagnosis(vec![finding(&what, false, true, chain(&error))]),
+    }
+}
+
+/// Why the check could not be made.
+#[derive(Debug, thiserror::Error)]
+enum UnderlayError {
+    #[error("this node has no interface {0}")]
+    NoParent(IfName),
+    #[error("make a temporary macvlan")]
+    Link(#[source] berth_underlay::error::Error),
+    #[error("make a temporary name")]
+    Name(#[source] berth_ipam::name::NameError),
+    #[error("ask the wire")]
+    Wire(#[source] berth_underlay::wire::WireError),
+    #[error("draw a MAC")]
+    Draw(#[source] berth_underlay::error::Error),
+    #[error("the asking task ended early")]
+    Task,
+}
+
+async fn try_underlay(
+    parent: &IfName,
+    own: Option<std::net::IpAddr>,
+    gateway: std::net::IpAddr,
+) -> Result<(Mac, Answer), UnderlayError> {
+    let mut reader = Reader::new().map_err(UnderlayError::Link)?;
+    let LinkRead::Found(facts) = reader.link_by_name(None, parent) else {
+        return Err(UnderlayError::NoParent(parent.clone()));
+    };
+    let [a, b, c, d] = berth_underlay::nsid::draw().map_err(UnderlayError::Draw)?.to_be_bytes();
+    // Not Berth's own prefix: no agent shall take it for a pod's.
+    let mac = Mac([0x52, 0x54, a, b, c, d]);
+    let name: IfName = format!("bd{a:02x}{b:02x}{c:02x}{d:02x}").parse().map_err(UnderlayError::Name)?;
+    let changer = RouteSocket::open().and_then(Changer::start).map_err(UnderlayError::Link)?;
+    let spec = MacvlanSpec {
+        parent_index: facts.ifindex,
+        name: &name,
+        mac: Some(mac),
+        mode: berth_ipam::config::MacvlanMode::Bridge,
+        mtu: None,
+    };
+    changer.create_macvlan(&spec, None).await.map_err(UnderlayError::Link)?;
+    let asked =
+        ask(&changer, &mut reader, &name, mac, own.unwrap_or_else(|| unspecified_like(gateway)), gateway)
+            .await;
+    if let LinkRead::Found(made) = reader.link_by_name(None, &name) {
+        changer.delete_link(made.ifindex).await.map_err(UnderlayError::Link)?;
+    }
+    asked.map(|answer| (mac, answer))
+}
+
+async fn ask(
+    changer: &Changer,
+    reader: &mut Reader,
+    name: &IfName,
+    mac: Mac,
+    own: std::net::IpAddr,
+    gateway: std::net::IpAddr,
+) -> Result<Answer, UnderlayError> {
+    let LinkRead::Found(made) = reader.link_by_name(None, name) else {
+        return Err(UnderlayError::NoParent(name.clone()));
+    };
+    let up = LinkChange { name: None, alias: None, mtu: None, up: Some(true) };
+    changer.change_link(made.ifindex, &up).await.map_err(UnderlayError::Link)?;
+    tokio::time::sleep(SETTLE).await;
+    let asking = tokio::task::spawn_blocking(move || ask_gateway(made.ifindex, mac, own, gateway));
+    asking.await.map_err(|_| UnderlayError::Task)?.map_err(UnderlayError::Wire)
+}

@@ -1,0 +1,107 @@
+//! The one table from what the agent refuses to the CNI code and the advice that the plugin passes on.
+//!
+//! docs/errors.md lists the codes for operators. The words that go-cni takes for "nothing to do"
+//! never appear here (cni.md D8).
+
+use berth_ipam::ledger::io::LedgerError;
+use berth_protocol::Failure;
+
+/// Bad environment: the attachment exists elsewhere.
+const BAD_ENVIRONMENT: u32 = 4;
+/// Input or output failed.
+const IO: u32 = 5;
+/// Bad configuration.
+const BAD_CONFIGURATION: u32 = 7;
+/// Try again later.
+const TRY_AGAIN: u32 = 11;
+/// The attachment is not as it should be (a plugin's own code).
+const DIFFERS: u32 = 100;
+
+/// A failure of the agent's own.
+pub fn failure(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Failure {
+    Failure { code, msg: msg.into(), details: details.into() }
+}
+
+/// The parent of a network cannot be used.
+pub fn no_parent(network: &str, why: &str) -> Failure {
+    failure(
+        BAD_CONFIGURATION,
+        format!("network {network}: {why}"),
+        "create the interface, or correct spec.link.parent of the UnderlayNetwork",
+    )
+}
+
+/// A shared VLAN device could not be made.
+pub fn no_vlan(network: &str, why: &str) -> Failure {
+    failure(
+        IO,
+        format!("network {network}: {why}"),
+        "load the module 8021q, or create the VLAN device by hand: it is adopted",
+    )
+}
+
+/// The failure that a refusal of the ledger becomes.
+pub fn of(error: &LedgerError) -> Failure {
+    let (code, advice) = match error {
+        LedgerError::UnknownNetwork(_) => (
+            BAD_CONFIGURATION,
+            "declare an UnderlayNetwork of that name for the agent, or correct `network` in the CNI configuration",
+        ),
+        LedgerError::NoPool(_) => {
+            (BAD_CONFIGURATION, "name an IPPool in the UnderlayNetwork's spec.pools that is not disabled")
+        }
+        LedgerError::NotGivable { .. } => {
+            (BAD_CONFIGURATION, "ask for an address of the network's pools, or for none")
+        }
+        LedgerError::Exhausted { .. } => (
+            TRY_AGAIN,
+            "enlarge the pool, delete holders that are not wanted, or look at one with `berthctl explain`; a \
+             workload that fits its pool exactly must roll with maxSurge: 0",
+        ),
+        LedgerError::AttachmentExists(_) => {
+            (BAD_ENVIRONMENT, "DEL the former attachment of this container and interface first")
+        }
+        LedgerError::NotOpen(..) => (TRY_AGAIN, "the ADD was undone meanwhile: add the container again"),
+        LedgerError::NotTheLink { .. } => (IO, "the ADD is undone; add the container again"),
+        LedgerError::Wire { .. } => {
+            (TRY_AGAIN, "set the parent up and connect it: no address is given that could not be asked for")
+        }
+        LedgerError::Storage(_) => (
+            IO,
+            "make room in, and correct the permissions of, the agent's --state-dir; see `berthctl doctor`",
+        ),
+        LedgerError::NotRecorded(_) => (DIFFERS, "re-create the pod"),
+        LedgerError::Free(_) => (DIFFERS, "nothing is to be done"),
+        LedgerError::Alive { .. } => (
+            DIFFERS,
+            "end its holder, or use --force, which quarantines the address until the wire is silent",
+        ),
+    };
+    failure(code, error.to_string(), advice)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_failure_says_what_go_cni_takes_for_success() {
+        let key = berth_ipam::attachment::AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        let errors = [
+            LedgerError::UnknownNetwork("lan".parse().unwrap()),
+            LedgerError::NotRecorded(key.clone()),
+            LedgerError::AttachmentExists(key),
+            LedgerError::Storage("disk full".to_owned()),
+        ];
+        for error in errors {
+            let failure = of(&error);
+            let text = format!("{} {}", failure.msg, failure.details).to_lowercase();
+            assert!(!text.contains("not found") && !text.contains("no such file"), "{text}");
+            assert!(!failure.details.is_empty());
+        }
+    }
+}

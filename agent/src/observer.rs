@@ -1,0 +1,328 @@
+//! The kernel's side of the evidence: a thread that owns the monitor and reads what it is asked to.
+//!
+//! The order of things is the point of this file. All reads of a gather are made first; then the
+//! monitor is drained and its hints are handed on; then the observations. So whatever the kernel
+//! had said about a link before it was read as missing (that it was moved, say) is known before
+//! the reads are judged.
+
+use std::collections::{HashMap, HashSet};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
+
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::identity::Nsid;
+use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Target};
+use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
+use berth_underlay::error::{Checked, Unknown};
+use berth_underlay::facts::LinkFacts;
+use berth_underlay::monitor::{KernelEvent, Monitor};
+use berth_underlay::read::{LinkRead, Reader};
+use berth_underlay::search::{self, Options, SearchResult};
+use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::strays;
+
+/// How long the thread sleeps at most; a bell that was missed costs no more than this.
+const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+
+/// What the thread is asked for.
+#[derive(Debug)]
+pub enum Order {
+    /// Reads for the ledger; answered with [`Input::Gathered`].
+    Gather(Vec<Target>),
+    /// Berth MACs on these devices; answered with [`Input::Strays`].
+    FindStrays(Vec<IfName>),
+}
+
+/// The handle of the thread.
+#[derive(Debug, Clone)]
+pub struct Observer {
+    orders: Sender<Order>,
+    bell: Arc<OwnedFd>,
+    /// Whether the monitor hears what happens in pods' namespaces.
+    pub hears_all: bool,
+}
+
+/// Why the thread could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum ObserverError {
+    /// Netlink was refused.
+    #[error("open netlink")]
+    Netlink(#[source] berth_underlay::error::Error),
+    /// The system refused.
+    #[error("start the observer's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+impl Observer {
+    /// Starts the thread in the calling thread's namespace; the subscription is in force when this
+    /// returns.
+    pub fn start(inputs: UnboundedSender<Input>) -> Result<Self, ObserverError> {
+        let monitor = Monitor::open().map_err(ObserverError::Netlink)?;
+        let reader = Reader::new().map_err(ObserverError::Netlink)?;
+        let hears_all = monitor.hears_all_namespaces();
+        let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
+        let bell = Arc::new(bell.map_err(|errno| ObserverError::Thread(errno.into()))?);
+        let (orders, inbox) = channel();
+        let worker = Worker { monitor, reader, inputs, bell: Arc::clone(&bell) };
+        std::thread::Builder::new()
+            .name("observer".to_owned())
+            .spawn(move || worker.run(&inbox))
+            .map_err(ObserverError::Thread)?;
+        Ok(Self { orders, bell, hears_all })
+    }
+
+    /// Hands an order to the thread.
+    pub fn send(&self, order: Order) {
+        if self.orders.send(order).is_err() {
+            tracing::error!("the observer's thread has ended");
+            return;
+        }
+        // A full counter means that the bell is ringing already.
+        let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
+    }
+}
+
+struct Worker {
+    monitor: Monitor,
+    reader: Reader,
+    inputs: UnboundedSender<Input>,
+    bell: Arc<OwnedFd>,
+}
+
+impl Worker {
+    fn run(mut self, inbox: &Receiver<Order>) {
+        loop {
+            self.sleep();
+            if !self.hand_on_hints() {
+                return;
+            }
+            while let Ok(order) = inbox.try_recv() {
+                let answer = match order {
+                    Order::Gather(targets) => self.gather(targets),
+                    Order::FindStrays(devices) => Input::Strays(strays::find(&mut self.reader, &devices)),
+                };
+                if !self.hand_on_hints() || self.inputs.send(answer).is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    fn sleep(&self) {
+        let monitor: BorrowedFd<'_> = self.monitor.fd();
+        let mut fds =
+            [PollFd::from_borrowed_fd(monitor, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
+        // An interrupted poll is an early wake-up, nothing more.
+        let _ = poll(&mut fds, Some(&SLEEP_MAX));
+        let mut counter = [0; 8];
+        let _ = rustix::io::read(self.bell.as_fd(), &mut counter);
+    }
+
+    /// Hands on what the monitor heard. False if nobody listens any more.
+    fn hand_on_hints(&mut self) -> bool {
+        let events = self.monitor.drain().unwrap_or_else(|error| {
+            tracing::warn!(%error, "read netlink events");
+            vec![KernelEvent::Overrun]
+        });
+        events.iter().filter_map(hint).all(|hint| self.inputs.send(Input::Kernel(hint)).is_ok())
+    }
+
+    fn gather(&mut self, targets: Vec<Target>) -> Input {
+        let mut lists = Fdbs::default();
+        let mut seen: Vec<_> = targets.iter().map(|target| self.read(target, &mut lists)).collect();
+        let missing = |seen: &Observation| seen.link != LinkFact::Present;
+        if targets.iter().zip(&seen).any(|(target, seen)| target.search && missing(seen)) {
+            let found = self.search(&targets);
+            for (target, seen) in targets.iter().zip(&mut seen) {
+                if target.search && missing(seen) {
+                    seen.search = Some(outcome(target, &found));
+                }
+            }
+        }
+        // The list of MACs is read last as well as first: a link that was set up between the reads
+        // and the search would else be in neither.
+        let mut lists = Fdbs::default();
+        for (target, seen) in targets.iter().zip(&mut seen) {
+            if seen.fdb == FdbFact::Absent && seen.search.is_some() {
+                seen.fdb = self.fdb(target, &mut lists);
+            }
+        }
+        Input::Gathered(seen)
+    }
+
+    fn read(&mut self, target: &Target, lists: &mut Fdbs) -> Observation {
+        let mut seen = Observation {
+            key: target.key.clone(),
+            stamp: target.stamp,
+            netns: NetnsFact::Unknown,
+            link: LinkFact::Unknown,
+            fdb: FdbFact::Unknown,
+            address: AddressFact::Unknown,
+            learnt: None,
+            search: None,
+        };
+        if let Some(nsid) = target.nsid {
+            match target.ifindex {
+                Some(ifindex) => self.read_link(target, nsid, ifindex, &mut seen),
+                None => self.look_for_link(target, nsid, &mut seen),
+            }
+            if seen.netns == NetnsFact::Alive && (seen.link != LinkFact::Present || target.ending) {
+                self.read_addresses(target, nsid, &mut seen);
+            }
+        }
+        seen.fdb = self.fdb(target, lists);
+        seen
+    }
+
+    fn read_link(&mut self, target: &Target, nsid: Nsid, ifindex: u32, seen: &mut Observation) {
+        (seen.netns, seen.link) = match self.reader.link(Some(nsid), ifindex) {
+            LinkRead::Found(facts) if facts.mac.is_some_and(|mac| target.macs.contains(&mac)) => {
+                (NetnsFact::Alive, LinkFact::Present)
+            }
+            LinkRead::Found(_) => (NetnsFact::Alive, LinkFact::OtherMac),
+            LinkRead::NoDevice => (NetnsFact::Alive, LinkFact::Gone),
+            LinkRead::NoNamespace => (NetnsFact::Dead, LinkFact::Gone),
+            LinkRead::Unknown(_) => (NetnsFact::Unknown, LinkFact::Unknown),
+        };
+    }
+
+    /// The index is not known: the link may show itself by its MAC.
+    fn look_for_link(&mut self, target: &Target, nsid: Nsid, seen: &mut Observation) {
+        seen.netns = match self.reader.link(Some(nsid), 1) {
+            LinkRead::Found(_) | LinkRead::NoDevice => NetnsFact::Alive,
+            LinkRead::NoNamespace => NetnsFact::Dead,
+            LinkRead::Unknown(_) => NetnsFact::Unknown,
+        };
+        if seen.netns != NetnsFact::Alive {
+            seen.link = if seen.netns == NetnsFact::Dead { LinkFact::Gone } else { LinkFact::Unknown };
+            return;
+        }
+        let Ok(links) = self.reader.links(Some(nsid)) else { return };
+        let mine = |facts: &&LinkFacts| facts.mac.is_some_and(|mac| target.macs.contains(&mac));
+        match links.iter().find(mine) {
+            Some(facts) => {
+                seen.link = LinkFact::Present;
+                seen.learnt = facts.mac.map(|mac| (facts.ifindex, mac));
+            }
+            None if target.macs.is_empty() => {
+                seen.link = LinkFact::NeverSeen;
+                seen.learnt = self.learn_by_address(target, nsid, &links);
+                if seen.learnt.is_some() {
+                    seen.link = LinkFact::Present;
+                }
+            }
+            None => seen.link = LinkFact::Gone,
+        }
+    }
+
+    /// A delegate's link is another plugin's: it is the one that carries the leased address.
+    fn learn_by_address(&mut self, target: &Target, nsid: Nsid, links: &[LinkFacts]) -> Option<(u32, Mac)> {
+        let addresses = self.reader.addresses(Some(nsid)).ok()?;
+        let carrier = addresses.iter().find(|facts| target.addresses.contains(&facts.address.ip()))?;
+        let link = links.iter().find(|link| link.ifindex == carrier.ifindex)?;
+        Some((link.ifindex, link.mac?))
+    }
+
+    fn read_addresses(&mut self, target: &Target, nsid: Nsid, seen: &mut Observation) {
+        if let Ok(addresses) = self.reader.addresses(Some(nsid)) {
+            let has = addresses.iter().any(|facts| target.addresses.contains(&facts.address.ip()));
+            seen.address = if has { AddressFact::Present } else { AddressFact::Absent };
+        }
+    }
+
+    fn fdb(&mut self, target: &Target, lists: &mut Fdbs) -> FdbFact {
+        let Some(parent) = &target.fdb_parent else { return FdbFact::Blind };
+        if target.macs.is_empty() {
+            return FdbFact::Unknown;
+        }
+        match lists.of(&mut self.reader, parent) {
+            Ok(macs) if target.macs.iter().any(|mac| macs.contains(mac)) => FdbFact::Present,
+            Ok(_) => FdbFact::Absent,
+            Err(_) => FdbFact::Unknown,
+        }
+    }
+
+    /// One search for all; descriptors are looked through only if that leaves somebody missing.
+    fn search(&mut self, targets: &[Target]) -> SearchResult {
+        let folders = vec![PathBuf::from("/run/docker/netns")];
+        let options = Options { folders, ..Options::default() };
+        let found = search::search(&mut self.reader, &options);
+        let missing = |target: &Target| target.search && outcome(target, &found) == SearchOutcome::NotFound;
+        if targets.iter().any(missing) {
+            return search::search(&mut self.reader, &Options { descriptors: true, ..options });
+        }
+        found
+    }
+}
+
+fn outcome(target: &Target, found: &SearchResult) -> SearchOutcome {
+    let here = found.iter().find_map(|(place, link)| {
+        let mac = link.mac.filter(|mac| target.macs.contains(mac))?;
+        Some((place.nsid, link.ifindex, mac))
+    });
+    match here {
+        Some((Some(at), ifindex, mac)) => SearchOutcome::Found { at, ifindex, mac },
+        Some((None, _, mac)) => SearchOutcome::Incomplete(format!("{mac} is in the node's own namespace")),
+        None if found.complete => SearchOutcome::NotFound,
+        None => SearchOutcome::Incomplete(found.incomplete_because.join("; ")),
+    }
+}
+
+/// The lists of MACs of the parents, each read once in a gather.
+#[derive(Debug, Default)]
+struct Fdbs {
+    by_parent: HashMap<IfName, Checked<HashSet<Mac>>>,
+}
+
+impl Fdbs {
+    fn of(&mut self, reader: &mut Reader, parent: &IfName) -> &Checked<HashSet<Mac>> {
+        self.by_parent.entry(parent.clone()).or_insert_with(|| fdb_of(reader, parent))
+    }
+}
+
+/// The unicast MACs on a parent. A parent that is gone by that name may have been renamed: then
+/// every device's list is read.
+pub fn fdb_of(reader: &mut Reader, parent: &IfName) -> Checked<HashSet<Mac>> {
+    match reader.link_by_name(None, parent) {
+        LinkRead::Found(facts) => reader.fdb(facts.ifindex),
+        LinkRead::NoDevice => {
+            let mut all = HashSet::new();
+            for link in reader.links(None)? {
+                all.extend(reader.fdb(link.ifindex)?);
+            }
+            Ok(all)
+        }
+        LinkRead::NoNamespace => {
+            Err(Unknown("the kernel does not know the agent's own namespace".to_owned()))
+        }
+        LinkRead::Unknown(unknown) => Err(unknown),
+    }
+}
+
+/// A kernel event as the ledger's hint; `None` for what it does not care about.
+fn hint(event: &KernelEvent) -> Option<KernelHint> {
+    match event {
+        KernelEvent::LinkGone { nsid, ifindex, mac, .. } => Some(KernelHint::LinkGone(*nsid, *ifindex, *mac)),
+        KernelEvent::LinkMoved { nsid, ifindex, mac, .. } => {
+            Some(KernelHint::LinkMoved(*nsid, *ifindex, *mac))
+        }
+        KernelEvent::NamespaceGone { nsid } => Some(KernelHint::NamespaceGone(*nsid)),
+        KernelEvent::AddressSeen { nsid: Some(nsid), ifindex, address } => {
+            Some(KernelHint::AddressSeen(*nsid, *ifindex, address.ip()))
+        }
+        KernelEvent::AddressGone { nsid: Some(nsid), ifindex, address } => {
+            Some(KernelHint::AddressGone(*nsid, *ifindex, address.ip()))
+        }
+        KernelEvent::Overrun => Some(KernelHint::Overrun),
+        _ => None,
+    }
+}
+
+/// How long a read by netlink may take before the caller should look elsewhere.
+pub const READ_PATIENCE: Duration = Duration::from_secs(1);

@@ -1,0 +1,104 @@
+//! The parents of networks: seen to exist before an address is leased, shared VLAN devices made on demand.
+
+use std::collections::BTreeSet;
+
+use berth_ipam::config::LinkSpec;
+use berth_ipam::identity::Nsid;
+use berth_ipam::ledger::io::LinkSeen;
+use berth_ipam::name::{IfName, NetworkName};
+use berth_protocol::Failure;
+use berth_underlay::change::{Changer, LinkChange, RouteSocket, VlanSpec};
+use berth_underlay::read::{LinkRead, Reader};
+
+use crate::committer::chain;
+use crate::failures::{no_parent, no_vlan};
+use crate::observer::ObserverError;
+
+/// Reads and, for shared VLAN devices, changes in the agent's own namespace.
+#[derive(Debug)]
+pub struct Parents {
+    reader: Reader,
+    /// Shared VLAN devices that this agent made; only those does it remove.
+    made: BTreeSet<IfName>,
+}
+
+impl Parents {
+    /// `made`: the shared VLAN devices that this agent made in an earlier life.
+    pub fn new(made: BTreeSet<IfName>) -> Result<Self, ObserverError> {
+        Ok(Self { reader: Reader::new().map_err(ObserverError::Netlink)?, made })
+    }
+
+    /// The shared VLAN devices that this agent made.
+    pub fn made(&self) -> &BTreeSet<IfName> {
+        &self.made
+    }
+
+    /// Whether the device of a network is there. Errors say what to do.
+    pub fn check(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<(), Failure> {
+        let parent = link.parent();
+        match self.reader.link_by_name(None, parent) {
+            LinkRead::Found(_) => Ok(()),
+            LinkRead::Unknown(unknown) => {
+                Err(no_parent(network.as_str(), &format!("the parent {parent} could not be read: {unknown}")))
+            }
+            _ => {
+                Err(no_parent(network.as_str(), &format!("this node has no interface {parent}, its parent")))
+            }
+        }
+    }
+
+    /// Makes the network's shared VLAN device if it has one and it is missing. True if it was made.
+    pub async fn ensure_device(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<bool, Failure> {
+        self.check(network, link)?;
+        let LinkSpec::Vlan { parent, id, exclusive: false, mtu } = link else { return Ok(false) };
+        let device = link.device();
+        if matches!(self.reader.link_by_name(None, &device), LinkRead::Found(_)) {
+            return Ok(false);
+        }
+        let wrong = |error: &dyn std::error::Error| no_vlan(network.as_str(), &chain(error));
+        let LinkRead::Found(facts) = self.reader.link_by_name(None, parent) else {
+            return Err(no_parent(
+                network.as_str(),
+                &format!("this node has no interface {parent}, its parent"),
+            ));
+        };
+        let changer = RouteSocket::open().and_then(Changer::start).map_err(|error| wrong(&error))?;
+        let spec = VlanSpec { parent_index: facts.ifindex, name: &device, id: *id, mac: None, mtu: *mtu };
+        changer.create_vlan(&spec, None).await.map_err(|error| wrong(&error))?;
+        let LinkRead::Found(made) = self.reader.link_by_name(None, &device) else {
+            return Err(no_vlan(network.as_str(), &format!("{device} was made, and then it was not there")));
+        };
+        let up = LinkChange { name: None, alias: None, mtu: None, up: Some(true) };
+        changer.change_link(made.ifindex, &up).await.map_err(|error| wrong(&error))?;
+        self.made.insert(device);
+        Ok(true)
+    }
+
+    /// Removes shared VLAN devices that this agent made and that nothing uses. True if one went.
+    pub async fn remove_unused(&mut self, used: &BTreeSet<IfName>) -> bool {
+        let unused: Vec<_> = self.made.difference(used).cloned().collect();
+        for device in &unused {
+            if let LinkRead::Found(facts) = self.reader.link_by_name(None, device) {
+                let removed = match RouteSocket::open().and_then(Changer::start) {
+                    Ok(changer) => changer.delete_link(facts.ifindex).await.map(drop),
+                    Err(error) => Err(error),
+                };
+                if let Err(error) = removed {
+                    tracing::warn!(%device, error = chain(&error), "remove a shared VLAN device");
+                    continue;
+                }
+            }
+            self.made.remove(device);
+        }
+        !unused.is_empty()
+    }
+
+    /// The plugin's link, read back.
+    pub fn read_back(&mut self, at: Nsid, ifindex: u32) -> LinkSeen {
+        match self.reader.link(Some(at), ifindex) {
+            LinkRead::Found(facts) => facts.mac.map_or(LinkSeen::Unreadable, LinkSeen::There),
+            LinkRead::NoDevice | LinkRead::NoNamespace => LinkSeen::NotThere,
+            LinkRead::Unknown(_) => LinkSeen::Unreadable,
+        }
+    }
+}

@@ -1,0 +1,78 @@
+//! What is read before anything is served: epoch, files, the node.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use berth_ipam::config::Config;
+use berth_ipam::identity::{BootId, NetnsCookie};
+use berth_ipam::ledger::io::Loaded;
+use berth_ipam::name::IfName;
+use berth_underlay::netns::own_cookie;
+use berth_underlay::read::Reader;
+use serde::{Deserialize, Serialize};
+
+use crate::committer::OnDisk;
+use crate::strays;
+
+/// The meta row that says in which namespace the agent was, and in which boot.
+pub const PLACE: &str = "place";
+/// The meta row that lists the shared VLAN devices that the agent made.
+pub const VLANS: &str = "vlans";
+
+/// In which namespace the agent is. Numbers of namespaces mean nothing in another one.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Place {
+    /// The boot.
+    pub boot_id: BootId,
+    /// The agent's own namespace.
+    pub netns: NetnsCookie,
+}
+
+/// The declared configuration, read and checked.
+pub fn declarations(path: &Path) -> Result<Config, berth_api::ApiError> {
+    berth_api::load(path)?.into_config()
+}
+
+/// The devices of all networks, each once.
+pub fn devices(config: &Config) -> Vec<IfName> {
+    let all: BTreeSet<_> = config.networks.values().map(|network| network.link.device()).collect();
+    all.into_iter().collect()
+}
+
+/// The devices whose lists of MACs show pods' links.
+pub fn listed_parents(config: &Config) -> Vec<IfName> {
+    let all: BTreeSet<_> =
+        config.networks.values().filter_map(|network| network.link.macvlan_parent()).collect();
+    all.into_iter().collect()
+}
+
+/// Where the agent is now.
+pub fn place(boot_id: &BootId) -> Result<Place, berth_underlay::error::Error> {
+    Ok(Place { boot_id: boot_id.clone(), netns: own_cookie()? })
+}
+
+/// What the ledger is told at start, and whether the place changed within one boot.
+pub fn loaded(on_disk: OnDisk, place: &Place, config: &Config) -> Loaded {
+    let before = on_disk.meta.get(PLACE).and_then(|row| serde_json::from_slice::<Place>(row).ok());
+    let numbers_hold = before.is_none_or(|before| before.boot_id != place.boot_id || before == *place);
+    let strays = match Reader::new() {
+        Ok(mut reader) => strays::find(&mut reader, &listed_parents(config)),
+        Err(error) => {
+            tracing::warn!(%error, "search the node for links of Berth's");
+            Vec::new()
+        }
+    };
+    Loaded {
+        entries: on_disk.entries,
+        quarantine: on_disk.quarantine,
+        records: on_disk.records,
+        strays,
+        numbers_hold,
+    }
+}
+
+/// The shared VLAN devices that the agent made in an earlier life.
+pub fn made_vlans(meta: &BTreeMap<String, Vec<u8>>) -> BTreeSet<IfName> {
+    meta.get(VLANS).and_then(|row| serde_json::from_slice(row).ok()).unwrap_or_default()
+}

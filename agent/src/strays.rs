@@ -1,0 +1,89 @@
+//! Berth's links and MACs on this node, found without any record: for repair after a lost file.
+//!
+//! Only MACs on this node's own parents count. Other agents' pods (in a test bed) may be visible
+//! in nameable namespaces too, and are none of this one's business.
+
+use std::collections::BTreeMap;
+
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::identity::NetnsCookie;
+use berth_ipam::ledger::io::{Stray, StrayLink};
+use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
+use berth_underlay::facts::LinkFacts;
+use berth_underlay::read::Reader;
+use berth_underlay::search::{NsSeen, Options, search};
+
+use crate::observer::fdb_of;
+
+/// Every Berth MAC in the lists of `devices`, with its link where one is found.
+pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
+    let mut on_parent: BTreeMap<Mac, IfName> = BTreeMap::new();
+    for device in devices {
+        match fdb_of(reader, device) {
+            Ok(macs) => on_parent
+                .extend(macs.into_iter().filter(|mac| mac.is_berth()).map(|mac| (mac, device.clone()))),
+            Err(unknown) => tracing::warn!(%unknown, %device, "read the parent's list of MACs"),
+        }
+    }
+    if on_parent.is_empty() {
+        return Vec::new();
+    }
+    let found = search(reader, &Options::default());
+    let places: Vec<_> = found
+        .iter()
+        .filter_map(|(place, link)| Some((link.mac.filter(|mac| on_parent.contains_key(mac))?, place, link)))
+        .collect();
+    on_parent
+        .iter()
+        .map(|(mac, parent)| {
+            let place = places.iter().find(|(other, ..)| other == mac);
+            let found = place.and_then(|(_, place, link)| stray_link(reader, place, link));
+            Stray { mac: *mac, parent: Some(parent.clone()), found }
+        })
+        .collect()
+}
+
+fn stray_link(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<StrayLink> {
+    let at = place.nsid?;
+    let addresses = reader.addresses(Some(at)).ok()?;
+    let (key, cookie) = link.alias.as_deref().and_then(parse_alias).unzip();
+    Some(StrayLink {
+        key,
+        cookie,
+        at,
+        at_is_random: place.nsid_is_random,
+        inode: place.inode,
+        ifindex: link.ifindex,
+        addresses: addresses
+            .iter()
+            .filter(|facts| facts.ifindex == link.ifindex)
+            .map(|facts| facts.address.ip())
+            .collect(),
+    })
+}
+
+/// The attachment that a link's alias names: `berth:<network>:<containerID>:<ifname>:<cookie>`.
+fn parse_alias(alias: &str) -> Option<(AttachmentKey, NetnsCookie)> {
+    let mut parts = alias.strip_prefix("berth:")?.split(':');
+    let network = parts.next()?.parse().ok()?;
+    let container_id = parts.next()?.parse().ok()?;
+    let ifname = parts.next()?.parse().ok()?;
+    let cookie = NetnsCookie(parts.next()?.parse().ok()?);
+    Some((AttachmentKey { network, container_id, ifname }, cookie))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_alias_names_its_attachment() {
+        let (key, cookie) = parse_alias("berth:lan:c1:eth0:4711").unwrap();
+        assert_eq!(key.to_string(), "lan/c1/eth0");
+        assert_eq!(cookie, NetnsCookie(4711));
+        for other in ["", "berth:", "berth:lan:c1:eth0", "berth:lan:c1:eth0:x", "veth:lan:c1:eth0:1"] {
+            assert!(parse_alias(other).is_none(), "{other}");
+        }
+    }
+}

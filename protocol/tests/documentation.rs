@@ -1,0 +1,25 @@
+//! Every example line of docs/protocol.md is what this crate reads and writes.
+
+use berth_protocol::spool::Entry;
+use berth_protocol::{Answer, Call};
+
+#[test]
+fn every_example_parses_and_prints_the_same() {
+    let text = include_str!("../../docs/protocol.md");
+    let (mut calls, mut answers, mut entries) = (0, 0, 0);
+    for line in text.lines().filter(|line| line.starts_with('{')) {
+        let value: serde_json::Value = serde_json::from_str(line).unwrap();
+        let again = if value.get("request").is_some() {
+            calls += 1;
+            serde_json::to_value(serde_json::from_str::<Call>(line).unwrap())
+        } else if value.get("bootId").is_some() {
+            entries += 1;
+            serde_json::to_value(serde_json::from_str::<Entry>(line).unwrap())
+        } else {
+            answers += 1;
+            serde_json::to_value(serde_json::from_str::<Answer>(line).unwrap())
+        };
+        assert_eq!(again.unwrap(), value, "{line}");
+    }
+    assert!(calls >= 13 && answers >= 7 && entries == 1, "{calls} {answers} {entries}");
+}

@@ -104,7 +104,7 @@ impl Folder {
 
 impl Drop for Folder {
     fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
+        remove_folder(&self.0);
         listed().remove(&Item::Folder(self.0.clone()));
     }
 }
@@ -234,7 +234,7 @@ fn remove_all() {
         match item {
             Item::Process(pid) => drop(sys::process::send(pid, libc::SIGKILL)),
             Item::Netns(path) => remove_netns(&path),
-            Item::Folder(path) => drop(std::fs::remove_dir_all(path)),
+            Item::Folder(path) => remove_folder(&path),
         }
     }
 }
@@ -258,8 +258,25 @@ pub fn sweep() {
     }
     let temporary = std::env::temp_dir();
     for name in entries(&temporary).filter(|name| orphaned(name)) {
-        let _ = std::fs::remove_dir_all(temporary.join(name));
+        remove_folder(&temporary.join(name));
     }
+}
+
+/// Removes a folder with everything in it, small disks included.
+fn remove_folder(path: &Path) {
+    let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+    for mounted in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
+        if Path::new(mounted).starts_with(path) {
+            let _ = sys::netns::unmount(Path::new(mounted));
+        }
+    }
+    let _ = std::fs::remove_dir_all(path);
+}
+
+/// Mounts a disk of so many bytes on a folder of a world, to be filled up. It goes with the world.
+pub fn small_disk(path: &Path, bytes: u64) -> Result<()> {
+    sys::netns::mount_memory(path, bytes)
+        .map_err(Error::system(format!("mount a small disk on {}", path.display())))
 }
 
 fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = String> {

@@ -49,6 +49,13 @@ pub struct Event {
     pub text: String,
 }
 
+/// Opens `count` connections to the agent at once and keeps them.
+pub fn crowd(socket: &Path, count: usize) -> Result<Vec<UnixStream>> {
+    let doing = || Error::system(format!("open {count} connections to {}", socket.display()));
+    crate::sys::process::allow_descriptors().map_err(doing())?;
+    (0..count).map(|_| UnixStream::connect(socket)).collect::<io::Result<_>>().map_err(doing())
+}
+
 /// A client that connects when it has to.
 #[derive(Debug)]
 pub struct Client {

@@ -27,7 +27,6 @@ pub struct Settings {
 /// Runs the cases; whether all held. Everything that was made is removed, whatever happens.
 pub fn run(settings: &Settings) -> Result<bool> {
     cleanup::watch_signals()?;
-    cleanup::sweep();
     let binaries = Binaries::of(&settings.binaries);
     binaries.present()?;
     let options =

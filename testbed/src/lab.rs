@@ -122,6 +122,14 @@ impl Lab {
     /// Builds a world with a pool of `addresses`, proves the monitor, and starts the agent. `extra`
     /// is added to the spec of the network: YAML lines, indented by two.
     pub fn start(options: &Options, addresses: u8, extra: &str) -> Result<Self> {
+        let mut lab = Self::prepare(options, addresses, extra)?;
+        let ready = lab.start_agent(None)?;
+        lab.tell.say(Who::World, &format!("agent started, answers after {}", short(ready)));
+        Ok(lab)
+    }
+
+    /// The same without starting the agent.
+    pub fn prepare(options: &Options, addresses: u8, extra: &str) -> Result<Self> {
         options.binaries.present()?;
         let world = World::build()?;
         let pool = world::pool_addresses(addresses);
@@ -147,10 +155,7 @@ impl Lab {
         let plugin = Plugin { binary: options.binaries.plugin.clone(), node: world.node().to_owned() };
         let config = runtime_config(&setup);
         let monitor = Some(monitor);
-        let mut lab = Self { agent: None, setup, plugin, config, monitor, fdb, world, addresses: pool, tell };
-        let ready = lab.start_agent(None)?;
-        lab.tell.say(Who::World, &format!("agent started, answers after {}", short(ready)));
-        Ok(lab)
+        Ok(Self { agent: None, setup, plugin, config, monitor, fdb, world, addresses: pool, tell })
     }
 
     /// Starts the agent (again) and waits until it answers; how long that took.

@@ -10,7 +10,7 @@ use std::net::Ipv4Addr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::time::Instant;
 
 use berth_ipam::mac::Mac;
@@ -85,7 +85,9 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 impl World {
     /// Builds a world without pods.
     pub fn build() -> Result<Self> {
+        static SWEEP: Once = Once::new();
         cleanup::interrupted()?;
+        SWEEP.call_once(cleanup::sweep);
         let id = format!("{}-{}", cleanup::prefix(), WORLDS.fetch_add(1, Ordering::Relaxed));
         let folder = Folder::create(&id)?;
         let named = |role: &str| -> Result<Netns> {

@@ -46,6 +46,16 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
+/// Mounts an empty file system of so many bytes on the folder `path`.
+pub fn mount_memory(path: &Path, bytes: u64) -> io::Result<()> {
+    let target = c_path(path)?;
+    let data = CString::new(format!("size={bytes}"))?;
+    // SAFETY: all pointers are to NUL-terminated strings that outlive the call.
+    let mounted =
+        unsafe { libc::mount(c"none".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, data.as_ptr().cast()) };
+    check(mounted).map(drop)
+}
+
 /// Runs `work` inside the namespace at `path`, on a thread that ends right after. Sockets that
 /// `work` returns stay in that namespace.
 pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {

@@ -57,6 +57,17 @@ pub fn run_first() {
     };
 }
 
+/// Allows this process as many descriptors as it may allow itself; how many that is.
+pub fn allow_descriptors() -> io::Result<u64> {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: the pointer is to a live rlimit.
+    check(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) })?;
+    limit.rlim_cur = limit.rlim_max;
+    // SAFETY: the pointer is to a live rlimit.
+    check(unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) })?;
+    Ok(limit.rlim_cur)
+}
+
 /// A handle on one process that becomes readable at its end.
 pub struct PidFd(OwnedFd);
 

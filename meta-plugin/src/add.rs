@@ -360,7 +360,9 @@ fn configure(
     link: &Link,
 ) -> Result<(), PluginError> {
     let ifname = &order.key.ifname;
-    let setup = Setup { ifindex: link.ifindex, mac: link.mac, name: &link.name, ifname, grant };
+    let passthru = matches!(grant.link, LinkPlan::Macvlan { mode: MacvlanMode::Passthru, .. });
+    let fresh = order.role == Role::Main && !passthru;
+    let setup = Setup { ifindex: link.ifindex, mac: link.mac, name: &link.name, ifname, fresh, grant };
     let what = "configure the interface";
     world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })
 }

@@ -25,6 +25,7 @@ use berth_underlay::sysctl::{self, Setting};
 use berth_underlay::wire::announce::announce;
 use tokio::runtime::Runtime;
 
+use crate::errors::chain;
 use crate::settings::Settings;
 use crate::world::{Entered, NewLink, Setup, World};
 
@@ -171,13 +172,15 @@ impl World for Kernel {
         let announced = run_in(&container.file, || {
             harden(setup)?;
             runtime.block_on(bring_up(changer, setup))?;
-            let addresses: Vec<_> =
-                setup.grant.addresses.iter().map(|granted| granted.address.ip()).collect();
-            Ok::<_, KernelError>(announce(setup.ifindex, setup.mac, &addresses, ANNOUNCEMENTS))
+            Ok::<_, KernelError>(if setup.fresh {
+                runtime.block_on(announce_by_kernel(changer, setup)).map_err(|error| chain(&error))
+            } else {
+                announce_by_hand(setup)
+            })
         })??;
-        if let Err(error) = announced {
+        if let Err(why) = announced {
             // The attachment works without; neighbours with a stale cache find out later.
-            self.note(&format!("the interface was not announced: {}", crate::errors::chain(&error)));
+            self.note(&format!("the interface was not announced as often as it should be: {why}"));
         }
         Ok(())
     }
@@ -248,7 +251,13 @@ impl World for Kernel {
 fn harden(setup: &Setup<'_>) -> Result<(), KernelError> {
     sysctl::write(setup.name, Setting::ArpIgnore, 1)?;
     sysctl::write(setup.name, Setting::ArpAnnounce, 2)?;
+    if setup.fresh {
+        sysctl::write(setup.name, Setting::ArpNotify, 1)?;
+    }
     if setup.grant.addresses.iter().any(|granted| granted.address.is_ipv6()) {
+        if setup.fresh {
+            sysctl::write(setup.name, Setting::NdiscNotify, 1)?;
+        }
         // Runtimes switch IPv6 off in new namespaces; an address given is meant to work.
         sysctl::write(setup.name, Setting::DisableIpv6, 0)?;
     }
@@ -256,6 +265,21 @@ fn harden(setup: &Setup<'_>) -> Result<(), KernelError> {
         sysctl::write(setup.name, Setting::AcceptRa, 0)?;
     }
     Ok(())
+}
+
+/// The kernel announced the addresses when the link went up, and does so again each time that the
+/// link is given its MAC: far cheaper than a packet socket, whose close waits for the whole kernel.
+async fn announce_by_kernel(changer: &Changer, setup: &Setup<'_>) -> Result<(), KernelError> {
+    for _ in 1..ANNOUNCEMENTS {
+        changer.set_mac(setup.ifindex, setup.mac).await?;
+    }
+    Ok(())
+}
+
+/// For a link that is up already, or whose MAC is its parent's. From inside the container.
+fn announce_by_hand(setup: &Setup<'_>) -> Result<(), String> {
+    let addresses: Vec<_> = setup.grant.addresses.iter().map(|granted| granted.address.ip()).collect();
+    announce(setup.ifindex, setup.mac, &addresses, ANNOUNCEMENTS).map(drop).map_err(|error| chain(&error))
 }
 
 async fn bring_up(changer: &Changer, setup: &Setup<'_>) -> Result<(), KernelError> {

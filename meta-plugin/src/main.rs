@@ -153,3 +153,30 @@ fn report_panics() {
         std::process::exit(1);
     }));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    /// The hook ends the process, so a child runs this test again and panics in it.
+    #[test]
+    fn a_panic_ends_with_one_error_object() {
+        const CHILD: &str = "BERTH_TEST_PANIC";
+        if std::env::var_os(CHILD).is_some() {
+            super::report_panics();
+            panic!("planted");
+        }
+        let binary = std::env::current_exe().unwrap();
+        let arguments = ["--exact", "tests::a_panic_ends_with_one_error_object", "--nocapture"];
+        let output = Command::new(binary).args(arguments).env(CHILD, "1").output().unwrap();
+        assert_eq!(output.status.code(), Some(1));
+        let stdout = String::from_utf8(output.stdout).unwrap();
+        let objects: Vec<serde_json::Value> =
+            stdout.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+        assert_eq!(objects.len(), 1, "{stdout}");
+        assert_eq!(
+            (&objects[0]["code"], &objects[0]["msg"]),
+            (&999.into(), &"the plugin failed: planted".into())
+        );
+    }
+}

@@ -57,6 +57,8 @@ pub struct Setup<'a> {
     pub name: &'a IfName,
     /// The name that it is to have.
     pub ifname: &'a IfName,
+    /// Whether it is down and its MAC is its own: then the kernel announces its addresses by itself.
+    pub fresh: bool,
     /// Addresses, routes, router advertisements.
     pub grant: &'a LeaseGrant,
 }

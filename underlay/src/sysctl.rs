@@ -17,6 +17,14 @@ pub enum Setting {
     ArpIgnore,
     /// Which own address an ARP request shows (2: the best one for the target).
     ArpAnnounce,
+    /// Whether the kernel announces the interface's IPv4 addresses when it goes up or is given a MAC (1).
+    ArpNotify,
+    /// The same for IPv6 addresses (1).
+    NdiscNotify,
+    /// Whether IPv4 addresses are announced when the interface comes up or its MAC is set (1).
+    ArpNotify,
+    /// The same for IPv6 (1).
+    NdiscNotify,
     /// Whether router advertisements are accepted (0: no).
     AcceptRa,
     /// Whether IPv6 duplicate address detection runs (0: no).
@@ -30,6 +38,10 @@ impl Setting {
         match self {
             Self::ArpIgnore => ("ipv4", "arp_ignore"),
             Self::ArpAnnounce => ("ipv4", "arp_announce"),
+            Self::ArpNotify => ("ipv4", "arp_notify"),
+            Self::NdiscNotify => ("ipv6", "ndisc_notify"),
+            Self::ArpNotify => ("ipv4", "arp_notify"),
+            Self::NdiscNotify => ("ipv6", "ndisc_notify"),
             Self::AcceptRa => ("ipv6", "accept_ra"),
             Self::AcceptDad => ("ipv6", "accept_dad"),
             Self::DisableIpv6 => ("ipv6", "disable_ipv6"),

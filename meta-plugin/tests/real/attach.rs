@@ -1,10 +1,13 @@
 //! ADD on real links.
 
-use std::time::Duration;
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
 
 use berth_ipam::mac::Mac;
 use berth_protocol::{Failure, Request};
 use berth_testbed::skip;
+use berth_underlay::wire::socket::PacketSocket;
+use berth_underlay::wire::{Kind, frame};
 use serde_json::{Value, json};
 
 use crate::support::{Agent, Node, Reply, bridge, grant, served};
@@ -22,6 +25,7 @@ fn main_gives_the_pod_a_working_interface() {
     }
     let node = Node::new();
     let agent = Agent::serving(&node.socket(), &bridge(), &["192.0.2.7/24", "2001:db8::7/64"]);
+    let heard = node.neighbour.listen("eth1");
     let outcome = node.call_with(
         "ADD",
         &node.conf(),
@@ -61,7 +65,26 @@ fn main_gives_the_pod_a_working_interface() {
     ] {
         assert_eq!(node.pod.read(&format!("/proc/sys/net/{setting}")), value, "{setting}");
     }
+    assert_eq!(announcements(&heard, mac), [3, 3], "of each address");
     assert_eq!(node.neighbour.answers("eth1", "192.0.2.7"), [mac], "the neighbour reaches the pod");
+}
+
+/// Counts what a neighbour heard until it has heard enough, or nothing more comes.
+fn announcements(heard: &PacketSocket, mac: Mac) -> [usize; 2] {
+    let (mut buffer, mut counts) = ([0; 512], [0, 0]);
+    let end = Instant::now() + Duration::from_secs(2);
+    while Instant::now() < end && counts != [3, 3] {
+        let Some(received) = heard.receive(&mut buffer).unwrap() else {
+            std::thread::sleep(Duration::from_millis(5));
+            continue;
+        };
+        let Ok(said) = frame::read(&buffer[..received.length]) else { continue };
+        for (count, address) in counts.iter_mut().zip(["192.0.2.7", "2001:db8::7"]) {
+            let announced = said.kind == Kind::Announcement && said.mac == mac;
+            *count += usize::from(announced && said.address == address.parse::<IpAddr>().unwrap());
+        }
+    }
+    counts
 }
 
 #[test]

@@ -17,6 +17,7 @@ use berth_underlay::netns::{NetnsFile, run_in};
 use berth_underlay::read::Reader;
 use berth_underlay::wire::probe::Outcome;
 use berth_underlay::wire::probe_now;
+use berth_underlay::wire::socket::PacketSocket;
 use serde_json::{Value, json};
 
 static SERIAL: AtomicU32 = AtomicU32::new(0);
@@ -53,6 +54,16 @@ impl Netns {
     pub fn read(&self, path: &str) -> String {
         let file = NetnsFile::open(self.path()).unwrap();
         run_in(&file, || std::fs::read_to_string(path)).unwrap().unwrap().trim().to_owned()
+    }
+
+    /// Opens an ear on `link`.
+    pub fn listen(&self, link: &str) -> PacketSocket {
+        let file = NetnsFile::open(self.path()).unwrap();
+        run_in(&file, || {
+            let links = Reader::new().unwrap().links(None).unwrap();
+            PacketSocket::listening(links.iter().find(|facts| facts.name == link).unwrap().ifindex).unwrap()
+        })
+        .unwrap()
     }
 
     /// The MACs that answer for an address on `link`, asked from inside.

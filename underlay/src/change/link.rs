@@ -52,6 +52,9 @@ pub struct LinkChange<'a> {
     pub alias: Option<&'a str>,
     /// A new MTU in bytes.
     pub mtu: Option<u32>,
+    /// A MAC. Setting the one that the link has changes nothing, and has its addresses announced
+    /// where `arp_notify` and `ndisc_notify` say so.
+    pub mac: Option<Mac>,
     /// Up or down; the kernel does this last.
     pub up: Option<bool>,
 }
@@ -111,6 +114,14 @@ impl Changer {
     /// Notes something on a link, at most 255 bytes.
     pub async fn set_alias(&self, ifindex: u32, alias: &str) -> Result<(), Error> {
         self.set("set the alias", ifindex, &LinkChange { alias: Some(alias), ..LinkChange::default() }).await
+    }
+
+    /// Gives a link a MAC. With the present one nothing changes, but the kernel announces the link's
+    /// addresses if [`crate::sysctl::Setting::ArpNotify`] is set.
+    pub async fn set_mac(&self, ifindex: u32, mac: Mac) -> Result<(), Error> {
+        let message = LinkUnspec::new_with_index(ifindex).address(mac.0.to_vec()).build();
+        let sent = self.send(RouteNetlinkMessage::SetLink(message), 0).await;
+        sent.map_err(|cause| Error::ChangeLink { what: "set the MAC", ifindex, cause })
     }
 
     /// Sets a link up.
@@ -182,6 +193,9 @@ fn change_message(ifindex: u32, change: &LinkChange<'_>) -> LinkMessage {
     let mut builder = LinkUnspec::new_with_index(ifindex);
     if let Some(name) = change.name {
         builder = builder.name(name.as_str());
+    }
+    if let Some(mac) = change.mac {
+        builder = builder.address(mac.0.to_vec());
     }
     if let Some(alias) = change.alias {
         builder = builder.alias(alias);

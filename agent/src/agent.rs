@@ -4,7 +4,7 @@
 //! Each goes through [`Ledger::step`], and the actions that come out are handed to whom they
 //! concern. Nothing is decided here.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -38,6 +38,8 @@ const RECONCILE_JITTER_MS: u64 = 5_000;
 const ALIVE: Duration = Duration::from_secs(10);
 /// DELs that plugins spooled although the agent runs are looked for this often.
 const SPOOL: Duration = Duration::from_secs(2);
+/// How many past events a client gets at most.
+const EVENTS_SHOWN: usize = 200;
 /// How many inputs are taken before the loop looks elsewhere.
 const BATCH: usize = 64;
 
@@ -58,6 +60,8 @@ pub struct Hands {
     pub connections: Connections,
     /// Where scans report to.
     pub inputs: tokio::sync::mpsc::UnboundedSender<Input>,
+    /// Processes for which the operator answers.
+    pub trusted: HashSet<i32>,
     /// The service manager.
     pub notifier: Notifier,
     /// The capabilities left.
@@ -180,7 +184,7 @@ impl Agent {
                 let devices = startup::listed_parents(self.ledger.config());
                 self.hands.observer.send(observer::Order::FindStrays(devices));
             }
-            Action::Scan(inodes) => scanner::start(inodes, self.hands.inputs.clone()),
+            Action::Scan(inodes) => scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone()),
             Action::Probe { id, device, addresses, urgent } => {
                 let priority = if urgent { Priority::Now } else { Priority::Ahead };
                 self.hands.wires.probe(id, &device, addresses, priority);
@@ -341,7 +345,9 @@ impl Agent {
             self.followers.insert(conn, caller.call);
             return;
         }
-        for row in self.history.all(clock::now()) {
+        // A client that does not read is hung up on after 256 answers, so only the latest are sent.
+        let rows = self.history.all(clock::now());
+        for row in rows.into_iter().rev().take(EVENTS_SHOWN).rev() {
             self.hands.connections.send(conn, answer(caller.call, Ok(Response::Event(row))));
         }
     }

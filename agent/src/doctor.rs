@@ -179,7 +179,7 @@ async fn ask(
     let LinkRead::Found(made) = reader.link_by_name(None, name) else {
         return Err(UnderlayError::NoParent(name.clone()));
     };
-    let up = LinkChange { name: None, alias: None, mtu: None, up: Some(true) };
+    let up = LinkChange { up: Some(true), ..LinkChange::default() };
     changer.change_link(made.ifindex, &up).await.map_err(UnderlayError::Link)?;
     tokio::time::sleep(SETTLE).await;
     let asking = tokio::task::spawn_blocking(move || ask_gateway(made.ifindex, mac, own, gateway));

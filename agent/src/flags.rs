@@ -30,6 +30,10 @@ pub struct Flags {
     /// The file that holds the id of this machine.
     #[arg(long, value_name = "FILE", default_value = "/etc/machine-id")]
     pub machine_id_file: PathBuf,
+    /// A process for which the operator answers that it keeps no pod's namespace: if the kernel
+    /// refuses to show its descriptors, leaked namespaces are judged all the same. May be repeated.
+    #[arg(long, value_name = "PID")]
+    pub trusted_pid: Vec<i32>,
     /// The form of the log on stderr.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
     pub log: LogForm,

@@ -74,6 +74,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         parents,
         connections: connections.clone(),
         inputs: to_loop,
+        trusted: flags.trusted_pid.iter().copied().collect(),
         notifier: Notifier::from_env(),
         capabilities: held,
     };

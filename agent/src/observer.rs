@@ -254,10 +254,15 @@ impl Worker {
         let options = Options { folders, ..Options::default() };
         let found = search::search(&mut self.reader, &options);
         let missing = |target: &Target| target.search && outcome(target, &found) == SearchOutcome::NotFound;
-        if targets.iter().any(missing) {
-            return search::search(&mut self.reader, &Options { descriptors: true, ..options });
+        if !targets.iter().any(missing) {
+            return found;
         }
-        found
+        // Namespaces that only a descriptor holds have no name of their own. What such a look finds
+        // counts; that it could not see every descriptor does not spoil the search of the named ones.
+        let mut deeper = search::search(&mut self.reader, &Options { descriptors: true, ..options });
+        deeper.complete = found.complete;
+        deeper.incomplete_because = found.incomplete_because;
+        deeper
     }
 }
 

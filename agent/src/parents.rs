@@ -68,7 +68,7 @@ impl Parents {
         let LinkRead::Found(made) = self.reader.link_by_name(None, &device) else {
             return Err(no_vlan(network.as_str(), &format!("{device} was made, and then it was not there")));
         };
-        let up = LinkChange { name: None, alias: None, mtu: None, up: Some(true) };
+        let up = LinkChange { up: Some(true), ..LinkChange::default() };
         changer.change_link(made.ifindex, &up).await.map_err(|error| wrong(&error))?;
         self.made.insert(device);
         Ok(true)

@@ -8,9 +8,9 @@ use berth_underlay::tasks::{Holders, TaskScan, own_process_tree};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Scans and sends [`Input::Scanned`].
-pub fn start(inodes: BTreeSet<u64>, inputs: UnboundedSender<Input>) {
+pub fn start(inodes: BTreeSet<u64>, trusted: HashSet<i32>, inputs: UnboundedSender<Input>) {
     let scan = move || {
-        let report = scan(&inodes);
+        let report = scan(&inodes, &trusted);
         // Without a listener the agent is ending.
         let _ = inputs.send(Input::Scanned(report));
     };
@@ -19,7 +19,7 @@ pub fn start(inodes: BTreeSet<u64>, inputs: UnboundedSender<Input>) {
     }
 }
 
-fn scan(inodes: &BTreeSet<u64>) -> ScanReport {
+fn scan(inodes: &BTreeSet<u64>, trusted: &HashSet<i32>) -> ScanReport {
     let proc_root = Path::new("/proc");
     let scan = TaskScan::run(proc_root);
     let own = i32::try_from(std::process::id()).unwrap_or(i32::MAX);
@@ -37,7 +37,7 @@ fn scan(inodes: &BTreeSet<u64>) -> ScanReport {
     }
     report.holders_complete = true;
     if !empty.is_empty() && report.complete {
-        let held = Holders::run(proc_root, &empty, &HashSet::new());
+        let held = Holders::run(proc_root, &empty, trusted);
         report.holders_complete = held.complete;
         report.held = held.holders.iter().map(|holder| holder.netns_inode).collect();
         if !held.complete {

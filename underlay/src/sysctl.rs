@@ -17,10 +17,6 @@ pub enum Setting {
     ArpIgnore,
     /// Which own address an ARP request shows (2: the best one for the target).
     ArpAnnounce,
-    /// Whether the kernel announces the interface's IPv4 addresses when it goes up or is given a MAC (1).
-    ArpNotify,
-    /// The same for IPv6 addresses (1).
-    NdiscNotify,
     /// Whether IPv4 addresses are announced when the interface comes up or its MAC is set (1).
     ArpNotify,
     /// The same for IPv6 (1).
@@ -38,8 +34,6 @@ impl Setting {
         match self {
             Self::ArpIgnore => ("ipv4", "arp_ignore"),
             Self::ArpAnnounce => ("ipv4", "arp_announce"),
-            Self::ArpNotify => ("ipv4", "arp_notify"),
-            Self::NdiscNotify => ("ipv6", "ndisc_notify"),
             Self::ArpNotify => ("ipv4", "arp_notify"),
             Self::NdiscNotify => ("ipv6", "ndisc_notify"),
             Self::AcceptRa => ("ipv6", "accept_ra"),

@@ -68,22 +68,36 @@ impl Doubts {
     }
 }
 
+impl TaskSeen {
+    fn new(pid: i32, tid: i32, netns_inode: u64, stat: Stat) -> Self {
+        let Stat { comm, ppid, start_time, .. } = stat;
+        Self { pid, tid, start_time, netns_inode, comm, ppid }
+    }
+}
+
 impl TaskScan {
     /// Lists every task below `proc_root` (normally `/proc`). Needs `CAP_SYS_PTRACE` and sight of the
     /// initial process namespace; without either the scan is incomplete.
     pub fn run(proc_root: &Path) -> Scan {
         let mut doubts = Doubts::default();
         blindness(proc_root, &mut doubts);
-        let own = OwnNetns::read();
         let mut tasks = Vec::new();
+        let mut refused = Vec::new();
         for (pid, tid, path) in all_tasks(proc_root, &mut doubts) {
-            match look_at(&path, own.as_ref()) {
-                Ok(Some((stat, netns_inode))) => {
-                    let Stat { comm, ppid, start_time, .. } = stat;
-                    tasks.push(TaskSeen { pid, tid, start_time, netns_inode, comm, ppid });
-                }
-                Ok(None) => {}
+            match look_at(&path) {
+                Ok(Look::In(netns_inode, stat)) => tasks.push(TaskSeen::new(pid, tid, netns_inode, stat)),
+                Ok(Look::Left) => {}
+                Ok(Look::Refused(stat, error)) => refused.push((pid, tid, path, stat, error)),
                 Err(error) => doubts.add(|| format!("task {tid} of process {pid}: {error}")),
+            }
+        }
+        let places = if refused.is_empty() { HashMap::new() } else { statistics(proc_root, &tasks) };
+        for (pid, tid, path, stat, error) in refused {
+            // A task that only its own guards may inspect still shows its namespace's statistics to
+            // everybody; they are those of a namespace in which another task is.
+            match statistics_inode(&path).and_then(|inode| places.get(&inode)) {
+                Some(&netns_inode) => tasks.push(TaskSeen::new(pid, tid, netns_inode, stat)),
+                None => doubts.add(|| format!("task {tid} of process {pid}: {error}")),
             }
         }
         Scan { complete: doubts.0.is_empty(), incomplete_because: doubts.0, tasks }
@@ -205,31 +219,50 @@ fn has_left(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// A task's own account and its namespace; `None` if it left.
-fn look_at(task: &Path, own: Option<&OwnNetns>) -> io::Result<Option<(Stat, u64)>> {
-    let gone = |error: io::Error| if has_left(&error) { Ok(None) } else { Err(error) };
+/// What a look at one task showed.
+enum Look {
+    /// It is in the namespace with that inode.
+    In(u64, Stat),
+    /// It is there, and its namespace is not shown.
+    Refused(Stat, io::Error),
+    /// It left.
+    Left,
+}
+
+/// A task's own account and its namespace.
+fn look_at(task: &Path) -> io::Result<Look> {
+    let gone = |error: io::Error| if has_left(&error) { Ok(Look::Left) } else { Err(error) };
     let stat = match Stat::read(task) {
         Ok(stat) => stat,
         Err(error) => return gone(error),
     };
-    let inode = match netns_inode(task) {
-        Ok(inode) => inode,
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            // A task that ends between look-up and read is refused as well. And a task that only its
-            // own guards may inspect still shows its namespace's statistics to everybody.
-            match Stat::read(task) {
-                Ok(stat) if stat.has_ended() => return Ok(None),
-                Err(error) if has_left(&error) => return Ok(None),
-                _ => {}
-            }
-            match own {
-                Some(own) if own.is_that_of(task) => own.inode,
-                _ => return Err(error),
-            }
+    match netns_inode(task) {
+        Ok(inode) => Ok(Look::In(inode, stat)),
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => match Stat::read(task) {
+            // A task that ends between look-up and read is refused as well.
+            Ok(stat) if stat.has_ended() => Ok(Look::Left),
+            Err(error) if has_left(&error) => Ok(Look::Left),
+            _ => Ok(Look::Refused(stat, error)),
+        },
+        Err(error) => gone(error),
+    }
+}
+
+/// The namespaces of the tasks seen, by the inode of their statistics in `/proc`, which names a
+/// namespace as well and is readable for every task.
+fn statistics(proc_root: &Path, tasks: &[TaskSeen]) -> HashMap<u64, u64> {
+    let mut by_netns: HashMap<u64, u64> = HashMap::new();
+    for task in tasks {
+        if !by_netns.contains_key(&task.netns_inode) {
+            let path = proc_root.join(task.pid.to_string()).join("task").join(task.tid.to_string());
+            by_netns.extend(statistics_inode(&path).map(|inode| (task.netns_inode, inode)));
         }
-        Err(error) => return gone(error),
-    };
-    Ok(Some((stat, inode)))
+    }
+    by_netns.into_iter().map(|(netns, statistics)| (statistics, netns)).collect()
+}
+
+fn statistics_inode(task: &Path) -> Option<u64> {
+    fs::metadata(task.join("net/dev")).ok().map(|seen| seen.ino())
 }
 
 /// The inode in a task's `ns/net` link.
@@ -243,25 +276,6 @@ fn netns_inode(task: &Path) -> io::Result<u64> {
 /// The number in `kind:[number]`.
 fn bracketed(link: &str, kind: &str) -> Option<u64> {
     link.strip_prefix(kind)?.strip_prefix(":[")?.strip_suffix(']')?.parse().ok()
-}
-
-/// The calling thread's namespace: its inode, and the inode of its statistics in `/proc`, which names
-/// the namespace as well and is readable for every task.
-struct OwnNetns {
-    inode: u64,
-    statistics: u64,
-}
-
-impl OwnNetns {
-    fn read() -> Option<Self> {
-        let own = Path::new("/proc/thread-self");
-        let statistics = fs::metadata(own.join("net/dev")).ok()?.ino();
-        Some(Self { inode: netns_inode(own).ok()?, statistics })
-    }
-
-    fn is_that_of(&self, task: &Path) -> bool {
-        fs::metadata(task.join("net/dev")).is_ok_and(|seen| seen.ino() == self.statistics)
-    }
 }
 
 #[cfg(test)]

@@ -11,6 +11,8 @@ mod reclaim;
 mod report;
 mod stand;
 
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 use clap::ValueEnum as _;
 
@@ -31,6 +33,9 @@ pub struct Args {
     /// Leases that the agent holds when its memory and idle CPU are read.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     leases: u32,
+    /// Measure the binaries of this folder instead of building those of `dist`.
+    #[arg(long, value_name = "DIR")]
+    binaries: Option<PathBuf>,
     #[command(flatten)]
     install: InstallArgs,
 }
@@ -63,7 +68,10 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if parts.iter().any(|part| *part != Part::Core) {
         berth_testbed::cleanup::watch_signals().context("catch Ctrl-C")?;
-        let binaries = build::binaries(Variant::Dist)?;
+        let binaries = match &args.binaries {
+            Some(folder) => folder.clone(),
+            None => build::binaries(Variant::Dist)?,
+        };
         for part in parts {
             match part {
                 Part::Plugin => plugin::measure(&binaries, args.rounds, &mut report)?,

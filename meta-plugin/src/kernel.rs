@@ -270,8 +270,9 @@ fn harden(setup: &Setup<'_>) -> Result<(), KernelError> {
 /// The kernel announced the addresses when the link went up, and does so again each time that the
 /// link is given its MAC: far cheaper than a packet socket, whose close waits for the whole kernel.
 async fn announce_by_kernel(changer: &Changer, setup: &Setup<'_>) -> Result<(), KernelError> {
+    let again = LinkChange { mac: Some(setup.mac), ..LinkChange::default() };
     for _ in 1..ANNOUNCEMENTS {
-        changer.set_mac(setup.ifindex, setup.mac).await?;
+        changer.change_link(setup.ifindex, &again).await?;
     }
     Ok(())
 }

@@ -116,14 +116,6 @@ impl Changer {
         self.set("set the alias", ifindex, &LinkChange { alias: Some(alias), ..LinkChange::default() }).await
     }
 
-    /// Gives a link a MAC. With the present one nothing changes, but the kernel announces the link's
-    /// addresses if [`crate::sysctl::Setting::ArpNotify`] is set.
-    pub async fn set_mac(&self, ifindex: u32, mac: Mac) -> Result<(), Error> {
-        let message = LinkUnspec::new_with_index(ifindex).address(mac.0.to_vec()).build();
-        let sent = self.send(RouteNetlinkMessage::SetLink(message), 0).await;
-        sent.map_err(|cause| Error::ChangeLink { what: "set the MAC", ifindex, cause })
-    }
-
     /// Sets a link up.
     pub async fn set_up(&self, ifindex: u32) -> Result<(), Error> {
         self.set("set up", ifindex, &LinkChange { up: Some(true), ..LinkChange::default() }).await

@@ -11,8 +11,6 @@ use crate::version::Version;
 pub mod code {
     /// The configuration's version is not supported.
     pub const INCOMPATIBLE_VERSION: u32 = 1;
-    /// A field of the configuration is not supported.
-    pub const UNSUPPORTED_FIELD: u32 = 2;
     /// An environment variable is missing or wrong.
     pub const BAD_ENVIRONMENT: u32 = 4;
     /// Reading or writing failed: files, sockets, the kernel.

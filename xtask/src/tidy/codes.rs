@@ -100,7 +100,8 @@ fn event_codes(code: &str) -> impl Iterator<Item = &str> {
         let (before, text) = rest.split_once(", \"")?;
         (!before.contains([';', ')'])).then_some(text)
     });
-    outright.chain(noted).filter_map(|rest| rest.split('"').next())
+    let words = outright.chain(noted).filter_map(|rest| rest.split('"').next());
+    words.filter(|word| word.chars().all(|c| c.is_ascii_lowercase() || c == '-'))
 }
 
 #[cfg(test)]

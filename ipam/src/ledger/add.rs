@@ -45,7 +45,11 @@ impl Ledger {
                 .get(&request.key.network)
                 .map_or(Duration::ZERO, |network| network.add_timeout)
         });
-        self.line.retain(|waiter| waiter.request.txn != request.txn);
+        if let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.request.txn == request.txn) {
+            // It is being served already; only the answer goes elsewhere.
+            waiter.caller = caller;
+            return;
+        }
         self.line.push_back(Waiter::new(now, caller, request, timeout));
         self.serve_line(now);
     }

@@ -153,6 +153,9 @@ impl Ledger {
             }
         }
         let other = other_record(result);
+        if let Some(record) = &other {
+            self.disown(key, &record.address_key());
+        }
         self.abandon_intent(now, key, result);
         match (other, position) {
             (Some(record), Some(index)) => {
@@ -172,6 +175,16 @@ impl Ledger {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// The address turned out to be another's.
+    fn disown(&mut self, key: &AttachmentKey, address: &AddressKey) {
+        if self.holders.get(address) == Some(key) {
+            self.holders.remove(address);
+        }
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.entry.held.retain(|held| held.key() != *address);
         }
     }
 

@@ -56,7 +56,9 @@ impl Ledger {
             LinkRemoval::NotMine => "DEL as a delegate; another plugin removes the link",
         };
         self.note(NoteKind::Observation, "del-seen", entry.addresses(), Some(key), text.to_owned());
-        if !known {
+        // What is being released already may have left the journal with a hand-over: writing it
+        // again would bring it back.
+        if !known && !releasing {
             let journal = vec![JournalWrite::Put(Box::new(entry))];
             self.commit(Pending::Nothing, Step::Release, journal, Flush::Durable, Vec::new());
         }

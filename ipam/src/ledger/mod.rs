@@ -24,9 +24,6 @@ mod repair;
 pub mod view;
 mod wire;
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 

@@ -42,24 +42,85 @@ impl Ledger {
             self.quarantine
                 .insert(shut.key.clone(), super::Quarantined { heard_at: now, since: now, ..shut });
         }
+        let mut entries = entries;
+        entries.sort_by_key(|entry| entry.held.iter().map(|held| held.generation).max());
         for entry in entries {
             self.load_entry(now, entry);
         }
+        self.drop_superseded();
         for record in &records {
             let generation = self.generations.entry(record.address_key()).or_insert(0);
             *generation = (*generation).max(record.generation);
             if self.is_foreign(&record.address_key(), record) {
+                self.drop_vain_intent(record);
                 self.adopt_record(now, record);
             }
         }
         for stray in strays {
             self.adopt_stray(now, stray);
         }
+        self.confirm_intents(&records);
         let have: BTreeSet<_> =
             records.iter().map(|record| (record.address_key(), record.txn.clone())).collect();
         self.rewrite_missing(|record| have.contains(&(record.address_key(), record.txn.clone())));
         self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), true)));
         self.serve_if_repaired(now);
+    }
+
+    /// Entries of which every address has a later holder are over.
+    fn drop_superseded(&mut self) {
+        let holders = &self.holders;
+        for (key, slot) in &mut self.slots {
+            slot.entry.held.retain(|held| holders.get(&held.key()) == Some(key));
+        }
+        let over: Vec<_> = self
+            .slots
+            .iter()
+            .filter(|(_, slot)| slot.entry.held.is_empty())
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in over {
+            self.slots.remove(&key);
+            let journal = vec![JournalWrite::Remove(key)];
+            self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
+        }
+    }
+
+    /// An intent whose records all exist was carried out; only the note of it was lost.
+    fn confirm_intents(&mut self, records: &[LeaseRecord]) {
+        for slot in self.slots.values_mut().filter(|slot| slot.entry.phase == Phase::Intent) {
+            let written = slot.entry.held.iter().all(|held| {
+                records
+                    .iter()
+                    .any(|record| record.address_key() == held.key() && record.txn == slot.entry.txn)
+            });
+            if written {
+                slot.entry.phase = Phase::Reserved;
+            }
+        }
+    }
+
+    /// An intent whose address the store still has under another name never took effect: a hand-over
+    /// that was journaled and not written. The former holder is adopted, and the heir asks again.
+    fn drop_vain_intent(&mut self, record: &LeaseRecord) {
+        let Some(heir) = self.holders.get(&record.address_key()).cloned() else { return };
+        if self.slots.get(&heir).is_none_or(|slot| slot.entry.phase != Phase::Intent) {
+            return;
+        }
+        if let Some(slot) = self.slots.remove(&heir) {
+            for held in &slot.entry.held {
+                self.holders.remove(&held.key());
+            }
+            let store = slot
+                .entry
+                .held
+                .iter()
+                .filter(|held| held.address != record.address)
+                .map(|held| StoreWrite::Delete { address: held.key(), of: slot.entry.txn.clone() });
+            let store = store.collect();
+            let journal = vec![JournalWrite::Remove(heir)];
+            self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, store);
+        }
     }
 
     fn load_entry(&mut self, now: Time, entry: Entry) {

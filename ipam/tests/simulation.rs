@@ -1,0 +1,66 @@
+//! The ledger against random interleavings of ADD, DEL, death, crash and restart.
+//!
+//! A small world stands in for kernel, disk and plugins; a seed decides which of the things under
+//! way happens next. Two promises are checked: an address is never on two live links, and once
+//! everything has settled no address is recorded that nobody has.
+
+#[path = "simulation/world.rs"]
+mod world;
+
+use proptest::prelude::*;
+use world::{Op, World};
+
+fn ops() -> impl Strategy<Value = Vec<Op>> {
+    let pod = 0..6_u8;
+    let op = prop_oneof![
+        6 => pod.clone().prop_map(Op::Add),
+        3 => pod.clone().prop_map(Op::Del),
+        3 => pod.clone().prop_map(Op::EndNamespace),
+        2 => pod.clone().prop_map(Op::DeleteLink),
+        2 => pod.clone().prop_map(Op::MoveLink),
+        2 => pod.clone().prop_map(Op::KillPlugin),
+        2 => pod.prop_map(Op::Answer),
+        2 => Just(Op::CrashAgent),
+        1 => Just(Op::LoseEvents),
+        1 => Just(Op::Reboot),
+        1 => Just(Op::LoseStore),
+        6 => (1..40_u8).prop_map(Op::Happen),
+        3 => (1..3000_u16).prop_map(Op::Pass),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_live_address_is_freed_and_no_dead_one_is_kept(seed in any::<u64>(), ops in ops()) {
+        let mut world = World::new(seed);
+        for op in ops {
+            world.play(&op);
+            world.check_alive();
+        }
+        world.settle();
+        world.check_alive();
+        world.check_nothing_leaked();
+    }
+}
+
+#[test]
+fn a_full_pool_serves_the_next_pod_as_soon_as_one_ends() {
+    let mut world = World::new(7);
+    for pod in 0..4 {
+        world.play(&Op::Add(pod));
+    }
+    world.settle();
+    assert_eq!(world.live(), 4);
+    world.play(&Op::Add(4));
+    world.play(&Op::Happen(39));
+    assert_eq!(world.live(), 4, "the pool has four addresses");
+    world.play(&Op::EndNamespace(1));
+    world.play(&Op::Happen(39));
+    world.play(&Op::Pass(50));
+    world.play(&Op::Happen(39));
+    assert_eq!(world.live(), 4, "the fifth pod took the place of the second");
+    world.check_alive();
+}

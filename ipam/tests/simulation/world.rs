@@ -1,0 +1,668 @@
+//! The stand-ins: a kernel with namespaces and links, a disk that forgets what was not flushed,
+//! plugins that can be killed between any two steps.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
+use berth_ipam::config::{Config, LinkSpec, MacvlanMode, Network, Pool};
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
+use berth_ipam::interval::{IntervalSet, to_bits};
+use berth_ipam::ledger::entry::{Entry, Quarantined};
+use berth_ipam::ledger::io::*;
+use berth_ipam::ledger::{Identity, Ledger};
+use berth_ipam::mac::Mac;
+use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_ipam::time::Time;
+
+/// What the test does to the world.
+#[derive(Debug, Clone)]
+pub enum Op {
+    Add(u8),
+    Del(u8),
+    EndNamespace(u8),
+    DeleteLink(u8),
+    MoveLink(u8),
+    KillPlugin(u8),
+    /// Somebody outside answers for the pool's address of that number, until asked once.
+    Answer(u8),
+    CrashAgent,
+    LoseEvents,
+    Reboot,
+    LoseStore,
+    /// So many things under way happen, in a random order.
+    Happen(u8),
+    /// So many milliseconds pass.
+    Pass(u16),
+}
+
+#[derive(Debug, Clone)]
+struct Link {
+    key: AttachmentKey,
+    at: i32,
+    ifindex: u32,
+    mac: Mac,
+    addresses: Vec<IpAddr>,
+    up: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    Lease,
+    Bind,
+    Done,
+}
+
+#[derive(Debug, Clone)]
+struct Plugin {
+    conn: u64,
+    /// The call whose answer it waits for.
+    call: u64,
+    pod: u8,
+    request: LeaseRequest,
+    step: Step,
+    link: Option<(u32, Mac)>,
+    addresses: Vec<IpAddr>,
+}
+
+#[derive(Debug)]
+enum Event {
+    ToLedger(Input),
+    Do(Action),
+    Retry(u64),
+}
+
+pub struct World {
+    rng: u64,
+    now: Time,
+    boot: u32,
+    ledger: Option<Ledger>,
+    events: Vec<Event>,
+    /// Commits and gathers happen in their order, as on the agent's threads.
+    disk: std::collections::VecDeque<Action>,
+    namespaces: BTreeSet<i32>,
+    pods: BTreeMap<u8, (i32, AttachmentKey)>,
+    links: Vec<Link>,
+    plugins: BTreeMap<u64, Plugin>,
+    journal: BTreeMap<String, Entry>,
+    quarantine: BTreeMap<AddressKey, Quarantined>,
+    lazy: Vec<JournalWrite>,
+    store: BTreeMap<AddressKey, LeaseRecord>,
+    answering: BTreeSet<IpAddr>,
+    next: u64,
+    /// Whether everything is printed: set SIMULATION_TRACE to look at a failing seed.
+    trace: bool,
+}
+
+const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+fn config() -> Config {
+    let mut members = IntervalSet::new();
+    let address = |last| to_bits(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
+    members.insert(address(10), address(13));
+    let pool = Pool {
+        segment: "default".parse().unwrap(),
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        members,
+        gateway: None,
+        routes: Vec::new(),
+        disabled: false,
+    };
+    let network = Network {
+        link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
+        pools: vec!["p".parse().unwrap()],
+        accept_ra: false,
+        add_timeout: Duration::from_secs(110),
+        settle: Duration::from_secs(2),
+        leaked_after: None,
+        proxy_macs: BTreeSet::new(),
+    };
+    Config {
+        networks: BTreeMap::from([("lan".parse().unwrap(), network)]),
+        pools: BTreeMap::from([("p".parse().unwrap(), pool)]),
+    }
+}
+
+impl World {
+    pub fn new(seed: u64) -> Self {
+        let mut world = Self {
+            rng: seed | 1,
+            now: Time::from_millis(1_000),
+            boot: 1,
+            ledger: None,
+            events: Vec::new(),
+            disk: std::collections::VecDeque::new(),
+            namespaces: BTreeSet::new(),
+            pods: BTreeMap::new(),
+            links: Vec::new(),
+            plugins: BTreeMap::new(),
+            journal: BTreeMap::new(),
+            quarantine: BTreeMap::new(),
+            lazy: Vec::new(),
+            store: BTreeMap::new(),
+            answering: BTreeSet::new(),
+            next: 0,
+            trace: std::env::var_os("SIMULATION_TRACE").is_some(),
+        };
+        world.start();
+        world
+    }
+
+    fn chance(&mut self, below: usize) -> usize {
+        // xorshift: enough for choosing, and the same on every machine.
+        self.rng ^= self.rng << 13;
+        self.rng ^= self.rng >> 7;
+        self.rng ^= self.rng << 17;
+        usize::try_from(self.rng % below as u64).unwrap()
+    }
+
+    fn id(&mut self) -> u64 {
+        self.next += 1;
+        self.next
+    }
+
+    fn start(&mut self) {
+        let me = Identity {
+            node: "n1".parse().unwrap(),
+            boot_id: BootId(format!("boot{}", self.boot)),
+            machine_id: MachineId("m1".into()),
+        };
+        self.ledger = Some(Ledger::new(me, config()));
+        let loaded = Loaded {
+            entries: self.journal.values().cloned().collect(),
+            quarantine: self.quarantine.values().cloned().collect(),
+            records: self.store.values().cloned().collect(),
+            strays: Vec::new(),
+            numbers_hold: true,
+        };
+        self.step(Input::Loaded(Box::new(loaded)));
+        // Plugins notice and repeat what they asked.
+        self.events.retain(|event| !matches!(event, Event::Retry(_)));
+        let waiting: Vec<_> = self.plugins.keys().copied().collect();
+        self.events.extend(waiting.into_iter().map(Event::Retry));
+    }
+
+    fn step(&mut self, input: Input) {
+        let Some(ledger) = &mut self.ledger else { return };
+        if self.trace {
+            eprintln!("{} <- {input:?}", self.now.0 / 1_000_000);
+        }
+        for action in ledger.step(self.now, input) {
+            if self.trace {
+                eprintln!("    -> {action:?}");
+            }
+            match action {
+                Action::Commit { .. } => self.disk.push_back(action),
+                Action::Note(_) | Action::Serve | Action::ConfigTaken(_) => {}
+                other => self.events.push(Event::Do(other)),
+            }
+        }
+    }
+
+    pub fn play(&mut self, op: &Op) {
+        match op {
+            Op::Add(pod) => self.add(*pod),
+            Op::Del(pod) => self.del(*pod),
+            Op::EndNamespace(pod) => self.end_namespace(*pod),
+            Op::DeleteLink(pod) => self.lose_link(*pod),
+            Op::MoveLink(pod) => self.move_link(*pod),
+            Op::KillPlugin(pod) => self.kill_plugin(*pod),
+            Op::Answer(last) => {
+                let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10 + last % 4));
+                // Only a free address: a second holder of a held one is another matter.
+                if !self.links.iter().any(|link| link.addresses.contains(&address)) {
+                    self.answering.insert(address);
+                }
+            }
+            Op::CrashAgent => self.crash(),
+            Op::LoseEvents => {
+                self.events.retain(|event| !matches!(event, Event::ToLedger(Input::Kernel(_))));
+                self.events.push(Event::ToLedger(Input::Kernel(KernelHint::Overrun)));
+            }
+            Op::Reboot => self.reboot(),
+            Op::LoseStore => {
+                // With the agent stopped, as the file cannot vanish under it.
+                self.crash_only();
+                self.store.clear();
+                self.start();
+            }
+            Op::Happen(times) => {
+                for _ in 0..*times {
+                    self.happen();
+                }
+            }
+            Op::Pass(millis) => {
+                self.now = self.now + Duration::from_millis(u64::from(*millis));
+                self.step(Input::Tick);
+            }
+        }
+    }
+
+    fn add(&mut self, pod: u8) {
+        if self.plugins.values().any(|plugin| plugin.pod == pod) {
+            return;
+        }
+        let nsid = i32::try_from(self.id()).unwrap() + 70_000;
+        self.namespaces.insert(nsid);
+        let key = AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: format!("c{nsid}").parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        self.pods.insert(pod, (nsid, key.clone()));
+        let conn = self.id();
+        let request = LeaseRequest {
+            txn: TxnId(format!("txn{conn}")),
+            key,
+            cni_network: "lan".parse().unwrap(),
+            role: Role::Main,
+            netns: NetnsIdentity {
+                cookie: NetnsCookie(u64::try_from(nsid).unwrap()),
+                inode: 1,
+                nsid: Nsid(nsid),
+                nsid_is_random: true,
+            },
+            pod: Some(PodRef {
+                namespace: "d".into(),
+                name: format!("p{pod}"),
+                uid: Some(format!("u{pod}")),
+            }),
+            ips: Vec::new(),
+            mac: None,
+            add_timeout: None,
+        };
+        let plugin = Plugin {
+            conn,
+            call: 1,
+            pod,
+            request: request.clone(),
+            step: Step::Lease,
+            link: None,
+            addresses: vec![],
+        };
+        self.plugins.insert(conn, plugin);
+        self.step(Input::Lease(Caller { conn, call: 1 }, Box::new(request)));
+    }
+
+    fn del(&mut self, pod: u8) {
+        let Some((nsid, key)) = self.pods.get(&pod).cloned() else { return };
+        if self.plugins.values().any(|plugin| plugin.pod == pod) {
+            return; // One runtime never adds and deletes one attachment at once.
+        }
+        let here = self.links.iter().position(|link| link.key == key && link.at == nsid);
+        if let Some(index) = here {
+            self.drop_link(index);
+        }
+        let removal =
+            if self.namespaces.contains(&nsid) { LinkRemoval::Gone } else { LinkRemoval::Unreachable };
+        let conn = self.id();
+        self.step(Input::Release(Some(Caller { conn, call: 1 }), key, removal, None));
+    }
+
+    fn drop_link(&mut self, index: usize) {
+        let link = self.links.remove(index);
+        let hint = KernelHint::LinkGone(Some(Nsid(link.at)), link.ifindex, Some(link.mac));
+        self.events.push(Event::ToLedger(Input::Kernel(hint)));
+    }
+
+    fn end_namespace(&mut self, pod: u8) {
+        let Some((nsid, _)) = self.pods.get(&pod).cloned() else { return };
+        if self.namespaces.remove(&nsid) {
+            self.links.retain(|link| link.at != nsid);
+            self.events.push(Event::ToLedger(Input::Kernel(KernelHint::NamespaceGone(Nsid(nsid)))));
+        }
+    }
+
+    fn lose_link(&mut self, pod: u8) {
+        let Some((_, key)) = self.pods.get(&pod).cloned() else { return };
+        if let Some(index) = self.links.iter().position(|link| link.key == key && link.up) {
+            self.drop_link(index);
+        }
+    }
+
+    /// To a namespace of its own, set up again at once. The event comes when it comes.
+    fn move_link(&mut self, pod: u8) {
+        let Some((_, key)) = self.pods.get(&pod).cloned() else { return };
+        let to = i32::try_from(self.id()).unwrap() + 70_000;
+        let Some(link) = self.links.iter_mut().find(|link| link.key == key && link.up) else { return };
+        let hint = KernelHint::LinkMoved(Some(Nsid(link.at)), link.ifindex, Some(link.mac));
+        link.at = to;
+        link.up = self.rng % 2 == 0;
+        self.namespaces.insert(to);
+        // Reads that come after the move come after its event: the observer drains before it reports.
+        self.step(Input::Kernel(hint));
+    }
+
+    fn kill_plugin(&mut self, pod: u8) {
+        let Some(conn) = self.plugins.values().find(|plugin| plugin.pod == pod).map(|plugin| plugin.conn)
+        else {
+            return;
+        };
+        self.plugins.remove(&conn);
+        self.step(Input::Hangup(conn));
+    }
+
+    fn crash_only(&mut self) {
+        self.ledger = None;
+        self.disk.clear();
+        self.lazy.clear();
+        self.events.retain(|event| matches!(event, Event::Retry(_)));
+    }
+
+    fn crash(&mut self) {
+        // What waits for the disk is lost from a random place on; the first of it may be half done.
+        let keep = self.chance(3);
+        for _ in 0..keep {
+            self.write_one(false);
+        }
+        if self.chance(2) == 0 {
+            self.write_one(true);
+        }
+        self.crash_only();
+        self.start();
+    }
+
+    fn reboot(&mut self) {
+        self.crash_only();
+        self.events.clear();
+        self.plugins.clear();
+        self.links.clear();
+        self.namespaces.clear();
+        self.boot += 1;
+        self.start();
+    }
+
+    /// One of the things under way happens.
+    fn happen(&mut self) {
+        let all = self.events.len() + usize::from(!self.disk.is_empty());
+        if all == 0 {
+            return;
+        }
+        let index = self.chance(all);
+        if index == self.events.len() {
+            return self.write_one(false);
+        }
+        match self.events.remove(index) {
+            Event::ToLedger(input) => self.step(input),
+            Event::Retry(conn) => self.retry(conn),
+            Event::Do(action) => self.carry_out(action),
+        }
+    }
+
+    /// Writes the oldest commit; `half`: the machine dies between journal and store.
+    fn write_one(&mut self, half: bool) {
+        let Some(Action::Commit { op, journal, flush, store, .. }) = self.disk.pop_front() else { return };
+        self.lazy.extend(journal);
+        if flush == Flush::Durable {
+            for write in std::mem::take(&mut self.lazy) {
+                match write {
+                    JournalWrite::Put(entry) => drop(self.journal.insert(entry.key.to_string(), *entry)),
+                    JournalWrite::Remove(key) => drop(self.journal.remove(&key.to_string())),
+                    JournalWrite::Quarantine(shut) => drop(self.quarantine.insert(shut.key.clone(), *shut)),
+                    JournalWrite::Unquarantine(key) => drop(self.quarantine.remove(&key)),
+                }
+            }
+        }
+        if half {
+            return;
+        }
+        let mut results = Vec::new();
+        for write in store {
+            let result = self.store_write(write);
+            let done = result == StoreResult::Done;
+            results.push(result);
+            if !done {
+                break;
+            }
+        }
+        self.step(Input::Committed(op, CommitResult::Journaled(results)));
+    }
+
+    fn store_write(&mut self, write: StoreWrite) -> StoreResult {
+        let other = |record: &LeaseRecord| StoreResult::Others(Box::new(record.clone()));
+        match write {
+            StoreWrite::Create(record) => match self.store.get(&record.address_key()) {
+                Some(found) if found.txn != record.txn => other(found),
+                _ => {
+                    self.store.insert(record.address_key(), *record);
+                    StoreResult::Done
+                }
+            },
+            StoreWrite::Replace { record, of } => match self.store.get(&record.address_key()) {
+                Some(found) if found.txn != of && found.txn != record.txn => other(found),
+                _ => {
+                    self.store.insert(record.address_key(), *record);
+                    StoreResult::Done
+                }
+            },
+            StoreWrite::Delete { address, of } => match self.store.get(&address) {
+                Some(found) if found.txn != of => other(found),
+                _ => {
+                    self.store.remove(&address);
+                    StoreResult::Done
+                }
+            },
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::Reply(caller, _, reply) => self.answered(caller, reply),
+            Action::Gather(targets) => {
+                let seen = targets.iter().map(|target| self.read(target)).collect();
+                // The monitor is drained before the observations are handed on.
+                let hints: Vec<_> = self
+                    .events
+                    .extract_if(.., |event| matches!(event, Event::ToLedger(Input::Kernel(_))))
+                    .collect();
+                for hint in hints {
+                    let Event::ToLedger(input) = hint else { continue };
+                    self.step(input);
+                }
+                self.step(Input::Gathered(seen));
+            }
+            Action::FindStrays => self.step(Input::Strays(Vec::new())),
+            Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
+            Action::Probe { id, addresses, .. } => {
+                let answer = |address: IpAddr| {
+                    let macs = if self.answering.contains(&address) { vec![FOREIGN] } else { Vec::new() };
+                    (address, macs)
+                };
+                let answers: Vec<_> = addresses.iter().copied().map(answer).collect();
+                if self.chance(2) == 0 {
+                    self.answering.retain(|address| !addresses.contains(address));
+                }
+                self.step(Input::Probed(id, ProbeResult::Heard(answers)));
+            }
+            Action::RemoveLink { key, at, ifindex, macs } => {
+                let found = self.links.iter().position(|link| {
+                    link.at == at.0
+                        && macs.contains(&link.mac)
+                        && ifindex.is_none_or(|index| index == link.ifindex)
+                });
+                let result = match found {
+                    Some(index) => {
+                        self.drop_link(index);
+                        RemoveResult::Removed
+                    }
+                    None => RemoveResult::NotThere,
+                };
+                self.step(Input::LinkRemoved(key, result));
+            }
+            Action::Commit { .. } | Action::Serve | Action::ConfigTaken(_) | Action::Note(_) => {}
+        }
+    }
+
+    fn read(&self, target: &Target) -> Observation {
+        let mut seen = Observation {
+            key: target.key.clone(),
+            stamp: target.stamp,
+            netns: NetnsFact::Unknown,
+            link: LinkFact::Unknown,
+            fdb: FdbFact::Absent,
+            address: AddressFact::Unknown,
+            learnt: None,
+            search: None,
+        };
+        let mine = |link: &&Link| target.macs.contains(&link.mac);
+        if self.links.iter().filter(mine).any(|link| link.up) {
+            seen.fdb = FdbFact::Present;
+        }
+        if let Some(nsid) = target.nsid {
+            let here = self.links.iter().filter(mine).find(|link| link.at == nsid.0);
+            if self.namespaces.contains(&nsid.0) {
+                seen.netns = NetnsFact::Alive;
+                seen.link = if here.is_some() { LinkFact::Present } else { LinkFact::Gone };
+                seen.learnt = here.map(|link| (link.ifindex, link.mac));
+                seen.address = AddressFact::Absent;
+            } else {
+                seen.netns = NetnsFact::Dead;
+                seen.link = LinkFact::Gone;
+            }
+        }
+        if target.search && seen.link != LinkFact::Present {
+            seen.search = Some(match self.links.iter().find(mine) {
+                Some(link) => {
+                    SearchOutcome::Found { at: Nsid(link.at), ifindex: link.ifindex, mac: link.mac }
+                }
+                None => SearchOutcome::NotFound,
+            });
+        }
+        seen
+    }
+
+    fn answered(&mut self, caller: Caller, reply: Result<Reply, LedgerError>) {
+        if self.plugins.get(&caller.conn).is_none_or(|plugin| plugin.call != caller.call) {
+            return;
+        }
+        let Some(mut plugin) = self.plugins.remove(&caller.conn) else { return };
+        let key = plugin.request.key.clone();
+        let txn = plugin.request.txn.clone();
+        match (plugin.step, reply) {
+            (Step::Lease, Ok(Reply::Grant(grant))) => {
+                plugin.addresses = grant.addresses.iter().map(|(address, _)| address.ip()).collect();
+                let (nsid, mac) = (plugin.request.netns.nsid.0, Mac::derive(&key, 0));
+                if !self.namespaces.contains(&nsid) {
+                    return self.give_up(&plugin);
+                }
+                if plugin.link.is_none() {
+                    let ifindex = u32::try_from(self.id()).unwrap();
+                    let addresses = Vec::new();
+                    self.links.push(Link { key: key.clone(), at: nsid, ifindex, mac, addresses, up: false });
+                    plugin.link = Some((ifindex, mac));
+                }
+                plugin.step = Step::Bind;
+                self.bind(plugin);
+            }
+            (Step::Bind, Ok(_)) => {
+                let found = self.links.iter_mut().find(|link| link.key == key);
+                let Some(link) = found else { return self.give_up(&plugin) };
+                link.addresses.clone_from(&plugin.addresses);
+                link.up = true;
+                plugin.step = Step::Done;
+                let (conn, call) = (plugin.conn, self.id());
+                plugin.call = call;
+                self.plugins.insert(conn, plugin);
+                self.step(Input::Done(Caller { conn, call }, txn, key));
+            }
+            (Step::Done, Ok(_)) => {}
+            (_, Err(_)) | (Step::Lease, Ok(_)) => self.give_up(&plugin),
+        }
+    }
+
+    fn bind(&mut self, mut plugin: Plugin) {
+        let Some((ifindex, mac)) = plugin.link else { return };
+        let (key, txn, conn) = (plugin.request.key.clone(), plugin.request.txn.clone(), plugin.conn);
+        let there = self.links.iter().any(|link| link.key == key);
+        let seen = if there { LinkSeen::There(mac) } else { LinkSeen::NotThere };
+        let call = self.id();
+        plugin.call = call;
+        self.plugins.insert(conn, plugin);
+        self.step(Input::Bind(Caller { conn, call }, txn, key, ifindex, mac, seen));
+    }
+
+    /// The plugin undoes what it did, and says so.
+    fn give_up(&mut self, plugin: &Plugin) {
+        let key = plugin.request.key.clone();
+        let mine =
+            self.links.iter().position(|link| link.key == key && link.at == plugin.request.netns.nsid.0);
+        if let Some(index) = mine {
+            self.drop_link(index);
+        }
+        let caller = Caller { conn: self.id(), call: 1 };
+        self.step(Input::Release(Some(caller), key, LinkRemoval::Gone, Some(plugin.request.txn.clone())));
+    }
+
+    /// A plugin found its agent gone and asks the new one the same.
+    fn retry(&mut self, conn: u64) {
+        let call = self.id();
+        let Some(plugin) = self.plugins.get_mut(&conn) else { return };
+        plugin.call = call;
+        let plugin = plugin.clone();
+        let (key, txn) = (plugin.request.key.clone(), plugin.request.txn.clone());
+        match plugin.step {
+            Step::Lease => self.step(Input::Lease(Caller { conn, call }, Box::new(plugin.request))),
+            Step::Bind => self.bind(plugin),
+            Step::Done => self.step(Input::Done(Caller { conn, call }, txn, key)),
+        }
+    }
+
+    /// Everything under way happens, and enough time passes for whatever waits.
+    pub fn settle(&mut self) {
+        self.answering.clear();
+        for round in 0..400 {
+            let mut budget = 5_000;
+            while !(self.events.is_empty() && self.disk.is_empty()) {
+                self.happen();
+                budget -= 1;
+                assert!(budget > 0, "the world does not come to rest");
+            }
+            let pass = if round < 300 { 50 } else { 2_000 };
+            self.now = self.now + Duration::from_millis(pass);
+            if round % 100 == 99
+                && let Some(ledger) = &mut self.ledger
+            {
+                ledger.reconcile();
+            }
+            self.step(Input::Tick);
+        }
+    }
+
+    /// An address is never on two live links, and a live link's address is recorded for it.
+    pub fn check_alive(&self) {
+        let mut seen = BTreeMap::new();
+        for link in self.links.iter().filter(|link| self.namespaces.contains(&link.at)) {
+            for address in &link.addresses {
+                if let Some(other) = seen.insert(*address, link.key.clone()) {
+                    panic!("{address} is on {} and on {other}", link.key);
+                }
+            }
+        }
+    }
+
+    /// Every recorded address has a live link or somebody who asks for it.
+    pub fn check_nothing_leaked(&self) {
+        let Some(ledger) = &self.ledger else { panic!("no agent") };
+        for view in ledger.leases() {
+            let held = self.links.iter().any(|link| link.addresses.contains(&view.address()));
+            let asked = self.plugins.values().any(|plugin| plugin.addresses.contains(&view.address()));
+            assert!(held || asked, "{} is recorded, and nobody has it: {view:?}", view.address());
+        }
+        let recorded: BTreeSet<_> = self.store.keys().map(|key| key.address).collect();
+        let leased: BTreeSet<_> = ledger.leases().iter().map(|view| view.address()).collect();
+        assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.store);
+        for link in &self.links {
+            for address in &link.addresses {
+                let known = ledger.leases().iter().any(|view| view.address() == *address);
+                assert!(known, "{address} is alive on {} and recorded for nobody", link.key);
+            }
+        }
+    }
+
+    /// How many links are up with an address.
+    pub fn live(&self) -> usize {
+        self.links.iter().filter(|link| link.up && !link.addresses.is_empty()).count()
+    }
+}

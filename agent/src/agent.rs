@@ -184,7 +184,9 @@ impl Agent {
                 let devices = startup::listed_parents(self.ledger.config());
                 self.hands.observer.send(observer::Order::FindStrays(devices));
             }
-            Action::Scan(inodes) => scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone()),
+            Action::Scan(inodes) => {
+                scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone())
+            }
             Action::Probe { id, device, addresses, urgent } => {
                 let priority = if urgent { Priority::Now } else { Priority::Ahead };
                 self.hands.wires.probe(id, &device, addresses, priority);
@@ -377,8 +379,9 @@ impl Agent {
     fn doctor_underlay(&self, caller: Caller, parent: IfName) {
         let config = self.ledger.config();
         let on_parent = config.networks.values().filter(|network| network.link.device() == parent);
-        let pools = on_parent.flat_map(|network| &network.pools).filter_map(|name| config.pools.get(name));
-        let gateway = pools.filter_map(|pool| pool.gateway).next();
+        let mut pools =
+            on_parent.flat_map(|network| &network.pools).filter_map(|name| config.pools.get(name));
+        let gateway = pools.find_map(|pool| pool.gateway);
         let connections = self.hands.connections.clone();
         tokio::spawn(async move {
             let diagnosis = doctor::underlay(parent, None, gateway).await;
@@ -419,7 +422,7 @@ impl Agent {
         match startup::declarations(&self.paths.config) {
             Ok(config) => self.step(Input::Declared(Box::new(config))),
             Err(error) => {
-                tracing::error!(error = committer::chain(&error), "the edited configuration is refused")
+                tracing::error!(error = committer::chain(&error), "the edited configuration is refused");
             }
         }
         self.tell(&State::Ready);

@@ -104,7 +104,7 @@ impl Worker {
             }
             while let Ok(order) = inbox.try_recv() {
                 let answer = match order {
-                    Order::Gather(targets) => self.gather(targets),
+                    Order::Gather(targets) => self.gather(&targets),
                     Order::FindStrays(devices) => Input::Strays(strays::find(&mut self.reader, &devices)),
                 };
                 if !self.hand_on_hints() || self.inputs.send(answer).is_err() {
@@ -133,12 +133,12 @@ impl Worker {
         events.iter().filter_map(hint).all(|hint| self.inputs.send(Input::Kernel(hint)).is_ok())
     }
 
-    fn gather(&mut self, targets: Vec<Target>) -> Input {
+    fn gather(&mut self, targets: &[Target]) -> Input {
         let mut lists = Fdbs::default();
         let mut seen: Vec<_> = targets.iter().map(|target| self.read(target, &mut lists)).collect();
         let missing = |seen: &Observation| seen.link != LinkFact::Present;
         if targets.iter().zip(&seen).any(|(target, seen)| target.search && missing(seen)) {
-            let found = self.search(&targets);
+            let found = self.search(targets);
             for (target, seen) in targets.iter().zip(&mut seen) {
                 if target.search && missing(seen) {
                     seen.search = Some(outcome(target, &found));

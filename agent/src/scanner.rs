@@ -8,6 +8,7 @@ use berth_underlay::tasks::{Holders, TaskScan, own_process_tree};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Scans and sends [`Input::Scanned`].
+#[expect(clippy::implicit_hasher, reason = "the scan takes the standard set")]
 pub fn start(inodes: BTreeSet<u64>, trusted: HashSet<i32>, inputs: UnboundedSender<Input>) {
     let scan = move || {
         let report = scan(&inodes, &trusted);

@@ -4,6 +4,8 @@
 //! way happens next. Two promises are checked: an address is never on two live links, and once
 //! everything has settled no address is recorded that nobody has.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -117,7 +117,7 @@ impl Ledger {
                 self.reply(caller, Step::Lease, Err(error));
             }
             Ok(Choice::Wait) => self.press(now, &request),
-            Ok(Choice::Take(picks)) => self.reserve(now, index, picks),
+            Ok(Choice::Take(picks)) => self.reserve(now, index, &picks),
             Ok(Choice::Probe(picks)) => self.ask_wire(index, &request, picks),
         }
     }
@@ -159,14 +159,14 @@ impl Ledger {
     }
 
     /// Journals the intent and writes the records. The picks are the waiter's from here on.
-    pub(super) fn reserve(&mut self, now: Time, index: usize, picks: Vec<Pick>) {
+    pub(super) fn reserve(&mut self, now: Time, index: usize, picks: &[Pick]) {
         let Some(waiter) = self.line.get_mut(index) else { return };
         waiter.stage = Stage::Committing;
         let request = waiter.request.clone();
         let conn = waiter.caller.conn;
         let Some(network) = self.config.networks.get(&request.key.network).cloned() else { return };
         let mut held = Vec::new();
-        for pick in &picks {
+        for pick in picks {
             self.take(&pick.pool, pick.key.address);
             let generation = self.generations.entry(pick.key.clone()).or_insert(0);
             *generation += 1;
@@ -201,7 +201,7 @@ impl Ledger {
         let mut live = Live::new(now, "reserved", Departure::Unheard);
         live.owner = Some(conn);
         self.slots.insert(request.key, Slot { entry: entry.clone(), live });
-        self.write_intent(now, &entry, &picks);
+        self.write_intent(now, &entry, picks);
     }
 
     /// One journal write for the new entry and for those that hand over; one store write an address.

@@ -283,7 +283,7 @@ impl Ledger {
                     self.answers.ended(now, held.key(), dead.macs());
                 }
             }
-            self.reserve(now, index, picks);
+            self.reserve(now, index, &picks);
         } else {
             self.finalize(now, key, reason);
         }

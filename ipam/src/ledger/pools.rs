@@ -159,23 +159,17 @@ impl Ledger {
             }
             let Some(state) = self.pools.get_mut(name) else { continue };
             state.last_add = Some(now);
-            let candidates: Vec<IpAddr> = match wanted.first() {
-                Some(&address) => match check_requested(pool, address) {
-                    Ok(()) => {
-                        Some(address).filter(|address| state.free.is_free(*address)).into_iter().collect()
-                    }
-                    Err(why) => {
-                        refused = Some(LedgerError::NotGivable { address, why: why.to_string() });
-                        continue;
-                    }
-                },
-                None => {
-                    let at_home =
-                        home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
-                    let at_home = at_home.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
-                    let limit = READY_BUSY + avoid.len();
-                    [at_home, state.free.candidates(&self.me.node, now, limit)].concat()
+            let candidates: Vec<IpAddr> = if let Some(&address) = wanted.first() {
+                if let Err(why) = check_requested(pool, address) {
+                    refused = Some(LedgerError::NotGivable { address, why: why.to_string() });
+                    continue;
                 }
+                Some(address).filter(|address| state.free.is_free(*address)).into_iter().collect()
+            } else {
+                let at_home = home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
+                let at_home = at_home.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
+                let limit = READY_BUSY + avoid.len();
+                [at_home, state.free.candidates(&self.me.node, now, limit)].concat()
             };
             refused = refused.filter(|_| wanted.is_empty());
             let pick = |address: IpAddr| Pick {

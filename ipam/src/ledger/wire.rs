@@ -171,7 +171,7 @@ impl Ledger {
         let Some(index) = index else { return };
         let families = self.line.get(index).map_or(0, |waiter| self.family_count(&waiter.request));
         if chosen.len() == families {
-            self.reserve(now, index, chosen);
+            self.reserve(now, index, &chosen);
         } else {
             for pick in chosen {
                 self.give_back(now, &pick.pool, &pick.key);

@@ -92,7 +92,7 @@ pub struct World {
     store: BTreeMap<AddressKey, LeaseRecord>,
     answering: BTreeSet<IpAddr>,
     next: u64,
-    /// Whether everything is printed: set SIMULATION_TRACE to look at a failing seed.
+    /// Whether everything is printed: set `SIMULATION_TRACE` to look at a failing seed.
     trace: bool,
 }
 
@@ -329,7 +329,7 @@ impl World {
         let Some(link) = self.links.iter_mut().find(|link| link.key == key && link.up) else { return };
         let hint = KernelHint::LinkMoved(Some(Nsid(link.at)), link.ifindex, Some(link.mac));
         link.at = to;
-        link.up = self.rng % 2 == 0;
+        link.up = self.rng.is_multiple_of(2);
         self.namespaces.insert(to);
         // Reads that come after the move come after its event: the observer drains before it reports.
         self.step(Input::Kernel(hint));
@@ -651,7 +651,8 @@ impl World {
             assert!(held || asked, "{} is recorded, and nobody has it: {view:?}", view.address());
         }
         let recorded: BTreeSet<_> = self.store.keys().map(|key| key.address).collect();
-        let leased: BTreeSet<_> = ledger.leases().iter().map(|view| view.address()).collect();
+        let leased: BTreeSet<_> =
+            ledger.leases().iter().map(berth_ipam::ledger::view::View::address).collect();
         assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.store);
         for link in &self.links {
             for address in &link.addresses {

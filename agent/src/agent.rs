@@ -185,7 +185,7 @@ impl Agent {
                 self.hands.observer.send(observer::Order::FindStrays(devices));
             }
             Action::Scan(inodes) => {
-                scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone())
+                scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone());
             }
             Action::Probe { id, device, addresses, urgent } => {
                 let priority = if urgent { Priority::Now } else { Priority::Ahead };

@@ -36,7 +36,16 @@ pub fn run(args: &Args) -> Result<()> {
 
     step(&mut steps, "fmt", || cargo(&["fmt", "--all", "--check"]));
     step(&mut steps, "clippy", || {
-        cargo(&["clippy", "--workspace", "--all-targets", "--locked", "--", "--deny", "warnings"])
+        cargo(&[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--keep-going",
+            "--locked",
+            "--",
+            "--deny",
+            "warnings",
+        ])
     });
     step(&mut steps, "tidy", || tidy::run(&tidy::Args::default()));
     step(&mut steps, "test", || {

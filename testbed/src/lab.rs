@@ -21,6 +21,8 @@ use crate::world::{self, PARENT, Pod, World};
 
 /// From one question for `leases` to the next while a release is waited for.
 pub const LEASES_INTERVAL: Duration = Duration::from_millis(1);
+/// How long the ADD of a free address may take.
+const ADD_LIMIT: Duration = Duration::from_secs(10);
 /// The CNI network and the `UnderlayNetwork` of every lab.
 pub const NETWORK: &str = "lan";
 /// The node's name.
@@ -247,9 +249,10 @@ impl Lab {
         Ok(())
     }
 
-    /// Gives each address away by a real ADD, and takes it back; how many could be given.
+    /// Gives each address away by a real ADD, and takes it back; how many could be given. Ends at
+    /// the third that could not: the answer is known then.
     pub fn prove_free(&self, addresses: &[IpAddr]) -> Result<usize> {
-        let mut given = 0;
+        let (mut given, mut refused) = (0, 0);
         for address in addresses {
             let pod = self.world.pod()?;
             match self.attach_at(&pod, *address) {
@@ -261,7 +264,11 @@ impl Lab {
                 Err(error) => {
                     self.tell.say(Who::World, &format!("{address} could not be given: {}", error.chain()));
                     self.world.remove(&pod);
+                    refused += 1;
                 }
+            }
+            if refused == 3 {
+                break;
             }
         }
         Ok(given)

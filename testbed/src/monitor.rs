@@ -27,7 +27,7 @@ use crate::sys;
 use crate::world::{self, PARENT, Pod, World};
 
 /// From one sample to the next.
-pub const INTERVAL: Duration = Duration::from_millis(20);
+pub const INTERVAL: Duration = Duration::from_millis(25);
 /// No two samples may be further apart.
 pub const GAP_MAX: Duration = Duration::from_millis(50);
 
@@ -213,9 +213,9 @@ fn watch(mut scanner: scan::Scanner, mut asker: arp::Asker, state: &Mutex<State>
     sys::process::run_first();
     while !stop.load(Ordering::Relaxed) {
         let began = Instant::now();
-        let sample = asker.ask().and_then(|()| scanner.scan()).and_then(|mut found| {
-            let left = INTERVAL.saturating_sub(began.elapsed());
-            found.extend(asker.listen(began + left)?);
+        let sample = asker.ask().and_then(|mut found| {
+            found.extend(scanner.scan()?);
+            found.extend(asker.listen(began + INTERVAL)?);
             Ok(found)
         });
         let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);

@@ -67,6 +67,13 @@ impl Call {
         self
     }
 
+    /// Sets a key of the network configuration.
+    #[must_use]
+    pub fn setting(mut self, key: &str, value: &str) -> Self {
+        self.config[key] = Value::from(value);
+        self
+    }
+
     /// Asks for certain addresses, as a runtime does.
     #[must_use]
     pub fn addresses(mut self, addresses: &[IpAddr]) -> Self {

@@ -66,7 +66,12 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
         .say(Who::World, &format!("every process of {} pods killed, their mounts left", inhabitants.len()));
     let mut answering = 0;
     for attachment in &leaked {
-        answering += usize::from(lab.answers(attachment.address)?);
+        let answers = lab.answers(attachment.address)?;
+        answering += usize::from(answers);
+        if !answers {
+            let links = lab.world.links(&attachment.pod)?;
+            lab.tell.say(Who::Kernel, &format!("{} is silent; its links: {links:?}", attachment.address));
+        }
     }
     lab.tell.say(Who::Kernel, &format!("{answering} of {n} addresses without any process still answer ARP"));
     let outcome = await_release(options, &lab, &leaked, &kept, &mut watch, killed)?;

@@ -142,7 +142,7 @@ fn settle(options: &Options, lab: &Lab, deaths: &[(&str, Pod, Instant)], seen: &
         });
         cleanup::pause(LOOK)?;
     }
-    cleanup::pause((last + BOUND.mul_f64(options.slack)).saturating_duration_since(Instant::now()))?;
+    cleanup::pause((last + BOUND).saturating_duration_since(Instant::now()))?;
     let held = Held::read(lab)?.ok_or_else(|| silent(lab))?;
     for (point, pod, _) in deaths {
         seen.leaked.extend(held.offence(pod).map(|offence| format!("{point}: {offence}")));

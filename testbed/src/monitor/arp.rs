@@ -16,6 +16,11 @@ use crate::sys::socket::Socket;
 const ETHERTYPE_ARP: u16 = 0x0806;
 /// Rounds until a sender address is used again: four seconds of late answers.
 const ROUNDS: u8 = 200;
+/// Requests sent at once. Each reaches every macvlan of the parent, and the kernel drops what a
+/// processor has more than a thousand of waiting.
+const BURST: usize = 8;
+/// From one burst to the next.
+const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// An ARP frame's length, without padding.
 const FRAME: usize = 42;
 
@@ -42,15 +47,19 @@ impl Asker {
         Ok(Self { socket, own, addresses: addresses.to_vec(), round: 0, first, last })
     }
 
-    /// Asks for every address once.
-    pub fn ask(&mut self) -> io::Result<()> {
+    /// Asks for every address once, and tells of requests that two answered.
+    pub fn ask(&mut self) -> io::Result<Vec<Duplicate>> {
         self.round = (self.round + 1) % ROUNDS;
         let round = self.round;
         self.first.retain(|(of, _), _| *of != round);
-        for address in &self.addresses {
-            self.socket.send(&request(self.own, sender(round), *address))?;
+        let mut found = Vec::new();
+        for some in self.addresses.clone().chunks(BURST) {
+            for address in some {
+                self.socket.send(&request(self.own, sender(round), *address))?;
+            }
+            found.extend(self.listen(Instant::now() + BURST_PAUSE)?);
         }
-        Ok(())
+        Ok(found)
     }
 
     /// Takes answers until `until`, and tells of requests that two answered.

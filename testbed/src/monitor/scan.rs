@@ -32,21 +32,22 @@ impl Scanner {
         let mut holders: BTreeMap<IpAddr, Tracked> = BTreeMap::new();
         let (mut found, mut ended) = (Vec::new(), Vec::new());
         for tracked in list {
-            let Some(addresses) = self.live(tracked.number)? else {
+            let Some(addresses) = self.addresses(tracked.number)? else {
                 ended.push(tracked.number);
                 continue;
             };
-            for address in addresses {
-                let Some(first) = holders.get(&address).cloned() else {
+            for (address, _) in addresses {
+                let Some(first) = holders.get(&address).filter(|first| first.number != tracked.number) else {
                     holders.insert(address, tracked.clone());
                     continue;
                 };
-                if first.number == tracked.number {
-                    continue;
-                }
-                // The first was read a moment ago: only if it has the address still, both had it
-                // when the second was read.
-                if self.live(first.number)?.is_some_and(|again| again.contains(&address)) {
+                let first = first.clone();
+                // They were read one after the other. Only if the first has it before and after the
+                // second is seen with it did both have it at one time.
+                let both = self.live(first.number, address)?
+                    && self.live(tracked.number, address)?
+                    && self.live(first.number, address)?;
+                if both {
                     let mut names = [first.name, tracked.name.clone()];
                     names.sort();
                     found.push(Duplicate { witness: Witness::Namespaces, address, holders: names });
@@ -63,35 +64,43 @@ impl Scanner {
         Ok(found)
     }
 
-    /// The addresses on interfaces that are up; `None` if the namespace has ended.
-    fn live(&mut self, number: i32) -> io::Result<Option<Vec<IpAddr>>> {
-        for _ in 0..ATTEMPTS {
-            match self.read(number) {
-                Ok(addresses) => return Ok(Some(addresses)),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                // The number was given before the name was listed, and ends with the namespace only.
-                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
-                Err(error) => return Err(error),
-            }
-        }
-        Err(io::Error::other(format!("a dump of namespace {number} was interrupted {ATTEMPTS} times")))
+    /// Whether a namespace has an address on an interface that is up. Only asked about suspects:
+    /// reading links takes the kernel's link lock, and every other read here does without.
+    fn live(&mut self, number: i32, address: IpAddr) -> io::Result<bool> {
+        let Some(addresses) = self.addresses(number)? else { return Ok(false) };
+        let Some(links) = complete(number, || self.netlink.links(Some(number)))? else { return Ok(false) };
+        let up = |ifindex| links.iter().any(|link| link.ifindex == ifindex && link.up);
+        Ok(addresses.iter().any(|(held, ifindex)| *held == address && up(*ifindex)))
     }
 
-    fn read(&mut self, number: i32) -> io::Result<Vec<IpAddr>> {
-        let mut addresses: Vec<Address> = Vec::new();
+    /// The addresses of a namespace, with their interfaces; `None` if it has ended.
+    fn addresses(&mut self, number: i32) -> io::Result<Option<Vec<(IpAddr, i32)>>> {
+        let mut found: Vec<Address> = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
-            addresses.extend(self.netlink.addresses(number, family)?);
+            let Some(list) = complete(number, || self.netlink.addresses(number, family))? else {
+                return Ok(None);
+            };
+            found.extend(list);
         }
-        addresses.retain(|entry| match entry.address {
+        found.retain(|entry| match entry.address {
             IpAddr::V4(v4) => !v4.is_loopback(),
             // Link-local addresses are unique on a link only; the pools hold none.
             IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
         });
-        if addresses.is_empty() {
-            return Ok(Vec::new());
-        }
-        let links = self.netlink.links(Some(number))?;
-        let up = |ifindex| links.iter().any(|link| link.ifindex == ifindex && link.up);
-        Ok(addresses.into_iter().filter(|entry| up(entry.ifindex)).map(|entry| entry.address).collect())
+        Ok(Some(found.into_iter().map(|entry| (entry.address, entry.ifindex)).collect()))
     }
+}
+
+/// Repeats a dump that a change interrupted; `None` if the namespace has ended.
+fn complete<T>(number: i32, mut dump: impl FnMut() -> io::Result<T>) -> io::Result<Option<T>> {
+    for _ in 0..ATTEMPTS {
+        match dump() {
+            Ok(complete) => return Ok(Some(complete)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            // The number was given before the name was listed, and ends with the namespace only.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
+            Err(error) => return Err(error),
+        }
+    }
+    Err(io::Error::other(format!("a dump of namespace {number} was interrupted {ATTEMPTS} times")))
 }

@@ -410,6 +410,13 @@ pub const TABLE: &[Row] = &[
         "The attachment is meant to be over, and its link is gone.",
     ),
     row(
+        "namespace-left-removed",
+        Verdict::Release,
+        Next::Wait,
+        When { departure: &[Departure::Destroyed], inhabitants: &[Inhabitants::Left], ..ANY },
+        "Everybody left the namespace and nobody holds it, and its link is removed.",
+    ),
+    row(
         "link-gone-settled",
         Verdict::Release,
         Next::Wait,
@@ -512,7 +519,8 @@ mod tests {
             if facts.netns == NetnsFact::Alive {
                 assert_ne!(facts.link, LinkFact::Unknown, "{row:?} {facts:?}");
                 assert_eq!(facts.address, AddressFact::Absent, "{row:?} {facts:?}");
-                assert!(facts.intent != Intent::Live || facts.settled, "{row:?} {facts:?}");
+                let left = facts.inhabitants == Inhabitants::Left;
+                assert!(facts.intent != Intent::Live || facts.settled || left, "{row:?} {facts:?}");
             }
             if facts.departure == Departure::Moved && facts.intent == Intent::Live {
                 assert_eq!(

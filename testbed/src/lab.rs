@@ -213,8 +213,9 @@ impl Lab {
 
     /// ADD for a pod, a certain address.
     pub fn attach_at(&self, pod: &Pod, address: IpAddr) -> Result<Attachment> {
-        let attachment =
-            self.attached(pod, &self.plugin.run(&self.call("ADD", pod).addresses(&[address]))?)?;
+        // Asked for because it is free: nobody is to be waited for.
+        let call = self.call("ADD", pod).addresses(&[address]).setting("addTimeout", "3s");
+        let attachment = self.attached(pod, &self.plugin.start(&call)?.finish(ADD_LIMIT)?)?;
         if attachment.address == address {
             return Ok(attachment);
         }

@@ -19,6 +19,9 @@ use crate::world::Pod;
 
 /// From the plugin's death, or the agent's restart, until nothing is leaked.
 const BOUND: Duration = Duration::from_secs(1);
+/// A DEL that died after it removed the link looks like a link that somebody deleted, and that has
+/// to settle first. The default is longer than the bound, so this network settles sooner.
+const SETTLE: &str = "  settle: 500ms\n";
 /// From one look at leases and links to the next.
 const LOOK: Duration = Duration::from_millis(5);
 /// How often the plugin is killed at each of its points.
@@ -40,7 +43,7 @@ struct Seen {
 }
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
-    let mut lab = Lab::start(options, 40, "")?;
+    let mut lab = Lab::start(options, 40, SETTLE)?;
     let standing = lab.attach_many(STANDING)?;
     let mut watch = LeaseWatch::new(lab.client());
     watch.follow_all(&standing);

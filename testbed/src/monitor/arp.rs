@@ -1,6 +1,7 @@
-//! The neighbour's ARP questions. Each round asks with another sender address, which the answers
+//! The neighbour's ARP questions. Each round asks with another sender MAC, which the answers
 //! repeat: so an answer is matched to the request that it answers, and an old holder's late answer
-//! is not taken for a second holder beside the new one.
+//! is not taken for a second holder beside the new one. (Another sender *address* each round would
+//! do too, but fills the neighbour table that all namespaces share, and then nobody answers.)
 
 use std::collections::BTreeMap;
 use std::io;
@@ -14,7 +15,7 @@ use crate::netlink::Netlink;
 use crate::sys::socket::Socket;
 
 const ETHERTYPE_ARP: u16 = 0x0806;
-/// Rounds until a sender address is used again: four seconds of late answers.
+/// Rounds until a sender MAC is used again: five seconds of late answers.
 const ROUNDS: u8 = 200;
 /// Requests sent at once. Each reaches every macvlan of the parent, and the kernel drops what a
 /// processor has more than a thousand of waiting.
@@ -27,7 +28,6 @@ const FRAME: usize = 42;
 /// The neighbour.
 pub struct Asker {
     socket: Socket,
-    own: Mac,
     addresses: Vec<Ipv4Addr>,
     round: u8,
     /// Who answered which request first.
@@ -41,10 +41,9 @@ impl Asker {
     pub fn open(interface: &str, addresses: &[Ipv4Addr]) -> io::Result<Self> {
         let links = Netlink::open()?.links(None)?;
         let link = links.into_iter().find(|link| link.name == interface).ok_or(io::ErrorKind::NotFound)?;
-        let own = link.mac.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let socket = Socket::packet(ETHERTYPE_ARP, link.ifindex)?;
         let (first, last) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { socket, own, addresses: addresses.to_vec(), round: 0, first, last })
+        Ok(Self { socket, addresses: addresses.to_vec(), round: 0, first, last })
     }
 
     /// Asks for every address once, and tells of requests that two answered.
@@ -55,7 +54,7 @@ impl Asker {
         let mut found = Vec::new();
         for some in self.addresses.clone().chunks(BURST) {
             for address in some {
-                self.socket.send(&request(self.own, sender(round), *address))?;
+                self.socket.send(&request(sender(round), *address))?;
             }
             found.extend(self.listen(Instant::now() + BURST_PAUSE)?);
         }
@@ -95,12 +94,15 @@ impl Asker {
     }
 }
 
-/// The sender address of a round: in the subnet, so that it is answered, and in no pool.
-fn sender(round: u8) -> Ipv4Addr {
-    Ipv4Addr::new(10, 77, 255, round + 1)
+/// The sender address: in the subnet, so that it is answered, and in no pool.
+const SENDER: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 1);
+
+/// The sender MAC of a round. The switch learns it from the request.
+fn sender(round: u8) -> Mac {
+    Mac([0x02, 0xbe, 0, 0, 0, round])
 }
 
-fn request(own: Mac, sender: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+fn request(own: Mac, wanted: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::with_capacity(FRAME);
     frame.extend([0xff; 6]);
     frame.extend(own.0);
@@ -108,7 +110,7 @@ fn request(own: Mac, sender: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
     // Ethernet, IPv4, their lengths, "request".
     frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend(own.0);
-    frame.extend(sender.octets());
+    frame.extend(SENDER.octets());
     frame.extend([0; 6]);
     frame.extend(wanted.octets());
     frame
@@ -127,10 +129,10 @@ fn parse(frame: &[u8]) -> Option<Answer> {
     if frame[12..14] != ETHERTYPE_ARP.to_be_bytes() || frame[14..22] != [0, 1, 8, 0, 6, 4, 0, 2] {
         return None;
     }
-    let octets = |at: usize| -> Option<[u8; 4]> { frame[at..at + 4].try_into().ok() };
-    let asked = Ipv4Addr::from(octets(38)?);
-    let round = asked.octets()[3].checked_sub(1).filter(|round| sender(*round) == asked)?;
-    Some(Answer { address: Ipv4Addr::from(octets(28)?), mac: Mac::from_octets(&frame[22..28])?, round })
+    let asker = Mac::from_octets(&frame[32..38])?;
+    let round = Some(asker.0[5]).filter(|round| sender(*round) == asker)?;
+    let address = Ipv4Addr::from(<[u8; 4]>::try_from(&frame[28..32]).ok()?);
+    Some(Answer { address, mac: Mac::from_octets(&frame[22..28])?, round })
 }
 
 #[cfg(test)]
@@ -138,8 +140,10 @@ mod tests {
     use super::*;
 
     fn answer(round: u8, mac: Mac) -> Vec<u8> {
-        let mut frame = request(mac, Ipv4Addr::new(10, 77, 0, 10), sender(round));
+        let mut frame = request(mac, Ipv4Addr::UNSPECIFIED);
         frame[21] = 2;
+        frame[28..32].copy_from_slice(&[10, 77, 0, 10]);
+        frame[32..38].copy_from_slice(&sender(round).0);
         frame
     }
 
@@ -153,10 +157,10 @@ mod tests {
     #[test]
     fn requests_strangers_answers_and_short_frames_are_none() {
         let own = Mac([2, 0, 0, 0, 0, 1]);
-        assert_eq!(parse(&request(own, sender(1), Ipv4Addr::new(10, 77, 0, 10))), None);
+        assert_eq!(parse(&request(sender(1), Ipv4Addr::new(10, 77, 0, 10))), None);
         assert_eq!(parse(&answer(1, own)[..41]), None);
         let mut other = answer(1, own);
-        other[38] = 192;
+        other[33] = 0;
         assert_eq!(parse(&other), None);
     }
 }

@@ -27,6 +27,11 @@ impl Times {
         self.0.is_empty()
     }
 
+    /// Each of them, in the order in which they came.
+    pub fn iter(&self) -> impl Iterator<Item = Duration> + '_ {
+        self.0.iter().copied()
+    }
+
     /// The smallest time that at least `percent` of all do not exceed; `None` without times.
     pub fn percentile(&self, percent: usize) -> Option<Duration> {
         let mut sorted = self.0.clone();

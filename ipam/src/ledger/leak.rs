@@ -66,6 +66,9 @@ impl Ledger {
             if settled_in && !slot.entry.inhabited {
                 slot.entry.inhabited = true;
                 let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+                let addresses = slot.entry.addresses();
+                let text = "the same task was seen in the namespace twice, five seconds apart".to_owned();
+                self.note(NoteKind::Observation, "namespace-inhabited", addresses, Some(&key), text);
                 self.commit(Pending::Nothing, super::io::Step::Other, journal, Flush::Lazy, Vec::new());
                 continue;
             }

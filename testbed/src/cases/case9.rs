@@ -41,12 +41,12 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     lab.stop_agent()?;
     std::fs::remove_file(&store).map_err(Error::system("delete the store"))?;
     lab.tell.say(Who::World, "store deleted");
-    times.extend([restart(&mut lab, case, &pods, &[], "deleted")?.max()].into_iter().flatten());
+    times.extend(restart(&mut lab, case, &pods, &[], "deleted")?.iter());
 
     if let Some(last) = pods.last() {
         lab.tell_history(last.address, 3);
     }
-    case.times(times.len(), times, None);
+    case.times(2 * n, times, None);
     for attachment in &pods {
         lab.retire(attachment)?;
     }

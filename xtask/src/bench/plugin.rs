@@ -19,17 +19,7 @@ pub fn measure(binaries: &Path, rounds: u32, report: &mut Report) -> Result<()> 
     let stand = Stand::build(binaries)?;
     let (berth, reference, host_local) = (stand.berth(binaries), stand.reference(), stand.host_local());
 
-    let (mut ours, mut theirs) = (Times::default(), Times::default());
-    // The first call of each reads its binary from the disk.
-    berth.version()?;
-    host_local.version()?;
-    for _ in 0..rounds.saturating_mul(5) {
-        cleanup::interrupted()?;
-        ours.push(berth.version()?);
-        theirs.push(host_local.version()?);
-    }
-    report.duel("VERSION", (berth.name, ours), (host_local.name, theirs), Some(0.3));
-
+    version([&berth, &host_local, &stand.nothing()], rounds.saturating_mul(5), report)?;
     for (crowd, limit) in [(1, Some(0.6)), (CROWD, None)] {
         let mut times = [Sides::default(), Sides::default()];
         for round in 0..rounds {
@@ -46,6 +36,25 @@ pub fn measure(binaries: &Path, rounds: u32, report: &mut Report) -> Result<()> 
         report.duel(&named("ADD"), (berth.name, ours.add), (reference.name, theirs.add), limit);
         report.duel(&named("DEL"), (berth.name, ours.del), (reference.name, theirs.del), None);
     }
+    Ok(())
+}
+
+/// VERSION of ours and theirs, with the cost of starting any process beside them.
+fn version([ours, theirs, nothing]: [&Contestant; 3], rounds: u32, report: &mut Report) -> Result<()> {
+    let mut times = [Times::default(), Times::default(), Times::default()];
+    for round in 0..rounds {
+        cleanup::interrupted()?;
+        for (contestant, times) in [ours, theirs, nothing].into_iter().zip(&mut times) {
+            let took = contestant.version()?;
+            // The first call of each reads its binary from the disk.
+            if round > 0 {
+                times.push(took);
+            }
+        }
+    }
+    let [own, their, start] = times;
+    report.duel("VERSION", (ours.name, own), (theirs.name, their), Some(0.3));
+    report.times("starting a process", nothing.name, start);
     Ok(())
 }
 

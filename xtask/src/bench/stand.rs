@@ -103,6 +103,11 @@ impl Stand {
         Contestant { name: "host-local", plugin: self.plugin(&binary), config: Value::Null }
     }
 
+    /// A program that does nothing: what starting any process costs on this machine.
+    pub fn nothing(&self) -> Contestant {
+        Contestant { name: "/bin/true", plugin: self.plugin(Path::new("/bin/true")), config: Value::Null }
+    }
+
     fn plugin(&self, binary: &Path) -> Plugin {
         Plugin { binary: binary.to_owned(), node: self.world.node().to_owned() }
     }

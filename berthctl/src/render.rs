@@ -126,14 +126,15 @@ fn holder(row: &LeaseRow) -> String {
     })
 }
 
-/// One event as one line. It stands alone, because the next one may come much later.
+/// One event as one line. It stands alone, because the next one may come much later. Its time is
+/// the one that the agent's log has: seconds since boot.
 pub(crate) fn event(event: &EventRow) -> String {
     let subject = event.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
-    let at = duration(event.at_ms);
+    let at = format!("{}.{:03}", event.at_ms / 1000, event.at_ms % 1000);
     let (code, text) = (printable(&event.code), printable(&event.text));
     let attachment =
         event.attachment.as_deref().map(|name| format!(" [{}]", printable(name))).unwrap_or_default();
-    format!("{at:>9}  {:11}  {subject:15}  {code}  {text}{attachment}\n", kind(event.kind))
+    format!("{at:>12}  {:11}  {subject:15}  {code}  {text}{attachment}\n", kind(event.kind))
 }
 
 pub(crate) fn diagnosis(diagnosis: &Diagnosis) -> String {

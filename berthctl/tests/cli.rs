@@ -173,7 +173,7 @@ fn events_end_when_the_agent_says_so() {
     assert_eq!(request, json!({"events": {"follow": false}}));
     assert_eq!(output.status.code(), Some(0));
     let lines: Vec<_> = text(&output.stdout).lines().collect();
-    assert_eq!(lines[0], "    1m01s  verdict      10.0.0.7         netns-gone  one [lan/c1/eth0]");
+    assert_eq!(lines[0], "      61.000  verdict      10.0.0.7         netns-gone  one [lan/c1/eth0]");
     assert!(!lines[1].contains('\u{1b}'), "{lines:?}");
     let (output, _) = FakeAgent::answering(answers()).run(&["events", "-o", "json"]);
     let rows: Vec<Value> =

@@ -84,6 +84,24 @@ struct Link {
     name: IfName,
 }
 
+impl LeaseWish {
+    /// A wish that can never come true is refused before anything is made.
+    fn read(conf: &NetConf, attach: &Attach) -> Result<Self, PluginError> {
+        let ips = conf.requested_ips(&attach.args)?;
+        for v4 in [true, false] {
+            let mut family = ips.iter().filter(|ip| ip.is_ipv4() == v4);
+            if let (Some(first), Some(second)) = (family.next(), family.next()) {
+                return Err(PluginError::TwoOfAFamily { first: *first, second: *second });
+            }
+        }
+        let mac = conf.requested_mac(&attach.args)?;
+        if let Some(mac) = mac.filter(|mac| mac.0[0] & 1 == 1 || mac.0 == [0; 6]) {
+            return Err(PluginError::NoHostMac { mac });
+        }
+        Ok(Self { ips, mac, pod: attach.args.pod.clone() })
+    }
+}
+
 impl Order {
     fn read(conf: &NetConf, settings: &Settings, attach: &Attach) -> Result<Self, PluginError> {
         let role = settings.role(conf)?;
@@ -108,11 +126,7 @@ impl Order {
             },
             role,
             add_timeout: settings::add_timeout(conf)?,
-            lease: LeaseWish {
-                ips: conf.requested_ips(&attach.args)?,
-                mac: conf.requested_mac(&attach.args)?,
-                pod: attach.args.pod.clone(),
-            },
+            lease: LeaseWish::read(conf, attach)?,
             prev,
             position,
             dns: conf.get("dns")?.cloned(),

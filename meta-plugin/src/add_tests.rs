@@ -291,3 +291,19 @@ fn dns_of_the_configuration_is_passed_on() {
     let result = run(&mut Sim::new(), r#""dns":{"nameservers":["10.0.0.53"]}"#).unwrap();
     assert_eq!(result["dns"], json!({"nameservers": ["10.0.0.53"]}));
 }
+
+#[test]
+fn wishes_that_cannot_come_true_change_nothing() {
+    for (more, said) in [
+        (r#""runtimeConfig":{"ips":["10.0.0.1/24","2001:db8::1","10.0.0.2"]}"#, "10.0.0.2"),
+        (r#""runtimeConfig":{"ips":["2001:db8::1","2001:db8::2"]}"#, "2001:db8::2"),
+        (r#""runtimeConfig":{"mac":"01:00:5e:00:00:01"}"#, "01:00:5e:00:00:01"),
+        (r#""args":{"cni":{"mac":"00:00:00:00:00:00"}}"#, "00:00:00:00:00:00"),
+    ] {
+        let mut sim = Sim::new();
+        let error = run(&mut sim, more).unwrap_err();
+        assert_eq!(code(&error), 7, "{more}");
+        assert!(error.to_string().contains(said), "{error}");
+        assert_eq!(sim.log, [""; 0], "{more}");
+    }
+}

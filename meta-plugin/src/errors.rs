@@ -4,11 +4,13 @@
 
 use std::fmt::Write as _;
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_cni::error::code;
 use berth_cni::{ErrorObject, Version};
+use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::spool::SpoolError;
 use berth_protocol::{CallError, Failure};
@@ -60,6 +62,20 @@ pub enum PluginError {
         ifname: IfName,
         /// The first of its addresses.
         address: String,
+    },
+    /// An attachment gets one address of each family, and two of one were asked for.
+    #[error("two addresses of one family are asked for, {first} and {second}, and an attachment gets one")]
+    TwoOfAFamily {
+        /// The first of them.
+        first: IpAddr,
+        /// The second.
+        second: IpAddr,
+    },
+    /// The MAC asked for cannot be an interface's.
+    #[error("the MAC {mac} is asked for, which is no single interface's")]
+    NoHostMac {
+        /// The MAC.
+        mac: Mac,
     },
     /// An interface without an Ethernet address.
     #[error("the interface {ifname} has no Ethernet address")]
@@ -179,6 +195,14 @@ impl PluginError {
             Self::AlreadyAddressed { .. } => advised(
                 code::BAD_CONFIG,
                 "remove the ipam section of the main plugin: an address of another IPAM cannot be taken over yet",
+            ),
+            Self::TwoOfAFamily { .. } => advised(
+                code::BAD_CONFIG,
+                "ask for one address of a family (runtimeConfig.ips, args.cni.ips or IP in CNI_ARGS), or attach twice",
+            ),
+            Self::NoHostMac { .. } => advised(
+                code::BAD_CONFIG,
+                "ask for a unicast MAC, whose first octet is even (runtimeConfig.mac, args.cni.mac or MAC in CNI_ARGS)",
             ),
             Self::NoMac { .. } => {
                 advised(code::BAD_CONFIG, "use a main plugin that makes Ethernet interfaces")

@@ -23,6 +23,12 @@ const STATE_DIR: &str = "/var/lib/berth";
 /// Where the kernel tells the boot id unless `bootIDFile` says otherwise.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
+/// The longest `addTimeout`, as for a network's own.
+const LONGEST_ADD: Duration = Duration::from_secs(230);
+
+/// Units of durations in milliseconds; `ms` before `m`, which it begins with.
+const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+
 /// Berth's part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
@@ -73,8 +79,9 @@ pub fn add_timeout(conf: &NetConf) -> Result<Option<Duration>, Error> {
     match Keys::of(conf)?.text("addTimeout")? {
         None => Ok(None),
         Some((key, text)) => {
-            let expected = "a duration such as \"110s\", \"500ms\" or \"2m\"";
-            duration(text).map(Some).ok_or_else(|| wrong(&key, text, expected))
+            let expected = "a duration of 0s to 230s such as \"110s\", \"500ms\" or \"1m30s\", because kubelet gives up after 240s";
+            let within = duration(text).filter(|time| *time <= LONGEST_ADD);
+            within.map(Some).ok_or_else(|| wrong(&key, text, expected))
         }
     }
 }
@@ -136,17 +143,19 @@ fn wrong(key: &str, text: &str, expected: impl Into<String>) -> Error {
     Error::field(key, &Value::from(text), expected)
 }
 
+/// The form of the declarations' durations: whole numbers with units, as in `1m30s`.
 fn duration(text: &str) -> Option<Duration> {
-    let end = text.find(|c: char| !c.is_ascii_digit())?;
-    let number: u64 = text[..end].parse().ok()?;
-    let unit = match &text[end..] {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return None,
-    };
-    number.checked_mul(unit).filter(|millis| *millis > 0).map(Duration::from_millis)
+    let mut rest = text;
+    let mut sum: u64 = 0;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit())?;
+        let number: u64 = rest[..digits].parse().ok()?;
+        rest = &rest[digits..];
+        let (unit, millis) = UNITS.into_iter().find(|(unit, _)| rest.starts_with(unit))?;
+        sum = sum.checked_add(number.checked_mul(millis)?)?;
+        rest = &rest[unit.len()..];
+    }
+    (!text.is_empty()).then(|| Duration::from_millis(sum))
 }
 
 #[cfg(test)]
@@ -213,7 +222,12 @@ mod tests {
         assert_eq!(read("\"110s\"").unwrap(), Some(Duration::from_secs(110)));
         assert_eq!(read("\"500ms\"").unwrap(), Some(Duration::from_millis(500)));
         assert_eq!(read("\"2m\"").unwrap(), Some(Duration::from_mins(2)));
-        for bad in ["\"110\"", "110", "\"0s\"", "\"s\"", "\"1.5s\"", "\"99999999999999999999s\""] {
+        assert_eq!(read("\"1m30s\"").unwrap(), Some(Duration::from_secs(90)));
+        assert_eq!(read("\"0s\"").unwrap(), Some(Duration::ZERO));
+        assert_eq!(read("\"3m50s\"").unwrap(), Some(LONGEST_ADD));
+        for bad in
+            ["110", "\"110\"", "\"s\"", "\"1.5s\"", "\"1m30\"", "\"231s\"", "\"99999999999999999999s\""]
+        {
             assert!(read(bad).unwrap_err().to_string().contains("addTimeout"), "{bad}");
         }
     }

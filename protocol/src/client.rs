@@ -22,6 +22,8 @@ const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 /// A connection to the agent.
 #[derive(Debug)]
 pub struct Client {
+    /// The socket's path, for messages.
+    socket: String,
     stream: UnixStream,
     /// Bytes received after the last complete line.
     pending: Vec<u8>,
@@ -35,7 +37,7 @@ pub enum CallError {
     /// No socket, nobody behind it, or the agent hung up: it is down or being replaced.
     #[error("no agent is serving the socket {socket}")]
     Absent {
-        /// The socket's path; empty once connected.
+        /// The socket's path.
         socket: String,
         /// What the kernel said.
         #[source]
@@ -79,10 +81,6 @@ impl CallError {
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Absent { .. })
     }
-
-    fn absent(cause: std::io::Error) -> Self {
-        Self::Absent { socket: String::new(), cause }
-    }
 }
 
 /// [`crate::Call`] without owning the request, so that a retry needs no copy.
@@ -125,7 +123,8 @@ impl Client {
         stream
             .set_nonblocking(false)
             .map_err(|cause| CallError::Unusable { socket: socket.to_owned(), cause })?;
-        Ok(Self { stream, pending: Vec::new(), last_id: 0, broken: false })
+        let socket = socket.display().to_string();
+        Ok(Self { socket, stream, pending: Vec::new(), last_id: 0, broken: false })
     }
 
     /// Asks and waits at most `within` for the answer.
@@ -207,12 +206,16 @@ impl Client {
         self.broken = true;
         match cause.kind() {
             ErrorKind::WouldBlock | ErrorKind::TimedOut => CallError::Silent { within },
-            _ => CallError::absent(cause),
+            _ => self.absent(cause),
         }
     }
 
     fn refuse_if_broken(&self) -> Result<(), CallError> {
-        if self.broken { Err(CallError::absent(ErrorKind::NotConnected.into())) } else { Ok(()) }
+        if self.broken { Err(self.absent(ErrorKind::NotConnected.into())) } else { Ok(()) }
+    }
+
+    fn absent(&self, cause: std::io::Error) -> CallError {
+        CallError::Absent { socket: self.socket.clone(), cause }
     }
 }
 
@@ -277,7 +280,8 @@ mod tests {
 
         let (_dir, path) = serve(&["{\"v\":1,\"id\":1,"], Duration::ZERO);
         let mut client = Client::connect(&path, SOON).unwrap();
-        assert!(client.call(&Request::Status, SOON).unwrap_err().is_absence());
+        let hung_up = client.call(&Request::Status, SOON).unwrap_err();
+        assert!(hung_up.is_absence() && hung_up.to_string().contains("agent.sock"), "{hung_up}");
         assert!(
             client.call(&Request::Status, SOON).unwrap_err().is_absence(),
             "a broken client stays broken"

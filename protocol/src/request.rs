@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 /// One request, tagged by its name: `{"lease": {...}}`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub enum Request {
     /// ADD, first step: record addresses for an attachment.
     Lease(Lease),

@@ -23,3 +23,23 @@ fn every_example_parses_and_prints_the_same() {
     }
     assert!(calls >= 13 && answers >= 7 && entries == 1, "{calls} {answers} {entries}");
 }
+
+#[test]
+fn a_key_more_is_refused_in_every_request() {
+    let text = include_str!("../../docs/protocol.md");
+    let mut tried = 0;
+    for line in text.lines().filter(|line| line.starts_with('{') && line.contains("\"request\"")) {
+        let call: serde_json::Value = serde_json::from_str(line).unwrap();
+        let Some(body) = call["request"].as_object().and_then(|request| request.values().next()) else {
+            continue;
+        };
+        let mut more = call.clone();
+        for body in more["request"].as_object_mut().unwrap().values_mut() {
+            body["misspelt"] = 1.into();
+        }
+        let error = serde_json::from_value::<Call>(more).unwrap_err().to_string();
+        assert!(error.contains("misspelt"), "{body:?}: {error}");
+        tried += 1;
+    }
+    assert!(tried >= 8, "{tried}");
+}

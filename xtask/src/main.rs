@@ -6,6 +6,7 @@
 
 mod bench;
 mod build;
+mod build_ebpf;
 mod ci;
 mod demo;
 mod dist;
@@ -35,6 +36,8 @@ enum Verb {
     Test(test::Args),
     /// Measure Berth beside Debian's macvlan and host-local.
     Bench(bench::Args),
+    /// Build the programs for the kernel, with type information, into target/ebpf/berth.o.
+    BuildEbpf(build_ebpf::Args),
     /// Build the static binaries that operators install, into target/dist/.
     Dist(dist::Args),
     /// Check the rules of the repository that no compiler checks.
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         Verb::Demo(args) => demo::run(args),
         Verb::Test(args) => test::run(&args),
         Verb::Bench(args) => bench::run(&args),
+        Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Ci(args) => ci::run(&args),

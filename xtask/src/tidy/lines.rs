@@ -46,8 +46,8 @@ const REGISTRIES: &[&str] = &[
 
 /// All rules for one file.
 pub fn check(source: &Source) -> Vec<Finding> {
-    // The lock file is cargo's; it names its registry.
-    if source.name() == "Cargo.lock" {
+    // Lock files are cargo's; they name their registry.
+    if source.path.ends_with("Cargo.lock") {
         return Vec::new();
     }
     let mut findings = Vec::new();

@@ -1,0 +1,138 @@
+//! Keys and values of the maps, as `bpftool map dump` shows them.
+
+use crate::bytes::layout;
+
+layout! {
+    /// Key of ATTACH: one link. The namespace is named by its cookie, or where the kernel gives
+    /// cookies out late (below 5.14) and it is 0, by its inode, which no living namespace shares.
+    pub struct AttachKey[16] {
+        /// Cookie, or inode.
+        netns: u64,
+        /// The link's index there.
+        ifindex: u32,
+        /// Zero.
+        pad: u32,
+    }
+}
+
+layout! {
+    /// Value of ATTACH. The program deletes the entry with the event it sends, so that no later
+    /// namespace with the same inode can meet it.
+    pub struct AttachValue[8] {
+        /// User space's number for the attachment; comes back in the event.
+        id: u64,
+    }
+}
+
+layout! {
+    /// Value of NETNS; the key is the namespace as in [`AttachKey`], 8 bytes.
+    pub struct NetnsValue[16] {
+        /// User space's number for the namespace; comes back in the event.
+        id: u64,
+        /// Which slot of EXITS is this namespace's.
+        slot: u32,
+        /// Zero.
+        pad: u32,
+    }
+}
+
+layout! {
+    /// Value of EXITS, an array. Kept apart from NETNS because a slot never moves: user space may
+    /// clear it while a program sets it.
+    pub struct ExitSlot[16] {
+        /// Not 0: an exit was reported, and none is reported again before user space clears this.
+        told: u64,
+        /// How many tasks exited in the namespace.
+        exits: u64,
+    }
+}
+
+layout! {
+    /// Key of WATCH: one address on one wire.
+    pub struct WatchKey[24] {
+        /// The index of the device that is watched.
+        parent: u32,
+        /// The VLAN id on it; 0: untagged.
+        vlan: u16,
+        /// 4 or 6.
+        family: u8,
+        /// Zero.
+        pad: u8,
+        /// The address; an IPv4 one is in the first four bytes, then zeros.
+        address: [u8; 16],
+    }
+}
+
+/// Bits of [`WatchValue::flags`].
+pub mod watch_flag {
+    /// The address has a holder here: `mac`. Without it `mac` is whoever spoke last.
+    pub const BOUND: u16 = 1;
+}
+
+layout! {
+    /// Value of WATCH. Times are `CLOCK_BOOTTIME` in nanoseconds; 0: never.
+    pub struct WatchValue[56] {
+        /// User space's number; comes back in events.
+        id: u64,
+        /// When it was last spoken for by a frame that came in.
+        in_seen: u64,
+        /// When it was last spoken for by a frame that went out.
+        out_seen: u64,
+        /// When user space was last told.
+        told: u64,
+        /// The holder, or whoever spoke last.
+        mac: [u8; 6],
+        /// Bits of [`watch_flag`].
+        flags: u16,
+        /// Who else spoke last for an address with a holder.
+        other: [u8; 6],
+        /// Zero.
+        pad: u16,
+        /// How often it was spoken for.
+        hits: u32,
+        /// How often by somebody else than the holder.
+        conflicts: u32,
+    }
+}
+
+/// Index into COUNTERS, an array of 8 bytes each, per processor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(u32)]
+pub enum Counter {
+    /// Devices that were torn down, followed or not.
+    Devices = 0,
+    /// Namespaces that ended, followed or not.
+    Namespaces = 1,
+    /// Tasks that exited, anywhere.
+    Tasks = 2,
+    /// ARP and neighbour frames that were read.
+    Frames = 3,
+    /// Events put into the ring.
+    Emitted = 4,
+    /// What nobody follows, or was told already.
+    Filtered = 5,
+    /// Events lost because the ring was full: read everything again.
+    RingFull = 6,
+    /// Frames that a host would have to discard.
+    BadFrame = 7,
+    /// Frames with one VLAN tag inside another.
+    NestedTag = 8,
+}
+
+impl Counter {
+    /// All, in the order of their indices, with the word that names each.
+    pub const ALL: [(Self, &'static str); 9] = [
+        (Self::Devices, "devices"),
+        (Self::Namespaces, "namespaces"),
+        (Self::Tasks, "tasks"),
+        (Self::Frames, "frames"),
+        (Self::Emitted, "emitted"),
+        (Self::Filtered, "filtered"),
+        (Self::RingFull, "ring_full"),
+        (Self::BadFrame, "bad_frame"),
+        (Self::NestedTag, "nested_tag"),
+    ];
+
+    /// How many slots COUNTERS has; some are spare.
+    pub const SLOTS: u32 = 16;
+}

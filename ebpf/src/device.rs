@@ -1,0 +1,91 @@
+//! The end of a device: one body, three places in the kernel where it can be seen.
+
+use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
+use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use berth_ebpf_common::{AttachKey, AttachValue, Counter, DeviceEvent, Kind, Source};
+
+use crate::maps::{ATTACH, count, emit, layout};
+use crate::netns::Identity;
+use crate::read::{Plain, Probe, Read, pointer};
+
+/// `NETREG_UNREGISTERING`. A device that moves to another namespace passes here as registered.
+const UNREGISTERING: u8 = 2;
+
+#[inline(always)]
+unsafe fn down<R: Read>(dev: *const u8, source: Source) {
+    // SAFETY: `dev` is a device, by the caller; offsets are of its members.
+    unsafe {
+        if R::read::<u8>(dev, layout!(dev_reg_state)) != UNREGISTERING {
+            return;
+        }
+        count(Counter::Devices);
+        let Some(net) = pointer::<R>(dev, layout!(dev_net)) else { return };
+        let identity = Identity::of::<R>(net);
+        let ifindex: u32 = R::read(dev, layout!(dev_ifindex));
+        let key = AttachKey { netns: identity.key(), ifindex, pad: 0 };
+        // Copied at once; user space alone inserts.
+        let Some(AttachValue { id }) = ATTACH.get(&key).copied() else {
+            return count(Counter::Filtered);
+        };
+        let mut event = identity.event(Kind::DeviceDown, source);
+        event.ifindex = ifindex;
+        event.id = id;
+        let name: [u64; 2] = [R::read(dev, layout!(dev_name)), R::read(dev, layout!(dev_name) + 8)];
+        event.name = core::mem::transmute::<[u64; 2], [u8; 16]>(name);
+        event.ipv4 = addresses::<R>(dev);
+        // Deleted with the event, so that one device is told once, whatever number of queues it
+        // has; kept if the ring is full, for whoever passes here next.
+        if emit(event) {
+            let _ = ATTACH.remove(&key);
+        }
+    }
+}
+
+/// The first two IPv4 addresses; they are still there at this point.
+#[inline(always)]
+unsafe fn addresses<R: Read>(dev: *const u8) -> [[u8; 4]; 2] {
+    let mut found = [[0; 4]; 2];
+    // SAFETY: a chain of typed pointers, each checked.
+    unsafe {
+        let Some(list) = pointer::<R>(dev, layout!(dev_ip_ptr)) else { return found };
+        let Some(first) = pointer::<R>(list, layout!(in_dev_ifa_list)) else { return found };
+        found[0] = R::read::<u32>(first, layout!(ifa_local)).to_ne_bytes();
+        let Some(second) = pointer::<R>(first, layout!(ifa_next)) else { return found };
+        found[1] = R::read::<u32>(second, layout!(ifa_local)).to_ne_bytes();
+    }
+    found
+}
+
+/// A device is being torn down. Once for each, of any kind, even one that never was up.
+#[fentry(function = "dev_shutdown")]
+pub fn dev_down_fe(ctx: FEntryContext) -> i32 {
+    // SAFETY: the function's only argument.
+    unsafe { down::<Plain>(ctx.arg(0), Source::Fentry) };
+    0
+}
+
+/// The same, where entries of functions cannot be used: once for each queue of a device that was up.
+#[btf_tracepoint(function = "qdisc_destroy")]
+pub fn dev_down_tp(ctx: BtfTracePointContext) -> i32 {
+    // SAFETY: the tracepoint's argument is a `struct Qdisc`.
+    unsafe {
+        if let Some(queue) = pointer::<Plain>(ctx.arg(0), layout!(qdisc_queue))
+            && let Some(dev) = pointer::<Plain>(queue, layout!(queue_dev))
+        {
+            down::<Plain>(dev, Source::TpBtf);
+        }
+    }
+    0
+}
+
+/// The same, by a breakpoint.
+#[kprobe(function = "dev_shutdown")]
+pub fn dev_down_kp(ctx: ProbeContext) -> u32 {
+    if let Some(dev) = ctx.arg::<*const u8>(0) {
+        // SAFETY: the function's only argument.
+        unsafe { down::<Probe>(dev, Source::Kprobe) };
+    }
+    0
+}
+
+const _: () = assert!(size_of::<DeviceEvent>() == 64);

@@ -1,0 +1,27 @@
+//! The programs that Berth runs in the kernel: who dies, and who speaks on the wire.
+//!
+//! They only look: no packet, no verdict and no kernel state is changed. Filters run here, keyed by
+//! what user space follows, so that a busy node costs nothing. Two invariants: on the rungs that
+//! matter nothing is read by a helper (plain loads of typed arguments work under lockdown, where
+//! `bpf_probe_read_kernel` is refused), and an event that could not be sent is counted, always.
+
+#![no_std]
+#![no_main]
+
+mod device;
+mod frame;
+mod maps;
+mod netns;
+mod read;
+mod watch;
+
+/// Read by the kernel when it loads a program.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+/// No program here can panic; the linker wants one all the same.
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

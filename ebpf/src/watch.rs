@@ -1,0 +1,97 @@
+//! The watcher on the parent: keeps WATCH, and tells user space of changes only.
+
+use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
+use aya_ebpf::macros::classifier;
+use aya_ebpf::programs::TcContext;
+use berth_ebpf_common::{Counter, Kind, LAYOUT, Source, WatchKey, WireEvent, watch_flag};
+
+use crate::frame::{self, Claim, Other};
+use crate::maps::{WATCH, count, emit_wire};
+
+/// The same speaker is told again after this long.
+const AGAIN_NS: u64 = 1_000_000_000;
+/// Another speaker is told after this long: two who quarrel must not fill the ring.
+const CHANGE_NS: u64 = 100_000_000;
+
+/// Frames that come in on the parent.
+#[classifier]
+pub fn arp_in(ctx: TcContext) -> i32 {
+    look(&ctx, Source::Ingress);
+    TC_ACT_UNSPEC
+}
+
+/// Frames that go out on the parent, those of its children included.
+#[classifier]
+pub fn arp_out(ctx: TcContext) -> i32 {
+    look(&ctx, Source::Egress);
+    TC_ACT_UNSPEC
+}
+
+#[inline(always)]
+fn look(ctx: &TcContext, source: Source) {
+    match frame::read(ctx) {
+        Ok(claim) => {
+            count(Counter::Frames);
+            // SAFETY: the context is valid while the program runs.
+            heard(unsafe { (*ctx.skb.skb).ifindex }, &claim, source);
+        }
+        Err(Other::Nothing) => {}
+        Err(Other::Bad) => count(Counter::BadFrame),
+        Err(Other::Nested) => count(Counter::NestedTag),
+    }
+}
+
+#[inline(always)]
+fn heard(parent: u32, claim: &Claim, source: Source) {
+    let key = WatchKey { parent, vlan: claim.vlan, family: claim.family, pad: 0, address: claim.address };
+    let Some(value) = WATCH.get_ptr_mut(&key) else {
+        return count(Counter::Filtered);
+    };
+    // SAFETY: a value of the map. Two processors may count at once and lose one; user space may
+    // replace it meanwhile: nothing here proves anything, it only says when to look.
+    unsafe {
+        let now = bpf_ktime_get_boot_ns();
+        match source {
+            Source::Egress => (*value).out_seen = now,
+            _ => (*value).in_seen = now,
+        }
+        (*value).hits = (*value).hits.wrapping_add(1);
+        let bound = (*value).flags & watch_flag::BOUND != 0;
+        if bound && (*value).mac == claim.mac {
+            return;
+        }
+        let before = if bound { (*value).other } else { (*value).mac };
+        let known = (*value).mac;
+        if bound {
+            (*value).other = claim.mac;
+            (*value).conflicts = (*value).conflicts.wrapping_add(1);
+        } else {
+            (*value).mac = claim.mac;
+        }
+        let silent = now.wrapping_sub((*value).told);
+        let due = if before == claim.mac { AGAIN_NS } else { CHANGE_NS };
+        if (*value).told != 0 && silent < due {
+            return count(Counter::Filtered);
+        }
+        let event = WireEvent {
+            version: LAYOUT,
+            kind: (if bound { Kind::WireConflict } else { Kind::WireHeard }) as u8,
+            source: source as u8,
+            family: claim.family,
+            parent,
+            at_ns: now,
+            vlan: claim.vlan,
+            operation: claim.operation,
+            mac: claim.mac,
+            known,
+            address: claim.address,
+            id: (*value).id,
+            hits: (*value).hits,
+            conflicts: (*value).conflicts,
+        };
+        if emit_wire(event) {
+            (*value).told = now;
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! `cargo xtask build-ebpf`: the programs for the kernel, with type information, as target/ebpf/berth.o.
+//!
+//! The target has no precompiled core library in an ordinary toolchain. Two ways lead to one: a
+//! rustup nightly with `rust-src` and a bpf-linker on the search path, taken if it is complete; else
+//! Debian's compiler with its BPF library, and a bpf-linker built into target/tools. Both compile the
+//! same sources. The invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing
+//! else in the repository needs it to compile.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::install::{self, InstallArgs, Need, Probe};
+use crate::{process, repo};
+
+/// Build the programs for the kernel, into target/ebpf/berth.o.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Args {
+    #[command(flatten)]
+    install: InstallArgs,
+}
+
+/// The bpf-linker that fits Debian's compiler: both speak LLVM 22.
+const LINKER_VERSION: &str = "0.13.0";
+const LLVM: &str = "/usr/lib/llvm-22";
+const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
+const TARGET: &str = "bpfel-unknown-none";
+/// The name of the program crate's executable.
+const PROGRAM: &str = "berth-ebpf";
+
+const NEEDS: [Need; 4] = [
+    Need {
+        probe: Probe::File("/usr/lib/rustlib/bpfel-unknown-none/lib"),
+        package: "libstd-rust-web-dev-bpf",
+    },
+    Need { probe: Probe::File(DEBIAN_RUSTC), package: "rustc-web" },
+    Need { probe: Probe::File("/usr/lib/llvm-22/bin/llvm-config"), package: "llvm-22-dev" },
+    Need { probe: Probe::Command("c++"), package: "g++" },
+];
+
+/// A compiler and a linker that fit each other.
+#[derive(Debug, PartialEq, Eq)]
+enum Toolchain {
+    /// A rustup nightly and the linker on the search path.
+    Nightly { linker: PathBuf },
+    /// Debian's compiler and the linker in target/tools.
+    Debian { linker: PathBuf },
+}
+
+/// Builds the object and says where it is.
+pub fn run(args: Args) -> Result<()> {
+    let path = object(args.install)?;
+    let size = std::fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
+    println!("{:>8} kB  target/ebpf/berth.o", size.div_ceil(1024));
+    Ok(())
+}
+
+/// Builds the object and returns its path.
+pub fn object(install: InstallArgs) -> Result<PathBuf> {
+    let root = repo::root()?;
+    let toolchain = match nightly() {
+        Some(nightly) => nightly,
+        None => debian(&root, install)?,
+    };
+    let folder = repo::output_folder(&root, "ebpf")?;
+    process::run(&mut compile(&root, &folder, &toolchain))?;
+    let built = folder.join("build").join(TARGET).join("release").join(PROGRAM);
+    let object = folder.join("berth.o");
+    check(&built)?;
+    let temporary = folder.join(format!("berth.o.new-{}", std::process::id()));
+    std::fs::copy(&built, &temporary)
+        .and_then(|_| std::fs::rename(&temporary, &object))
+        .with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
+    Ok(object)
+}
+
+/// The rustup nightly, if everything that is needed of it is there. Whether its LLVM is the
+/// linker's shows only when it links; then the linker says "Invalid record".
+fn nightly() -> Option<Toolchain> {
+    let answer = |command: &mut Command| {
+        let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
+        output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    };
+    let sysroot = answer(Command::new("rustup").args(["run", "nightly", "rustc", "--print", "sysroot"]))?;
+    let sources = Path::new(&sysroot).join("lib/rustlib/src/rust/library/core/Cargo.toml");
+    let linker = std::env::split_paths(&std::env::var_os("PATH")?)
+        .map(|folder| folder.join("bpf-linker"))
+        .find(|path| path.is_file())?;
+    sources.is_file().then_some(Toolchain::Nightly { linker })
+}
+
+fn debian(root: &Path, install: InstallArgs) -> Result<Toolchain> {
+    let tools = repo::output_folder(root, "tools")?;
+    let linker = tools.join("bin/bpf-linker");
+    let version = Command::new(&linker).arg("--version").stdin(Stdio::null()).output();
+    let fits = version.is_ok_and(|output| fits(&String::from_utf8_lossy(&output.stdout)));
+    if !fits && install.no_install {
+        println!("`cargo xtask build-ebpf` needs bpf-linker {LINKER_VERSION}, after its packages:");
+        println!("{}", shown(&tools));
+    }
+    install::ensure("build-ebpf", &NEEDS, install)?;
+    if fits {
+        return Ok(Toolchain::Debian { linker });
+    }
+    if install.no_install {
+        bail!("bpf-linker is missing: run the command above, or leave --no-install out");
+    }
+    println!("`cargo xtask build-ebpf` needs bpf-linker {LINKER_VERSION}; building it now");
+    println!("+ {}", shown(&tools));
+    process::run(&mut install_linker(root, &tools)).with_context(|| {
+        format!("build bpf-linker; it needs LLVM 22 with its headers below {LLVM}, and a C++ compiler")
+    })?;
+    Ok(Toolchain::Debian { linker })
+}
+
+fn fits(version: &str) -> bool {
+    version.split_whitespace().nth(1) == Some(LINKER_VERSION)
+}
+
+fn install_linker(root: &Path, tools: &Path) -> Command {
+    let mut command = process::cargo(root);
+    command.args(["install", "bpf-linker", "--locked", "--version", LINKER_VERSION]);
+    command.args(["--no-default-features", "--features", "llvm-22", "--root"]).arg(tools);
+    command.env("LLVM_PREFIX", LLVM).env("PATH", path_with_llvm());
+    command
+}
+
+/// The installation as a line for a shell.
+fn shown(tools: &Path) -> String {
+    let line = process::shown(&install_linker(Path::new("."), tools));
+    format!("LLVM_PREFIX={LLVM} PATH={LLVM}/bin:$PATH {line}")
+}
+
+fn path_with_llvm() -> std::ffi::OsString {
+    let mut path = std::ffi::OsString::from(format!("{LLVM}/bin:"));
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    path
+}
+
+fn compile(root: &Path, folder: &Path, toolchain: &Toolchain) -> Command {
+    let linker = match toolchain {
+        Toolchain::Nightly { linker } | Toolchain::Debian { linker } => linker,
+    };
+    let mut command = match toolchain {
+        Toolchain::Nightly { .. } => {
+            let mut command = Command::new("rustup");
+            command.args(["run", "nightly", "cargo", "build", "-Z", "build-std=core"]);
+            command.env_remove("RUSTC").env_remove("RUSTUP_TOOLCHAIN").current_dir(root);
+            command
+        }
+        Toolchain::Debian { .. } => {
+            let mut command = process::cargo(root);
+            // aya-ebpf uses unstable features, which this compiler has, but hides.
+            command.arg("build").env("RUSTC", DEBIAN_RUSTC).env("RUSTC_BOOTSTRAP", "1");
+            command
+        }
+    };
+    command.args(["--locked", "--release", "--target", TARGET]);
+    command.arg("--manifest-path").arg(root.join("ebpf/Cargo.toml"));
+    command.arg("--target-dir").arg(folder.join("build"));
+    let flags = [
+        format!("-Clinker={}", linker.display()),
+        "-Cdebuginfo=2".to_owned(),
+        "-Clink-arg=--btf".to_owned(),
+        format!("--cfg=bpf_target_arch=\"{}\"", std::env::consts::ARCH),
+    ];
+    command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")).env_remove("RUSTFLAGS");
+    command.env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
+    command
+}
+
+/// Whether it is an object for the BPF machine with type information, which the linker leaves out
+/// when it does not understand the compiler's debug information.
+fn check(path: &Path) -> Result<()> {
+    const MACHINE_BPF: [u8; 2] = [247, 0];
+    let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
+    if bytes.get(..4) != Some(b"\x7fELF") || bytes.get(18..20) != Some(&MACHINE_BPF) {
+        bail!("{} is no object for the BPF machine", path.display());
+    }
+    if !bytes.windows(5).any(|part| part == b".BTF\0") {
+        bail!("{} has no type information (.BTF)", path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_linker_does_not_fit() {
+        assert!(fits("bpf-linker 0.13.0\n"));
+        assert!(!fits("bpf-linker 0.9.15\n") && !fits(""));
+    }
+
+    #[test]
+    fn the_shown_command_is_the_one_that_runs() {
+        let line = shown(Path::new("target/tools"));
+        assert!(line.contains("cargo install bpf-linker --locked --version 0.13.0"), "{line}");
+        assert!(line.ends_with("--features llvm-22 --root target/tools"), "{line}");
+    }
+
+    #[test]
+    fn what_is_no_bpf_object_or_has_no_types_is_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("o");
+        let mut elf = b"\x7fELF".to_vec();
+        elf.resize(18, 0);
+        elf.extend([247, 0]);
+        std::fs::write(&path, &elf).unwrap();
+        assert!(check(&path).unwrap_err().to_string().contains("type information"));
+        elf.extend(b".BTF\0");
+        std::fs::write(&path, &elf).unwrap();
+        check(&path).unwrap();
+        elf[18] = 62;
+        std::fs::write(&path, &elf).unwrap();
+        assert!(check(&path).unwrap_err().to_string().contains("BPF machine"));
+    }
+}

@@ -25,7 +25,7 @@ pub struct Need {
 pub enum Probe {
     /// A command on the search path, the system folders included.
     Command(&'static str),
-    /// A file.
+    /// A file or a folder.
     File(&'static str),
 }
 
@@ -51,7 +51,7 @@ pub struct InstallArgs {
 
 /// Sees to it that every need is met, or fails with what to do.
 pub fn ensure(verb: &str, needs: &[Need], args: InstallArgs) -> Result<()> {
-    let missing = missing(needs, &search_path(), &|path| path.is_file());
+    let missing = missing(needs, &search_path(), &|path| path.exists());
     if missing.is_empty() {
         return Ok(());
     }
@@ -69,7 +69,7 @@ pub fn ensure(verb: &str, needs: &[Need], args: InstallArgs) -> Result<()> {
         process::run(Command::new(program).args(words).env("DEBIAN_FRONTEND", "noninteractive"))
             .with_context(|| format!("install {list}; as root on Debian 12 this works:\n{commands}"))?;
     }
-    let still = self::missing(needs, &search_path(), &|path| path.is_file());
+    let still = self::missing(needs, &search_path(), &|path| path.exists());
     if !still.is_empty() {
         bail!("installed, and yet not found: {}", still.join(" "));
     }

@@ -1,4 +1,4 @@
-//! Plays cases with the binaries in BERTH_BIN_DIR, building nothing: `play [ID]...`, for work on a case.
+//! Plays cases with the binaries in `BERTH_BIN_DIR`, building nothing: `play [ID]...`, for work on a case.
 //!
 //! `cargo xtask demo` is the real thing: it builds, installs what is missing and has the flags.
 

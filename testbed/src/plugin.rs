@@ -35,12 +35,14 @@ pub struct Call {
     command: String,
     config: Value,
     variables: Vec<(String, String)>,
+    /// What is written instead of the configuration.
+    garbage: Option<String>,
 }
 
 impl Call {
     /// A call of `command` with a network configuration and no attachment (STATUS, VERSION, GC).
     pub fn bare(command: &str, config: &Value) -> Self {
-        Self { command: command.to_owned(), config: config.clone(), variables: Vec::new() }
+        Self { command: command.to_owned(), config: config.clone(), variables: Vec::new(), garbage: None }
     }
 
     /// A call of `command` for the interface of a pod.
@@ -64,6 +66,13 @@ impl Call {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Writes this to standard input, whatever the configuration is.
+    #[must_use]
+    pub fn garbage(mut self, text: &str) -> Self {
+        self.garbage = Some(text.to_owned());
         self
     }
 
@@ -104,7 +113,8 @@ impl Plugin {
         let mut process = world::start(&mut command, Some(&self.node))?;
         if let Some(mut input) = process.child().stdin.take() {
             // A plugin may end without reading: its answer tells why, not this pipe.
-            let _ = input.write_all(call.config.to_string().as_bytes());
+            let text = call.garbage.clone().unwrap_or_else(|| call.config.to_string());
+            let _ = input.write_all(text.as_bytes());
         }
         Ok(Running { what: call.command.clone(), process, began })
     }

@@ -146,8 +146,11 @@ fn a_malformed_configuration_of_the_plugin_is_refused() {
     clear(&with("network", json!(7)), 7, &["network", "7"]);
     clear(&with("addTimeout", json!("soon")), 7, &["addTimeout", "soon"]);
     clear(&with("cniVersion", json!("9.9.9")), 1, &["9.9.9"]);
-    let not_an_object = lab.plugin.run(&Call::new("ADD", &json!("x"), &lab.world.pod().unwrap())).unwrap();
-    clear(&not_an_object, 6, &[]);
+    let add = || lab.call("ADD", &lab.world.pod().unwrap());
+    clear(&lab.plugin.run(&add().garbage("\"x\"")).unwrap(), 7, &["object"]);
+    for garbage in ["", "{\"cniVersion\":", "garbage", &"[".repeat(1 << 20)] {
+        clear(&lab.plugin.run(&add().garbage(garbage)).unwrap(), 6, &[]);
+    }
     only(&lab, &[]);
 }
 

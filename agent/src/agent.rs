@@ -10,7 +10,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_ipam::attachment::AttachmentKey;
-use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, Reply, Step};
+use berth_ipam::config::LinkSpec;
+use berth_ipam::ledger::io::{Action, Caller, CommitResult, Input, LeaseRequest, Reply, Step, StoreResult};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::IfName;
 use berth_ipam::time::Time;
@@ -38,6 +39,9 @@ const RECONCILE_JITTER_MS: u64 = 5_000;
 const ALIVE: Duration = Duration::from_secs(10);
 /// DELs that plugins spooled although the agent runs are looked for this often.
 const SPOOL: Duration = Duration::from_secs(2);
+/// A failed write makes STATUS fail for this long. A node out of service gets no ADD by whose success
+/// the agent could see that there is room again, so the trouble must end by itself.
+const STORAGE_TROUBLE_LASTS: Duration = Duration::from_mins(1);
 /// How many past events a client gets at most.
 const EVENTS_SHOWN: usize = 200;
 /// How many inputs are taken before the loop looks elsewhere.
@@ -89,7 +93,10 @@ pub struct Agent {
     history: History,
     followers: BTreeMap<ConnId, u64>,
     spooled: BTreeSet<PathBuf>,
-    last_storage_trouble: Option<String>,
+    /// When and why the last write failed; `None` once one succeeded.
+    storage_trouble: Option<(Time, String)>,
+    /// Why the declarations in the files are not the ones in force.
+    config_trouble: Option<String>,
 }
 
 impl Agent {
@@ -103,7 +110,8 @@ impl Agent {
             history: History::default(),
             followers: BTreeMap::new(),
             spooled: BTreeSet::new(),
-            last_storage_trouble: None,
+            storage_trouble: None,
+            config_trouble: None,
         }
     }
 
@@ -168,6 +176,9 @@ impl Agent {
     /// One input, and what follows from it.
     fn step(&mut self, input: Input) {
         let now = clock::now();
+        if let Input::Committed(_, result) = &input {
+            self.storage_trouble = storage_trouble(result).map(|why| (now, why));
+        }
         for action in self.ledger.step(now, input) {
             self.act(now, action);
         }
@@ -201,15 +212,14 @@ impl Agent {
             Action::ConfigTaken(Ok(())) => {
                 let devices = startup::devices(self.ledger.config());
                 self.hands.wires.listen(&devices);
+                self.config_trouble = None;
                 tracing::info!("the configuration was taken over");
             }
             Action::ConfigTaken(Err(lost)) => {
                 tracing::error!(holders = ?lost, "the edited configuration is refused: it would drop addresses in use");
+                self.config_trouble = Some(format!("it would drop addresses in use: {}", lost.join("; ")));
             }
             Action::Note(note) => {
-                if note.code == "storage-refused" {
-                    self.last_storage_trouble = Some(note.text.clone());
-                }
                 self.follow(now, &note);
                 self.history.add(now, note);
             }
@@ -325,7 +335,8 @@ impl Agent {
                 reasons.push(failure.msg);
             }
         }
-        reasons.extend(self.last_storage_trouble.clone());
+        let fresh = |(at, _): &&(Time, String)| clock::now().since(*at) < STORAGE_TROUBLE_LASTS;
+        reasons.extend(self.storage_trouble.as_ref().filter(fresh).map(|(_, why)| why.clone()));
         Status { ready: reasons.is_empty(), reasons }
     }
 
@@ -356,19 +367,27 @@ impl Agent {
 
     fn doctor(&self) -> berth_protocol::response::Diagnosis {
         let (listening, refused) = self.hands.wires.state();
-        let mut checks = doctor::rungs(self.hands.observer.hears_all, &listening, refused);
+        let networks = self.ledger.config().networks.values();
+        let on_demand: Vec<_> = networks
+            .filter(|network| matches!(network.link, LinkSpec::Vlan { exclusive: false, .. }))
+            .map(|network| network.link.device())
+            .collect();
+        let mut checks = doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand);
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
-        let store = match &self.last_storage_trouble {
+        let store = match &self.storage_trouble {
             None => doctor::finding(
                 "store",
                 true,
                 false,
                 format!("{} addresses recorded", self.ledger.leases().len()),
             ),
-            Some(text) => doctor::finding("store", false, true, format!("{text}; make room in --state-dir")),
+            Some((_, why)) => {
+                doctor::finding("store", false, true, format!("{why}; make room in --state-dir"))
+            }
         };
         checks.push(store);
+        checks.push(doctor::declared(self.config_trouble.as_deref()));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(
             self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),
@@ -422,7 +441,9 @@ impl Agent {
         match startup::declarations(&self.paths.config) {
             Ok(config) => self.step(Input::Declared(Box::new(config))),
             Err(error) => {
-                tracing::error!(error = committer::chain(&error), "the edited configuration is refused");
+                let why = committer::chain(&error);
+                tracing::error!(error = why, "the edited configuration is refused");
+                self.config_trouble = Some(why);
             }
         }
         self.tell(&State::Ready);
@@ -451,6 +472,17 @@ fn answer(id: u64, outcome: Result<Response, Failure>) -> Answer {
         Err(failure) => Outcome::Error(failure),
     };
     Answer { v: VERSION, id, outcome }
+}
+
+/// What a write that is over says of the disk.
+fn storage_trouble(result: &CommitResult) -> Option<String> {
+    match result {
+        CommitResult::Failed(why) => Some(why.clone()),
+        CommitResult::Journaled(results) => results.iter().find_map(|result| match result {
+            StoreResult::Failed(why) => Some(why.clone()),
+            _ => None,
+        }),
+    }
 }
 
 fn every(period: Duration) -> tokio::time::Interval {
@@ -497,6 +529,22 @@ impl Signals {
             _ = self.terminate.recv() => Signal::End,
             _ = self.interrupt.recv() => Signal::End,
             _ = self.hangup.recv() => Signal::Reload,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_failed_is_a_trouble_until_one_succeeds() {
+        let full = || "no space left".to_owned();
+        assert_eq!(storage_trouble(&CommitResult::Failed(full())), Some(full()));
+        let half = CommitResult::Journaled(vec![StoreResult::Done, StoreResult::Failed(full())]);
+        assert_eq!(storage_trouble(&half), Some(full()));
+        for well in [vec![], vec![StoreResult::Done]] {
+            assert_eq!(storage_trouble(&CommitResult::Journaled(well)), None);
         }
     }
 }

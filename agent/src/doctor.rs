@@ -29,7 +29,14 @@ pub fn diagnosis(checks: Vec<Finding>) -> Diagnosis {
 }
 
 /// The sources of evidence that run, and those that do not, with the reason.
-pub fn rungs(hears_all: bool, listening: &[&IfName], refused: &BTreeMap<IfName, String>) -> Vec<Finding> {
+///
+/// `on_demand`: devices that the first ADD makes, so that their absence is no trouble.
+pub fn rungs(
+    hears_all: bool,
+    listening: &[&IfName],
+    refused: &BTreeMap<IfName, String>,
+    on_demand: &[IfName],
+) -> Vec<Finding> {
     let ebpf = "not part of this build; netlink, reads and the parent's list of MACs stand in";
     let mut checks = vec![finding("rung.ebpf", false, false, ebpf)];
     let netlink = if hears_all {
@@ -44,8 +51,13 @@ pub fn rungs(hears_all: bool, listening: &[&IfName], refused: &BTreeMap<IfName, 
         checks.push(finding(&format!("wire.{device}"), true, false, "probes and listens"));
     }
     for (device, why) in refused {
-        let text = format!("{why}; create the interface, or correct spec.link.parent");
-        checks.push(finding(&format!("wire.{device}"), false, true, text));
+        let what = format!("wire.{device}");
+        checks.push(if on_demand.contains(device) {
+            finding(&what, false, false, "this VLAN device is made for the first ADD that needs it")
+        } else {
+            let text = format!("{why}; create the interface, or correct spec.link.parent");
+            finding(&what, false, true, text)
+        });
     }
     checks
 }
@@ -73,6 +85,19 @@ pub fn mounts(bpffs: &Path) -> Vec<Finding> {
     });
     let bpf_text = if bpf { "is mounted" } else { "is not mounted; only the eBPF rung would need it" };
     vec![finding("mount.netns", there, false, text), finding("mount.bpffs", bpf, false, bpf_text)]
+}
+
+/// Whether the declarations in the files are in force.
+pub fn declared(trouble: Option<&str>) -> Finding {
+    match trouble {
+        None => finding("config", true, false, "the declarations were taken over as they were last read"),
+        Some(why) => {
+            let text = format!(
+                "the edited declarations are refused, the former stay in force: {why}; correct them and send SIGHUP"
+            );
+            finding("config", false, true, text)
+        }
+    }
 }
 
 /// The spool.
@@ -184,4 +209,23 @@ async fn ask(
     tokio::time::sleep(SETTLE).await;
     let asking = tokio::task::spawn_blocking(move || ask_gateway(made.ifindex, mac, own, gateway));
     asking.await.map_err(|_| UnderlayError::Task)?.map_err(UnderlayError::Wire)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_that_is_made_on_demand_needs_no_hand() {
+        let name = |text: &str| text.parse::<IfName>().unwrap();
+        let refused = BTreeMap::from([
+            (name("eth1.100"), "no interface".to_owned()),
+            (name("eth7"), "no interface".to_owned()),
+        ]);
+        let checks = rungs(true, &[&name("eth1")], &refused, &[name("eth1.100")]);
+        let of = |what: &str| checks.iter().find(|check| check.what == what).unwrap();
+        assert!(!of("wire.eth1.100").ok && !of("wire.eth1.100").needs_a_hand);
+        assert!(of("wire.eth7").needs_a_hand && of("wire.eth7").text.contains("spec.link.parent"));
+        assert!(diagnosis(vec![declared(None)]).healthy && !diagnosis(vec![declared(Some("x"))]).healthy);
+    }
 }

@@ -239,7 +239,8 @@ impl Worker {
     fn fdb(&mut self, target: &Target, lists: &mut Fdbs) -> FdbFact {
         let Some(parent) = &target.fdb_parent else { return FdbFact::Blind };
         if target.macs.is_empty() {
-            return FdbFact::Unknown;
+            // Which link it is was never learnt: no list can show it, and its namespace decides.
+            return FdbFact::Blind;
         }
         match lists.of(&mut self.reader, parent) {
             Ok(macs) if target.macs.iter().any(|mac| macs.contains(mac)) => FdbFact::Present,

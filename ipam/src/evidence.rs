@@ -97,8 +97,10 @@ pub enum Intent {
     Live,
     /// A DEL came, or its ADD is being undone, and the link is Berth's to remove.
     EndOwnLink,
-    /// A DEL came, or its ADD is being undone; the link is another plugin's.
+    /// A DEL came; the link is another plugin's.
     EndForeignLink,
+    /// Its ADD is being undone, so the address was never handed on; the link is another plugin's.
+    UndoForeignLink,
 }
 
 /// Whether the namespace was left by everybody.

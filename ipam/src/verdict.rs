@@ -166,7 +166,7 @@ const fn row(id: &'static str, verdict: Verdict, next: Next, when: When, why: &'
     Row { id, when, verdict, next, why }
 }
 
-const ENDING: &[Intent] = &[Intent::EndOwnLink, Intent::EndForeignLink];
+const ENDING: &[Intent] = &[Intent::EndOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink];
 const OFF_WIRE: &[FdbFact] = &[FdbFact::Absent, FdbFact::Blind];
 const MISSING: &[LinkFact] = &[LinkFact::Gone, LinkFact::OtherMac];
 const UNSURE: &[Departure] = &[Departure::Moved, Departure::EventsLost];
@@ -203,7 +203,7 @@ pub const TABLE: &[Row] = &[
             netns: &[NetnsFact::Alive],
             link: &[LinkFact::Present],
             address: &[AddressFact::Absent],
-            intent: &[Intent::EndForeignLink],
+            intent: &[Intent::EndForeignLink, Intent::UndoForeignLink],
             ..ANY
         },
         "A DEL came, and no interface of the namespace has the address; the link is another plugin's.",
@@ -333,7 +333,7 @@ pub const TABLE: &[Row] = &[
             netns: &[NetnsFact::Alive],
             link: &[LinkFact::NeverSeen],
             address: &[AddressFact::Absent],
-            intent: &[Intent::EndOwnLink],
+            intent: &[Intent::EndOwnLink, Intent::UndoForeignLink],
             ..ANY
         },
         "The ADD is undone and no interface of the namespace has the address.",
@@ -482,7 +482,8 @@ mod tests {
     fn rest(base: Facts) -> Vec<Facts> {
         let mut all = Vec::new();
         for address in [AddressFact::Present, AddressFact::Absent, AddressFact::Unknown] {
-            for intent in [Intent::Live, Intent::EndOwnLink, Intent::EndForeignLink] {
+            for intent in [Intent::Live, Intent::EndOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink]
+            {
                 for inhabitants in [Inhabitants::Assumed, Inhabitants::Left] {
                     for wire in [WireFact::NotAsked, WireFact::Silent, WireFact::Answered] {
                         for settled in [false, true] {
@@ -505,7 +506,8 @@ mod tests {
             assert_ne!(facts.epoch, Epoch::OtherMachine, "{row:?} {facts:?}");
             if row.id == "del-address-gone" {
                 assert_eq!(facts.address, AddressFact::Absent, "{row:?} {facts:?}");
-                assert_eq!(facts.intent, Intent::EndForeignLink, "{row:?} {facts:?}");
+                let foreign = matches!(facts.intent, Intent::EndForeignLink | Intent::UndoForeignLink);
+                assert!(foreign, "{row:?} {facts:?}");
                 continue;
             }
             assert!(!matches!(facts.fdb, FdbFact::Present | FdbFact::Unknown), "{row:?} {facts:?}");
@@ -607,6 +609,9 @@ mod tests {
         let unseen = Facts { link: LinkFact::NeverSeen, fdb: FdbFact::Blind, ..LINK_GONE };
         assert_eq!(id(Facts { intent: Intent::EndForeignLink, ..unseen }), "link-never-seen");
         assert_eq!(id(Facts { netns: NetnsFact::Dead, ..unseen }), "netns-gone");
+        assert_eq!(id(Facts { intent: Intent::UndoForeignLink, ..unseen }), "never-bound-undone");
+        let used = Facts { address: AddressFact::Present, intent: Intent::UndoForeignLink, ..unseen };
+        assert_eq!(id(used), "link-never-seen");
         let present = Facts {
             link: LinkFact::Present,
             intent: Intent::EndForeignLink,

@@ -283,6 +283,8 @@ impl Slot {
             Intent::Live
         } else if self.entry.role == Role::Main {
             Intent::EndOwnLink
+        } else if self.entry.phase != Phase::Done {
+            Intent::UndoForeignLink
         } else {
             Intent::EndForeignLink
         }

@@ -39,12 +39,7 @@ impl Ledger {
         if let Err(error) = self.network(&request) {
             return self.reply(caller, Step::Lease, Err(error));
         }
-        let timeout = request.add_timeout.unwrap_or_else(|| {
-            self.config
-                .networks
-                .get(&request.key.network)
-                .map_or(Duration::ZERO, |network| network.add_timeout)
-        });
+        let timeout = self.patience(&request);
         if let Some(waiter) = self.line.iter_mut().find(|waiter| waiter.request.txn == request.txn) {
             // It is being served already; only the answer goes elsewhere.
             waiter.caller = caller;
@@ -54,11 +49,21 @@ impl Ledger {
         self.serve_line(now);
     }
 
+    /// How long an ADD waits for an address.
+    fn patience(&self, request: &LeaseRequest) -> Duration {
+        let network = self.config.networks.get(&request.key.network);
+        request.add_timeout.unwrap_or_else(|| network.map_or(Duration::ZERO, |network| network.add_timeout))
+    }
+
     /// The plugin repeats itself, perhaps to a new agent.
     fn lease_again(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
+        let timeout = self.patience(&request);
         let Some(slot) = self.slots.get_mut(&request.key) else { return };
         slot.live.owner = Some(caller.conn);
         slot.live.orphaned_at = None;
+        for waiter in self.line.iter_mut().filter(|waiter| waiter.request.txn == request.txn) {
+            waiter.caller = caller;
+        }
         match slot.entry.phase {
             Phase::Intent if slot.live.committing => {
                 for pending in self.pending.values_mut() {
@@ -66,7 +71,7 @@ impl Ledger {
                 }
             }
             Phase::Intent => {
-                let (entry, timeout) = (slot.entry.clone(), request.add_timeout.unwrap_or_default());
+                let entry = slot.entry.clone();
                 let mut waiter = Waiter::new(now, caller, request, timeout);
                 waiter.stage = Stage::Committing;
                 self.line.push_back(waiter);
@@ -128,8 +133,7 @@ impl Ledger {
         if !self.serving {
             return true;
         }
-        let device = self.config.networks.get(&request.key.network).map(|network| network.link.device());
-        if device.is_some_and(|device| self.strays.contains_key(&device)) {
+        if self.has_strays(request) {
             return true;
         }
         let same_key = self.slots.contains_key(&request.key).then(|| request.key.clone());
@@ -140,6 +144,12 @@ impl Ledger {
         self.wait_for_former_sandbox(now, request)
     }
 
+    /// Whether a Berth MAC that nobody explains is on the device that the request is for.
+    pub(super) fn has_strays(&self, request: &LeaseRequest) -> bool {
+        let device = self.config.networks.get(&request.key.network).map(|network| network.link.device());
+        device.is_some_and(|device| self.strays.contains_key(&device))
+    }
+
     fn ask_wire(&mut self, index: usize, request: &LeaseRequest, picks: Vec<Pick>) {
         let Some(device) =
             self.config.networks.get(&request.key.network).map(|network| network.link.device())
@@ -147,7 +157,7 @@ impl Ledger {
             return;
         };
         for pick in &picks {
-            self.take(&pick.pool, pick.key.address);
+            self.take(&pick.key);
         }
         let id = self.id();
         let addresses = picks.iter().map(|pick| pick.key.address).collect();
@@ -167,7 +177,7 @@ impl Ledger {
         let Some(network) = self.config.networks.get(&request.key.network).cloned() else { return };
         let mut held = Vec::new();
         for pick in picks {
-            self.take(&pick.pool, pick.key.address);
+            self.take(&pick.key);
             let generation = self.generations.entry(pick.key.clone()).or_insert(0);
             *generation += 1;
             held.push(Held {
@@ -241,7 +251,10 @@ impl Ledger {
             .ok_or_else(|| LedgerError::UnknownNetwork(key.network.clone()))?;
         let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         for held in &entry.held {
-            let Some(pool) = self.config.pools.get(&held.pool) else { continue };
+            let pool = self.config.pools.get(&held.pool).ok_or_else(|| LedgerError::NotGivable {
+                address: held.address,
+                why: format!("its pool {} is not declared any more", held.pool),
+            })?;
             if let Ok(address) = ipnetwork::IpNetwork::new(held.address, pool.subnet.prefix()) {
                 addresses.push((address, pool.gateway));
             }

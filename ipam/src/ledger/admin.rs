@@ -4,7 +4,8 @@
 use std::net::IpAddr;
 
 use super::Ledger;
-use super::io::{Caller, LedgerError, NoteKind, Reply, Step};
+use super::commit::Pending;
+use super::io::{Caller, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step};
 use crate::time::Time;
 
 impl Ledger {
@@ -17,8 +18,11 @@ impl Ledger {
                 return self.reply(caller, Step::Other, Ok(Reply::Released(text)));
             }
             self.quarantine.remove(&shut.key);
-            self.give_back(now, &shut.pool, &shut.key);
+            self.give_back(now, &shut.key);
+            let journal = vec![JournalWrite::Unquarantine(shut.key)];
+            self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
             let text = format!("{address} left the quarantine by force");
+            self.serve_line(now);
             return self.reply(caller, Step::Other, Ok(Reply::Released(text)));
         }
         let holder = self.holders.iter().find(|(key, _)| key.address == address).map(|(_, key)| key.clone());

@@ -129,7 +129,7 @@ impl Ledger {
     ) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.committing = false;
-        let txn = slot.entry.txn.clone();
+        let (txn, undone) = (slot.entry.txn.clone(), slot.entry.del_seen);
         let position = self.line.iter().position(|waiter| waiter.request.txn == txn);
         let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);
         let failure = refusal(result);
@@ -157,6 +157,14 @@ impl Ledger {
             self.disown(key, &record.address_key());
         }
         self.abandon_intent(now, key, result);
+        if let Some(index) = position.filter(|_| undone) {
+            // Nobody waits for the answer any more: another try would be left open for ever.
+            self.line.remove(index);
+            if let Some(record) = &other {
+                self.adopt_record(now, record);
+            }
+            return self.serve_line(now);
+        }
         match (other, position) {
             (Some(record), Some(index)) => {
                 // The store knows a holder that the ledger did not: it is adopted and judged, and
@@ -229,7 +237,7 @@ impl Ledger {
                 if self.holders.get(&held.key()) == Some(key) {
                     self.holders.remove(&held.key());
                 }
-                self.give_back(now, &held.pool, &held.key());
+                self.give_back(now, &held.key());
             }
         }
     }
@@ -279,7 +287,7 @@ impl Ledger {
                 self.shut(now, held.pool.clone(), held.key(), macs, reason);
             } else {
                 self.answers.ended(now, held.key(), slot.entry.macs());
-                self.give_back(now, &held.pool, &held.key());
+                self.give_back(now, &held.key());
                 self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
             }
         }
@@ -304,7 +312,10 @@ impl Ledger {
         address: std::net::IpAddr,
         reason: &str,
     ) {
-        if matches!(reason, "netns-gone" | "del" | "link-gone-settled" | "undone") {
+        if matches!(
+            reason,
+            "netns-gone" | "del" | "link-gone-settled" | "namespace-left-removed" | "undone" | "rebooted"
+        ) {
             self.silence_of(now, pool, address);
         }
     }
@@ -315,7 +326,7 @@ impl Ledger {
         for held in &slot.entry.held {
             if self.holders.get(&held.key()) == Some(giver) {
                 self.holders.remove(&held.key());
-                self.give_back(now, &held.pool, &held.key());
+                self.give_back(now, &held.key());
             }
         }
         for (caller, _) in slot.live.del_waiters {

@@ -3,7 +3,9 @@
 
 use super::Ledger;
 use super::io::Action;
+use super::line::Stage;
 use super::pools::PoolState;
+use super::wire::ProbePurpose;
 use crate::config::Config;
 use crate::time::Time;
 
@@ -14,10 +16,13 @@ impl Ledger {
             .values()
             .flat_map(|slot| slot.entry.held.iter().map(move |held| (slot, held)))
             .filter(|(_, held)| {
+                // A pool may be renamed. One that was gone when the agent started is dropped already.
+                let bits = crate::interval::to_bits(held.address);
                 self.config.pools.contains_key(&held.pool)
-                    && config.pools.get(&held.pool).is_some_and(|pool| {
-                        pool.segment != held.segment
-                            || !crate::alloc::usable(pool).contains(crate::interval::to_bits(held.address))
+                    && !config.pools.values().any(|pool| {
+                        pool.segment == held.segment
+                            && pool.subnet.contains(held.address)
+                            && crate::alloc::usable(pool).contains(bits)
                     })
             })
             .map(|(slot, held)| {
@@ -28,14 +33,20 @@ impl Ledger {
             self.out.push(Action::ConfigTaken(Err(lost)));
             return;
         }
+        // Candidates being asked for belong to nobody yet: those ADDs choose again.
+        self.probes.retain(|_, purpose| !matches!(purpose, ProbePurpose::Add { .. }));
+        for waiter in self.line.iter_mut().filter(|waiter| waiter.stage == Stage::Probing) {
+            waiter.stage = Stage::InLine;
+        }
         let mut old = std::mem::take(&mut self.pools);
         for (name, pool) in &config.pools {
-            let held = self.slots.values().flat_map(|slot| &slot.entry.held);
-            let held = held.filter(|held| held.pool == *name).map(|held| held.address);
-            let shut =
-                self.quarantine.values().filter(|shut| shut.pool == *name).map(|shut| shut.key.address);
+            // By segment and not by the pool's name: an address in use may have come from a pool
+            // that is called otherwise by now.
+            let held = self.holders.keys().chain(self.quarantine.keys());
+            let taken: Vec<_> =
+                held.filter(|key| key.segment == pool.segment).map(|key| key.address).collect();
             let mut state = old.remove(name).unwrap_or_else(|| PoolState::new(pool));
-            state.free.redeclare(pool, held.chain(shut));
+            state.free.redeclare(pool, taken);
             state.silent.clear();
             state.probing.clear();
             self.pools.insert(name.clone(), state);

@@ -7,8 +7,10 @@ use std::time::Duration;
 use super::Ledger;
 use super::commit::Pending;
 use super::entry::Phase;
-use super::io::{Action, Caller, Flush, JournalWrite, LinkRemoval, NoteKind, RemoveResult, Reply, Step};
-use super::line::Stage;
+use super::io::{
+    Action, Caller, Flush, JournalWrite, LedgerError, LinkRemoval, NoteKind, RemoveResult, Reply, Step,
+};
+use super::line::{Stage, Waiter};
 use crate::attachment::AttachmentKey;
 use crate::evidence::{Departure, Epoch};
 use crate::identity::TxnId;
@@ -31,7 +33,7 @@ impl Ledger {
         link: LinkRemoval,
         txn: Option<&TxnId>,
     ) {
-        self.line.retain(|waiter| waiter.request.key != *key || waiter.stage == Stage::Committing);
+        self.leave_line(key, txn);
         let slot = self.slots.get_mut(key).filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn));
         let Some(slot) = slot else {
             if let Some(caller) = caller {
@@ -64,6 +66,26 @@ impl Ledger {
         }
         if !committing && !releasing {
             self.gather(key.clone(), false);
+        }
+    }
+
+    /// ADDs in line that this DEL ends: all of the attachment, or the one that is undone. Another
+    /// ADD of the same attachment goes on waiting.
+    fn leave_line(&mut self, key: &AttachmentKey, txn: Option<&TxnId>) {
+        let ended = |waiter: &Waiter| {
+            waiter.request.key == *key
+                && txn.is_none_or(|txn| waiter.request.txn == *txn)
+                && waiter.stage != Stage::Committing
+        };
+        let gone: Vec<_> = self
+            .line
+            .iter()
+            .filter(|waiter| ended(waiter))
+            .map(|waiter| (waiter.caller, waiter.request.txn.clone()))
+            .collect();
+        self.line.retain(|waiter| !ended(waiter));
+        for (caller, txn) in gone {
+            self.reply(caller, Step::Lease, Err(LedgerError::NotOpen(txn, key.clone())));
         }
     }
 

@@ -9,12 +9,14 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
-use super::entry::{Entry, Phase};
+use super::entry::{Entry, Held, Phase};
 use super::io::{Caller, LeaseRequest, LedgerError, NoteKind, Step, StoreWrite};
 use super::pools::{Choice, Pick};
+use crate::alloc::check_requested;
 use crate::attachment::AttachmentKey;
+use crate::config::Network;
 use crate::interval::Family;
-use crate::name::{IfName, NetworkName};
+use crate::name::{IfName, NetworkName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -92,7 +94,7 @@ impl Homes {
     pub fn remember(&mut self, entry: &Entry) {
         let Some(uid) = entry.pod.as_ref().and_then(|pod| pod.uid.as_deref()) else { return };
         let id = Self::id(uid, &entry.key);
-        let addresses = entry.held.iter().map(super::entry::Held::key).collect();
+        let addresses = entry.held.iter().map(Held::key).collect();
         if self.by_pod.insert(id.clone(), addresses).is_none() {
             self.order.push_back(id);
         }
@@ -139,13 +141,12 @@ impl Ledger {
     /// Has everything judged that might free an address for this request.
     pub(super) fn press(&mut self, now: Time, request: &LeaseRequest) {
         let Some(network) = self.config.networks.get(&request.key.network) else { return };
-        let pools = network.pools.clone();
         let press: Vec<_> = self
             .slots
             .iter()
             .filter(|(_, slot)| {
                 slot.live.recheck_at.is_none()
-                    && slot.entry.held.iter().any(|held| pools.contains(&held.pool))
+                    && slot.entry.held.iter().any(|held| self.giving(network, held).is_some())
             })
             .map(|(key, _)| key.clone())
             .collect();
@@ -192,24 +193,36 @@ impl Ledger {
     /// Who gets the addresses of an attachment that is proven dead: the first in line whose whole
     /// need they cover, together with free addresses known to be silent.
     pub(super) fn heir(&mut self, now: Time, key: &AttachmentKey) -> Option<(usize, Vec<Pick>)> {
+        if !self.serving {
+            return None;
+        }
         let giver = self.slots.get(key)?.entry.clone();
-        for index in 0..self.line.len() {
+        // The same pod's new sandbox comes before all others: it keeps the address.
+        let (mut order, others): (Vec<_>, Vec<_>) =
+            (0..self.line.len()).partition(|&index| is_same_pod(&giver, &self.line[index].request));
+        order.extend(others);
+        for index in order {
             let waiter = &self.line[index];
-            if waiter.stage != Stage::InLine || self.slots.contains_key(&waiter.request.key) {
+            if waiter.stage != Stage::InLine
+                || self.slots.contains_key(&waiter.request.key)
+                || self.has_strays(&waiter.request)
+            {
                 continue;
+            }
+            let at_home = is_same_pod(&giver, &waiter.request);
+            if !at_home && waiter.former_until.is_some_and(|at| at > now && at > waiter.since) {
+                continue; // Its own former address may be about to be proven free.
             }
             let request = waiter.request.clone();
             let avoid = waiter.avoid.clone();
             let Ok(network) = self.network(&request).cloned() else { continue };
             let mut picks: Vec<Pick> = Vec::new();
             for held in &giver.held {
-                let fits = network.pools.contains(&held.pool)
-                    && self.config.pools.get(&held.pool).is_some_and(|pool| !pool.disabled)
-                    && !avoid.contains(&held.address)
+                let fits = !avoid.contains(&held.address)
                     && wants(&request, held.address)
                     && !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(held.address));
-                if fits {
-                    picks.push(Pick { pool: held.pool.clone(), key: held.key(), from: Some(key.clone()) });
+                if let Some(pool) = self.giving(&network, held).filter(|_| fits) {
+                    picks.push(Pick { pool: pool.clone(), key: held.key(), from: Some(key.clone()) });
                 }
             }
             if picks.is_empty() {
@@ -221,6 +234,15 @@ impl Ledger {
             }
         }
         None
+    }
+
+    /// The pool from which a network may give an address, under whatever name it is declared now.
+    fn giving<'a>(&self, network: &'a Network, held: &Held) -> Option<&'a PoolName> {
+        network.pools.iter().find(|name| {
+            self.config.pools.get(*name).is_some_and(|pool| {
+                !pool.disabled && pool.segment == held.segment && check_requested(pool, held.address).is_ok()
+            })
+        })
     }
 
     /// Free and silent addresses of the families that `picks` leaves open.
@@ -261,8 +283,8 @@ impl Ledger {
         slot.live.stamp += 1;
         slot.live.since = now;
         let of = slot.entry.txn.clone();
-        let inherited: BTreeSet<_> = heir.held.iter().map(super::entry::Held::key).collect();
-        let rest = slot.entry.held.iter().map(super::entry::Held::key).filter(|key| !inherited.contains(key));
+        let inherited: BTreeSet<_> = heir.held.iter().map(Held::key).collect();
+        let rest = slot.entry.held.iter().map(Held::key).filter(|key| !inherited.contains(key));
         let writes = rest.map(|address| StoreWrite::Delete { address, of: of.clone() }).collect();
         let text = format!("its address goes to {}", heir.key);
         let addresses = slot.entry.addresses();
@@ -344,6 +366,14 @@ impl Ledger {
             holders: holders.join("; "),
         }
     }
+}
+
+/// Whether a request is of the pod, on the interface, that an attachment was for.
+fn is_same_pod(of: &Entry, request: &LeaseRequest) -> bool {
+    let uid = |pod: &Option<crate::attachment::PodRef>| pod.as_ref().and_then(|pod| pod.uid.clone());
+    of.key.network == request.key.network
+        && of.key.ifname == request.key.ifname
+        && uid(&of.pod).is_some_and(|of| uid(&request.pod) == Some(of))
 }
 
 /// Whether a request would take this address: any, if it names none of that family.

@@ -195,21 +195,34 @@ impl Ledger {
         }
     }
 
-    /// Marks an address as taken.
-    pub(super) fn take(&mut self, pool: &PoolName, address: IpAddr) {
-        if let Some(state) = self.pools.get_mut(pool) {
-            state.free.take(address);
-            state.silent.remove(&address);
+    /// Marks an address as taken, under whatever name its pool is declared now.
+    pub(super) fn take(&mut self, key: &AddressKey) {
+        for name in self.pools_of(key) {
+            if let Some(state) = self.pools.get_mut(&name) {
+                state.free.take(key.address);
+                state.silent.remove(&key.address);
+            }
         }
     }
 
+    /// The pools that may give an address: usually one.
+    fn pools_of(&self, key: &AddressKey) -> Vec<PoolName> {
+        let gives = |pool: &Pool| pool.segment == key.segment && pool.subnet.contains(key.address);
+        self.config.pools.iter().filter(|(_, pool)| gives(pool)).map(|(name, _)| name.clone()).collect()
+    }
+
     /// Marks an address as free again, unless it is held or quarantined.
-    pub(super) fn give_back(&mut self, now: Time, pool: &PoolName, key: &AddressKey) {
+    pub(super) fn give_back(&mut self, now: Time, key: &AddressKey) {
         if self.holders.contains_key(key) || self.quarantine.contains_key(key) {
             return;
         }
-        if let Some(state) = self.pools.get_mut(pool) {
-            state.free.give_back(key.address, now);
+        for waiter in &mut self.line {
+            waiter.avoid.remove(&key.address);
+        }
+        for name in self.pools_of(key) {
+            if let Some(state) = self.pools.get_mut(&name) {
+                state.free.give_back(key.address, now);
+            }
         }
     }
 

@@ -4,7 +4,7 @@
 //! So before the first ADD is served every entry's record is seen to exist, every record is seen to
 //! have an entry, and every Berth MAC on a parent is seen to be somebody's.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Ledger;
@@ -27,6 +27,17 @@ const STRAYS_AGAIN: Duration = Duration::from_millis(500);
 /// The settle time of adopted leases whose network is not declared any more.
 const SETTLE_DEFAULT: Duration = Duration::from_secs(2);
 
+/// What the store has for a record that should be there.
+enum InStore {
+    /// It.
+    There,
+    /// The same attachment's, under the transaction of an ADD before: a repeated ADD was journaled
+    /// and not written.
+    Former(TxnId),
+    /// Nothing, or another's.
+    Missing,
+}
+
 impl Ledger {
     /// The journal and the store were read, and the node was searched.
     pub(super) fn load(&mut self, now: Time, loaded: Loaded) {
@@ -38,7 +49,7 @@ impl Ledger {
             self.note(NoteKind::Warning, "namespace-changed", Vec::new(), None, text.to_owned());
         }
         for shut in quarantine {
-            self.take(&shut.pool, shut.key.address);
+            self.take(&shut.key);
             self.quarantine
                 .insert(shut.key.clone(), super::Quarantined { heard_at: now, since: now, ..shut });
         }
@@ -48,11 +59,17 @@ impl Ledger {
             self.load_entry(now, entry);
         }
         self.drop_superseded();
+        let mut vain = BTreeSet::new();
         for record in &records {
             let generation = self.generations.entry(record.address_key()).or_insert(0);
             *generation = (*generation).max(record.generation);
             if self.is_foreign(&record.address_key(), record) {
-                self.drop_vain_intent(record);
+                vain.extend(self.drop_vain_intent(now, record));
+            }
+        }
+        // Only now: a record that a vain intent wrote is being deleted, and nobody's to adopt.
+        for record in records.iter().filter(|record| !vain.contains(&record.txn)) {
+            if self.is_foreign(&record.address_key(), record) {
                 self.adopt_record(now, record);
             }
         }
@@ -60,9 +77,13 @@ impl Ledger {
             self.adopt_stray(now, stray);
         }
         self.confirm_intents(&records);
-        let have: BTreeSet<_> =
-            records.iter().map(|record| (record.address_key(), record.txn.clone())).collect();
-        self.rewrite_missing(|record| have.contains(&(record.address_key(), record.txn.clone())));
+        let have: BTreeMap<_, _> =
+            records.iter().map(|record| (record.address_key(), (&record.key, record.txn.clone()))).collect();
+        self.rewrite_missing(|record| match have.get(&record.address_key()) {
+            Some((_, txn)) if *txn == record.txn => InStore::There,
+            Some((key, txn)) if **key == record.key => InStore::Former(txn.clone()),
+            _ => InStore::Missing,
+        });
         self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), true)));
         self.serve_if_repaired(now);
     }
@@ -102,25 +123,28 @@ impl Ledger {
 
     /// An intent whose address the store still has under another name never took effect: a hand-over
     /// that was journaled and not written. The former holder is adopted, and the heir asks again.
-    fn drop_vain_intent(&mut self, record: &LeaseRecord) {
-        let Some(heir) = self.holders.get(&record.address_key()).cloned() else { return };
-        if self.slots.get(&heir).is_none_or(|slot| slot.entry.phase != Phase::Intent) {
-            return;
+    /// What it did write is deleted; returns its transaction then.
+    fn drop_vain_intent(&mut self, now: Time, record: &LeaseRecord) -> Option<TxnId> {
+        let heir = self.holders.get(&record.address_key()).cloned()?;
+        let slot = self.slots.remove(&heir)?;
+        if slot.entry.phase != Phase::Intent {
+            self.slots.insert(heir, slot);
+            return None;
         }
-        if let Some(slot) = self.slots.remove(&heir) {
-            for held in &slot.entry.held {
-                self.holders.remove(&held.key());
-            }
-            let store = slot
-                .entry
-                .held
-                .iter()
-                .filter(|held| held.address != record.address)
-                .map(|held| StoreWrite::Delete { address: held.key(), of: slot.entry.txn.clone() });
-            let store = store.collect();
-            let journal = vec![JournalWrite::Remove(heir)];
-            self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, store);
+        for held in &slot.entry.held {
+            self.holders.remove(&held.key());
+            self.give_back(now, &held.key());
         }
+        let store = slot
+            .entry
+            .held
+            .iter()
+            .filter(|held| held.address != record.address)
+            .map(|held| StoreWrite::Delete { address: held.key(), of: slot.entry.txn.clone() });
+        let store = store.collect();
+        let journal = vec![JournalWrite::Remove(heir)];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, store);
+        Some(slot.entry.txn)
     }
 
     fn load_entry(&mut self, now: Time, entry: Entry) {
@@ -129,7 +153,7 @@ impl Ledger {
             live.orphaned_at = Some(now + ORPHAN_GRACE);
         }
         for held in &entry.held {
-            self.take(&held.pool, held.address);
+            self.take(&held.key());
             self.holders.insert(held.key(), entry.key.clone());
             let generation = self.generations.entry(held.key()).or_insert(0);
             *generation = (*generation).max(held.generation);
@@ -158,10 +182,14 @@ impl Ledger {
             entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },
             live: Live::new(now, "adopted", Departure::EventsLost),
         });
-        slot.entry.held.extend(adopted.held);
+        for held in adopted.held {
+            if slot.entry.held.iter().all(|known| known.key() != held.key()) {
+                slot.entry.held.push(held);
+            }
+        }
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
         self.holders.insert(address, record.key.clone());
-        self.take(&record.pool, record.address);
+        self.take(&record.address_key());
         let text = "a record that the agent did not know was adopted".to_owned();
         self.note(NoteKind::Action, "adopted", vec![record.address], Some(&record.key), text);
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
@@ -175,8 +203,10 @@ impl Ledger {
             return;
         }
         let named = stray.found.as_ref().and_then(|found| found.key.clone().map(|key| (key, found.clone())));
-        if let Some((key, found)) = named {
-            return self.adopt_link(now, &key, stray.mac, &found);
+        if let Some((key, found)) = named
+            && self.adopt_link(now, &key, &stray, &found)
+        {
+            return;
         }
         if let Some(parent) = stray.parent {
             let text =
@@ -192,7 +222,13 @@ impl Ledger {
         self.slots.values().any(|slot| slot.entry.mac == Some(mac) || slot.entry.macs().contains(&mac))
     }
 
-    fn adopt_link(&mut self, now: Time, key: &AttachmentKey, mac: Mac, found: &StrayLink) {
+    /// False: an address of the link is somebody else's in the books, or which it has is not to be
+    /// seen; nothing may be handed out beside it before that is settled.
+    fn adopt_link(&mut self, now: Time, key: &AttachmentKey, stray: &Stray, found: &StrayLink) -> bool {
+        if self.slots.contains_key(key) {
+            return true; // Under another MAC, but in care already.
+        }
+        let mac = stray.mac;
         let network = self.config.networks.get(&key.network).cloned();
         let mut held = Vec::new();
         for &address in &found.addresses {
@@ -200,6 +236,8 @@ impl Ledger {
                 let pool = self.config.pools.get(name)?;
                 pool.subnet.contains(address).then(|| (name.clone(), pool.segment.clone()))
             });
+            let beside = || stray.parent.as_ref().and_then(|parent| self.address_on(parent, address));
+            let pool = pool.or_else(|| beside().map(|(pool, key)| (pool, key.segment)));
             if let Some((pool, segment)) = pool {
                 let next = Held { pool, segment, address, generation: 0 };
                 let generation = self.generations.entry(next.key()).or_insert(0);
@@ -207,13 +245,14 @@ impl Ledger {
                 held.push(Held { generation: *generation, ..next });
             }
         }
+        let ours = held.len();
         held.retain(|held| !self.holders.contains_key(&held.key()));
         if held.is_empty() {
-            return;
+            return ours == 0 && !found.addresses.is_empty();
         }
         for held in &held {
             self.holders.insert(held.key(), key.clone());
-            self.take(&held.pool, held.address);
+            self.take(&held.key());
         }
         let cookie = found.cookie.unwrap_or(crate::identity::NetnsCookie(0));
         let entry = Entry {
@@ -245,10 +284,11 @@ impl Ledger {
         self.note(NoteKind::Action, "adopted", entry.addresses(), Some(key), text);
         let live = Live::new(now, "adopted", Departure::EventsLost);
         self.slots.insert(key.clone(), Slot { entry, live });
+        true
     }
 
     /// Writes the records again that the store lost, for every attachment that is not about to end.
-    fn rewrite_missing(&mut self, exists: impl Fn(&LeaseRecord) -> bool) {
+    fn rewrite_missing(&mut self, look: impl Fn(&LeaseRecord) -> InStore) {
         let mut repairs = Vec::new();
         for (key, slot) in &mut self.slots {
             let wanted = !matches!(slot.entry.phase, Phase::Releasing | Phase::Intent);
@@ -256,18 +296,22 @@ impl Ledger {
                 .entry
                 .records(&self.me.node)
                 .into_iter()
-                .filter(|record| wanted && !exists(record))
+                .filter(|_| wanted)
+                .filter_map(|record| match look(&record) {
+                    InStore::There => None,
+                    InStore::Former(of) => Some(StoreWrite::Replace { record: Box::new(record), of }),
+                    InStore::Missing => Some(StoreWrite::Create(Box::new(record))),
+                })
                 .collect();
             if !missing.is_empty() {
                 slot.live.committing = true;
                 repairs.push((key.clone(), slot.entry.clone(), missing));
             }
         }
-        for (key, entry, missing) in repairs {
-            let addresses = missing.iter().map(|record| record.address).collect();
+        for (key, entry, store) in repairs {
+            let addresses = entry.addresses();
             let text = "its record was missing from the store and is written again".to_owned();
             self.note(NoteKind::Action, "record-repaired", addresses, Some(&key), text);
-            let store = missing.into_iter().map(|record| StoreWrite::Create(Box::new(record))).collect();
             let journal = vec![JournalWrite::Put(Box::new(entry))];
             self.commit(Pending::Repair { key }, Step::Other, journal, Flush::Durable, store);
         }
@@ -319,7 +363,11 @@ impl Ledger {
             self.adopt_stray(now, stray);
         }
         let adopted: BTreeSet<_> = self.slots.keys().filter(|key| !before.contains(*key)).cloned().collect();
-        self.rewrite_missing(|record| !adopted.contains(&record.key));
+        self.rewrite_missing(
+            |record| {
+                if adopted.contains(&record.key) { InStore::Missing } else { InStore::There }
+            },
+        );
         self.serve_line(now);
     }
 }

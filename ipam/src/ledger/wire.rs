@@ -127,7 +127,7 @@ impl Ledger {
             if macs.is_empty() {
                 self.silence_of(now, pool, address);
             } else if self.pools.get(pool).is_some_and(|state| state.free.is_free(address)) {
-                self.take(pool, address);
+                self.take(&key);
                 self.shut(now, pool.clone(), key, macs, "answers");
             }
         }
@@ -140,14 +140,16 @@ impl Ledger {
             ProbeResult::Heard(answers) => answers,
             ProbeResult::Failed(why) => {
                 for pick in &picks {
-                    self.give_back(now, &pick.pool, &pick.key);
+                    self.give_back(now, &pick.key);
                 }
-                let Some(waiter) = index.and_then(|index| self.line.remove(index)) else { return };
+                let Some(waiter) = index.and_then(|index| self.line.remove(index)) else {
+                    return self.serve_line(now);
+                };
                 let device = self.config.networks.get(&waiter.request.key.network).map(|n| n.link.device());
                 if let Some(device) = device {
                     self.reply(waiter.caller, Step::Lease, Err(LedgerError::Wire { device, why }));
                 }
-                return;
+                return self.serve_line(now);
             }
         };
         let mut chosen: Vec<Pick> = Vec::new();
@@ -162,26 +164,27 @@ impl Ledger {
                 self.avoid(txn, pick.key.address);
                 self.shut(now, pick.pool, pick.key, macs, "answers");
             } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
-                self.give_back(now, &pick.pool, &pick.key);
+                self.give_back(now, &pick.key);
                 self.silence_of(now, &pick.pool, pick.key.address);
             } else {
                 chosen.push(pick);
             }
         }
-        let Some(index) = index else { return };
+        let Some(index) = index else { return self.serve_line(now) };
         let families = self.line.get(index).map_or(0, |waiter| self.family_count(&waiter.request));
         if chosen.len() == families {
             self.reserve(now, index, &chosen);
         } else {
             for pick in chosen {
-                self.give_back(now, &pick.pool, &pick.key);
+                self.give_back(now, &pick.key);
                 self.silence_of(now, &pick.pool, pick.key.address);
             }
             if let Some(waiter) = self.line.get_mut(index) {
                 waiter.stage = Stage::InLine;
             }
-            self.try_serve(now, index);
         }
+        // Candidates that were asked for and not needed are free again, perhaps for others in line.
+        self.serve_line(now);
     }
 
     fn family_count(&self, request: &super::io::LeaseRequest) -> usize {
@@ -211,7 +214,7 @@ impl Ledger {
             for set in self.answers.by_mac.values_mut() {
                 set.remove(key);
             }
-            self.give_back(now, &pool, key);
+            self.give_back(now, key);
             self.silence_of(now, &pool, key.address);
             let journal = vec![JournalWrite::Unquarantine(key.clone())];
             self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
@@ -267,7 +270,7 @@ impl Ledger {
         macs: Vec<Mac>,
         reason: &'static str,
     ) {
-        self.take(&pool, key.address);
+        self.take(&key);
         for mac in &macs {
             self.answers.add(*mac, key.clone());
         }
@@ -368,7 +371,7 @@ impl Ledger {
     }
 
     /// Which pool's address it is, on that device.
-    fn address_on(&self, device: &IfName, address: IpAddr) -> Option<(PoolName, AddressKey)> {
+    pub(super) fn address_on(&self, device: &IfName, address: IpAddr) -> Option<(PoolName, AddressKey)> {
         let networks = self.config.networks.values().filter(|network| network.link.device() == *device);
         networks.flat_map(|network| &network.pools).find_map(|name| {
             let pool = self.config.pools.get(name)?;

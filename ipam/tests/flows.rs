@@ -1,0 +1,255 @@
+//! Flows of the ledger that have gone wrong once, or could: each a short story with its end.
+//!
+//! Commits are carried out at once unless a story holds them; probes and reads are answered by the
+//! story itself.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
+
+#[path = "flows/rig.rs"]
+mod rig;
+
+use std::time::Duration;
+
+use berth_ipam::attachment::Role;
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::identity::{NetnsCookie, Nsid, TxnId};
+use berth_ipam::ledger::entry::Phase;
+use berth_ipam::ledger::io::*;
+use berth_ipam::mac::Mac;
+use rig::{Rig, address, config, request};
+
+const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
+const ALIVE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::Present, FdbFact::Present);
+
+#[test]
+fn candidates_that_an_add_did_not_need_go_to_the_next_in_line_at_once() {
+    let mut rig = Rig::new(config(4));
+    for pod in 0..4 {
+        rig.lease(pod);
+    }
+    rig.answer_probes(&[]);
+    rig.answer_probes(&[]);
+    for pod in 0..4 {
+        assert!(rig.granted(pod).is_some(), "pod {pod} waits although addresses are free");
+    }
+}
+
+#[test]
+fn a_candidate_of_a_plugin_that_hung_up_goes_to_the_next_in_line() {
+    let mut rig = Rig::new(config(1));
+    rig.lease(0);
+    rig.lease(1);
+    rig.step(Input::Hangup(0));
+    rig.answer_probes(&[]);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(1), Some(vec![address(10)]));
+}
+
+#[test]
+fn an_address_that_answered_is_given_once_it_is_silent() {
+    let mut rig = Rig::new(config(1));
+    rig.lease(0);
+    rig.answer_probes(&[address(10)]);
+    assert_eq!(rig.granted(0), None);
+    rig.pass(Duration::from_secs(3));
+    rig.answer_probes(&[]);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(0), Some(vec![address(10)]));
+}
+
+#[test]
+fn an_address_that_left_the_quarantine_by_force_goes_to_who_waits() {
+    let mut rig = Rig::new(config(1));
+    rig.lease(0);
+    rig.answer_probes(&[address(10)]);
+    rig.step(Input::AdminRelease(Caller { conn: 99, call: 1 }, address(10), true));
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(0), Some(vec![address(10)]));
+}
+
+#[test]
+fn an_undone_add_leaves_another_add_of_its_attachment_in_line() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(0);
+    let mut again = request(1);
+    again.txn = TxnId("first".into());
+    rig.ask(50, again.clone());
+    rig.step(Input::Lease(Caller { conn: 51, call: 1 }, Box::new(request(1))));
+    let undo = Input::Release(
+        Some(Caller { conn: 52, call: 1 }),
+        again.key.clone(),
+        LinkRemoval::Gone,
+        Some(again.txn.clone()),
+    );
+    rig.step(undo);
+    assert!(matches!(rig.reply(50), Some(Err(LedgerError::NotOpen(..)))), "it is told");
+    rig.observe(DEAD, AddressFact::Unknown);
+    assert!(matches!(rig.reply(51), Some(Ok(Reply::Grant(_)))), "the other one is served");
+}
+
+#[test]
+fn a_plugin_that_died_while_the_store_named_another_leaves_nothing_open() {
+    let mut rig = Rig::new(config(2));
+    rig.warm();
+    rig.hold_commits = true;
+    rig.lease(0);
+    rig.step(Input::Hangup(0));
+    let stranger = rig::record(7, rig.held_by(0)[0]);
+    rig.finish_commit(|_| CommitResult::Journaled(vec![StoreResult::Others(Box::new(stranger.clone()))]));
+    rig.hold_commits = false;
+    rig.finish_all();
+    rig.observe(DEAD, AddressFact::Unknown);
+    rig.observe(DEAD, AddressFact::Unknown);
+    assert!(rig.ledger.leases().is_empty(), "{:?}", rig.ledger.leases());
+}
+
+#[test]
+fn no_address_is_handed_over_while_a_stray_may_have_it() {
+    // The store went back and the journal is lost: pod 1 is dead and recorded, pod 2 is alive on
+    // its address and not recorded.
+    let mac = Mac::derive(&request(2).key, 0);
+    let stray = Stray {
+        mac,
+        parent: Some("eth1".parse().unwrap()),
+        found: Some(StrayLink {
+            key: Some(request(2).key),
+            cookie: Some(NetnsCookie(2)),
+            at: Nsid(70_002),
+            at_is_random: true,
+            inode: 2,
+            ifindex: 5,
+            addresses: vec![address(10)],
+        }),
+    };
+    let records = vec![rig::record(1, address(10))];
+    let loaded = Loaded { records, strays: vec![stray.clone()], numbers_hold: true, ..Loaded::default() };
+    let mut rig = Rig::loaded(config(1), loaded);
+    rig.lease(3);
+    rig.observe(DEAD, AddressFact::Unknown);
+    rig.observe(DEAD, AddressFact::Unknown);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(3), None, "the address of a living pod was given away");
+    rig.pass(Duration::from_secs(1));
+    rig.step(Input::Strays(vec![stray]));
+    rig.answer_probes(&[]);
+    rig.observe(ALIVE, AddressFact::Present);
+    assert_eq!(rig.granted(3), None);
+    assert!(rig.ledger.entry(&request(2).key).is_some(), "the living pod is adopted");
+}
+
+#[test]
+fn a_dead_pods_address_goes_to_its_own_next_sandbox_first() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.lease(2);
+    let mut next = request(3);
+    next.pod = request(1).pod;
+    rig.ask(3, next);
+    rig.observe(DEAD, AddressFact::Unknown);
+    assert_eq!(rig.granted(3), Some(vec![address(10)]));
+    assert_eq!(rig.granted(2), None);
+}
+
+#[test]
+fn a_hand_over_that_was_journaled_and_half_written_leaves_nothing_taken() {
+    let mut rig = Rig::new(rig::dual(1));
+    rig.bound(1);
+    let old = rig.ledger.entry(&request(1).key).unwrap().clone();
+    let mut heir = old.clone();
+    heir.key = request(2).key;
+    heir.txn = request(2).txn;
+    heir.phase = Phase::Intent;
+    for half in 0..2 {
+        let node = "n1".parse().unwrap();
+        let mut records = old.records(&node);
+        records[half] = heir.records(&node).remove(half);
+        let loaded = Loaded { entries: vec![heir.clone()], records, numbers_hold: true, ..Loaded::default() };
+        let mut rig = Rig::loaded(rig::dual(1), loaded);
+        rig.observe(DEAD, AddressFact::Unknown);
+        rig.observe(DEAD, AddressFact::Unknown);
+        rig.pass(Duration::from_secs(1));
+        rig.observe(DEAD, AddressFact::Unknown);
+        assert!(rig.ledger.leases().is_empty(), "{:?}", rig.ledger.leases());
+        assert!(rig.store.is_empty(), "{:?}", rig.store);
+        for pool in rig.ledger.pool_counts() {
+            assert_eq!(pool.free, 1, "half {half}: {pool:?}");
+        }
+    }
+}
+
+#[test]
+fn a_repeated_add_that_was_journaled_and_not_written_is_repaired() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    let mut entry = rig.ledger.entry(&request(1).key).unwrap().clone();
+    let records = entry.records(&"n1".parse().unwrap());
+    entry.txn = TxnId("repeated".into());
+    let loaded = Loaded { entries: vec![entry], records, numbers_hold: true, ..Loaded::default() };
+    let rig = Rig::loaded(config(1), loaded);
+    assert!(rig.store.values().all(|record| record.txn == TxnId("repeated".into())), "{:?}", rig.store);
+}
+
+#[test]
+fn a_pool_may_be_renamed_but_not_dropped_while_its_addresses_are_in_use() {
+    let mut rig = Rig::new(config(2));
+    rig.bound(1);
+    let held = rig.held_by(1)[0];
+    let mut gone = config(2);
+    gone.pools.clear();
+    gone.networks.clear();
+    rig.step(Input::Declared(Box::new(gone)));
+    assert!(matches!(rig.config_taken.pop(), Some(Err(lost)) if lost.len() == 1));
+    let mut renamed = config(2);
+    let pool = renamed.pools.pop_first().unwrap().1;
+    renamed.pools.insert("q".parse().unwrap(), pool);
+    renamed.networks.values_mut().next().unwrap().pools = vec!["q".parse().unwrap()];
+    rig.step(Input::Declared(Box::new(renamed)));
+    assert!(matches!(rig.config_taken.pop(), Some(Ok(()))));
+    rig.lease(2);
+    rig.answer_probes(&[]);
+    let other = rig.granted(2).unwrap();
+    assert_ne!(other, vec![held]);
+    rig.lease(3);
+    assert_eq!(rig.granted(3), None, "both are in use");
+    rig.observe_of(1, DEAD, AddressFact::Unknown);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(3), Some(vec![held]), "what was leased under the old name comes back");
+}
+
+#[test]
+fn an_edit_while_the_wire_is_asked_gives_no_address_twice() {
+    let mut rig = Rig::new(config(1));
+    rig.lease(0);
+    rig.step(Input::Declared(Box::new(config(1))));
+    rig.lease(1);
+    rig.answer_probes(&[]);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(0), Some(vec![address(10)]));
+    assert_eq!(rig.granted(1), None);
+}
+
+#[test]
+fn a_delegates_undone_add_is_released_while_its_namespace_lives() {
+    let mut rig = Rig::new(config(1));
+    rig.warm();
+    let mut delegate = request(0);
+    delegate.role = Role::Delegate;
+    rig.ask(0, delegate);
+    assert!(rig.granted(0).is_some());
+    rig.step(Input::Hangup(0));
+    rig.observe((NetnsFact::Alive, LinkFact::NeverSeen, FdbFact::Blind), AddressFact::Absent);
+    assert!(rig.ledger.leases().is_empty(), "{:?}", rig.ledger.leases());
+}
+
+#[test]
+fn a_repeated_request_is_answered_where_it_was_repeated() {
+    let mut rig = Rig::new(config(1));
+    rig.warm();
+    rig.hold_commits = true;
+    rig.lease(0);
+    rig.ask(77, request(0));
+    rig.step(Input::Hangup(0));
+    rig.hold_commits = false;
+    rig.finish_all();
+    assert_eq!(rig.granted(77), Some(vec![address(10)]));
+}

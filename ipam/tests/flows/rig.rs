@@ -1,0 +1,299 @@
+//! A ledger with a store that does what it is told, and the means to answer it.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
+
+use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
+use berth_ipam::config::{Config, LinkSpec, MacvlanMode, Network, Pool};
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
+use berth_ipam::interval::{IntervalSet, to_bits};
+use berth_ipam::ledger::entry::Entry;
+use berth_ipam::ledger::io::*;
+use berth_ipam::ledger::{Identity, Ledger};
+use berth_ipam::mac::Mac;
+use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_ipam::time::Time;
+
+/// Foreign, and somebody's whose answer is a veto.
+const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 9]);
+
+pub struct Rig {
+    pub ledger: Ledger,
+    pub now: Time,
+    pub store: BTreeMap<AddressKey, LeaseRecord>,
+    pub hold_commits: bool,
+    pub config_taken: Vec<Result<(), Vec<String>>>,
+    commits: VecDeque<(u64, Vec<StoreWrite>)>,
+    replies: BTreeMap<u64, Result<Reply, LedgerError>>,
+    probes: Vec<(u64, Vec<IpAddr>)>,
+    gathers: VecDeque<Vec<Target>>,
+}
+
+pub fn address(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
+}
+
+/// A network with `count` addresses from 10.0.0.10 on.
+pub fn config(count: u8) -> Config {
+    let mut members = IntervalSet::new();
+    members.insert(to_bits(address(10)), to_bits(address(9 + count)));
+    let pool = Pool {
+        segment: "default".parse().unwrap(),
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        members,
+        gateway: None,
+        routes: Vec::new(),
+        disabled: false,
+    };
+    let network = Network {
+        link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
+        pools: vec!["p".parse().unwrap()],
+        accept_ra: false,
+        add_timeout: Duration::from_secs(110),
+        settle: Duration::from_secs(2),
+        leaked_after: None,
+        proxy_macs: BTreeSet::new(),
+    };
+    Config {
+        networks: BTreeMap::from([("lan".parse().unwrap(), network)]),
+        pools: BTreeMap::from([("p".parse().unwrap(), pool)]),
+    }
+}
+
+/// The same with as many IPv6 addresses.
+pub fn dual(count: u8) -> Config {
+    let mut config = config(count);
+    let mut members = IntervalSet::new();
+    let six = |last: u8| to_bits(format!("fd00::{last:x}").parse().unwrap());
+    members.insert(six(10), six(9 + count));
+    let pool = Pool {
+        subnet: "fd00::/64".parse().unwrap(),
+        members,
+        ..config.pools.values().next().unwrap().clone()
+    };
+    config.pools.insert("q".parse().unwrap(), pool);
+    config.networks.values_mut().next().unwrap().pools.push("q".parse().unwrap());
+    config
+}
+
+/// The ADD of a pod of its own.
+pub fn request(pod: u64) -> LeaseRequest {
+    LeaseRequest {
+        txn: TxnId(format!("txn{pod}")),
+        key: AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: format!("c{pod}").parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        },
+        cni_network: "lan".parse().unwrap(),
+        role: Role::Main,
+        netns: NetnsIdentity {
+            cookie: NetnsCookie(pod),
+            inode: pod,
+            nsid: Nsid(70_000 + i32::try_from(pod).unwrap()),
+            nsid_is_random: true,
+        },
+        pod: Some(PodRef { namespace: "d".into(), name: format!("p{pod}"), uid: Some(format!("u{pod}")) }),
+        ips: Vec::new(),
+        mac: None,
+        add_timeout: None,
+    }
+}
+
+/// A record of that pod.
+pub fn record(pod: u64, address: IpAddr) -> LeaseRecord {
+    let request = request(pod);
+    LeaseRecord {
+        segment: "default".parse().unwrap(),
+        address,
+        pool: "p".parse().unwrap(),
+        key: request.key,
+        cni_network: request.cni_network,
+        role: request.role,
+        node: "n1".parse().unwrap(),
+        boot_id: BootId("boot".into()),
+        machine_id: MachineId("m1".into()),
+        pod: request.pod,
+        netns: request.netns,
+        txn: request.txn,
+        mac: None,
+        generation: 1,
+    }
+}
+
+impl Rig {
+    pub fn new(config: Config) -> Self {
+        Self::loaded(config, Loaded { numbers_hold: true, ..Loaded::default() })
+    }
+
+    pub fn loaded(config: Config, loaded: Loaded) -> Self {
+        let me = Identity {
+            node: "n1".parse().unwrap(),
+            boot_id: BootId("boot".into()),
+            machine_id: MachineId("m1".into()),
+        };
+        let mut rig = Self {
+            ledger: Ledger::new(me, config),
+            now: Time::from_millis(1_000),
+            store: loaded.records.iter().map(|record| (record.address_key(), record.clone())).collect(),
+            hold_commits: false,
+            config_taken: Vec::new(),
+            commits: VecDeque::new(),
+            replies: BTreeMap::new(),
+            probes: Vec::new(),
+            gathers: VecDeque::new(),
+        };
+        rig.step(Input::Loaded(Box::new(loaded)));
+        rig
+    }
+
+    pub fn step(&mut self, input: Input) {
+        for action in self.ledger.step(self.now, input) {
+            match action {
+                Action::Commit { op, store, .. } => self.commits.push_back((op, store)),
+                Action::Reply(caller, _, reply) => drop(self.replies.insert(caller.conn, reply)),
+                Action::Probe { id, addresses, .. } => self.probes.push((id, addresses)),
+                Action::Gather(targets) => self.gathers.push_back(targets),
+                Action::ConfigTaken(result) => self.config_taken.push(result),
+                Action::RemoveLink { key, .. } => {
+                    self.step(Input::LinkRemoved(key, RemoveResult::NotThere));
+                }
+                _ => {}
+            }
+        }
+        if !self.hold_commits {
+            self.finish_all();
+        }
+    }
+
+    pub fn finish_all(&mut self) {
+        while !self.commits.is_empty() {
+            self.finish_commit(CommitResult::Journaled);
+        }
+    }
+
+    /// Carries out the first commit that waits and reports it as `how` says.
+    pub fn finish_commit(&mut self, how: impl Fn(Vec<StoreResult>) -> CommitResult) {
+        let Some((op, writes)) = self.commits.pop_front() else { panic!("no commit waits") };
+        let mut results = Vec::new();
+        for write in writes {
+            results.push(self.write(write));
+            if results.last() != Some(&StoreResult::Done) {
+                break;
+            }
+        }
+        self.step(Input::Committed(op, how(results)));
+    }
+
+    fn write(&mut self, write: StoreWrite) -> StoreResult {
+        let (key, of, new) = match write {
+            StoreWrite::Create(record) => (record.address_key(), record.txn.clone(), Some(record)),
+            StoreWrite::Replace { record, of } => (record.address_key(), of, Some(record)),
+            StoreWrite::Delete { address, of } => (address, of, None),
+        };
+        if let Some(found) = self.store.get(&key).filter(|found| found.txn != of) {
+            return StoreResult::Others(Box::new(found.clone()));
+        }
+        match new {
+            Some(record) => drop(self.store.insert(key, *record)),
+            None => drop(self.store.remove(&key)),
+        }
+        StoreResult::Done
+    }
+
+    /// Makes every free address known to be silent.
+    pub fn warm(&mut self) {
+        self.pass(Duration::from_secs(1));
+        self.answer_probes(&[]);
+    }
+
+    pub fn lease(&mut self, pod: u64) {
+        self.ask(pod, request(pod));
+    }
+
+    pub fn ask(&mut self, conn: u64, request: LeaseRequest) {
+        self.step(Input::Lease(Caller { conn, call: 1 }, Box::new(request)));
+    }
+
+    /// A whole ADD.
+    pub fn bound(&mut self, pod: u64) {
+        self.warm();
+        self.lease(pod);
+        self.answer_probes(&[]);
+        let LeaseRequest { txn, key, .. } = request(pod);
+        let (caller, mac) = (Caller { conn: pod, call: 2 }, Mac::derive(&key, 0));
+        self.step(Input::Bind(caller, txn.clone(), key.clone(), 5, mac, LinkSeen::There(mac)));
+        self.step(Input::Done(caller, txn, key));
+        assert!(matches!(self.reply(pod), Some(Ok(Reply::Done))));
+    }
+
+    pub fn reply(&self, conn: u64) -> Option<&Result<Reply, LedgerError>> {
+        self.replies.get(&conn)
+    }
+
+    /// The addresses that were granted to a connection.
+    pub fn granted(&self, conn: u64) -> Option<Vec<IpAddr>> {
+        match self.replies.get(&conn) {
+            Some(Ok(Reply::Grant(grant))) => {
+                Some(grant.addresses.iter().map(|(address, _)| address.ip()).collect())
+            }
+            _ => None,
+        }
+    }
+
+    pub fn entry(&self, pod: u64) -> &Entry {
+        self.ledger.entry(&request(pod).key).unwrap()
+    }
+
+    pub fn held_by(&self, pod: u64) -> Vec<IpAddr> {
+        self.entry(pod).addresses()
+    }
+
+    /// Ends all rounds of probes that run: the named addresses answer, the others are silent.
+    pub fn answer_probes(&mut self, answering: &[IpAddr]) {
+        for (id, addresses) in std::mem::take(&mut self.probes) {
+            let answer = |address: IpAddr| {
+                (address, if answering.contains(&address) { vec![FOREIGN] } else { Vec::new() })
+            };
+            let answers = addresses.into_iter().map(answer).collect();
+            self.step(Input::Probed(id, ProbeResult::Heard(answers)));
+        }
+    }
+
+    pub fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.step(Input::Tick);
+    }
+
+    /// Answers all reads that are wanted, and those that follow from them, the same for all.
+    pub fn observe(&mut self, facts: (NetnsFact, LinkFact, FdbFact), address: AddressFact) {
+        self.observe_where(|_| facts, address);
+    }
+
+    /// Only that pod is so; all others are alive.
+    pub fn observe_of(&mut self, pod: u64, facts: (NetnsFact, LinkFact, FdbFact), address: AddressFact) {
+        let key = request(pod).key;
+        let alive = (NetnsFact::Alive, LinkFact::Present, FdbFact::Present);
+        self.observe_where(|other| if *other == key { facts } else { alive }, address);
+    }
+
+    fn observe_where(
+        &mut self,
+        facts: impl Fn(&AttachmentKey) -> (NetnsFact, LinkFact, FdbFact),
+        address: AddressFact,
+    ) {
+        for _ in 0..8 {
+            let Some(targets) = self.gathers.pop_front() else { return };
+            let seen = targets.into_iter().map(|target| {
+                let (netns, link, fdb) = facts(&target.key);
+                let search = (target.search && link != LinkFact::Present).then_some(SearchOutcome::NotFound);
+                let (key, stamp) = (target.key, target.stamp);
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+            });
+            let seen = seen.collect();
+            self.step(Input::Gathered(seen));
+        }
+    }
+}

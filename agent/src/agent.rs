@@ -127,6 +127,7 @@ impl Agent {
         self.replay_spool();
         self.sign_of_life();
         let mut alive = every(ALIVE);
+        let mut alive_at = clock::now();
         let mut spool = every(SPOOL);
         let mut reconcile = Box::pin(tokio::time::sleep(jittered()));
         loop {
@@ -143,13 +144,26 @@ impl Agent {
                         let Ok(input) = inputs.try_recv() else { break };
                         self.step(input);
                     }
+                    // A storm on the wire must not keep plugins, the clock and the ledger's
+                    // deadlines waiting: each gets its turn after a batch.
+                    for _ in 0..BATCH {
+                        let Ok(event) = events.try_recv() else { break };
+                        self.serve(event).await;
+                    }
+                    if clock::now().since(alive_at) >= ALIVE {
+                        alive_at = clock::now();
+                        self.sign_of_life();
+                    }
                 }
                 event = events.recv() => match event {
                     Some(event) => self.serve(event).await,
                     None => break,
                 },
                 () = tokio::time::sleep(wait) => self.step(Input::Tick),
-                _ = alive.tick() => self.sign_of_life(),
+                _ = alive.tick() => {
+                    alive_at = clock::now();
+                    self.sign_of_life();
+                }
                 _ = spool.tick() => self.replay_spool(),
                 () = &mut reconcile => {
                     self.ledger.reconcile();

@@ -253,3 +253,44 @@ fn a_repeated_request_is_answered_where_it_was_repeated() {
     rig.finish_all();
     assert_eq!(rig.granted(77), Some(vec![address(10)]));
 }
+
+#[test]
+fn a_storm_of_invented_macs_is_not_remembered_for_ever() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    let mut notes = 0;
+    for number in 0..5_000_u32 {
+        let [_, a, b, c] = number.to_be_bytes();
+        let heard = HeardOnWire {
+            device: "eth1".parse().unwrap(),
+            address: address(10),
+            mac: Mac([2, 0, 0, a, b, c]),
+            outgoing: false,
+        };
+        notes += rig.notes(Input::Heard(heard)).iter().filter(|note| note.code == "second-holder").count();
+    }
+    assert!((1_000..=1_100).contains(&notes), "{notes} reports of 5000 frames");
+}
+
+#[test]
+fn a_host_that_speaks_for_a_whole_subnet_fills_no_memory() {
+    let mut config = rig::dual(1);
+    let pool = config.pools.values_mut().find(|pool| pool.subnet.is_ipv6()).unwrap();
+    let six = |last: u128| (0xfd00_u128 << 112) | last;
+    pool.members.insert(six(10), six(100_000));
+    let mut rig = Rig::new(config);
+    for last in 10..6_000 {
+        let heard = HeardOnWire {
+            device: "eth1".parse().unwrap(),
+            address: std::net::IpAddr::V6(six(last).into()),
+            mac: Mac([2, 0, 0, 0, 0, 9]),
+            outgoing: false,
+        };
+        rig.step(Input::Heard(heard));
+    }
+    assert_eq!(rig.ledger.leases().len(), 4096);
+    rig.lease(1);
+    rig.answer_probes(&[]);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(1).map(|addresses| addresses.len()), Some(2), "others are still given");
+}

@@ -25,6 +25,8 @@ const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
 const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
 /// Frames of a former holder may be read this long after the kernel's proof of its end.
 const ECHO: Duration = Duration::from_secs(1);
+/// How many addresses are quarantined unasked; a host may speak for a whole IPv6 subnet.
+const QUARANTINE_MAX: usize = 4096;
 /// How many MACs are remembered as having answered.
 const ANSWERERS_MAX: usize = 1024;
 
@@ -71,6 +73,22 @@ impl Answers {
     /// Whether a MAC answers for an address that a live lease holds under another MAC.
     pub fn is_proxy(&self, mac: Mac) -> bool {
         self.proxies.contains(&mac)
+    }
+
+    /// A MAC speaks for an address that another holds. Returns when it did so before. Whoever sends
+    /// frames chooses their MACs, so what is remembered of them is bounded.
+    fn conflict(&mut self, now: Time, address: &AddressKey, mac: Mac) -> Option<Time> {
+        if self.proxies.len() >= ANSWERERS_MAX {
+            self.proxies.pop_first();
+        }
+        self.proxies.insert(mac);
+        if self.conflicts.len() >= ANSWERERS_MAX {
+            self.conflicts.retain(|_, at| now.since(*at) < CONFLICT_AGAIN);
+        }
+        if self.conflicts.len() >= ANSWERERS_MAX {
+            return Some(now);
+        }
+        self.conflicts.insert((address.clone(), mac), now)
     }
 
     /// The holder of an address ended, as the kernel proved.
@@ -339,7 +357,13 @@ impl Ledger {
         if !self.answers.is_echo(now, &key, heard.mac)
             && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
         {
-            self.shut(now, pool, key, vec![heard.mac], "heard");
+            if self.quarantine.len() < QUARANTINE_MAX {
+                return self.shut(now, pool, key, vec![heard.mac], "heard");
+            }
+            // It is asked for again before anybody gets it.
+            if let Some(state) = self.pools.get_mut(&pool) {
+                state.silent.remove(&key.address);
+            }
         }
     }
 
@@ -359,8 +383,7 @@ impl Ledger {
             return;
         }
         self.answers.add(heard.mac, key.clone());
-        self.answers.proxies.insert(heard.mac);
-        let last = self.answers.conflicts.insert((key.clone(), heard.mac), now);
+        let last = self.answers.conflict(now, key, heard.mac);
         if last.is_some_and(|at| now.since(at) < CONFLICT_AGAIN) {
             return;
         }

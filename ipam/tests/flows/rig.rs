@@ -29,6 +29,7 @@ pub struct Rig {
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
     probes: Vec<(u64, Vec<IpAddr>)>,
     gathers: VecDeque<Vec<Target>>,
+    notes: Vec<Note>,
 }
 
 pub fn address(last: u8) -> IpAddr {
@@ -144,14 +145,23 @@ impl Rig {
             replies: BTreeMap::new(),
             probes: Vec::new(),
             gathers: VecDeque::new(),
+            notes: Vec::new(),
         };
         rig.step(Input::Loaded(Box::new(loaded)));
         rig
     }
 
+    /// A step, and what it told.
+    pub fn notes(&mut self, input: Input) -> Vec<Note> {
+        self.notes.clear();
+        self.step(input);
+        std::mem::take(&mut self.notes)
+    }
+
     pub fn step(&mut self, input: Input) {
         for action in self.ledger.step(self.now, input) {
             match action {
+                Action::Note(note) => self.notes.push(note),
                 Action::Commit { op, store, .. } => self.commits.push_back((op, store)),
                 Action::Reply(caller, _, reply) => drop(self.replies.insert(caller.conn, reply)),
                 Action::Probe { id, addresses, .. } => self.probes.push((id, addresses)),

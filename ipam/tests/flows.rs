@@ -294,3 +294,21 @@ fn a_host_that_speaks_for_a_whole_subnet_fills_no_memory() {
     rig.answer_probes(&[]);
     assert_eq!(rig.granted(1).map(|addresses| addresses.len()), Some(2), "others are still given");
 }
+
+#[test]
+fn every_record_is_journaled_before_it_is_written() {
+    // The rig looks at each commit. An ADD, a hand-over, a repeated ADD, a DEL:
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.lease(2);
+    rig.observe(DEAD, AddressFact::Unknown);
+    assert_eq!(rig.granted(2), Some(vec![address(10)]));
+    rig.bound(2);
+    let mut again = request(2);
+    again.txn = TxnId("again".into());
+    rig.ask(5, again.clone());
+    assert_eq!(rig.granted(5), Some(vec![address(10)]));
+    rig.step(Input::Release(None, again.key, LinkRemoval::Gone, None));
+    rig.observe(DEAD, AddressFact::Unknown);
+    assert!(rig.ledger.leases().is_empty() && rig.store.is_empty());
+}

@@ -162,7 +162,10 @@ impl Rig {
         for action in self.ledger.step(self.now, input) {
             match action {
                 Action::Note(note) => self.notes.push(note),
-                Action::Commit { op, store, .. } => self.commits.push_back((op, store)),
+                Action::Commit { op, journal, flush, store, .. } => {
+                    journaled_first(&journal, flush, &store);
+                    self.commits.push_back((op, store));
+                }
                 Action::Reply(caller, _, reply) => drop(self.replies.insert(caller.conn, reply)),
                 Action::Probe { id, addresses, .. } => self.probes.push((id, addresses)),
                 Action::Gather(targets) => self.gathers.push_back(targets),
@@ -305,5 +308,19 @@ impl Rig {
             let seen = seen.collect();
             self.step(Input::Gathered(seen));
         }
+    }
+}
+
+/// No record is written before its intent is on the disk: a commit that writes one carries its entry.
+fn journaled_first(journal: &[JournalWrite], flush: Flush, store: &[StoreWrite]) {
+    for write in store {
+        let told = journal.iter().any(|row| match (row, write) {
+            (JournalWrite::Put(entry), StoreWrite::Create(record) | StoreWrite::Replace { record, .. }) => {
+                entry.key == record.key && entry.txn == record.txn
+            }
+            (JournalWrite::Put(_) | JournalWrite::Remove(_), StoreWrite::Delete { .. }) => true,
+            _ => false,
+        });
+        assert!(told && flush == Flush::Durable, "{write:?} without its intent in {journal:?}");
     }
 }

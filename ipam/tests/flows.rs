@@ -312,3 +312,19 @@ fn every_record_is_journaled_before_it_is_written() {
     rig.observe(DEAD, AddressFact::Unknown);
     assert!(rig.ledger.leases().is_empty() && rig.store.is_empty());
 }
+
+#[test]
+fn a_long_line_at_a_full_pool_is_cheap() {
+    // A new ADD in line once cost a look at every lease for every ADD before it.
+    let mut rig = Rig::new(config(200));
+    for pod in 0..200 {
+        rig.lease(pod);
+        rig.answer_probes(&[]);
+        assert!(rig.granted(pod).is_some());
+    }
+    let start = std::time::Instant::now();
+    for pod in 1_000..2_000 {
+        rig.lease(pod);
+    }
+    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}

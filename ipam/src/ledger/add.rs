@@ -17,6 +17,7 @@ use super::wire::ProbePurpose;
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::Departure;
 use crate::identity::TxnId;
+use crate::interval::Family;
 use crate::mac::Mac;
 use crate::time::Time;
 
@@ -46,7 +47,8 @@ impl Ledger {
             return;
         }
         self.line.push_back(Waiter::new(now, caller, request, timeout));
-        self.serve_line(now);
+        // Those before it were tried when something last changed.
+        self.try_serve(now, self.line.len() - 1);
     }
 
     /// How long an ADD waits for an address.
@@ -152,7 +154,7 @@ impl Ledger {
 
     fn ask_wire(&mut self, index: usize, request: &LeaseRequest, picks: Vec<Pick>) {
         let Some(device) =
-            self.config.networks.get(&request.key.network).map(|network| network.link.device())
+            self.config.networks.get(&request.key.network).and_then(|network| network.link.wire_device())
         else {
             return;
         };
@@ -188,6 +190,9 @@ impl Ledger {
             });
             self.holders.insert(pick.key.clone(), request.key.clone());
         }
+        // The first address of a result counts as the primary one: the order is the network's.
+        let order = self.families(&network);
+        held.sort_by_key(|held| order.iter().position(|family| *family == Family::of(held.address)));
         let entry = Entry {
             key: request.key.clone(),
             cni_network: request.cni_network,

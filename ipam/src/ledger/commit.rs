@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::Ledger;
-use super::entry::Phase;
+use super::entry::{Guard, Phase};
 use super::io::{
     Action, Caller, CommitResult, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step, StoreResult,
     StoreWrite,
@@ -284,7 +284,12 @@ impl Ledger {
             }
             if let Some(reason) = slot.live.quarantine {
                 let macs = self.answers.of(&held.key());
-                self.shut(now, held.pool.clone(), held.key(), macs, reason);
+                let guard = (reason == "forced").then(|| Guard {
+                    holder: key.clone(),
+                    macs: slot.entry.macs(),
+                    fdb_parent: slot.entry.fdb_parent.clone(),
+                });
+                self.shut(now, held.pool.clone(), held.key(), macs, guard, reason);
             } else {
                 self.answers.ended(now, held.key(), slot.entry.macs());
                 self.give_back(now, &held.key());

@@ -291,6 +291,19 @@ impl Slot {
     }
 }
 
+/// A former holder whose interface may still be up: the node's own wire cannot hear it, so the
+/// kernel is asked before the address is given again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Guard {
+    /// Who it was.
+    pub holder: AttachmentKey,
+    /// The MACs that its link may have.
+    pub macs: Vec<Mac>,
+    /// The device whose list shows them.
+    pub fdb_parent: Option<IfName>,
+}
+
 /// An address that nobody gets, because something answers for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -304,6 +317,9 @@ pub struct Quarantined {
     pub macs: Vec<Mac>,
     /// Why: a reason code.
     pub reason: String,
+    /// The former holder, where an operator forced the release and its interface may still be up.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub guard: Option<Guard>,
     /// When something was last heard for it; in memory only, because clocks do not survive a boot.
     #[serde(skip)]
     pub heard_at: Time,

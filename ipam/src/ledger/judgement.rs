@@ -134,7 +134,10 @@ impl Ledger {
     pub(super) fn gathered(&mut self, now: Time, observations: Vec<Observation>) {
         self.gathering = false;
         for observation in observations {
-            let Some(slot) = self.slots.get_mut(&observation.key) else { continue };
+            let Some(slot) = self.slots.get_mut(&observation.key) else {
+                self.guarded(now, &observation);
+                continue;
+            };
             if slot.live.stamp != observation.stamp {
                 self.gather(observation.key.clone(), observation.search.is_some());
                 continue;

@@ -140,6 +140,16 @@ impl Ledger {
 
     /// Has everything judged that might free an address for this request.
     pub(super) fn press(&mut self, now: Time, request: &LeaseRequest) {
+        let already = self.line.iter().any(|waiter| {
+            waiter.request.txn != request.txn
+                && waiter.request.key.network == request.key.network
+                && waiter.since <= now
+                && now.since(waiter.since) < Duration::from_secs(1)
+                && waiter.stage == Stage::InLine
+        });
+        if already {
+            return;
+        }
         let Some(network) = self.config.networks.get(&request.key.network) else { return };
         let press: Vec<_> = self
             .slots
@@ -150,17 +160,8 @@ impl Ledger {
             })
             .map(|(key, _)| key.clone())
             .collect();
-        let already = self.line.iter().any(|waiter| {
-            waiter.request.txn != request.txn
-                && waiter.request.key.network == request.key.network
-                && waiter.since <= now
-                && now.since(waiter.since) < Duration::from_secs(1)
-                && waiter.stage == Stage::InLine
-        });
-        if !already {
-            for key in press {
-                self.gather(key, false);
-            }
+        for key in press {
+            self.gather(key, false);
         }
     }
 
@@ -168,6 +169,11 @@ impl Ledger {
     /// death, so that the pod keeps its address.
     pub(super) fn wait_for_former_sandbox(&mut self, now: Time, request: &LeaseRequest) -> bool {
         let Some(uid) = request.pod.as_ref().and_then(|pod| pod.uid.clone()) else { return false };
+        // Looked for once: in a long line this would else be most of the work.
+        let waited = |waiter: &Waiter| waiter.former_until.is_some_and(|until| until <= now);
+        if self.line.iter().any(|waiter| waiter.request.txn == request.txn && waited(waiter)) {
+            return false;
+        }
         let former: Vec<_> = self
             .slots
             .iter()
@@ -179,7 +185,11 @@ impl Ledger {
             .map(|(key, _)| key.clone())
             .collect();
         let waiter = self.line.iter_mut().find(|waiter| waiter.request.txn == request.txn);
-        let Some(waiter) = waiter.filter(|_| !former.is_empty()) else { return false };
+        let Some(waiter) = waiter else { return false };
+        if former.is_empty() {
+            waiter.former_until = Some(waiter.since);
+            return false;
+        }
         let until = *waiter.former_until.get_or_insert(waiter.since + FORMER_SANDBOX);
         if until <= now {
             return false;
@@ -328,7 +338,9 @@ impl Ledger {
         let pools = pools.unwrap_or_default();
         let held = self.slots.values().flat_map(|slot| {
             let pools = &pools;
-            slot.entry.held.iter().filter(|held| pools.contains(&held.pool)).map(move |held| {
+            let concerns =
+                |held: &&super::entry::Held| pools.contains(&held.pool) && wants(request, held.address);
+            slot.entry.held.iter().filter(concerns).map(move |held| {
                 let pod = slot.entry.pod.as_ref();
                 let who = pod.map_or_else(
                     || slot.entry.key.container_id.to_string(),
@@ -337,16 +349,20 @@ impl Ledger {
                 format!("{} {who} ({})", held.address, slot.live.reason)
             })
         });
-        let shut = self.quarantine.values().filter(|shut| pools.contains(&shut.pool)).map(|shut| {
-            let macs: Vec<_> = shut.macs.iter().map(ToString::to_string).collect();
-            let proxy = shut.macs.iter().any(|mac| self.answers.is_proxy(*mac));
-            let hint = if proxy {
-                ", which answers for others too: if it is a router with proxy ARP, list it in proxyMACs"
-            } else {
-                ""
-            };
-            format!("{} answered by {}{hint}", shut.key.address, macs.join(" and "))
-        });
+        let shut = self
+            .quarantine
+            .values()
+            .filter(|shut| pools.contains(&shut.pool) && wants(request, shut.key.address))
+            .map(|shut| {
+                let macs: Vec<_> = shut.macs.iter().map(ToString::to_string).collect();
+                let proxy = shut.macs.iter().any(|mac| self.answers.is_proxy(*mac));
+                let hint = if proxy {
+                    ", which answers for others too: if it is a router with proxy ARP, list it in proxyMACs"
+                } else {
+                    ""
+                };
+                format!("{} answered by {}{hint}", shut.key.address, macs.join(" and "))
+            });
         let mut holders: Vec<String> = held.chain(shut).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);
         holders.truncate(HOLDERS_NAMED);

@@ -71,6 +71,8 @@ pub struct Ledger {
     probes: BTreeMap<u64, ProbePurpose>,
     last_id: u64,
     to_gather: BTreeMap<AttachmentKey, bool>,
+    /// Former holders to be read about before their addresses leave the quarantine.
+    guards: BTreeSet<AttachmentKey>,
     gathering: bool,
     scanning: bool,
     next_scan: Option<Time>,
@@ -102,6 +104,7 @@ impl Ledger {
             probes: BTreeMap::new(),
             last_id: 0,
             to_gather: BTreeMap::new(),
+            guards: BTreeSet::new(),
             gathering: false,
             scanning: false,
             next_scan: None,
@@ -209,12 +212,13 @@ impl Ledger {
 
     /// One gather is under way at a time; what is wanted meanwhile goes together into the next.
     fn emit_gather(&mut self) {
-        if self.gathering || self.to_gather.is_empty() {
+        if self.gathering || (self.to_gather.is_empty() && self.guards.is_empty()) {
             return;
         }
         let wanted = std::mem::take(&mut self.to_gather);
-        let targets: Vec<_> =
+        let mut targets: Vec<_> =
             wanted.into_iter().filter_map(|(key, search)| self.target(&key, search)).collect();
+        targets.extend(self.guard_targets());
         if !targets.is_empty() {
             self.gathering = true;
             self.out.push(Action::Gather(targets));

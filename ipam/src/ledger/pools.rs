@@ -96,8 +96,13 @@ impl Ledger {
             seen_families.push(family);
             let wanted: Vec<IpAddr> =
                 request.ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
+            if !self.has_enabled_pool(&network, family) {
+                return Err(LedgerError::NoPool(request.key.network.clone()));
+            }
             let (silent, others) = self.offers(now, &network, family, &wanted, &home, avoid)?;
-            if let Some(pick) = silent {
+            // Where the wire cannot be asked, the record alone decides.
+            let blind = network.link.wire_device().is_none();
+            if let Some(pick) = silent.or_else(|| others.first().filter(|_| blind).cloned()) {
                 sure.push(pick);
             } else if others.is_empty() {
                 return Ok(Choice::Wait);
@@ -124,8 +129,13 @@ impl Ledger {
         }
     }
 
+    fn has_enabled_pool(&self, network: &Network, family: Family) -> bool {
+        let pools = network.pools.iter().filter_map(|name| self.config.pools.get(name));
+        pools.into_iter().any(|pool| Family::of(pool.subnet.ip()) == family && !pool.disabled)
+    }
+
     /// The families of the network's pools, in the order in which they are named.
-    fn families(&self, network: &Network) -> Vec<Family> {
+    pub(super) fn families(&self, network: &Network) -> Vec<Family> {
         let mut families = Vec::new();
         for pool in network.pools.iter().filter_map(|name| self.config.pools.get(name)) {
             let family = Family::of(pool.subnet.ip());
@@ -240,7 +250,7 @@ impl Ledger {
             .config
             .networks
             .values()
-            .map(|network| (network.link.device(), network.pools.clone()))
+            .filter_map(|network| Some((network.link.wire_device()?, network.pools.clone())))
             .collect();
         let mut done = BTreeSet::new();
         for (device, pools) in networks {

@@ -246,7 +246,9 @@ impl Ledger {
             }
         }
         let ours = held.len();
-        held.retain(|held| !self.holders.contains_key(&held.key()));
+        held.retain(|held| {
+            !self.holders.contains_key(&held.key()) && !self.quarantine.contains_key(&held.key())
+        });
         if held.is_empty() {
             return ours == 0 && !found.addresses.is_empty();
         }

@@ -6,12 +6,15 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::commit::Pending;
-use super::entry::Quarantined;
-use super::io::{Action, Flush, HeardOnWire, JournalWrite, LedgerError, NoteKind, ProbeResult, Step};
+use super::entry::{Guard, Quarantined};
+use super::io::{
+    Action, Flush, HeardOnWire, JournalWrite, LedgerError, NoteKind, Observation, ProbeResult, SearchOutcome,
+    Step, Target,
+};
 use super::line::Stage;
 use super::pools::Pick;
 use crate::attachment::AttachmentKey;
-use crate::evidence::WireFact;
+use crate::evidence::{FdbFact, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -146,7 +149,7 @@ impl Ledger {
                 self.silence_of(now, pool, address);
             } else if self.pools.get(pool).is_some_and(|state| state.free.is_free(address)) {
                 self.take(&key);
-                self.shut(now, pool.clone(), key, macs, "answers");
+                self.shut(now, pool.clone(), key, macs, None, "answers");
             }
         }
         self.serve_line(now);
@@ -163,7 +166,8 @@ impl Ledger {
                 let Some(waiter) = index.and_then(|index| self.line.remove(index)) else {
                     return self.serve_line(now);
                 };
-                let device = self.config.networks.get(&waiter.request.key.network).map(|n| n.link.device());
+                let device =
+                    self.config.networks.get(&waiter.request.key.network).and_then(|n| n.link.wire_device());
                 if let Some(device) = device {
                     self.reply(waiter.caller, Step::Lease, Err(LedgerError::Wire { device, why }));
                 }
@@ -180,7 +184,7 @@ impl Ledger {
             let family = Family::of(pick.key.address);
             if !macs.is_empty() {
                 self.avoid(txn, pick.key.address);
-                self.shut(now, pick.pool, pick.key, macs, "answers");
+                self.shut(now, pick.pool, pick.key, macs, None, "answers");
             } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
                 self.give_back(now, &pick.key);
                 self.silence_of(now, &pick.pool, pick.key.address);
@@ -226,6 +230,10 @@ impl Ledger {
         let macs: Vec<_> = answers.into_iter().flat_map(|(_, macs)| macs).collect();
         let macs = self.vetoes(&macs);
         let Some(shut) = self.quarantine.get_mut(key) else { return };
+        if let Some(guard) = shut.guard.as_ref().filter(|_| macs.is_empty()) {
+            self.guards.insert(guard.holder.clone());
+            return;
+        }
         if macs.is_empty() {
             let pool = shut.pool.clone();
             self.quarantine.remove(key);
@@ -242,6 +250,44 @@ impl Ledger {
         } else {
             shut.heard_at = now;
             shut.macs = macs;
+        }
+    }
+
+    /// What to read about former holders whose addresses are kept back.
+    pub(super) fn guard_targets(&mut self) -> Vec<Target> {
+        let wanted = std::mem::take(&mut self.guards);
+        let guards = self.quarantine.values().filter_map(|shut| shut.guard.as_ref());
+        let mut targets: Vec<Target> = Vec::new();
+        for guard in guards.filter(|guard| wanted.contains(&guard.holder)) {
+            if !targets.iter().any(|target| target.key == guard.holder) {
+                targets.push(Target {
+                    key: guard.holder.clone(),
+                    stamp: 0,
+                    nsid: None,
+                    ifindex: None,
+                    macs: guard.macs.clone(),
+                    fdb_parent: guard.fdb_parent.clone(),
+                    addresses: Vec::new(),
+                    search: true,
+                    ending: false,
+                });
+            }
+        }
+        targets
+    }
+
+    /// The kernel was asked about a former holder: if no list and no namespace shows its link, the
+    /// wire alone decides from now on.
+    pub(super) fn guarded(&mut self, now: Time, seen: &Observation) {
+        let gone = matches!(seen.fdb, FdbFact::Absent | FdbFact::Blind)
+            && matches!(seen.search, Some(SearchOutcome::NotFound));
+        for shut in self.quarantine.values_mut() {
+            if shut.guard.as_ref().is_some_and(|guard| guard.holder == seen.key) {
+                shut.heard_at = now;
+                if gone {
+                    shut.guard = None;
+                }
+            }
         }
     }
 
@@ -286,6 +332,7 @@ impl Ledger {
         pool: PoolName,
         key: AddressKey,
         macs: Vec<Mac>,
+        guard: Option<Guard>,
         reason: &'static str,
     ) {
         self.take(&key);
@@ -293,13 +340,17 @@ impl Ledger {
             self.answers.add(*mac, key.clone());
         }
         let who: Vec<_> = macs.iter().map(ToString::to_string).collect();
-        let text = format!("not handed out: answered by {}", who.join(" and "));
+        let text = match &guard {
+            Some(guard) => format!("not handed out until the interface of {} is gone", guard.holder),
+            None => format!("not handed out: answered by {}", who.join(" and ")),
+        };
         self.note(NoteKind::Action, "quarantined", vec![key.address], None, text);
         let shut = Quarantined {
             key: key.clone(),
             pool,
             macs,
             reason: reason.to_owned(),
+            guard,
             heard_at: now,
             since: now,
         };
@@ -325,7 +376,7 @@ impl Ledger {
             .collect();
         for (key, pool) in due {
             let device = self.config.networks.values().find(|network| network.pools.contains(&pool));
-            let device = device.map(|network| network.link.device());
+            let device = device.and_then(|network| network.link.wire_device());
             if let Some(shut) = self.quarantine.get_mut(&key) {
                 shut.heard_at = now;
             }
@@ -358,7 +409,7 @@ impl Ledger {
             && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
         {
             if self.quarantine.len() < QUARANTINE_MAX {
-                return self.shut(now, pool, key, vec![heard.mac], "heard");
+                return self.shut(now, pool, key, vec![heard.mac], None, "heard");
             }
             // It is asked for again before anybody gets it.
             if let Some(state) = self.pools.get_mut(&pool) {
@@ -395,7 +446,11 @@ impl Ledger {
 
     /// Which pool's address it is, on that device.
     pub(super) fn address_on(&self, device: &IfName, address: IpAddr) -> Option<(PoolName, AddressKey)> {
-        let networks = self.config.networks.values().filter(|network| network.link.device() == *device);
+        let networks = self
+            .config
+            .networks
+            .values()
+            .filter(|network| network.link.wire_device().as_ref() == Some(device));
         networks.flat_map(|network| &network.pools).find_map(|name| {
             let pool = self.config.pools.get(name)?;
             let key = AddressKey { segment: pool.segment.clone(), address };

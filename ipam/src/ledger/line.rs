@@ -170,8 +170,8 @@ impl Ledger {
     pub(super) fn wait_for_former_sandbox(&mut self, now: Time, request: &LeaseRequest) -> bool {
         let Some(uid) = request.pod.as_ref().and_then(|pod| pod.uid.clone()) else { return false };
         // Looked for once: in a long line this would else be most of the work.
-        let waited = |waiter: &Waiter| waiter.former_until.is_some_and(|until| until <= now);
-        if self.line.iter().any(|waiter| waiter.request.txn == request.txn && waited(waiter)) {
+        let is_over = |other: &Waiter| other.former_until.is_some_and(|until| until <= now);
+        if self.line.iter().any(|other| other.request.txn == request.txn && is_over(other)) {
             return false;
         }
         let former: Vec<_> = self

@@ -75,14 +75,22 @@ impl LinkSpec {
         }
     }
 
-    /// The device in the node's namespace that pods' frames leave through, and on which the wire
-    /// is asked: the parent, or the shared VLAN device `<parent>.<id>` (`bv<hash>` where that is
+    /// The device in the node's namespace that pods' frames leave through: the parent, or the shared VLAN device `<parent>.<id>` (`bv<hash>` where that is
     /// longer than an interface name may be). An exclusive VLAN device lives in its pod, so there
     /// it is the parent, which carries its frames tagged.
     pub fn device(&self) -> IfName {
         match self {
             Self::Macvlan { parent, .. } | Self::Vlan { parent, exclusive: true, .. } => parent.clone(),
             Self::Vlan { parent, id, .. } => vlan_device(parent, *id),
+        }
+    }
+
+    /// The device on which the wire is asked and listened to. `None` for an exclusive VLAN device:
+    /// it lives in its pod, and its parent carries other segments.
+    pub fn wire_device(&self) -> Option<IfName> {
+        match self {
+            Self::Vlan { exclusive: true, .. } => None,
+            _ => Some(self.device()),
         }
     }
 

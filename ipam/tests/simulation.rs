@@ -21,6 +21,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => pod.clone().prop_map(Op::DeleteLink),
         2 => pod.clone().prop_map(Op::MoveLink),
         2 => pod.clone().prop_map(Op::KillPlugin),
+        1 => pod.clone().prop_map(Op::Force),
         2 => pod.prop_map(Op::Answer),
         2 => Just(Op::CrashAgent),
         1 => Just(Op::LoseEvents),

@@ -307,14 +307,10 @@ impl Ledger {
         slot.entry.mac = Some(mac);
         slot.entry.phase = Phase::Bound;
         slot.live.since = now;
+        // A MAC of Berth's own can be derived again after a crash; any other is known from here only.
+        let flush = if mac.belongs_to(key) { Flush::Lazy } else { Flush::Durable };
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
-        self.commit(
-            Pending::Answer { key: key.clone(), caller },
-            Step::Bind,
-            journal,
-            Flush::Durable,
-            Vec::new(),
-        );
+        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Bind, journal, flush, Vec::new());
     }
 
     /// Last step: the transaction is closed; from now on only evidence ends it.
@@ -415,9 +411,8 @@ impl Ledger {
         }
         let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
-        if entry.phase == Phase::Intent {
-            self.finalize(now, key, "undone");
-        } else if entry.role == Role::Main {
+        // Also where only the intent is on the disk: what followed it may have been lost in a crash.
+        if entry.role == Role::Main {
             self.remove_link(key);
         } else {
             self.gather(key.clone(), false);

@@ -17,6 +17,12 @@ impl Ledger {
                 );
                 return self.reply(caller, Step::Other, Ok(Reply::Released(text)));
             }
+            if let Some(guard) = shut.guard {
+                let evidence =
+                    "its interface may still be up, and the node's own wire cannot hear it".to_owned();
+                let error = LedgerError::Alive { address, key: guard.holder, evidence };
+                return self.reply(caller, Step::Other, Err(error));
+            }
             self.quarantine.remove(&shut.key);
             self.give_back(now, &shut.key);
             let journal = vec![JournalWrite::Unquarantine(shut.key)];

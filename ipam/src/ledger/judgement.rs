@@ -196,6 +196,9 @@ impl Ledger {
         if self.answer_operator(now, key, row) {
             return;
         }
+        if matches!(row.verdict, Verdict::Keep | Verdict::Unknown) {
+            self.revive(key);
+        }
         match (row.verdict, row.next) {
             (Verdict::Release, _) => self.release_proven(now, key, row.id),
             (Verdict::Quarantine, _) => {

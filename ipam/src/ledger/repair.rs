@@ -319,6 +319,25 @@ impl Ledger {
         }
     }
 
+    /// A release that a crash cut short, of an attachment that shows life after all (an operator had
+    /// forced it): its record may be gone, and is written again.
+    pub(super) fn revive(&mut self, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if slot.entry.phase != Phase::Releasing || slot.live.committing {
+            return;
+        }
+        slot.entry.phase = Phase::Done;
+        slot.live.committing = true;
+        let entry = slot.entry.clone();
+        let text = "its release was cut short, and it shows life: it is kept".to_owned();
+        self.note(NoteKind::Warning, "release-taken-back", entry.addresses(), Some(key), text);
+        let store =
+            entry.records(&self.me.node).into_iter().map(|record| StoreWrite::Create(Box::new(record)));
+        let store = store.collect();
+        let journal = vec![JournalWrite::Put(Box::new(entry))];
+        self.commit(Pending::Repair { key: key.clone() }, Step::Other, journal, Flush::Durable, store);
+    }
+
     pub(super) fn repaired(&mut self, now: Time, key: &AttachmentKey, result: CommitResult) {
         let Some(slot) = self.slots.get_mut(key) else { return self.serve_if_repaired(now) };
         slot.live.committing = false;

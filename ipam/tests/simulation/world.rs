@@ -12,6 +12,7 @@ use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, 
 use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::{Entry, Quarantined};
 use berth_ipam::ledger::io::*;
+use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
@@ -25,6 +26,8 @@ pub enum Op {
     EndNamespace(u8),
     DeleteLink(u8),
     MoveLink(u8),
+    /// An operator forces the release of the pod's address, alive or not.
+    Force(u8),
     KillPlugin(u8),
     /// Somebody outside answers for the pool's address of that number, until asked once.
     Answer(u8),
@@ -208,6 +211,14 @@ impl World {
             Op::EndNamespace(pod) => self.end_namespace(*pod),
             Op::DeleteLink(pod) => self.lose_link(*pod),
             Op::MoveLink(pod) => self.move_link(*pod),
+            Op::Force(pod) => {
+                let key = self.pods.get(pod).map(|(_, key)| key.clone());
+                let link = self.links.iter().find(|link| Some(&link.key) == key.as_ref() && link.up);
+                if let Some(address) = link.and_then(|link| link.addresses.first().copied()) {
+                    let caller = Caller { conn: self.id(), call: 1 };
+                    self.step(Input::AdminRelease(caller, address, true));
+                }
+            }
             Op::KillPlugin(pod) => self.kill_plugin(*pod),
             Op::Answer(last) => {
                 let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10 + last % 4));
@@ -651,8 +662,8 @@ impl World {
             assert!(held || asked, "{} is recorded, and nobody has it: {view:?}", view.address());
         }
         let recorded: BTreeSet<_> = self.store.keys().map(|key| key.address).collect();
-        let leased: BTreeSet<_> =
-            ledger.leases().iter().map(berth_ipam::ledger::view::View::address).collect();
+        let held = ledger.leases().into_iter().filter(|view| matches!(view, View::Held { .. }));
+        let leased: BTreeSet<_> = held.map(|view| view.address()).collect();
         assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.store);
         for link in &self.links {
             for address in &link.addresses {

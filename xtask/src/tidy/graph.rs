@@ -28,6 +28,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("berth-api", &["berth-ipam"]),
     ("berth-underlay", &["berth-ipam"]),
     ("berth-store", &["berth-ipam", "berth-api"]),
+    ("berth-ebpf-common", &[]),
+    ("berth-probes", &["berth-ipam", "berth-underlay", "berth-ebpf-common"]),
     ("berth-meta-plugin", &["berth-ipam", "berth-protocol", "berth-cni", "berth-underlay"]),
     ("berthctl", &["berth-ipam", "berth-protocol"]),
     // Its measurements share no code with what is measured.

@@ -1,0 +1,290 @@
+//! The attachments that the programs follow: what is in the maps ATTACH, NETNS and EXITS.
+//!
+//! User space alone inserts; a program deletes an entry with the event that it sends. So an entry
+//! that is missing is no error, and following again what was followed is harmless. The invariant:
+//! a namespace is in NETNS as long as one followed attachment is in it, and slots of EXITS are
+//! given out in turn, so that a program that still holds an old one writes into nobody's.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use aya::Ebpf;
+use aya::maps::{Array, HashMap, MapData, MapError};
+use berth_ebpf_common::{ATTACHMENTS_MAX, AttachKey, AttachValue, ExitSlot, NetnsValue};
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::identity::NetnsIdentity;
+
+use crate::error::Error;
+use crate::event::Names;
+
+const ATTACH: &str = "ATTACH";
+const NETNS: &str = "NETNS";
+const EXITS: &str = "EXITS";
+
+/// Numbers with this bit are of canaries.
+pub(crate) const CANARY: u64 = 1 << 63;
+
+/// See the module's head.
+pub struct Attachments {
+    attach: HashMap<MapData, [u8; AttachKey::SIZE], [u8; AttachValue::SIZE]>,
+    netns: HashMap<MapData, u64, [u8; NetnsValue::SIZE]>,
+    exits: Array<MapData, [u8; ExitSlot::SIZE]>,
+    followed: BTreeMap<u64, Followed>,
+    spaces: BTreeMap<u64, Space>,
+    /// Entries that an earlier agent left in pinned maps, and nobody has followed again yet.
+    left: Left,
+    next_slot: u32,
+}
+
+#[derive(Debug)]
+struct Followed {
+    /// `None`: a canary.
+    key: Option<AttachmentKey>,
+    netns: u64,
+    ifindex: Option<u32>,
+}
+
+#[derive(Debug)]
+struct Space {
+    slot: u32,
+    members: BTreeSet<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Left {
+    links: BTreeSet<[u8; AttachKey::SIZE]>,
+    spaces: BTreeMap<u64, u32>,
+}
+
+/// How maps name a namespace: by its cookie, or where the kernel gives that out late, by its inode.
+pub(crate) fn netns_key(cookie: u64, inode: u64) -> u64 {
+    if cookie == 0 { inode } else { cookie }
+}
+
+/// An attachment's number in maps: the same in every run, so that events of an earlier one are
+/// understood. Two attachments with one number would get each other's hints, which costs reads.
+pub(crate) fn number(key: &AttachmentKey) -> u64 {
+    // FNV-1a, 64 bits.
+    let text = key.to_string();
+    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
+    });
+    (hash & !CANARY).max(1)
+}
+
+impl std::fmt::Debug for Attachments {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Attachments").field("followed", &self.followed).finish_non_exhaustive()
+    }
+}
+
+impl Attachments {
+    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+        let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing(name));
+        let attach = HashMap::try_from(take(ATTACH)?).map_err(Error::open(ATTACH))?;
+        let netns: HashMap<_, u64, [u8; NetnsValue::SIZE]> =
+            HashMap::try_from(take(NETNS)?).map_err(Error::open(NETNS))?;
+        let exits = Array::try_from(take(EXITS)?).map_err(Error::open(EXITS))?;
+        let mut left = Left::default();
+        for key in attach.keys() {
+            left.links.insert(key.map_err(Error::using("list", ATTACH))?);
+        }
+        for entry in &netns {
+            let (key, value) = entry.map_err(Error::using("list", NETNS))?;
+            left.spaces.insert(key, NetnsValue::from_bytes(&value).slot);
+        }
+        Ok(Self {
+            attach,
+            netns,
+            exits,
+            followed: BTreeMap::new(),
+            spaces: BTreeMap::new(),
+            left,
+            next_slot: 0,
+        })
+    }
+
+    /// Follows an attachment: its namespace, and its link if the index is known. Once more with the
+    /// index when that is learnt; once more after an event if the link turned out to live.
+    pub fn follow(
+        &mut self,
+        key: &AttachmentKey,
+        netns: &NetnsIdentity,
+        ifindex: Option<u32>,
+    ) -> Result<(), Error> {
+        let netns = netns_key(netns.cookie.0, netns.inode);
+        self.put(number(key), Followed { key: Some(key.clone()), netns, ifindex })
+    }
+
+    /// No longer follows it. Before its link is removed on purpose, so that nobody is alarmed.
+    pub fn forget(&mut self, key: &AttachmentKey) -> Result<(), Error> {
+        self.take(number(key))
+    }
+
+    /// Removes what an earlier agent followed and this one does not: to be called when all
+    /// attachments of the journal were followed.
+    pub fn settle(&mut self) -> Result<(), Error> {
+        let left = std::mem::take(&mut self.left);
+        for key in &left.links {
+            gone(self.attach.remove(key)).map_err(Error::using("delete from", ATTACH))?;
+        }
+        for key in left.spaces.keys() {
+            gone(self.netns.remove(key)).map_err(Error::using("delete from", NETNS))?;
+        }
+        Ok(())
+    }
+
+    /// Wants to be told of the next exit of a task in the attachment's namespace. To be called
+    /// *before* the tasks are looked at: then none that exits meanwhile is missed.
+    pub fn rearm(&mut self, key: &AttachmentKey) -> Result<(), Error> {
+        let space = self.followed.get(&number(key)).and_then(|followed| self.spaces.get(&followed.netns));
+        match space.map(|space| space.slot) {
+            Some(slot) => self.clear(slot),
+            None => Ok(()),
+        }
+    }
+
+    /// How many attachments are followed.
+    pub fn len(&self) -> usize {
+        self.followed.len()
+    }
+
+    /// Whether none is followed.
+    pub fn is_empty(&self) -> bool {
+        self.followed.is_empty()
+    }
+
+    pub(crate) fn follow_canary(&mut self, id: u64, netns: u64, ifindex: u32) -> Result<(), Error> {
+        self.put(id | CANARY, Followed { key: None, netns, ifindex: Some(ifindex) })
+    }
+
+    pub(crate) fn forget_canary(&mut self, id: u64) -> Result<(), Error> {
+        self.take(id | CANARY)
+    }
+
+    fn put(&mut self, id: u64, followed: Followed) -> Result<(), Error> {
+        let moved = |old: &Followed| (old.netns, old.ifindex) != (followed.netns, followed.ifindex);
+        if self.followed.get(&id).is_some_and(moved) {
+            self.take(id)?;
+        }
+        self.enter(followed.netns, id)?;
+        if let Some(ifindex) = followed.ifindex {
+            let key = AttachKey { netns: followed.netns, ifindex, pad: 0 }.to_bytes();
+            let value = AttachValue { id }.to_bytes();
+            if let Err(error) = self.attach.insert(key, value, 0) {
+                self.leave(followed.netns, id)?;
+                return Err(full(error, ATTACH));
+            }
+            self.left.links.remove(&key);
+        }
+        self.followed.insert(id, followed);
+        Ok(())
+    }
+
+    fn take(&mut self, id: u64) -> Result<(), Error> {
+        let Some(followed) = self.followed.remove(&id) else { return Ok(()) };
+        if let Some(ifindex) = followed.ifindex {
+            let key = AttachKey { netns: followed.netns, ifindex, pad: 0 }.to_bytes();
+            // Another attachment may have been given the same place by now: then it is not ours.
+            let value = AttachValue { id }.to_bytes();
+            if self.attach.get(&key, 0).is_ok_and(|found| found == value) {
+                gone(self.attach.remove(&key)).map_err(Error::using("delete from", ATTACH))?;
+            }
+        }
+        self.leave(followed.netns, id)
+    }
+
+    fn enter(&mut self, netns: u64, id: u64) -> Result<(), Error> {
+        if let Some(space) = self.spaces.get_mut(&netns) {
+            space.members.insert(id);
+            let value = NetnsValue { id: netns, slot: space.slot, pad: 0 }.to_bytes();
+            return self.netns.insert(netns, value, 0).map_err(|error| full(error, NETNS));
+        }
+        let slot = match self.left.spaces.remove(&netns) {
+            // Its slot is kept: an exit that was told and not yet read stays told.
+            Some(slot) if slot < ATTACHMENTS_MAX => slot,
+            _ => self.free_slot().ok_or(Error::Full { name: EXITS, capacity: ATTACHMENTS_MAX })?,
+        };
+        self.clear(slot)?;
+        let value = NetnsValue { id: netns, slot, pad: 0 }.to_bytes();
+        self.netns.insert(netns, value, 0).map_err(|error| full(error, NETNS))?;
+        self.spaces.insert(netns, Space { slot, members: BTreeSet::from([id]) });
+        Ok(())
+    }
+
+    fn leave(&mut self, netns: u64, id: u64) -> Result<(), Error> {
+        let Some(space) = self.spaces.get_mut(&netns) else { return Ok(()) };
+        space.members.remove(&id);
+        if space.members.is_empty() {
+            self.spaces.remove(&netns);
+            gone(self.netns.remove(&netns)).map_err(Error::using("delete from", NETNS))?;
+        }
+        Ok(())
+    }
+
+    fn free_slot(&mut self) -> Option<u32> {
+        let used: BTreeSet<u32> =
+            self.spaces.values().map(|space| space.slot).chain(self.left.spaces.values().copied()).collect();
+        let slot = (0..ATTACHMENTS_MAX)
+            .map(|step| self.next_slot.wrapping_add(step) % ATTACHMENTS_MAX)
+            .find(|slot| !used.contains(slot))?;
+        self.next_slot = (slot + 1) % ATTACHMENTS_MAX;
+        Some(slot)
+    }
+
+    fn clear(&mut self, slot: u32) -> Result<(), Error> {
+        self.exits.set(slot, ExitSlot::default().to_bytes(), 0).map_err(Error::using("write to", EXITS))
+    }
+}
+
+impl Names for Attachments {
+    fn attachment(&self, id: u64) -> Option<AttachmentKey> {
+        self.followed.get(&id)?.key.clone()
+    }
+
+    fn inside(&self, netns: u64) -> Vec<AttachmentKey> {
+        let members = self.spaces.get(&netns).map(|space| &space.members);
+        members.into_iter().flatten().filter_map(|id| self.attachment(*id)).collect()
+    }
+}
+
+/// A program may have deleted the entry first.
+pub(crate) fn gone(result: Result<(), MapError>) -> Result<(), MapError> {
+    match result {
+        Err(MapError::KeyNotFound | MapError::ElementNotFound) => Ok(()),
+        Err(MapError::SyscallError(error)) if error.io_error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+fn full(error: MapError, name: &'static str) -> Error {
+    const E2BIG: i32 = 7;
+    match &error {
+        MapError::SyscallError(call) if call.io_error.raw_os_error() == Some(E2BIG) => {
+            Error::Full { name, capacity: ATTACHMENTS_MAX }
+        }
+        _ => Error::UseMap { operation: "write to", name, cause: Box::new(error) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_the_same_in_every_run_and_never_a_canarys() {
+        let key = |id: &str| AttachmentKey {
+            network: "net".parse().unwrap(),
+            container_id: id.parse().unwrap(),
+            ifname: "net1".parse().unwrap(),
+        };
+        assert_eq!(number(&key("a")), number(&key("a")));
+        assert_ne!(number(&key("a")), number(&key("b")));
+        assert_eq!(number(&key("a")) & CANARY, 0);
+    }
+
+    #[test]
+    fn a_namespace_without_a_cookie_is_named_by_its_inode() {
+        assert_eq!(netns_key(7, 4_026_532_000), 7);
+        assert_eq!(netns_key(0, 4_026_532_000), 4_026_532_000);
+    }
+}

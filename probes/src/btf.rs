@@ -1,0 +1,279 @@
+//! The kernel's description of its own types (BTF): enough of it to find where a member lies.
+//!
+//! Pure: bytes in, offsets out. Left out: functions, variables, relocations. The invariant: no bytes
+//! make it panic, loop or allocate more than a few times their length, and what it does not
+//! understand is an error, never a guess: a wrong offset would read another member.
+
+use std::collections::HashMap;
+
+const MAGIC: u16 = 0xeb9f;
+const VERSION: u8 = 1;
+/// Magic, version, flags, length of the header, then offset and length of types and of strings.
+const HEADER: usize = 24;
+/// Name, info, and size or type.
+const TYPE: usize = 12;
+/// Typedefs of typedefs, and members without a name inside one another, end before this.
+const DEPTH_MAX: usize = 16;
+
+/// Why types could not be read, or are not as they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BtfError {
+    /// The magic number is missing.
+    #[error("this is no type information of this machine's byte order")]
+    NotBtf,
+    /// It is of a version or has a kind of type that is not known here.
+    #[error("unknown type information: {0}; this kernel may be newer than this program")]
+    Unknown(String),
+    /// It ends before its own contents do.
+    #[error("the type information is cut short at byte {0}")]
+    Short(usize),
+    /// A type refers to one that does not exist.
+    #[error("type {0} does not exist")]
+    NoType(u32),
+    /// Types refer to each other without end.
+    #[error("types are nested more than {DEPTH_MAX} deep")]
+    TooDeep,
+    /// The kernel has no such structure.
+    #[error("this kernel has no struct {0}")]
+    NoStruct(String),
+    /// The structure has no such member.
+    #[error("struct {holder} has no member {member}")]
+    NoMember {
+        /// The structure.
+        holder: String,
+        /// The member.
+        member: String,
+    },
+    /// The member does not start at a byte.
+    #[error("member {0} does not start at a byte")]
+    NotAtByte(String),
+    /// The member is of another kind or size than the programs read.
+    #[error("member {member} is {found}, where {wanted} was expected")]
+    OtherShape {
+        /// The member.
+        member: String,
+        /// What it is.
+        found: String,
+        /// What the programs read.
+        wanted: String,
+    },
+}
+
+/// A member of a structure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Member {
+    /// Where it starts, in bytes.
+    pub offset: u32,
+    /// Its size, in bytes.
+    pub size: u32,
+    /// Whether it is a pointer.
+    pub is_pointer: bool,
+}
+
+/// Types, indexed by number and structures by name.
+#[derive(Debug)]
+pub struct Btf<'a> {
+    types: &'a [u8],
+    strings: &'a [u8],
+    /// Where the type of each number starts; number 0 is `void` and has no place.
+    places: Vec<usize>,
+    structs: HashMap<&'a [u8], u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Integer,
+    Pointer,
+    Array,
+    Struct,
+    Enum,
+    /// Another name, or `const` and the like: the type behind it counts.
+    Alias,
+    /// Has no size that could be read.
+    Other,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Type {
+    at: usize,
+    kind: Kind,
+    count: usize,
+    /// Whether members carry the size of bit fields.
+    with_bits: bool,
+    /// Its size, or the type behind it, as the kind wants it.
+    argument: u32,
+}
+
+impl<'a> Btf<'a> {
+    /// Reads the index of all types.
+    pub fn parse(bytes: &'a [u8]) -> Result<Self, BtfError> {
+        if half(bytes, 0)? != MAGIC {
+            return Err(BtfError::NotBtf);
+        }
+        let version = *bytes.get(2).ok_or(BtfError::Short(2))?;
+        if version != VERSION {
+            return Err(BtfError::Unknown(format!("version {version}")));
+        }
+        let header = word(bytes, 4)? as usize;
+        if header < HEADER {
+            return Err(BtfError::Short(header));
+        }
+        let section = |at: usize| -> Result<&'a [u8], BtfError> {
+            let start = header.checked_add(word(bytes, at)? as usize);
+            let end = start.and_then(|start| start.checked_add(word(bytes, at + 4).ok()? as usize));
+            let range = start.zip(end).ok_or(BtfError::Short(at))?;
+            bytes.get(range.0..range.1).ok_or(BtfError::Short(bytes.len()))
+        };
+        let mut btf =
+            Self { types: section(8)?, strings: section(16)?, places: vec![0], structs: HashMap::new() };
+        btf.index()?;
+        Ok(btf)
+    }
+
+    fn index(&mut self) -> Result<(), BtfError> {
+        let mut at = 0;
+        while at < self.types.len() {
+            let (read, extra) = self.type_at(at)?;
+            let number = u32::try_from(self.places.len()).map_err(|_| BtfError::Short(at))?;
+            if read.kind == Kind::Struct {
+                let name = self.name(word(self.types, at)?)?;
+                if !name.is_empty() {
+                    // The kernel has a few of one name; the first is the general one.
+                    self.structs.entry(name).or_insert(number);
+                }
+            }
+            self.places.push(at);
+            at = at.checked_add(TYPE + extra).ok_or(BtfError::Short(at))?;
+        }
+        if at == self.types.len() { Ok(()) } else { Err(BtfError::Short(self.types.len())) }
+    }
+
+    /// The type at a place, and how many bytes follow its fixed part.
+    fn type_at(&self, at: usize) -> Result<(Type, usize), BtfError> {
+        let info = word(self.types, at + 4)?;
+        let argument = word(self.types, at + 8)?;
+        let count = (info & 0xffff) as usize;
+        // The numbers of include/uapi/linux/btf.h.
+        let (kind, extra) = match (info >> 24) & 0x1f {
+            1 => (Kind::Integer, 4),
+            2 => (Kind::Pointer, 0),
+            3 => (Kind::Array, 12),
+            4 | 5 => (Kind::Struct, count * 12),
+            6 => (Kind::Enum, count * 8),
+            7 | 12 | 16 => (Kind::Other, 0),
+            8 | 9 | 10 | 11 | 18 => (Kind::Alias, 0),
+            13 => (Kind::Other, count * 8),
+            14 | 17 => (Kind::Other, 4),
+            15 => (Kind::Other, count * 12),
+            19 => (Kind::Enum, count * 12),
+            unknown => return Err(BtfError::Unknown(format!("kind {unknown} of type"))),
+        };
+        Ok((Type { at, kind, count, with_bits: info >> 31 == 1, argument }, extra))
+    }
+
+    fn get(&self, number: u32) -> Result<Type, BtfError> {
+        let place = if number == 0 { None } else { self.places.get(number as usize) };
+        Ok(self.type_at(*place.ok_or(BtfError::NoType(number))?)?.0)
+    }
+
+    /// The type behind other names and qualifiers.
+    fn resolve(&self, number: u32) -> Result<Type, BtfError> {
+        let mut found = self.get(number)?;
+        for _ in 0..DEPTH_MAX {
+            if found.kind != Kind::Alias {
+                return Ok(found);
+            }
+            found = self.get(found.argument)?;
+        }
+        Err(BtfError::TooDeep)
+    }
+
+    fn name(&self, at: u32) -> Result<&'a [u8], BtfError> {
+        let rest = self.strings.get(at as usize..).ok_or(BtfError::Short(at as usize))?;
+        let end = rest.iter().position(|byte| *byte == 0).ok_or(BtfError::Short(at as usize))?;
+        Ok(&rest[..end])
+    }
+
+    /// Where a member lies in a structure. `path` goes down through members with a name, one by
+    /// one, separated by dots; those without a name are passed through.
+    pub fn member(&self, holder: &str, path: &str) -> Result<Member, BtfError> {
+        let number =
+            self.structs.get(holder.as_bytes()).ok_or_else(|| BtfError::NoStruct(holder.to_owned()))?;
+        let mut within = self.get(*number)?;
+        let mut bits: u32 = 0;
+        let mut found = None;
+        for name in path.split('.') {
+            let missing = || BtfError::NoMember { holder: holder.to_owned(), member: path.to_owned() };
+            if within.kind != Kind::Struct {
+                return Err(missing());
+            }
+            let (at, field_bits, inner) = self.find(within, name.as_bytes(), 0)?.ok_or_else(missing)?;
+            bits = bits.checked_add(at).ok_or(BtfError::TooDeep)?;
+            within = inner;
+            found = Some(field_bits);
+        }
+        if !bits.is_multiple_of(8) {
+            return Err(BtfError::NotAtByte(format!("{holder}.{path}")));
+        }
+        let size = match found {
+            Some(width) if width != 0 => width.div_ceil(8),
+            _ => self.size(within, 0)?,
+        };
+        Ok(Member { offset: bits / 8, size, is_pointer: within.kind == Kind::Pointer })
+    }
+
+    /// A member by name: at which bit, how many bits if it is a bit field, and its type.
+    fn find(&self, within: Type, name: &[u8], depth: usize) -> Result<Option<(u32, u32, Type)>, BtfError> {
+        if depth >= DEPTH_MAX {
+            return Err(BtfError::TooDeep);
+        }
+        for index in 0..within.count {
+            let at = within.at + TYPE + index * 12;
+            let own = self.name(word(self.types, at)?)?;
+            let place = word(self.types, at + 8)?;
+            let (bit, width) = if within.with_bits { (place & 0x00ff_ffff, place >> 24) } else { (place, 0) };
+            if own == name {
+                return Ok(Some((bit, width, self.resolve(word(self.types, at + 4)?)?)));
+            }
+            if own.is_empty() {
+                let inner = self.resolve(word(self.types, at + 4)?)?;
+                if inner.kind == Kind::Struct
+                    && let Some((further, width, found)) = self.find(inner, name, depth + 1)?
+                {
+                    return Ok(Some((bit.checked_add(further).ok_or(BtfError::TooDeep)?, width, found)));
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn size(&self, of: Type, depth: usize) -> Result<u32, BtfError> {
+        if depth >= DEPTH_MAX {
+            return Err(BtfError::TooDeep);
+        }
+        match of.kind {
+            Kind::Integer | Kind::Struct | Kind::Enum => Ok(of.argument),
+            Kind::Pointer => Ok(8),
+            Kind::Array => {
+                let element = self.resolve(word(self.types, of.at + TYPE)?)?;
+                let count = word(self.types, of.at + TYPE + 8)?;
+                self.size(element, depth + 1)?.checked_mul(count).ok_or(BtfError::TooDeep)
+            }
+            Kind::Alias | Kind::Other => Err(BtfError::Unknown("a member without a size".to_owned())),
+        }
+    }
+}
+
+fn word(bytes: &[u8], at: usize) -> Result<u32, BtfError> {
+    let four = at.checked_add(4).and_then(|end| bytes.get(at..end));
+    four.and_then(|four| four.try_into().ok()).map(u32::from_ne_bytes).ok_or(BtfError::Short(at))
+}
+
+fn half(bytes: &[u8], at: usize) -> Result<u16, BtfError> {
+    let two = at.checked_add(2).and_then(|end| bytes.get(at..end));
+    two.and_then(|two| two.try_into().ok()).map(u16::from_ne_bytes).ok_or(BtfError::Short(at))
+}
+
+#[cfg(test)]
+#[path = "btf_tests.rs"]
+mod tests;

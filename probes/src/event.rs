@@ -1,0 +1,262 @@
+//! What the programs say, in the agent's own words.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use berth_ebpf_common::{DeviceEvent, Kind, LAYOUT, Source, WireEvent, flag, kind_of};
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::identity::NetnsCookie;
+use berth_ipam::mac::Mac;
+use berth_ipam::time::Time;
+
+/// A hint from the kernel. No hint decides anything: whoever acts on one reads first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ProbeEvent {
+    /// The link of an attachment is being torn down.
+    DeviceDown {
+        /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
+        key: Option<AttachmentKey>,
+        /// The namespace it is in; 0 on kernels below 5.14.
+        cookie: NetnsCookie,
+        /// The link's index there.
+        ifindex: u32,
+        /// The link's name; chosen by the pod.
+        name: String,
+        /// The link's first IPv4 addresses.
+        ipv4: Vec<Ipv4Addr>,
+        /// Whether the whole namespace is being torn down.
+        namespace_ends: bool,
+        /// When, and who saw it.
+        seen: Seen,
+    },
+    /// A namespace ended, and all devices in it are gone.
+    NamespaceEnd {
+        /// The attachments that were in it.
+        keys: Vec<AttachmentKey>,
+        /// Which; 0 on kernels below 5.14.
+        cookie: NetnsCookie,
+        /// When, and who saw it.
+        seen: Seen,
+    },
+    /// Some namespaces are about to be torn down; which ones is not known.
+    NamespacesEnding {
+        /// When, and who saw it.
+        seen: Seen,
+    },
+    /// A task exits in the namespace of attachments: it may be the last one. Not told again for
+    /// this namespace before [`crate::Probes::rearm`].
+    TaskExit {
+        /// The attachments in it.
+        keys: Vec<AttachmentKey>,
+        /// Which; 0 on kernels below 5.14.
+        cookie: NetnsCookie,
+        /// Its inode.
+        inode: u64,
+        /// The task.
+        pid: u32,
+        /// When, and who saw it.
+        seen: Seen,
+    },
+    /// Somebody spoke for a watched address on the wire.
+    Wire(Heard),
+    /// Events were lost since the last one: read everything again.
+    Lost(u64),
+}
+
+/// When, and by which program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seen {
+    /// When the kernel saw it.
+    pub at: Time,
+    /// Which program told it.
+    pub by: Source,
+}
+
+/// A frame that spoke for a watched address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    /// The index of the device on which it was heard.
+    pub parent: u32,
+    /// The VLAN on it.
+    pub vlan: Option<u16>,
+    /// The address.
+    pub address: IpAddr,
+    /// Who spoke.
+    pub mac: Mac,
+    /// Who holds it, where it has a holder here and somebody else spoke.
+    pub holder: Option<(Option<AttachmentKey>, Mac)>,
+    /// How often the address was spoken for so far.
+    pub hits: u32,
+    /// When, and in which direction.
+    pub seen: Seen,
+}
+
+impl Heard {
+    /// Whether the frame came from this node.
+    pub fn is_outgoing(&self) -> bool {
+        self.seen.by == Source::Egress
+    }
+}
+
+/// An event as it lies in the ring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Raw {
+    Device(Kind, Source, DeviceEvent),
+    Wire(Kind, Source, WireEvent),
+}
+
+/// Reads one event; `None`: of another version, kind or length.
+pub(crate) fn read(bytes: &[u8]) -> Option<Raw> {
+    let (version, kind) = kind_of(bytes)?;
+    if version != LAYOUT {
+        return None;
+    }
+    let bytes: &[u8; 64] = bytes.try_into().ok()?;
+    let source = Source::from_byte(bytes[2])?;
+    match Kind::from_byte(kind)? {
+        kind @ (Kind::DeviceDown | Kind::NetnsEnd | Kind::NetnsHint | Kind::TaskExit) => {
+            Some(Raw::Device(kind, source, DeviceEvent::from_bytes(bytes)))
+        }
+        kind @ (Kind::WireHeard | Kind::WireConflict) => {
+            Some(Raw::Wire(kind, source, WireEvent::from_bytes(bytes)))
+        }
+    }
+}
+
+/// Whose attachments and namespaces the numbers in events are.
+pub(crate) trait Names {
+    /// The attachment of a number.
+    fn attachment(&self, id: u64) -> Option<AttachmentKey>;
+    /// The attachments in a namespace.
+    fn inside(&self, netns: u64) -> Vec<AttachmentKey>;
+}
+
+/// The event in the agent's words; `None`: it says nothing that can be understood.
+pub(crate) fn told(raw: &Raw, names: &impl Names) -> Option<ProbeEvent> {
+    match *raw {
+        Raw::Device(kind, by, event) => Some(device(kind, by, &event, names)),
+        Raw::Wire(kind, by, event) => {
+            let address = match event.family {
+                4 => {
+                    let [a, b, c, d, ..] = event.address;
+                    IpAddr::V4(Ipv4Addr::new(a, b, c, d))
+                }
+                6 => IpAddr::V6(Ipv6Addr::from(event.address)),
+                _ => return None,
+            };
+            let is_conflict = kind == Kind::WireConflict;
+            Some(ProbeEvent::Wire(Heard {
+                parent: event.parent,
+                vlan: (event.vlan != 0).then_some(event.vlan),
+                address,
+                mac: Mac(event.mac),
+                holder: is_conflict.then(|| (names.attachment(event.id), Mac(event.known))),
+                hits: event.hits,
+                seen: Seen { at: Time(event.at_ns), by },
+            }))
+        }
+    }
+}
+
+fn device(kind: Kind, by: Source, event: &DeviceEvent, names: &impl Names) -> ProbeEvent {
+    let seen = Seen { at: Time(event.at_ns), by };
+    let cookie = NetnsCookie(event.cookie);
+    match kind {
+        Kind::DeviceDown => ProbeEvent::DeviceDown {
+            key: names.attachment(event.id),
+            cookie,
+            ifindex: event.ifindex,
+            name: name(&event.name),
+            ipv4: event.ipv4.iter().filter(|four| **four != [0; 4]).map(|four| (*four).into()).collect(),
+            namespace_ends: event.flags & flag::NETNS_DYING != 0,
+            seen,
+        },
+        Kind::NetnsEnd => ProbeEvent::NamespaceEnd { keys: names.inside(event.id), cookie, seen },
+        Kind::TaskExit => ProbeEvent::TaskExit {
+            keys: names.inside(event.id),
+            cookie,
+            inode: u64::from(event.inode),
+            pid: event.ifindex,
+            seen,
+        },
+        Kind::NetnsHint | Kind::WireHeard | Kind::WireConflict => ProbeEvent::NamespacesEnding { seen },
+    }
+}
+
+/// A device's name up to its first zero.
+pub(crate) fn name(bytes: &[u8; 16]) -> String {
+    let end = bytes.iter().position(|byte| *byte == 0).unwrap_or(bytes.len());
+    String::from_utf8_lossy(&bytes[..end]).into_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    struct Nobody;
+
+    impl Names for Nobody {
+        fn attachment(&self, _: u64) -> Option<AttachmentKey> {
+            None
+        }
+        fn inside(&self, _: u64) -> Vec<AttachmentKey> {
+            Vec::new()
+        }
+    }
+
+    #[test]
+    fn another_version_or_kind_or_length_is_not_guessed_at() {
+        let good = DeviceEvent { version: LAYOUT, kind: 1, source: 2, ..DeviceEvent::default() }.to_bytes();
+        assert!(matches!(read(&good), Some(Raw::Device(Kind::DeviceDown, Source::TpBtf, _))));
+        assert_eq!(read(&good[..63]), None);
+        for (at, value) in [(0, LAYOUT + 1), (1, 0), (1, 200), (2, 0)] {
+            let mut other = good;
+            other[at] = value;
+            assert_eq!(read(&other), None, "byte {at} = {value}");
+        }
+    }
+
+    #[test]
+    fn a_device_is_told_in_full() {
+        let mut bytes = [0; 16];
+        bytes[..4].copy_from_slice(b"net1");
+        let event = DeviceEvent {
+            kind: 1,
+            flags: flag::NETNS_DYING,
+            ifindex: 3,
+            cookie: 9,
+            name: bytes,
+            ipv4: [[192, 0, 2, 7], [0; 4]],
+            at_ns: 5,
+            ..DeviceEvent::default()
+        };
+        let told = told(&Raw::Device(Kind::DeviceDown, Source::TpBtf, event), &Nobody).unwrap();
+        let expected = ProbeEvent::DeviceDown {
+            key: None,
+            cookie: NetnsCookie(9),
+            ifindex: 3,
+            name: "net1".to_owned(),
+            ipv4: vec![Ipv4Addr::new(192, 0, 2, 7)],
+            namespace_ends: true,
+            seen: Seen { at: Time(5), by: Source::TpBtf },
+        };
+        assert_eq!(told, expected);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..130)) {
+            if let Some(raw) = read(&bytes) {
+                let _ = told(&raw, &Nobody);
+            }
+        }
+
+        #[test]
+        fn sixty_four_bytes_of_this_version(mut bytes in any::<[u8; 64]>(), kind in 0_u8..8, source in 0_u8..8) {
+            bytes[..3].copy_from_slice(&[LAYOUT, kind, source]);
+            if let Some(raw) = read(&bytes) {
+                let _ = told(&raw, &Nobody);
+            }
+        }
+    }
+}

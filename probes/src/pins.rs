@@ -1,0 +1,138 @@
+//! Pins: maps and links under a folder of the BPF file system, so that the kernel goes on filling
+//! the ring while no agent runs, and so that an operator can look at them.
+//!
+//! The version of the layouts is in the path, and every pinned map is compared with what this
+//! program expects: one of another layout is unlinked, not used. A BPF file system that is absent,
+//! full or not writable costs the pins, never the programs.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aya::maps::MapInfo;
+use aya::programs::links::{FdLink, PinnedLink};
+use berth_ebpf_common::{
+    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, ExitSlot, LAYOUT, NetnsValue, RING_BYTES, WATCHES_MAX,
+    WatchKey, WatchValue,
+};
+
+/// `BPF_FS_MAGIC` (linux/magic.h).
+const BPF_FS: u64 = 0xcafe_4a11;
+
+/// A map as this version makes it: name, bytes of key and value, entries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Shape(pub &'static str, pub usize, pub usize, pub u32);
+
+/// All pinned maps. `.rodata` belongs to one load and is not pinned.
+pub(crate) const MAPS: [Shape; 6] = [
+    Shape("EVENTS", 0, 0, RING_BYTES),
+    Shape("ATTACH", AttachKey::SIZE, AttachValue::SIZE, ATTACHMENTS_MAX),
+    Shape("NETNS", 8, NetnsValue::SIZE, ATTACHMENTS_MAX),
+    Shape("EXITS", 4, ExitSlot::SIZE, ATTACHMENTS_MAX),
+    Shape("WATCH", WatchKey::SIZE, WatchValue::SIZE, WATCHES_MAX),
+    Shape("COUNTERS", 4, 8, Counter::SLOTS),
+];
+
+/// Where pins are, or why there are none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Pins {
+    /// Under this folder.
+    At(PathBuf),
+    /// Nowhere; an agent that starts again begins with empty maps and reads everything.
+    None(String),
+}
+
+impl Pins {
+    /// Makes the folder of this version below `base`, which must be in a BPF file system, and
+    /// unlinks maps there that are not as this version makes them.
+    pub(crate) fn prepare(base: Option<&Path>) -> Self {
+        let Some(base) = base else { return Self::None("no folder for pins was named".to_owned()) };
+        match folder(base) {
+            Ok(folder) => Self::At(folder),
+            Err(error) => Self::None(format!("{}: {error}", base.display())),
+        }
+    }
+
+    /// The folder, if there is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::At(folder) => Some(folder),
+            Self::None(_) => None,
+        }
+    }
+
+    /// Unlinks what keeps an earlier agent's program in its place.
+    pub(crate) fn drop_link(&self, program: &str) {
+        if let Some(folder) = self.folder() {
+            // If it cannot be unlinked both programs run, and tell of each end once between them.
+            let _ = fs::remove_file(folder.join(link_name(program)));
+        }
+    }
+
+    /// Pins a link; if that fails the link is kept by this process alone, and the reason returned.
+    pub(crate) fn pin_link(&self, program: &str, link: FdLink) -> Result<Option<PinnedLink>, String> {
+        let Some(folder) = self.folder() else { return Ok(None) };
+        let path = folder.join(link_name(program));
+        let _ = fs::remove_file(&path);
+        link.pin(&path).map(Some).map_err(|error| crate::ladder::chain(&error))
+    }
+
+    /// Removes the pins of older versions, now that this one works. Newer ones are another's.
+    pub(crate) fn remove_older(&self) -> io::Result<()> {
+        let Some(base) = self.folder().and_then(Path::parent) else { return Ok(()) };
+        for entry in fs::read_dir(base)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            let version = name.to_str().and_then(|name| name.strip_prefix('v')?.parse::<u32>().ok());
+            if version.is_some_and(|version| version < u32::from(LAYOUT)) {
+                fs::remove_dir_all(entry.path())?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn link_name(program: &str) -> String {
+    format!("link_{program}")
+}
+
+fn folder(base: &Path) -> io::Result<PathBuf> {
+    fs::create_dir_all(base)?;
+    let kind = rustix::fs::statfs(base)?.f_type;
+    if u64::try_from(kind).ok() != Some(BPF_FS) {
+        return Err(io::Error::other("is not in a BPF file system (mount -t bpf bpf /sys/fs/bpf)"));
+    }
+    let folder = base.join(format!("v{LAYOUT}"));
+    fs::create_dir_all(&folder)?;
+    for shape in MAPS {
+        let path = folder.join(shape.0);
+        if path.try_exists()? && !fits(&path, shape) {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(folder)
+}
+
+/// Whether the pinned map is as this version makes it. One that cannot be looked at is not.
+fn fits(path: &Path, shape: Shape) -> bool {
+    let Ok(info) = MapInfo::from_pin(path) else { return false };
+    let sizes = (u64::from(info.key_size()), u64::from(info.value_size()), info.max_entries());
+    sizes == (shape.1 as u64, shape.2 as u64, shape.3)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_ordinary_folder_is_no_place_for_pins() {
+        let folder = tempfile::tempdir().unwrap();
+        let Pins::None(reason) = Pins::prepare(Some(folder.path())) else { panic!("pinned") };
+        assert!(reason.contains("BPF file system"), "{reason}");
+        assert!(matches!(Pins::prepare(None), Pins::None(_)));
+        // A file where the folder should be.
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        assert!(matches!(Pins::prepare(Some(&file)), Pins::None(_)));
+    }
+}

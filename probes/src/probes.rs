@@ -1,0 +1,415 @@
+//! Starting the programs, and what the agent does with them afterwards.
+//!
+//! One object is loaded once; its programs are loaded one by one, so that a refused one spoils no
+//! other. Everything here blocks for a moment (the canary for up to a second) and belongs on a
+//! thread of its own, or at the agent's start.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::PathBuf;
+
+use aya::maps::{MapData, PerCpuArray};
+use aya::programs::kprobe::KProbeLink;
+use aya::programs::links::{FdLink, PinnedLink};
+use aya::programs::{Program, ProgramError};
+use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
+use berth_ebpf_common::{Counter, KernelLayout};
+use berth_ipam::name::IfName;
+
+use crate::attachments::{Attachments, CANARY, netns_key};
+use crate::canary::{Canary, PATIENCE};
+use crate::error::Error;
+use crate::event::{ProbeEvent, told};
+use crate::kernel;
+use crate::ladder::{Allowed, Refusal, Rung, Stage, chain};
+use crate::pins::{MAPS, Pins};
+use crate::ring::Ring;
+use crate::watch::Watches;
+use crate::wire::{Seat, Seats};
+
+const COUNTERS: &str = "COUNTERS";
+const LAYOUT: &str = "LAYOUT_V1";
+const TASKS: (&str, &str) = ("task_exit_tp", "sched_process_exit");
+
+/// How to start.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// The object that `cargo xtask build-ebpf` makes.
+    pub object: PathBuf,
+    /// A folder in a BPF file system for pins; `None`: no pins.
+    pub bpffs: Option<PathBuf>,
+    /// Which rungs may be tried.
+    pub allowed: Allowed,
+    /// Where the kernel tells its types.
+    pub types: PathBuf,
+}
+
+impl Options {
+    /// All rungs, no pins, the running kernel.
+    pub fn new(object: impl Into<PathBuf>) -> Self {
+        Self { object: object.into(), bpffs: None, allowed: Allowed::Any, types: kernel::TYPES.into() }
+    }
+}
+
+/// The running programs and their maps. Dropping it detaches what is not pinned.
+pub struct Probes {
+    ebpf: Ebpf,
+    types: Btf,
+    ring: Ring,
+    attachments: Attachments,
+    watches: Watches,
+    counters: PerCpuArray<MapData, u64>,
+    seats: Seats,
+    rung: Option<Rung>,
+    tasks: bool,
+    held: Vec<(&'static str, Held)>,
+    refusals: Vec<Refusal>,
+    pins: Pins,
+    /// How much the ring had lost when that was last told.
+    lost: u64,
+    canaries: u64,
+}
+
+/// What keeps a program in its place.
+#[derive(Debug)]
+#[expect(dead_code, reason = "held for what happens when it is dropped")]
+enum Held {
+    Link(FdLink),
+    Breakpoint(KProbeLink),
+    Pinned(PinnedLink),
+}
+
+impl std::fmt::Debug for Probes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut shown = f.debug_struct("Probes");
+        shown.field("rung", &self.rung).field("pins", &self.pins).finish_non_exhaustive()
+    }
+}
+
+impl Probes {
+    /// Loads the object, climbs the ladder, and proves the rung it stands on. That no rung can be
+    /// used is no error: [`Self::rung`] is `None` then, and [`Self::refusals`] says why.
+    pub fn start(options: &Options) -> Result<Self, Error> {
+        let object = std::fs::read(&options.object)
+            .map_err(|cause| Error::ReadObject { path: options.object.clone(), cause })?;
+        let layout = kernel::read(&options.types)?;
+        let types = Btf::parse_file(&options.types, aya::Endianness::default())
+            .map_err(|error| Error::Load(Box::new(EbpfError::BtfError(error))))?;
+        let (mut ebpf, pins) = load(&object, &layout, &types, Pins::prepare(options.bpffs.as_deref()))?;
+        let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
+        let mut probes = Self {
+            ring: Ring::open(&mut ebpf)?,
+            attachments: Attachments::open(&mut ebpf)?,
+            watches: Watches::open(&mut ebpf)?,
+            counters: PerCpuArray::try_from(counters).map_err(Error::open(COUNTERS))?,
+            ebpf,
+            types,
+            seats: Seats::default(),
+            rung: None,
+            tasks: false,
+            held: Vec::new(),
+            refusals: Vec::new(),
+            pins,
+            lost: 0,
+            canaries: 0,
+        };
+        probes.lost = probes.counter(Counter::RingFull)?;
+        probes.climb(options.allowed)?;
+        if options.allowed != Allowed::None {
+            probes.follow_tasks();
+        }
+        if let Err(error) = probes.pins.remove_older() {
+            tracing::warn!(%error, "pins of older versions stay");
+        }
+        Ok(probes)
+    }
+
+    fn climb(&mut self, allowed: Allowed) -> Result<(), Error> {
+        for rung in allowed.rungs() {
+            if !self.attach_rung(rung) {
+                continue;
+            }
+            // An earlier agent's programs would else answer in place of ours.
+            for rung in Rung::ALL {
+                rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
+            }
+            match self.prove_rung(rung)? {
+                Ok(()) => {
+                    self.rung = Some(rung);
+                    self.pin_links();
+                    return Ok(());
+                }
+                Err(reason) => {
+                    self.held.clear();
+                    let (program, target, _) = rung.programs()[0];
+                    let refusal = Refusal { program, target, stage: Stage::Prove, errno: None, reason };
+                    self.refusals.push(refusal);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether all programs without which the rung is worth nothing are in their places.
+    fn attach_rung(&mut self, rung: Rung) -> bool {
+        for &(program, target, needed) in rung.programs() {
+            match put(&mut self.ebpf, &self.types, program, target) {
+                Ok(link) => self.held.push((program, link)),
+                Err(refusal) => {
+                    self.refusals.push(refusal);
+                    if needed {
+                        self.held.clear();
+                        return false;
+                    }
+                }
+            }
+        }
+        true
+    }
+
+    fn follow_tasks(&mut self) {
+        let (program, target) = TASKS;
+        match put(&mut self.ebpf, &self.types, program, target) {
+            Ok(link) => {
+                self.pins.drop_link(program);
+                self.held.push((program, link));
+                self.pin_links();
+                self.tasks = true;
+            }
+            Err(refusal) => self.refusals.push(refusal),
+        }
+    }
+
+    /// Hands links over to the BPF file system, where that works.
+    fn pin_links(&mut self) {
+        for (program, held) in std::mem::take(&mut self.held) {
+            let Held::Link(link) = held else {
+                self.held.push((program, held));
+                continue;
+            };
+            if self.pins.folder().is_none() {
+                self.held.push((program, Held::Link(link)));
+                continue;
+            }
+            match self.pins.pin_link(program, link) {
+                Ok(Some(pinned)) => self.held.push((program, Held::Pinned(pinned))),
+                Ok(None) => {}
+                Err(reason) => {
+                    // The link went with the failed pin: put the program back without one.
+                    self.pins = Pins::None(format!("pin the link of {program}: {reason}"));
+                    let target = target_of(program);
+                    match put(&mut self.ebpf, &self.types, program, target) {
+                        Ok(link) => self.held.push((program, link)),
+                        Err(refusal) => self.refusals.push(refusal),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Proves again that the programs see ends, with a device of its own. `Err`: what is wrong;
+    /// then nothing but netlink and reads should be relied on. Takes up to a second.
+    pub fn prove(&mut self) -> Result<Result<(), String>, Error> {
+        match self.rung {
+            Some(rung) => self.prove_rung(rung),
+            None => Ok(Err("no rung is in use".to_owned())),
+        }
+    }
+
+    fn prove_rung(&mut self, rung: Rung) -> Result<Result<(), String>, Error> {
+        self.canaries += 1;
+        let number = u64::from(std::process::id()) << 20 | (self.canaries & 0xf_ffff);
+        let canary = match Canary::hatch(number) {
+            Ok(canary) => canary,
+            Err(reason) => return Ok(Err(format!("no canary: {reason}"))),
+        };
+        let netns = netns_key(canary.identity.cookie.0, canary.identity.inode);
+        self.attachments.follow_canary(number, netns, canary.identity.ifindex)?;
+        let ended = canary.end();
+        let id = number | CANARY;
+        let heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(id, rung, raw));
+        self.attachments.forget_canary(number)?;
+        Ok(match (ended, heard) {
+            (Err(reason), _) => Err(format!("the canary: {reason}")),
+            (Ok(()), Some(verdict)) => verdict.map_err(|wrong| format!("of the canary's end {wrong}")),
+            (Ok(()), None) => Err("the canary's end was not told within a second".to_owned()),
+        })
+    }
+
+    /// Where teardowns are seen; `None`: nowhere.
+    pub fn rung(&self) -> Option<Rung> {
+        self.rung
+    }
+
+    /// Whether exits of tasks are seen.
+    pub fn sees_tasks(&self) -> bool {
+        self.tasks
+    }
+
+    /// Every program that is not used, and why.
+    pub fn refusals(&self) -> &[Refusal] {
+        &self.refusals
+    }
+
+    /// Where the pins are, or why there are none.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
+    }
+
+    /// The attachments that are followed.
+    pub fn attachments(&mut self) -> &mut Attachments {
+        &mut self.attachments
+    }
+
+    /// The addresses that are watched.
+    pub fn watches(&mut self) -> &mut Watches {
+        &mut self.watches
+    }
+
+    /// See [`Attachments::rearm`].
+    pub fn rearm(&mut self, key: &berth_ipam::attachment::AttachmentKey) -> Result<(), Error> {
+        self.attachments.rearm(key)
+    }
+
+    /// Puts the watcher on a device of the calling thread's namespace; again after the device came back.
+    pub fn watch_wire(&mut self, device: &IfName) -> Result<Seat, Error> {
+        self.seats.take(&mut self.ebpf, device)
+    }
+
+    /// The same, by a given kind of seat.
+    pub fn watch_wire_as(&mut self, device: &IfName, seat: Seat) -> Result<Seat, Error> {
+        self.seats.leave(&mut self.ebpf, device);
+        self.seats.take_as(&mut self.ebpf, device, seat)
+    }
+
+    /// Takes the watcher off a device.
+    pub fn unwatch_wire(&mut self, device: &IfName) {
+        self.seats.leave(&mut self.ebpf, device);
+    }
+
+    /// The devices that are watched.
+    pub fn wires(&self) -> Vec<(&IfName, Seat)> {
+        self.seats.all().collect()
+    }
+
+    /// A descriptor that becomes readable when events wait; for an event loop. Drain first, then wait.
+    pub fn readable(&self) -> io::Result<OwnedFd> {
+        self.as_fd().try_clone_to_owned()
+    }
+
+    /// All events that wait, in order, without waiting for more. Attachments should be followed
+    /// before the first call: pinned rings hold what happened while no agent ran.
+    pub fn drain(&mut self) -> Result<Vec<ProbeEvent>, Error> {
+        let mut events = Vec::new();
+        for raw in self.ring.drain() {
+            let is_canary = matches!(raw, crate::event::Raw::Device(_, _, event) if event.id & CANARY != 0);
+            if !is_canary {
+                events.extend(told(&raw, &self.attachments));
+            }
+        }
+        let lost = self.counter(Counter::RingFull)?;
+        if lost > self.lost {
+            events.push(ProbeEvent::Lost(lost - self.lost));
+        }
+        self.lost = lost;
+        Ok(events)
+    }
+
+    /// Whether [`Self::drain`] has something that the descriptor does not tell of: events that came
+    /// while the canary was waited for.
+    pub fn has_kept(&self) -> bool {
+        self.ring.has_kept()
+    }
+
+    /// The programs' counters, over all processors; with "unread", events that this program could
+    /// not understand.
+    pub fn counters(&self) -> Result<BTreeMap<&'static str, u64>, Error> {
+        let mut all = BTreeMap::from([("unread", self.ring.unread())]);
+        for (counter, name) in Counter::ALL {
+            all.insert(name, self.counter(counter)?);
+        }
+        Ok(all)
+    }
+
+    fn counter(&self, counter: Counter) -> Result<u64, Error> {
+        let values = self.counters.get(&(counter as u32), 0).map_err(Error::using("read", COUNTERS))?;
+        Ok(values.iter().sum())
+    }
+}
+
+impl AsFd for Probes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.ring.as_fd()
+    }
+}
+
+fn target_of(program: &str) -> &'static str {
+    let all = Rung::ALL.into_iter().flat_map(|rung| rung.programs().iter());
+    all.filter(|(name, ..)| *name == program).map(|(_, target, _)| *target).next().unwrap_or(TASKS.1)
+}
+
+/// Loads the object and makes its maps, pinned if that works.
+fn load(object: &[u8], layout: &KernelLayout, types: &Btf, pins: Pins) -> Result<(Ebpf, Pins), Error> {
+    let bytes = layout.to_bytes();
+    let load = |pins: &Pins| {
+        let mut loader = EbpfLoader::new();
+        loader.btf(Some(types)).override_global(LAYOUT, &bytes[..], true);
+        if let Some(folder) = pins.folder() {
+            for shape in MAPS {
+                loader.map_pin_path(shape.0, folder.join(shape.0));
+            }
+        }
+        loader.load(object)
+    };
+    let first = match load(&pins) {
+        Ok(ebpf) => return Ok((ebpf, pins)),
+        Err(error) => error,
+    };
+    if pins.folder().is_none() {
+        return Err(refused(first));
+    }
+    let reason = format!("make pinned maps: {}", chain(&first));
+    load(&Pins::None(String::new())).map(|ebpf| (ebpf, Pins::None(reason))).map_err(refused)
+}
+
+fn refused(error: EbpfError) -> Error {
+    match &error {
+        EbpfError::ParseError(parse) => Error::OtherVersion { what: chain(parse) },
+        _ => Error::Load(Box::new(error)),
+    }
+}
+
+/// Loads a program and puts it in its place.
+fn put(ebpf: &mut Ebpf, types: &Btf, name: &'static str, target: &'static str) -> Result<Held, Refusal> {
+    let refuse = |stage| move |error: ProgramError| Refusal::of(name, target, stage, &error);
+    let program = ebpf.program_mut(name).ok_or_else(|| Refusal {
+        program: name,
+        target,
+        stage: Stage::Load,
+        errno: None,
+        reason: "the object has no such program".to_owned(),
+    })?;
+    let loaded = |result| match result {
+        Err(ProgramError::AlreadyLoaded) => Ok(()),
+        other => other,
+    };
+    match program {
+        Program::FEntry(program) => {
+            loaded(program.load(target, types)).map_err(refuse(Stage::Load))?;
+            let link = program.attach().and_then(|id| program.take_link(id));
+            Ok(Held::Link(link.map_err(refuse(Stage::Attach))?.into()))
+        }
+        Program::BtfTracePoint(program) => {
+            loaded(program.load(target, types)).map_err(refuse(Stage::Load))?;
+            let link = program.attach().and_then(|id| program.take_link(id));
+            Ok(Held::Link(link.map_err(refuse(Stage::Attach))?.into()))
+        }
+        Program::KProbe(program) => {
+            loaded(program.load()).map_err(refuse(Stage::Load))?;
+            let link = program.attach(target, 0).and_then(|id| program.take_link(id));
+            Ok(Held::Breakpoint(link.map_err(refuse(Stage::Attach))?))
+        }
+        _ => Err(refuse(Stage::Load)(ProgramError::UnexpectedProgramType)),
+    }
+}

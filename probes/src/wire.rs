@@ -1,0 +1,120 @@
+//! The watcher's place on a device: one program for frames that come in, one for those that go out.
+//!
+//! By a tcx link where the kernel has them (6.6), which ends with this process or the device; else
+//! by a filter of clsact, which outlives the process and is found again by the program's name.
+
+use std::collections::BTreeMap;
+
+use aya::Ebpf;
+use aya::programs::links::LinkOrder;
+use aya::programs::tc::{
+    NlOptions, SchedClassifierLinkId, TcAttachOptions, TcHandle, qdisc_add_clsact, qdisc_detach_program,
+};
+use aya::programs::{ProgramError, SchedClassifier, TcAttachType};
+use berth_ipam::name::IfName;
+
+use crate::error::Error;
+
+/// Filters run in the order of their priority; nobody else's use is disturbed, because the
+/// programs always say "next".
+const PRIORITY: u16 = 49;
+const HANDLE: TcHandle = TcHandle::new(0, 1);
+
+const ENDS: [(&str, TcAttachType); 2] =
+    [("arp_in", TcAttachType::Ingress), ("arp_out", TcAttachType::Egress)];
+
+/// How the watcher sits on a device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Seat {
+    /// By links of its own.
+    Tcx,
+    /// By filters of the clsact queueing discipline.
+    Clsact,
+}
+
+/// What holds the programs on one device.
+type Links = Vec<(&'static str, SchedClassifierLinkId)>;
+
+/// The devices that are watched.
+#[derive(Debug, Default)]
+pub(crate) struct Seats {
+    by_device: BTreeMap<IfName, (Seat, Links)>,
+}
+
+impl Seats {
+    /// Puts the watcher on a device of the calling thread's namespace; once more after the device
+    /// came back.
+    pub(crate) fn take(&mut self, ebpf: &mut Ebpf, device: &IfName) -> Result<Seat, Error> {
+        self.leave(ebpf, device);
+        self.take_as(ebpf, device, Seat::Tcx).or_else(|_| self.take_as(ebpf, device, Seat::Clsact))
+    }
+
+    pub(crate) fn take_as(&mut self, ebpf: &mut Ebpf, device: &IfName, seat: Seat) -> Result<Seat, Error> {
+        let failed = |cause| Error::Watch { device: device.clone(), cause: Box::new(cause) };
+        if seat == Seat::Clsact {
+            // It may be there already; if it is not, attaching says so.
+            let _ = qdisc_add_clsact(device.as_str());
+        }
+        let mut links = Vec::new();
+        for (name, end) in ENDS {
+            let program = program(ebpf, name)?;
+            match attach(program, device, end, name, seat) {
+                Ok(link) => links.push((name, link)),
+                Err(error) => {
+                    detach(ebpf, links);
+                    return Err(failed(error));
+                }
+            }
+        }
+        self.by_device.insert(device.clone(), (seat, links));
+        Ok(seat)
+    }
+
+    /// Takes it off again. That the device is gone already is fine.
+    pub(crate) fn leave(&mut self, ebpf: &mut Ebpf, device: &IfName) {
+        if let Some((_, links)) = self.by_device.remove(device) {
+            detach(ebpf, links);
+        }
+    }
+
+    /// Where it sits, and how.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (&IfName, Seat)> {
+        self.by_device.iter().map(|(device, (seat, _))| (device, *seat))
+    }
+}
+
+fn program<'a>(ebpf: &'a mut Ebpf, name: &'static str) -> Result<&'a mut SchedClassifier, Error> {
+    let program = ebpf.program_mut(name).ok_or(Error::Missing(name))?;
+    program.try_into().map_err(|_| Error::Missing(name))
+}
+
+fn attach(
+    program: &mut SchedClassifier,
+    device: &IfName,
+    end: TcAttachType,
+    name: &str,
+    seat: Seat,
+) -> Result<SchedClassifierLinkId, ProgramError> {
+    match program.load() {
+        Ok(()) | Err(ProgramError::AlreadyLoaded) => {}
+        Err(error) => return Err(error),
+    }
+    let options = match seat {
+        Seat::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
+        Seat::Clsact => {
+            // What a dead agent left there; as a rule nothing.
+            let _ = qdisc_detach_program(device.as_str(), end, name);
+            TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
+        }
+    };
+    program.attach_with_options(device.as_str(), end, options)
+}
+
+fn detach(ebpf: &mut Ebpf, links: Links) {
+    for (name, link) in links {
+        // The device may be gone, and the place with it.
+        if let Ok(program) = program(ebpf, name) {
+            let _ = program.detach(link);
+        }
+    }
+}

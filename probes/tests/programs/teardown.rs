@@ -1,0 +1,218 @@
+//! The ends of devices, namespaces and tasks.
+
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use berth_ipam::identity::NetnsCookie;
+use berth_probes::{Allowed, ProbeEvent, Probes, Rung, Stage};
+
+use crate::world::{Netns, key, options, probes, wait_for};
+
+const SOON: Duration = Duration::from_secs(2);
+
+/// Each rung is either proved or refused with a reason. On the kernel that this was written on,
+/// the vendor bans entries of functions and there are no breakpoints; tracepoints work.
+#[test]
+fn every_rung_is_proved_or_refused_with_a_reason() {
+    let Some(options) = options() else { return };
+    for rung in Rung::ALL {
+        let probes =
+            Probes::start(&berth_probes::Options { allowed: Allowed::Only(rung), ..options.clone() });
+        let probes = probes.unwrap();
+        println!("{rung}: {:?}, tasks {}, refusals:", probes.rung(), probes.sees_tasks());
+        for refusal in probes.refusals() {
+            println!("  {refusal}");
+        }
+        if probes.rung() == Some(rung) {
+            continue;
+        }
+        assert_eq!(probes.rung(), None);
+        let refusal = probes.refusals().first().unwrap();
+        assert!(!refusal.reason.is_empty());
+        assert_ne!(refusal.stage, Stage::Prove, "attached, and not proved: {refusal}");
+        assert!(refusal.errno.is_some() || rung == Rung::Kprobe, "{refusal:?}");
+    }
+}
+
+#[test]
+fn no_rung_at_all_is_no_error_and_nothing_is_told() {
+    let Some(options) = options() else { return };
+    let mut probes = Probes::start(&berth_probes::Options { allowed: Allowed::None, ..options }).unwrap();
+    assert_eq!(probes.rung(), None);
+    assert!(probes.prove().unwrap().is_err());
+    assert!(probes.drain().unwrap().is_empty());
+}
+
+#[test]
+fn the_rung_is_proved_again_and_other_events_are_kept_meanwhile() {
+    let Some(mut probes) = probes() else { return };
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    probes.attachments().follow(&key("kept"), &pod.identity(), Some(index)).unwrap();
+    pod.ip("link del net1");
+    probes.prove().unwrap().unwrap();
+    assert!(probes.has_kept());
+    let told = wait_for(&mut probes, SOON, |event| match event {
+        ProbeEvent::DeviceDown { key, .. } => Some(key.clone()),
+        _ => None,
+    });
+    assert_eq!(told, Some(Some(key("kept"))));
+}
+
+#[test]
+fn a_followed_link_is_told_once_and_an_unfollowed_one_is_not() {
+    let Some(mut probes) = probes() else { return };
+    let (pod, other) = (Netns::new("pod"), Netns::new("other"));
+    let index = pod.pair("192.0.2.7");
+    other.pair("192.0.2.8");
+    let identity = pod.identity();
+    probes.attachments().follow(&key("a"), &identity, Some(index)).unwrap();
+    other.ip("link del net1");
+    pod.ip("link del net1");
+    let mut ends = Vec::new();
+    wait_for(&mut probes, Duration::from_millis(500), |event| -> Option<()> {
+        if let ProbeEvent::DeviceDown { .. } = event {
+            ends.push(event.clone());
+        }
+        None
+    });
+    let [ProbeEvent::DeviceDown { key: told, cookie, ifindex, name, ipv4, namespace_ends, .. }] = &ends[..]
+    else {
+        panic!("{ends:?}")
+    };
+    assert_eq!((told, *cookie, *ifindex), (&Some(key("a")), identity.cookie, index));
+    assert_eq!(
+        (name.as_str(), &ipv4[..], *namespace_ends),
+        ("net1", &["192.0.2.7".parse().unwrap()][..], false)
+    );
+}
+
+#[test]
+fn a_link_that_moves_to_another_namespace_is_not_told() {
+    let Some(mut probes) = probes() else { return };
+    let (pod, other) = (Netns::new("pod"), Netns::new("other"));
+    let index = pod.pair("192.0.2.7");
+    probes.attachments().follow(&key("moved"), &pod.identity(), Some(index)).unwrap();
+    pod.ip(&format!("link set net1 netns {}", other.name));
+    let told = wait_for(&mut probes, Duration::from_millis(300), |event| match event {
+        ProbeEvent::DeviceDown { .. } => Some(event.clone()),
+        _ => None,
+    });
+    assert_eq!(told, None);
+}
+
+#[test]
+fn forgotten_attachments_are_not_told() {
+    let Some(mut probes) = probes() else { return };
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    probes.attachments().follow(&key("f"), &pod.identity(), Some(index)).unwrap();
+    probes.attachments().forget(&key("f")).unwrap();
+    assert!(probes.attachments().is_empty());
+    pod.ip("link del net1");
+    let told = wait_for(&mut probes, Duration::from_millis(300), |event| match event {
+        ProbeEvent::DeviceDown { .. } => Some(()),
+        _ => None,
+    });
+    assert_eq!(told, None);
+}
+
+#[test]
+fn a_namespace_that_ends_is_told_with_its_devices() {
+    let Some(mut probes) = probes() else { return };
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    let identity = pod.identity();
+    probes.attachments().follow(&key("n"), &identity, Some(index)).unwrap();
+    pod.delete();
+    let ends = wait_for(&mut probes, SOON, |event| match event {
+        ProbeEvent::DeviceDown { key: told, namespace_ends, .. } if *told == Some(key("n")) => {
+            Some(*namespace_ends)
+        }
+        _ => None,
+    });
+    assert_eq!(ends, Some(true), "told, and as part of the namespace's end");
+    if probes.rung() != Some(Rung::TpBtf) {
+        let told = wait_for(&mut probes, SOON, |event| match event {
+            ProbeEvent::NamespaceEnd { keys, cookie, .. } if *cookie == identity.cookie => Some(keys.clone()),
+            _ => None,
+        });
+        assert_eq!(told, Some(vec![key("n")]));
+    }
+}
+
+/// 100 namespaces in one go: each is told once, and nothing is lost.
+#[test]
+fn a_hundred_ends_at_once_are_all_told_once() {
+    let Some(mut probes) = probes() else { return };
+    let pods: Vec<Netns> = (0..100).map(|_| Netns::new("many")).collect();
+    for (number, pod) in pods.iter().enumerate() {
+        let index = pod.pair("192.0.2.7");
+        let key = key(&format!("many{number}"));
+        probes.attachments().follow(&key, &pod.identity(), Some(index)).unwrap();
+    }
+    drop(pods);
+    let mut told = std::collections::BTreeMap::<_, u32>::new();
+    wait_for(&mut probes, Duration::from_secs(20), |event| {
+        match event {
+            ProbeEvent::DeviceDown { key: Some(key), .. } => *told.entry(key.clone()).or_default() += 1,
+            ProbeEvent::Lost(lost) => panic!("{lost} lost"),
+            _ => {}
+        }
+        (told.len() == 100).then_some(())
+    });
+    assert_eq!(told.len(), 100);
+    assert!(told.values().all(|count| *count == 1), "{told:?}");
+}
+
+#[test]
+fn a_teardown_without_a_name_is_hinted_at_on_the_tracepoint_rung() {
+    let Some(options) = options() else { return };
+    let allowed = Allowed::Only(Rung::TpBtf);
+    let mut probes = Probes::start(&berth_probes::Options { allowed, ..options }).unwrap();
+    if probes.rung().is_none() || !probes.refusals().is_empty() {
+        return berth_testbed::skip::because("this kernel does not take the tracepoint programs");
+    }
+    Netns::new("hint").delete();
+    let hint = wait_for(&mut probes, SOON, |event| match event {
+        ProbeEvent::NamespacesEnding { .. } => Some(()),
+        _ => None,
+    });
+    assert_eq!(hint, Some(()));
+}
+
+#[test]
+fn an_exit_in_a_followed_namespace_is_told_once_until_it_is_rearmed() {
+    let Some(mut probes) = probes() else { return };
+    if !probes.sees_tasks() {
+        return berth_testbed::skip::because("this kernel does not take the program that sees exits");
+    }
+    let pod = Netns::new("pod");
+    let identity = pod.identity();
+    // Without a link yet: the namespace alone is followed.
+    probes.attachments().follow(&key("t"), &identity, None).unwrap();
+    let run = || {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &pod.name, "true"]).stdout(Stdio::null());
+        assert!(command.status().unwrap().success());
+    };
+    let exits = |probes: &mut Probes| {
+        let mut found: Vec<(NetnsCookie, u64)> = Vec::new();
+        wait_for(probes, Duration::from_millis(200), |event| -> Option<()> {
+            if let ProbeEvent::TaskExit { keys, cookie, inode, .. } = event {
+                assert_eq!(keys, &[key("t")]);
+                found.push((*cookie, *inode));
+            }
+            None
+        });
+        found
+    };
+    run();
+    run();
+    assert_eq!(exits(&mut probes), [(identity.cookie, identity.inode)]);
+    run();
+    assert_eq!(exits(&mut probes), []);
+    probes.rearm(&key("t")).unwrap();
+    run();
+    assert_eq!(exits(&mut probes).len(), 1);
+}

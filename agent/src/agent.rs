@@ -9,11 +9,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::attachment::{AttachmentKey, Role};
 use berth_ipam::config::LinkSpec;
 use berth_ipam::ledger::io::{Action, Caller, CommitResult, Input, LeaseRequest, Reply, Step, StoreResult};
 use berth_ipam::ledger::{Identity, Ledger};
-use berth_ipam::name::IfName;
+use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
 use berth_protocol::alive::{self, Alive};
 use berth_protocol::response::{Explanation, Status};
@@ -300,7 +300,9 @@ impl Agent {
             Request::AdminRelease { address, force } => {
                 self.step(Input::AdminRelease(caller, address, force));
             }
-            Request::Status => return Some(Ok(Response::Status(self.status()))),
+            Request::Status { network } => {
+                return Some(Ok(Response::Status(self.status(network.as_ref()))));
+            }
             Request::Leases => return Some(Ok(Response::Leases(answers::leases(&self.ledger)))),
             Request::Pools => return Some(Ok(Response::Pools(answers::pools(&self.ledger)))),
             Request::Explain { address } => return Some(Ok(Response::Explain(self.explain(address)))),
@@ -324,6 +326,14 @@ impl Agent {
                 Err(failure) => return Some(failure),
             }
         }
+        // A DEL that its plugin wrote down came before this ADD: replayed after it, it would end it.
+        let spooled = [Role::Main, Role::Chained, Role::Delegate].into_iter().any(|role| {
+            let name = spool::file_name(&request.key, role);
+            self.paths.state_dir.join(spool::FOLDER).join(name).exists()
+        });
+        if spooled {
+            self.replay_spool();
+        }
         self.step(Input::Lease(caller, Box::new(request)));
         None
     }
@@ -335,13 +345,15 @@ impl Agent {
         }
     }
 
-    fn status(&mut self) -> Status {
+    /// Only the network that is asked about can make the node unready for it.
+    fn status(&mut self, of: Option<&NetworkName>) -> Status {
         let mut reasons = Vec::new();
         let networks: Vec<_> = self
             .ledger
             .config()
             .networks
             .iter()
+            .filter(|(name, _)| of.is_none_or(|of| of == *name))
             .map(|(name, network)| (name.clone(), network.link.clone()))
             .collect();
         for (name, link) in networks {

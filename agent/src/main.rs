@@ -60,9 +60,13 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
     let mut wires = Wires::new(to_loop.clone());
     wires.listen(&startup::devices(&config));
-    let loaded = startup::loaded(on_disk, &place, &config);
-    committer
-        .send(Order::PutMeta(startup::PLACE, serde_json::to_vec(&place).context("describe the namespace")?));
+    let loaded = startup::loaded(on_disk, &place, &config, observer.hears_all);
+    if loaded.numbers_hold {
+        // In another namespace than the one in which the leases were made the note stays as it is:
+        // their numbers would else count as valid from the next start on.
+        let place = serde_json::to_vec(&place).context("describe the namespace")?;
+        committer.send(Order::PutMeta(startup::PLACE, place));
+    }
     let connections = Connections::new();
     let (calls, events) = mpsc::channel(CALLS_WAITING);
     let signals = Signals::new().context("listen for signals")?;

@@ -17,6 +17,7 @@ use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Target};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
+use berth_protocol::alias;
 use berth_underlay::error::{Checked, Unknown};
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::monitor::{KernelEvent, Monitor};
@@ -26,6 +27,9 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::strays;
+
+/// How the alias of a link of Berth's begins.
+const ALIAS: &str = "berth:";
 
 /// How long the thread sleeps at most; a bell that was missed costs no more than this.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -270,7 +274,12 @@ impl Worker {
 fn outcome(target: &Target, found: &SearchResult) -> SearchOutcome {
     let here = found.iter().find_map(|(place, link)| {
         let mac = link.mac.filter(|mac| target.macs.contains(mac))?;
-        Some((place.nsid, link.ifindex, mac))
+        // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart.
+        let mine = match link.alias.as_deref().filter(|alias| alias.starts_with(ALIAS)) {
+            Some(alias) => alias::cookie_of(alias, &target.key).is_some(),
+            None => target.fdb_parent.is_some() || place.nsid.is_some(),
+        };
+        mine.then_some((place.nsid, link.ifindex, mac))
     });
     match here {
         Some((Some(at), ifindex, mac)) => SearchOutcome::Found { at, ifindex, mac },

@@ -52,8 +52,12 @@ impl Parents {
         self.check(network, link)?;
         let LinkSpec::Vlan { parent, id, exclusive: false, mtu } = link else { return Ok(false) };
         let device = link.device();
-        if matches!(self.reader.link_by_name(None, &device), LinkRead::Found(_)) {
-            return Ok(false);
+        if let LinkRead::Found(there) = self.reader.link_by_name(None, &device) {
+            if there.kind.as_deref() == Some("vlan") && there.vlan_id == Some(*id) {
+                return Ok(false);
+            }
+            let why = format!("{device} is there and is not VLAN {id}: remove or rename it");
+            return Err(no_vlan(network.as_str(), &why));
         }
         let wrong = |error: &dyn std::error::Error| no_vlan(network.as_str(), &chain(error));
         let LinkRead::Found(facts) = self.reader.link_by_name(None, parent) else {

@@ -34,9 +34,10 @@ pub fn declarations(path: &Path) -> Result<Config, berth_api::ApiError> {
     berth_api::load(path)?.into_config()
 }
 
-/// The devices of all networks, each once.
+/// The devices on whose wire networks are, each once.
 pub fn devices(config: &Config) -> Vec<IfName> {
-    let all: BTreeSet<_> = config.networks.values().map(|network| network.link.device()).collect();
+    let all: BTreeSet<_> =
+        config.networks.values().filter_map(|network| network.link.wire_device()).collect();
     all.into_iter().collect()
 }
 
@@ -53,7 +54,7 @@ pub fn place(boot_id: &BootId) -> Result<Place, berth_underlay::error::Error> {
 }
 
 /// What the ledger is told at start, and whether the place changed within one boot.
-pub fn loaded(on_disk: OnDisk, place: &Place, config: &Config) -> Loaded {
+pub fn loaded(on_disk: OnDisk, place: &Place, config: &Config, hears_all: bool) -> Loaded {
     let before = on_disk.meta.get(PLACE).and_then(|row| serde_json::from_slice::<Place>(row).ok());
     let numbers_hold = before.is_none_or(|before| before.boot_id != place.boot_id || before == *place);
     let strays = match Reader::new() {
@@ -69,6 +70,7 @@ pub fn loaded(on_disk: OnDisk, place: &Place, config: &Config) -> Loaded {
         records: on_disk.records,
         strays,
         numbers_hold,
+        hears_all,
     }
 }
 

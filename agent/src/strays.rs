@@ -16,13 +16,12 @@ use berth_underlay::search::{NsSeen, Options, search};
 
 use crate::observer::fdb_of;
 
-/// Every Berth MAC in the lists of `devices`, with its link where one is found.
+/// Every MAC in the lists of `devices` that Berth derived or whose link names an attachment.
 pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
     let mut on_parent: BTreeMap<Mac, IfName> = BTreeMap::new();
     for device in devices {
         match fdb_of(reader, device) {
-            Ok(macs) => on_parent
-                .extend(macs.into_iter().filter(|mac| mac.is_berth()).map(|mac| (mac, device.clone()))),
+            Ok(macs) => on_parent.extend(macs.into_iter().map(|mac| (mac, device.clone()))),
             Err(unknown) => tracing::warn!(%unknown, %device, "read the parent's list of MACs"),
         }
     }
@@ -36,10 +35,12 @@ pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
         .collect();
     on_parent
         .iter()
-        .map(|(mac, parent)| {
+        .filter_map(|(mac, parent)| {
             let place = places.iter().find(|(other, ..)| other == mac);
             let found = place.and_then(|(_, place, link)| stray_link(reader, place, link));
-            Stray { mac: *mac, parent: Some(parent.clone()), found }
+            // A MAC that a runtime chose is Berth's business if its link's alias says so.
+            let ours = mac.is_berth() || found.as_ref().is_some_and(|found| found.key.is_some());
+            ours.then(|| Stray { mac: *mac, parent: Some(parent.clone()), found })
         })
         .collect()
 }

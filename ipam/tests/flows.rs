@@ -122,7 +122,13 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
         }),
     };
     let records = vec![rig::record(1, address(10))];
-    let loaded = Loaded { records, strays: vec![stray.clone()], numbers_hold: true, ..Loaded::default() };
+    let loaded = Loaded {
+        records,
+        strays: vec![stray.clone()],
+        numbers_hold: true,
+        hears_all: true,
+        ..Loaded::default()
+    };
     let mut rig = Rig::loaded(config(1), loaded);
     rig.lease(3);
     rig.observe(DEAD, AddressFact::Unknown);
@@ -163,7 +169,13 @@ fn a_hand_over_that_was_journaled_and_half_written_leaves_nothing_taken() {
         let node = "n1".parse().unwrap();
         let mut records = old.records(&node);
         records[half] = heir.records(&node).remove(half);
-        let loaded = Loaded { entries: vec![heir.clone()], records, numbers_hold: true, ..Loaded::default() };
+        let loaded = Loaded {
+            entries: vec![heir.clone()],
+            records,
+            numbers_hold: true,
+            hears_all: true,
+            ..Loaded::default()
+        };
         let mut rig = Rig::loaded(rig::dual(1), loaded);
         rig.observe(DEAD, AddressFact::Unknown);
         rig.observe(DEAD, AddressFact::Unknown);
@@ -184,7 +196,8 @@ fn a_repeated_add_that_was_journaled_and_not_written_is_repaired() {
     let mut entry = rig.ledger.entry(&request(1).key).unwrap().clone();
     let records = entry.records(&"n1".parse().unwrap());
     entry.txn = TxnId("repeated".into());
-    let loaded = Loaded { entries: vec![entry], records, numbers_hold: true, ..Loaded::default() };
+    let loaded =
+        Loaded { entries: vec![entry], records, numbers_hold: true, hears_all: true, ..Loaded::default() };
     let rig = Rig::loaded(config(1), loaded);
     assert!(rig.store.values().all(|record| record.txn == TxnId("repeated".into())), "{:?}", rig.store);
 }

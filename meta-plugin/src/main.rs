@@ -78,7 +78,7 @@ fn run(call: &Call) -> Result<Option<Value>, PluginError> {
         }
         Call::Status => {
             conf.require("STATUS", Version::V1_1_0)?;
-            status::status(&mut world)?;
+            status::status(&mut world, Some(settings.network.clone()))?;
         }
         Call::Gc => gc(&conf)?,
         Call::About | Call::Version => {}

@@ -150,7 +150,7 @@ impl Sim {
                 self.leased = None;
                 Response::Done
             }
-            Request::Status => {
+            Request::Status { .. } => {
                 Response::Status(Status { ready: self.ready, reasons: vec!["store refused".to_owned()] })
             }
             _ => Response::Done,

@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use berth_ipam::name::NetworkName;
 use berth_protocol::{CallError, Request, Response};
 
 use crate::errors::{PluginError, chain};
@@ -17,8 +18,8 @@ const PATIENCE: Duration = Duration::from_millis(500);
 const ABSENCE: Duration = Duration::from_mins(1);
 
 /// Says whether the node can attach containers.
-pub fn status(world: &mut impl World) -> Result<(), PluginError> {
-    let silence = match world.ask(&Request::Status, PATIENCE) {
+pub fn status(world: &mut impl World, network: Option<NetworkName>) -> Result<(), PluginError> {
+    let silence = match world.ask(&Request::Status { network }, PATIENCE) {
         Ok(Response::Status(status)) if status.ready => return Ok(()),
         Ok(Response::Status(status)) => {
             return Err(PluginError::Unavailable { why: status.reasons.join("; ") });

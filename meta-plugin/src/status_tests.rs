@@ -16,10 +16,10 @@ fn away(now: u64, alive: Option<(&str, u64)>) -> Sim {
 
 #[test]
 fn the_agents_word_counts() {
-    status(&mut Sim::new()).unwrap();
+    status(&mut Sim::new(), None).unwrap();
     let mut unready = Sim::new();
     unready.ready = false;
-    let object = status(&mut unready).unwrap_err().object(Version::LATEST);
+    let object = status(&mut unready, None).unwrap_err().object(Version::LATEST);
     assert_eq!(object.code, 50);
     assert!(object.msg.contains("store refused"));
 }
@@ -37,7 +37,7 @@ fn an_agent_may_be_away_for_60_seconds() {
         // Written by a clock ahead of ours: it cannot be, so it is not held against the agent.
         (1000, Some(("boot", 2000)), true),
     ] {
-        assert_eq!(status(&mut away(now, alive)).is_ok(), served, "{now} {alive:?}");
+        assert_eq!(status(&mut away(now, alive), None).is_ok(), served, "{now} {alive:?}");
     }
 }
 
@@ -45,6 +45,6 @@ fn an_agent_may_be_away_for_60_seconds() {
 fn silence_is_absence_here() {
     let mut silent = away(1000, Some(("boot", 990)));
     silent.agent = Agent::Silent;
-    status(&mut silent).unwrap();
+    status(&mut silent, None).unwrap();
     assert_eq!(silent.now, Duration::from_millis(1_000_500), "it waits no longer than 500 ms");
 }

@@ -262,8 +262,10 @@ mod tests {
             Duration::ZERO,
         );
         let mut client = Client::connect(&path, SOON).unwrap();
-        assert!(matches!(client.call(&Request::Status, SOON), Ok(Response::Status(status)) if status.ready));
-        let refused = client.call(&Request::Status, SOON).unwrap_err();
+        assert!(
+            matches!(client.call(&Request::Status { network: None }, SOON), Ok(Response::Status(status)) if status.ready)
+        );
+        let refused = client.call(&Request::Status { network: None }, SOON).unwrap_err();
         assert!(matches!(&refused, CallError::Refused(failure) if failure.code == 11), "{refused:?}");
         assert!(!refused.is_absence());
     }
@@ -280,10 +282,10 @@ mod tests {
 
         let (_dir, path) = serve(&["{\"v\":1,\"id\":1,"], Duration::ZERO);
         let mut client = Client::connect(&path, SOON).unwrap();
-        let hung_up = client.call(&Request::Status, SOON).unwrap_err();
+        let hung_up = client.call(&Request::Status { network: None }, SOON).unwrap_err();
         assert!(hung_up.is_absence() && hung_up.to_string().contains("agent.sock"), "{hung_up}");
         assert!(
-            client.call(&Request::Status, SOON).unwrap_err().is_absence(),
+            client.call(&Request::Status { network: None }, SOON).unwrap_err().is_absence(),
             "a broken client stays broken"
         );
     }
@@ -293,7 +295,7 @@ mod tests {
         let (_dir, path) = serve(&[""], Duration::from_secs(3));
         let mut client = Client::connect(&path, SOON).unwrap();
         let start = Instant::now();
-        let silent = client.call(&Request::Status, Duration::from_millis(60)).unwrap_err();
+        let silent = client.call(&Request::Status { network: None }, Duration::from_millis(60)).unwrap_err();
         assert!(matches!(silent, CallError::Silent { .. }), "{silent:?}");
         assert!((Duration::from_millis(50)..Duration::from_millis(600)).contains(&start.elapsed()));
     }
@@ -323,7 +325,7 @@ mod tests {
             let answers: &'static [&'static str] = Box::leak(Box::new([answer]));
             let (_dir, path) = serve(answers, Duration::ZERO);
             let mut client = Client::connect(&path, SOON).unwrap();
-            let error = client.call(&Request::Status, SOON).unwrap_err();
+            let error = client.call(&Request::Status { network: None }, SOON).unwrap_err();
             assert!(
                 matches!(error, CallError::Malformed { .. }) && error.to_string().contains(word),
                 "{error}"
@@ -340,7 +342,7 @@ mod tests {
             Duration::ZERO,
         );
         let mut client = Client::connect(&path, SOON).unwrap();
-        assert!(matches!(client.call(&Request::Status, SOON), Ok(Response::Status(_))));
+        assert!(matches!(client.call(&Request::Status { network: None }, SOON), Ok(Response::Status(_))));
     }
 
     #[test]

@@ -23,7 +23,11 @@ pub enum Request {
     /// CHECK: does the reservation still belong to the attachment?
     Check(Check),
     /// STATUS: can the agent serve an ADD?
-    Status,
+    Status {
+        /// The network that an ADD would be for; absent: all of them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        network: Option<NetworkName>,
+    },
     /// Every lease that is not free.
     Leases,
     /// Every pool with its counts.

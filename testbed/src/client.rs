@@ -87,7 +87,7 @@ impl Client {
 
     /// Whether the agent can serve an ADD.
     pub fn status(&mut self) -> Result<Value> {
-        self.ask("status", &json!("status"))
+        self.ask("status", &json!({"status": {}}))
     }
 
     fn ask<T: for<'a> Deserialize<'a>>(&mut self, verb: &str, request: &Value) -> Result<T> {

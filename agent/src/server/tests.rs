@@ -85,12 +85,15 @@ async fn a_call_is_answered_and_a_hang_up_is_reported_at_once() {
     let path = world.path();
     let client = spawn_blocking(move || {
         let mut client = Client::connect(&path, SOON).unwrap();
-        let answer = client.call(&Request::Status, SOON).unwrap();
+        let answer = client.call(&Request::Status { network: None }, SOON).unwrap();
         assert!(matches!(answer, Response::Status(status) if status.ready));
         client
     });
     let conn = world.opened().await;
-    assert_eq!(world.event().await, ServerEvent::Call { conn, id: 1, request: Request::Status });
+    assert_eq!(
+        world.event().await,
+        ServerEvent::Call { conn, id: 1, request: Request::Status { network: None } }
+    );
     assert!(world.connections.send(conn, ready()));
     let client = client.await.unwrap();
     let before = Instant::now();
@@ -220,7 +223,9 @@ async fn ten_thousand_connections_do_no_harm() {
         assert!(matches!(world.event().await, ServerEvent::Closed { .. }));
     }
     let path = world.path();
-    let client = spawn_blocking(move || Client::connect(&path, SOON).unwrap().call(&Request::Status, SOON));
+    let client = spawn_blocking(move || {
+        Client::connect(&path, SOON).unwrap().call(&Request::Status { network: None }, SOON)
+    });
     let conn = world.opened().await;
     assert!(matches!(world.event().await, ServerEvent::Call { .. }));
     assert!(world.connections.send(conn, ready()));

@@ -47,6 +47,15 @@ pub enum Pending {
         /// Who asked.
         caller: Caller,
     },
+    /// A DEL is put on the disk.
+    Del {
+        /// Whose.
+        key: AttachmentKey,
+        /// Who asked.
+        caller: Option<Caller>,
+        /// Whether that is all that the caller waits for.
+        at_once: bool,
+    },
     /// The records of a dead attachment are deleted.
     Free {
         /// Whose.
@@ -99,6 +108,7 @@ impl Ledger {
                 self.reply(caller, Step::Lease, reply);
             }
             Pending::Answer { key, caller } => self.answer(&key, caller, refusal),
+            Pending::Del { key, caller, at_once } => self.del_journaled(&key, caller, refusal, at_once),
             Pending::Free { key } => self.freed(now, &key, failure(&result)),
             Pending::Repair { key } => self.repaired(now, &key, result),
         }

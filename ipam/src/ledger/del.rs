@@ -42,9 +42,7 @@ impl Ledger {
             return;
         };
         if let Some(caller) = caller {
-            // A delegate's link goes after its DEL returned: it must not wait for it.
-            let until = if link == LinkRemoval::NotMine { now } else { now + ANSWER_AFTER };
-            slot.live.del_waiters.push((caller, until));
+            slot.live.del_waiters.push((caller, now + ANSWER_AFTER));
         }
         slot.live.owner = None;
         slot.live.orphaned_at = None;
@@ -60,12 +58,35 @@ impl Ledger {
         self.note(NoteKind::Observation, "del-seen", entry.addresses(), Some(key), text.to_owned());
         // What is being released already may have left the journal with a hand-over: writing it
         // again would bring it back.
+        // A delegate's link goes after its DEL returned: the DEL must not wait for it.
+        let at_once = link == LinkRemoval::NotMine;
         if !known && !releasing {
             let journal = vec![JournalWrite::Put(Box::new(entry))];
-            self.commit(Pending::Nothing, Step::Release, journal, Flush::Durable, Vec::new());
+            let then = Pending::Del { key: key.clone(), caller, at_once };
+            self.commit(then, Step::Release, journal, Flush::Durable, Vec::new());
+        } else if at_once {
+            self.del_journaled(key, caller, None, true);
         }
         if !committing && !releasing {
             self.gather(key.clone(), false);
+        }
+    }
+
+    /// A DEL is on the disk, or could not be put there: then its plugin must keep it.
+    pub(super) fn del_journaled(
+        &mut self,
+        key: &AttachmentKey,
+        caller: Option<Caller>,
+        refusal: Option<String>,
+        at_once: bool,
+    ) {
+        let Some(caller) = caller.filter(|_| at_once || refusal.is_some()) else { return };
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let before = slot.live.del_waiters.len();
+        slot.live.del_waiters.retain(|(waiter, _)| *waiter != caller);
+        if slot.live.del_waiters.len() < before {
+            let reply = refusal.map_or(Ok(Reply::Done), |text| Err(LedgerError::Storage(text)));
+            self.reply(caller, Step::Release, reply);
         }
     }
 

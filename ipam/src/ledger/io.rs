@@ -124,6 +124,8 @@ pub struct Loaded {
     /// Whether numbers of namespaces mean what they meant when they were written down: the agent
     /// is in the same namespace as then.
     pub numbers_hold: bool,
+    /// Whether events of pods' namespaces are heard: if not, a missing link may always have moved.
+    pub hears_all: bool,
 }
 
 /// A link or MAC of Berth's making, found on the node.

@@ -154,10 +154,16 @@ impl Ledger {
     /// The reads and what is remembered, as facts.
     fn facts(&mut self, now: Time, seen: &Observation) -> Facts {
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
-        if let Some((ifindex, mac)) = seen.learnt {
+        if let Some((ifindex, mac)) = seen.learnt
+            && (slot.entry.ifindex, slot.entry.mac) != (Some(ifindex), Some(mac))
+        {
+            // A restart must know which link to look for, wherever it went.
             slot.entry.ifindex = Some(ifindex);
             slot.entry.mac = Some(mac);
+            let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+            self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
         }
+        let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
         if seen.link == LinkFact::Present {
             slot.live.departure = Departure::Unheard;
             slot.live.search = SearchFact::NotMade;
@@ -180,7 +186,11 @@ impl Ledger {
             netns: seen.netns,
             link,
             fdb: seen.fdb,
-            departure: slot.live.departure,
+            departure: if slot.live.departure == Departure::Unheard && !self.hears_all {
+                Departure::EventsLost
+            } else {
+                slot.live.departure
+            },
             search: slot.live.search,
             address: seen.address,
             intent: slot.intent(),

@@ -338,8 +338,7 @@ impl Ledger {
         let pools = pools.unwrap_or_default();
         let held = self.slots.values().flat_map(|slot| {
             let pools = &pools;
-            let concerns =
-                |held: &&super::entry::Held| pools.contains(&held.pool) && wants(request, held.address);
+            let concerns = |held: &&Held| pools.contains(&held.pool) && wants(request, held.address);
             slot.entry.held.iter().filter(concerns).map(move |held| {
                 let pod = slot.entry.pod.as_ref();
                 let who = pod.map_or_else(

@@ -83,6 +83,7 @@ pub struct Ledger {
     homes: line::Homes,
     answers: wire::Answers,
     numbers_hold: bool,
+    hears_all: bool,
     serving: bool,
     out: Vec<Action>,
 }
@@ -114,6 +115,7 @@ impl Ledger {
             homes: line::Homes::default(),
             answers: wire::Answers::default(),
             numbers_hold: true,
+            hears_all: true,
             serving: false,
             out: Vec::new(),
         }

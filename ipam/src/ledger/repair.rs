@@ -41,8 +41,9 @@ enum InStore {
 impl Ledger {
     /// The journal and the store were read, and the node was searched.
     pub(super) fn load(&mut self, now: Time, loaded: Loaded) {
-        let Loaded { entries, quarantine, records, strays, numbers_hold } = loaded;
+        let Loaded { entries, quarantine, records, strays, numbers_hold, hears_all } = loaded;
         self.numbers_hold = numbers_hold;
+        self.hears_all = hears_all;
         if !numbers_hold {
             let text =
                 "the agent is in another network namespace than before: numbers of namespaces prove nothing";

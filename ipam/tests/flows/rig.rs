@@ -126,7 +126,7 @@ pub fn record(pod: u64, address: IpAddr) -> LeaseRecord {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
-        Self::loaded(config, Loaded { numbers_hold: true, ..Loaded::default() })
+        Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
     }
 
     pub fn loaded(config: Config, loaded: Loaded) -> Self {

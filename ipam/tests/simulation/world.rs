@@ -179,6 +179,7 @@ impl World {
             records: self.store.values().cloned().collect(),
             strays: Vec::new(),
             numbers_hold: true,
+            hears_all: true,
         };
         self.step(Input::Loaded(Box::new(loaded)));
         // Plugins notice and repeat what they asked.

@@ -277,7 +277,7 @@ impl Agent {
 pub fn served(request: &Request, grant: &Value) -> Reply {
     Reply::Ok(match request {
         Request::Lease(_) => json!({"lease": grant}),
-        Request::Status => json!({"status": {"ready": true, "reasons": []}}),
+        Request::Status { .. } => json!({"status": {"ready": true, "reasons": []}}),
         _ => json!("done"),
     })
 }

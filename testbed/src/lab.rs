@@ -92,10 +92,28 @@ impl Options {
 pub struct Attachment {
     /// Its sandbox.
     pub pod: Pod,
-    /// Its address.
+    /// Its address (of the first pool's family).
     pub address: IpAddr,
+    /// Its address of the other family, in a dual-stack lab.
+    pub second: Option<IpAddr>,
     /// Its interface's MAC.
     pub mac: Mac,
+}
+
+impl Attachment {
+    /// All its addresses.
+    pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        std::iter::once(self.address).chain(self.second)
+    }
+}
+
+/// Which addresses the pods of a lab get.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Families {
+    /// IPv4 only.
+    V4,
+    /// IPv4, and IPv6 from a /64.
+    Dual,
 }
 
 /// A world with a running agent.
@@ -116,6 +134,7 @@ pub struct Lab {
     pub world: World,
     /// The addresses of the pool.
     pub addresses: Vec<Ipv4Addr>,
+    families: Families,
     /// Where the story goes.
     pub tell: Narrator,
 }
@@ -124,14 +143,23 @@ impl Lab {
     /// Builds a world with a pool of `addresses`, proves the monitor, and starts the agent. `extra`
     /// is added to the spec of the network: YAML lines, indented by two.
     pub fn start(options: &Options, addresses: u8, extra: &str) -> Result<Self> {
-        let mut lab = Self::prepare(options, addresses, extra)?;
+        Self::prepare(options, addresses, extra, Families::V4)?.started()
+    }
+
+    /// The same with both families.
+    pub fn start_dual(options: &Options, addresses: u8) -> Result<Self> {
+        Self::prepare(options, addresses, "", Families::Dual)?.started()
+    }
+
+    fn started(mut self) -> Result<Self> {
+        let lab = &mut self;
         let ready = lab.start_agent(None)?;
         lab.tell.say(Who::World, &format!("agent started, answers after {}", short(ready)));
-        Ok(lab)
+        Ok(self)
     }
 
     /// The same without starting the agent.
-    pub fn prepare(options: &Options, addresses: u8, extra: &str) -> Result<Self> {
+    pub fn prepare(options: &Options, addresses: u8, extra: &str, families: Families) -> Result<Self> {
         options.binaries.present()?;
         let world = World::build()?;
         let pool = world::pool_addresses(addresses);
@@ -153,11 +181,11 @@ impl Lab {
             folder: world.folder().to_owned(),
             node_name: NODE.to_owned(),
         };
-        setup.prepare(&network_config(&pool, extra), 1, 1)?;
+        setup.prepare(&network_config(&pool, extra, families), 1, 1)?;
         let plugin = Plugin { binary: options.binaries.plugin.clone(), node: world.node().to_owned() };
         let config = runtime_config(&setup);
         let monitor = Some(monitor);
-        Ok(Self { agent: None, setup, plugin, config, monitor, fdb, world, addresses: pool, tell })
+        Ok(Self { agent: None, setup, plugin, config, monitor, fdb, world, addresses: pool, families, tell })
     }
 
     /// Starts the agent (again) and waits until it answers; how long that took.
@@ -213,14 +241,23 @@ impl Lab {
 
     /// ADD for a pod, a certain address.
     pub fn attach_at(&self, pod: &Pod, address: IpAddr) -> Result<Attachment> {
-        // Asked for because it is free: nobody is to be waited for.
-        let call = self.call("ADD", pod).addresses(&[address]).setting("addTimeout", "3s");
+        self.attach_with(pod, &[address])
+    }
+
+    /// ADD for a pod, with the addresses that another one had.
+    pub fn attach_as(&self, pod: &Pod, former: &Attachment) -> Result<Attachment> {
+        self.attach_with(pod, &former.addresses().collect::<Vec<_>>())
+    }
+
+    fn attach_with(&self, pod: &Pod, wanted: &[IpAddr]) -> Result<Attachment> {
+        // Asked for because they are free: nobody is to be waited for.
+        let call = self.call("ADD", pod).addresses(wanted).setting("addTimeout", "3s");
         let attachment = self.attached(pod, &self.plugin.start(&call)?.finish(ADD_LIMIT)?)?;
-        if attachment.address == address {
+        let got: Vec<IpAddr> = attachment.addresses().collect();
+        if wanted.iter().all(|address| got.contains(address)) {
             return Ok(attachment);
         }
-        let why = format!("asked for {address}, got {}", attachment.address);
-        Err(Error::Plugin { what: "ADD".to_owned(), why })
+        Err(Error::Plugin { what: "ADD".to_owned(), why: format!("asked for {wanted:?}, got {got:?}") })
     }
 
     /// What a successful ADD made.
@@ -230,7 +267,11 @@ impl Lab {
             |why: &str| Error::Plugin { what: format!("ADD for {}", pod.container_id), why: why.to_owned() };
         let mac = added.mac.ok_or_else(|| named("its result names no MAC"))?;
         let address = *added.addresses.first().ok_or_else(|| named("its result names no address"))?;
-        Ok(Attachment { pod: pod.clone(), address, mac })
+        let second = added.addresses.get(1).copied();
+        if second.is_some() != (self.families == Families::Dual) {
+            return Err(named(&format!("its result has the addresses {:?}", added.addresses)));
+        }
+        Ok(Attachment { pod: pod.clone(), address, second, mac })
     }
 
     /// ADD for `count` new pods.
@@ -250,19 +291,20 @@ impl Lab {
         Ok(())
     }
 
-    /// Gives each address away by a real ADD, and takes it back; how many could be given. Ends at
-    /// the third that could not: the answer is known then.
-    pub fn prove_free(&self, addresses: &[IpAddr]) -> Result<usize> {
+    /// Gives the addresses of each away by a real ADD, and takes them back; of how many that worked.
+    /// Ends at the third that could not: the answer is known then.
+    pub fn prove_free(&self, former: &[Attachment]) -> Result<usize> {
         let (mut given, mut refused) = (0, 0);
-        for address in addresses {
+        for former in former {
             let pod = self.world.pod()?;
-            match self.attach_at(&pod, *address) {
+            match self.attach_as(&pod, former) {
                 Ok(attachment) => {
                     given += 1;
                     self.retire(&attachment)?;
                 }
                 Err(Error::Interrupted) => return Err(Error::Interrupted),
                 Err(error) => {
+                    let address = former.address;
                     self.tell.say(Who::World, &format!("{address} could not be given: {}", error.chain()));
                     self.world.remove(&pod);
                     refused += 1;
@@ -351,14 +393,25 @@ pub fn runtime_config(setup: &AgentSetup) -> Value {
     })
 }
 
-/// The agent's configuration: one network, one pool.
-pub fn network_config(pool: &[Ipv4Addr], extra: &str) -> String {
+/// The agent's configuration: one network, a pool of each family.
+pub fn network_config(pool: &[Ipv4Addr], extra: &str, families: Families) -> String {
     let (first, last) = (pool[0], pool[pool.len() - 1]);
     let (subnet, gateway) = (world::SUBNET, world::GATEWAY);
-    format!(
-        "apiVersion: berth.dev/v1alpha1\nkind: UnderlayNetwork\nmetadata:\n  name: {NETWORK}\nspec:\n  \
-         link:\n    type: macvlan\n    parent: {PARENT}\n    mode: bridge\n  pools: [lan-v4]\n{extra}---\n\
-         apiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: lan-v4\nspec:\n  \
-         subnet: {subnet}\n  ranges: [{first}-{last}]\n  gateway: {gateway}\n  routes:\n    - to: 0.0.0.0/0\n"
-    )
+    let (names, second) = match families {
+        Families::V4 => ("lan-v4", String::new()),
+        Families::Dual => {
+            ("lan-v4, lan-v6", format!("---\n{}  subnet: fd00:77::/64\n", head("IPPool", "lan-v6")))
+        }
+    };
+    let network = head("UnderlayNetwork", NETWORK);
+    let link =
+        format!("  link:\n    type: macvlan\n    parent: {PARENT}\n    mode: bridge\n  pools: [{names}]\n");
+    let ranges = format!("  subnet: {subnet}\n  ranges: [{first}-{last}]\n  gateway: {gateway}\n");
+    let routes = "  routes:\n    - to: 0.0.0.0/0\n";
+    format!("{network}{link}{extra}---\n{}{ranges}{routes}{second}", head("IPPool", "lan-v4"))
+}
+
+/// The start of a document, up to its spec.
+fn head(kind: &str, name: &str) -> String {
+    format!("apiVersion: berth.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n")
 }

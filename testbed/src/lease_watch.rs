@@ -39,11 +39,13 @@ impl LeaseWatch {
         Self { client, fates: BTreeMap::new(), replies: 0 }
     }
 
-    /// Follows the address of an attachment from now on.
+    /// Follows the addresses of an attachment from now on.
     pub fn follow(&mut self, attachment: &Attachment) {
-        let container_id = attachment.pod.container_id.clone();
-        let fate = Fate { container_id, left: None, free: None, held: None, last: None };
-        self.fates.insert(attachment.address, fate);
+        for address in attachment.addresses() {
+            let container_id = attachment.pod.container_id.clone();
+            let fate = Fate { container_id, left: None, free: None, held: None, last: None };
+            self.fates.insert(address, fate);
+        }
     }
 
     /// Follows the addresses of several.
@@ -58,24 +60,41 @@ impl LeaseWatch {
         self.fates.get(&address)
     }
 
-    /// When an address was first seen free.
+    /// When the last address of an attachment was first seen free; `None` while one is not.
     pub fn freed(&self, attachment: &Attachment) -> Option<Instant> {
-        self.fate(attachment.address)?.free
+        self.all(attachment, |fate| fate.free)
     }
 
-    /// When an address was first seen without its holder.
+    /// When the last address of an attachment was first seen without its holder; `None` while one has it.
     pub fn left(&self, attachment: &Attachment) -> Option<Instant> {
-        self.fate(attachment.address)?.left
+        self.all(attachment, |fate| fate.left)
+    }
+
+    /// When the last address of an attachment was first seen with its holder.
+    pub fn held(&self, attachment: &Attachment) -> Option<Instant> {
+        self.all(attachment, |fate| fate.held)
+    }
+
+    fn all(&self, attachment: &Attachment, when: impl Fn(&Fate) -> Option<Instant>) -> Option<Instant> {
+        let times: Option<Vec<Instant>> =
+            attachment.addresses().map(|address| when(self.fate(address)?)).collect();
+        times?.into_iter().max()
     }
 
     /// Those whose addresses have left them, with what is known: for live ones, a list of offences.
     pub fn lost<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) -> Vec<String> {
-        let gone = attachments.into_iter().filter(|attachment| self.left(attachment).is_some());
-        gone.map(|attachment| {
-            let last = self.fate(attachment.address).and_then(|fate| fate.last.clone());
-            format!("{} of {} left it, last {last:?}", attachment.address, attachment.pod.container_id)
-        })
-        .collect()
+        let mut offences = Vec::new();
+        for attachment in attachments {
+            for address in attachment.addresses() {
+                let fate = self.fate(address);
+                if fate.is_none_or(|fate| fate.left.is_some()) {
+                    let last = fate.and_then(|fate| fate.last.as_ref());
+                    let holder = &attachment.pod.container_id;
+                    offences.push(format!("{address} of {holder} left it, last {last:?}"));
+                }
+            }
+        }
+        offences
     }
 
     /// Replies so far.

@@ -1,7 +1,8 @@
 //! The independent monitor: is any address held by two live interfaces?
 //!
 //! Two witnesses that share no code with the agent, sampled together every [`INTERVAL`] on a thread
-//! of their own. The wire: the neighbour asks by ARP for every address of the pool, and two MACs
+//! of their own; a second thread on another processor steps in when the first is late, because a
+//! kernel that cannot be preempted may keep one processor for longer than [`GAP_MAX`]. The wire: the neighbour asks by ARP for every address of the pool, and two MACs
 //! that answer the *same* request are two holders. The kernel: the addresses of all namespaces are
 //! read by their numbers, without entering (a visitor would look like an inhabitant to the agent),
 //! and one address on two interfaces that are up, in two namespaces, at one time is a duplicate.
@@ -28,6 +29,12 @@ use crate::world::{self, PARENT, Pod, World};
 
 /// From one sample to the next.
 pub const INTERVAL: Duration = Duration::from_millis(25);
+/// When the second thread takes over: later than any sample that keeps its rhythm is complete.
+const STANDBY: Duration = Duration::from_millis(38);
+/// How long answers are waited for after the last request of a sample; later ones still count.
+const ANSWER_TIME: Duration = Duration::from_millis(2);
+/// How often the threads look at the clock.
+const TICK: Duration = Duration::from_millis(3);
 /// No two samples may be further apart.
 pub const GAP_MAX: Duration = Duration::from_millis(50);
 
@@ -71,7 +78,10 @@ struct State {
     duplicates: BTreeSet<Duplicate>,
     samples: u64,
     worst_gap: Duration,
+    /// When the last complete sample began.
     last: Option<Instant>,
+    /// Samples that began earlier report nothing: the planted duplicate is theirs.
+    since: Option<Instant>,
     answers: BTreeMap<Ipv4Addr, (Mac, Instant)>,
     failed: Option<String>,
 }
@@ -81,22 +91,30 @@ struct State {
 pub struct Monitor {
     state: Arc<Mutex<State>>,
     stop: Arc<AtomicBool>,
-    thread: Option<std::thread::JoinHandle<()>>,
+    threads: Vec<std::thread::JoinHandle<()>>,
     proof: Duration,
 }
 
 impl Monitor {
     /// Starts watching `addresses` on the wire, and every namespace of the world.
     pub fn start(world: &World, addresses: &[Ipv4Addr]) -> Result<Self> {
-        let opened = sys::netns::inside(world.neighbour(), || {
-            Ok((Netlink::open()?, arp::Asker::open("eth0", addresses)?))
-        });
-        let (netlink, asker) = opened.map_err(Error::system("open the monitor's sockets"))?;
-        let scanner = scan::Scanner::new(netlink, world.tracked());
-        let (state, stop) = (Arc::new(Mutex::new(State::default())), Arc::new(AtomicBool::new(false)));
-        let (thread_state, thread_stop) = (Arc::clone(&state), Arc::clone(&stop));
-        let thread = std::thread::spawn(move || watch(scanner, asker, &thread_state, &thread_stop));
-        Ok(Self { state, stop, thread: Some(thread), proof: Duration::ZERO })
+        let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let mut monitor =
+            Self { state: Arc::default(), stop: Arc::default(), threads: Vec::new(), proof: Duration::ZERO };
+        for (number, delay) in (0_u8..).zip([INTERVAL, STANDBY]).take(processors) {
+            let opened = sys::netns::inside(world.neighbour(), || {
+                Ok((Netlink::open()?, arp::Asker::open("eth0", number, addresses)?))
+            });
+            let (netlink, asker) = opened.map_err(Error::system("open the monitor's sockets"))?;
+            let scanner = scan::Scanner::new(netlink, world.tracked());
+            let (state, stop) = (Arc::clone(&monitor.state), Arc::clone(&monitor.stop));
+            monitor.threads.push(std::thread::spawn(move || {
+                sys::process::run_first();
+                sys::process::stay_on(usize::from(number));
+                watch(delay, scanner, asker, &state, &stop);
+            }));
+        }
+        Ok(monitor)
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -127,6 +145,7 @@ impl Monitor {
         self.wait(within, "the end of a planted duplicate", silent)?;
         let mut state = self.state();
         state.duplicates.clear();
+        state.since = Some(Instant::now());
         (state.samples, state.worst_gap) = (0, Duration::ZERO);
         Ok(self.proof)
     }
@@ -183,7 +202,7 @@ impl Monitor {
 
     fn end(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
+        for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
     }
@@ -209,29 +228,51 @@ fn plant(world: &World, address: Ipv4Addr, mac: &str) -> Result<Pod> {
     Ok(pod)
 }
 
-fn watch(mut scanner: scan::Scanner, mut asker: arp::Asker, state: &Mutex<State>, stop: &AtomicBool) {
-    sys::process::run_first();
+/// Takes a sample whenever the last complete one began `delay` ago.
+fn watch(
+    delay: Duration,
+    mut scanner: scan::Scanner,
+    mut asker: arp::Asker,
+    state: &Mutex<State>,
+    stop: &AtomicBool,
+) {
+    let lock = || state.lock().unwrap_or_else(PoisonError::into_inner);
+    let started = Instant::now();
     while !stop.load(Ordering::Relaxed) {
+        let due = lock().last.unwrap_or(started) + delay;
+        let left = due.saturating_duration_since(Instant::now());
+        if !left.is_zero() {
+            std::thread::sleep(left.min(TICK));
+            continue;
+        }
         let began = Instant::now();
         let sample = asker.ask().and_then(|mut found| {
             found.extend(scanner.scan()?);
-            found.extend(asker.listen(began + INTERVAL)?);
+            found.extend(asker.listen(Instant::now() + ANSWER_TIME)?);
             Ok(found)
         });
-        let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = lock();
         match sample {
-            Ok(found) => {
-                state.duplicates.extend(found);
-                state.answers.extend(asker.answers());
-                state.samples += 1;
-                let gap = state.last.map_or(Duration::ZERO, |last| began - last);
-                state.worst_gap = state.worst_gap.max(gap);
-                state.last = Some(began);
-            }
+            Ok(found) => state.take(began, found, asker.answers()),
             Err(error) => {
                 state.failed = Some(error.to_string());
                 return;
             }
         }
+    }
+}
+
+impl State {
+    /// Takes a complete sample.
+    fn take(&mut self, began: Instant, found: Vec<Duplicate>, answers: arp::Answers) {
+        if self.since.is_none_or(|since| began >= since) {
+            self.duplicates.extend(found);
+        }
+        self.answers.extend(answers);
+        self.samples += 1;
+        let last = self.last.unwrap_or(began);
+        self.worst_gap = self.worst_gap.max(began.saturating_duration_since(last));
+        // One that was held up ends after one that began later.
+        self.last = Some(last.max(began));
     }
 }

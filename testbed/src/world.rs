@@ -266,11 +266,7 @@ impl World {
 
 /// Runs lines of `ip -batch` inside a namespace.
 pub fn ip(netns: &Path, lines: &str) -> Result<()> {
-    let mut command = Command::new("ip");
-    command.args(["-batch", "-"]);
-    sys::netns::start_inside(&mut command, netns)
-        .map_err(Error::system(format!("enter {}", netns.display())))?;
-    run(&mut command, Some(lines))
+    run(Command::new("ip").args(["-batch", "-"]), Some((netns, lines)))
 }
 
 /// Starts a marked process, inside a namespace if one is given, apart from our process group, so
@@ -278,20 +274,24 @@ pub fn ip(netns: &Path, lines: &str) -> Result<()> {
 pub(crate) fn start(command: &mut Command, netns: Option<&Path>) -> Result<Process> {
     use std::os::unix::process::CommandExt as _;
     let program = command.get_program().to_string_lossy().into_owned();
-    if let Some(netns) = netns {
-        sys::netns::start_inside(command, netns)
-            .map_err(Error::system(format!("enter {}", netns.display())))?;
-    }
-    let child = command.env(cleanup::MARK, cleanup::prefix()).process_group(0).spawn();
+    command.env(cleanup::MARK, cleanup::prefix()).process_group(0);
+    let child = match netns {
+        Some(netns) => sys::netns::spawn_inside(command, netns),
+        None => command.spawn(),
+    };
     Ok(Process::guard(child.map_err(Error::system(format!("start {program}")))?))
 }
 
-fn run(command: &mut Command, input: Option<&str>) -> Result<()> {
-    let line = format!("{command:?} {}", input.unwrap_or_default());
-    command.stdin(if input.is_some() { Stdio::piped() } else { Stdio::null() });
-    let started = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+/// Runs a command to its end, inside a namespace and with input if they are given.
+fn run(command: &mut Command, inside: Option<(&Path, &str)>) -> Result<()> {
+    let line = format!("{command:?} {}", inside.map(|(_, input)| input).unwrap_or_default());
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let started = match inside {
+        Some((netns, _)) => sys::netns::spawn_inside(command.stdin(Stdio::piped()), netns),
+        None => command.stdin(Stdio::null()).spawn(),
+    };
     let mut child = started.map_err(Error::system(format!("start `{line}`")))?;
-    if let (Some(mut pipe), Some(text)) = (child.stdin.take(), input) {
+    if let (Some(mut pipe), Some((_, text))) = (child.stdin.take(), inside) {
         pipe.write_all(text.as_bytes()).map_err(Error::system(format!("feed `{line}`")))?;
     }
     let output = child.wait_with_output().map_err(Error::system(format!("wait for `{line}`")))?;

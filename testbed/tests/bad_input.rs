@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use berth_testbed::cleanup;
 use berth_testbed::client;
-use berth_testbed::lab::{Attachment, Binaries, Lab, Options};
+use berth_testbed::lab::{Attachment, Binaries, Families, Lab, Options};
 use berth_testbed::narrate::Narrator;
 use berth_testbed::plugin::{Call, CniError, Outcome, Plugin};
 use berth_testbed::skip;
@@ -97,7 +97,7 @@ fn an_exhausted_pool_says_who_holds_it_after_the_time_out() {
 #[test]
 fn a_missing_parent_is_named_and_other_networks_work() {
     let Some(options) = options() else { return };
-    let mut lab = Lab::prepare(&options, 4, "").unwrap();
+    let mut lab = Lab::prepare(&options, 4, "", Families::V4).unwrap();
     lab.setup.write("config/absent.yaml", ABSENT).unwrap();
     lab.start_agent(None).unwrap();
     let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();
@@ -112,7 +112,7 @@ fn a_missing_parent_is_named_and_other_networks_work() {
 #[test]
 fn a_malformed_configuration_of_the_agent_is_refused_at_start_and_at_reload() {
     let Some(options) = options() else { return };
-    let mut lab = Lab::prepare(&options, 4, "  colour: red\n").unwrap();
+    let mut lab = Lab::prepare(&options, 4, "  colour: red\n", Families::V4).unwrap();
     let error = lab.start_agent(None).unwrap_err().chain();
     assert!(error.contains("colour") && error.contains("ended"), "{error}");
     let path = lab.setup.config().join("lan.yaml");
@@ -178,7 +178,7 @@ fn a_corrupted_store_is_not_served_from_and_live_addresses_survive_it() {
 #[test]
 fn a_full_disk_fails_the_add_and_loses_nothing() {
     let Some(options) = options() else { return };
-    let mut lab = Lab::prepare(&options, 8, "").unwrap();
+    let mut lab = Lab::prepare(&options, 8, "", Families::V4).unwrap();
     cleanup::small_disk(&lab.setup.state(), 24 << 20).unwrap();
     lab.start_agent(None).unwrap();
     let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();

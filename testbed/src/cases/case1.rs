@@ -18,7 +18,7 @@ const PACE: Duration = Duration::from_millis(100);
 const STANDING: usize = 20;
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
-    let lab = Lab::start(options, 24, "")?;
+    let lab = Lab::start_dual(options, 24)?;
     let n = options.scaled(200);
     lab.tell.say(
         Who::World,
@@ -52,7 +52,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
             );
         }
         if freed {
-            standing.push(lab.attach_at(&lab.world.pod()?, victim.address)?);
+            standing.push(lab.attach_as(&lab.world.pod()?, &victim)?);
             given += 1;
         }
         cleanup::pause(PACE.saturating_sub(requested.elapsed()))?;

@@ -1,7 +1,6 @@
 //! The agent is killed. While it is down, DELs must succeed and namespaces end without any; when it
 //! comes back, everything that ended must be free within a second.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -18,7 +17,7 @@ const DEL_MEDIAN: Duration = Duration::from_millis(10);
 const DEL_MAX: Duration = Duration::from_millis(500);
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
-    let mut lab = Lab::start(options, 44, "")?;
+    let mut lab = Lab::start_dual(options, 44)?;
     let (n, half) = (options.scaled(20), options.scaled(10));
     let silent = lab.attach_many(n)?;
     let (living, ended) = (lab.attach_many(half)?, lab.attach_many(half)?);
@@ -65,8 +64,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     case.within("median time of a DEL beyond its link's removal", beyond.percentile(50), DEL_MEDIAN);
     case.within("longest time of a DEL beyond its link's removal", beyond.max(), DEL_MAX);
     case.none("live addresses lost", &watch.lost([&survivor]));
-    let addresses: Vec<IpAddr> = all.iter().map(|a| a.address).collect();
-    case.equal("addresses given again by a real ADD", lab.prove_free(&addresses)?, all.len());
+    case.equal("addresses given again by a real ADD", lab.prove_free(&all)?, all.len());
     lab.finish(case)
 }
 

@@ -1,7 +1,6 @@
 //! The machine reboots: another boot id, all namespaces gone. Old leases are free, or handed to the
 //! same pods, within two seconds of the agent's start.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::error::Result;
@@ -74,8 +73,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     if let Some(first) = stranger.first() {
         lab.tell_history(first.address, 3);
     }
-    let rest: Vec<IpAddr> = old[back..].iter().map(|a| a.address).collect();
-    case.equal("addresses given again by a real ADD", lab.prove_free(&rest)?, n - back);
+    case.equal("addresses given again by a real ADD", lab.prove_free(&old[back..])?, n - back);
     for attachment in &attached {
         lab.retire(attachment)?;
     }

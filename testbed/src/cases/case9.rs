@@ -18,7 +18,7 @@ const STORE: &str = "store.redb";
 const NEW: usize = 4;
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
-    let mut lab = Lab::start(options, 32, "")?;
+    let mut lab = Lab::start_dual(options, 32)?;
     let n = options.scaled(20);
     let (store, copy) = (lab.setup.state().join(STORE), lab.world.folder().join("older-store.redb"));
 
@@ -50,8 +50,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     for attachment in &pods {
         lab.retire(attachment)?;
     }
-    let addresses: Vec<IpAddr> = pods.iter().map(|a| a.address).collect();
-    case.equal("addresses given again after their DEL", lab.prove_free(&addresses)?, n);
+    case.equal("addresses given again after their DEL", lab.prove_free(&pods)?, n);
     lab.finish(case)
 }
 
@@ -73,18 +72,16 @@ fn restart(
     let limit = Duration::from_secs(20);
     watch.until(started + limit, |watch| watch.replies() > 0)?;
     let first = watch.lost(pods);
-    let live: BTreeSet<IpAddr> = pods.iter().map(|a| a.address).collect();
+    let live: BTreeSet<IpAddr> = pods.iter().flat_map(Attachment::addresses).collect();
     let mut given = Vec::new();
     for (pod, adding) in sandboxes.iter().zip(adding) {
         let attachment = lab.attached(pod, &adding.finish(limit)?)?;
-        if live.contains(&attachment.address) {
-            given.push(format!("{} given to {}", attachment.address, pod.container_id));
-        }
+        let again = attachment.addresses().filter(|address| live.contains(address));
+        given.extend(again.map(|address| format!("{address} given to {}", pod.container_id)));
         lab.retire(&attachment)?;
     }
     watch.look_for(Duration::from_secs(1))?;
-    let times: Times =
-        pods.iter().filter_map(|a| watch.fate(a.address)?.held).map(|held| held - started).collect();
+    let times: Times = pods.iter().filter_map(|a| watch.held(a)).map(|held| held - started).collect();
     lab.tell.say(
         Who::Clock,
         &format!(

@@ -25,25 +25,30 @@ const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// An ARP frame's length, without padding.
 const FRAME: usize = 42;
 
+/// Who answered for an address last, and when.
+pub type Answers = BTreeMap<Ipv4Addr, (Mac, Instant)>;
+
 /// The neighbour.
 pub struct Asker {
     socket: Socket,
+    /// Tells this asker's requests from another's.
+    number: u8,
     addresses: Vec<Ipv4Addr>,
     round: u8,
     /// Who answered which request first.
     first: BTreeMap<(u8, Ipv4Addr), Mac>,
     /// The last answers, until they are collected.
-    last: BTreeMap<Ipv4Addr, (Mac, Instant)>,
+    last: Answers,
 }
 
 impl Asker {
     /// Opens one on `interface` of the calling thread's namespace.
-    pub fn open(interface: &str, addresses: &[Ipv4Addr]) -> io::Result<Self> {
+    pub fn open(interface: &str, number: u8, addresses: &[Ipv4Addr]) -> io::Result<Self> {
         let links = Netlink::open()?.links(None)?;
         let link = links.into_iter().find(|link| link.name == interface).ok_or(io::ErrorKind::NotFound)?;
         let socket = Socket::packet(ETHERTYPE_ARP, link.ifindex)?;
         let (first, last) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { socket, addresses: addresses.to_vec(), round: 0, first, last })
+        Ok(Self { socket, number, addresses: addresses.to_vec(), round: 0, first, last })
     }
 
     /// Asks for every address once, and tells of requests that two answered.
@@ -54,7 +59,7 @@ impl Asker {
         let mut found = Vec::new();
         for some in self.addresses.clone().chunks(BURST) {
             for address in some {
-                self.socket.send(&request(sender(round), *address))?;
+                self.socket.send(&request(sender(self.number, round), *address))?;
             }
             found.extend(self.listen(Instant::now() + BURST_PAUSE)?);
         }
@@ -67,7 +72,7 @@ impl Asker {
         let mut buffer = [0; 256];
         loop {
             while let Some(length) = self.socket.receive_now(&mut buffer)? {
-                found.extend(parse(&buffer[..length]).and_then(|answer| self.note(&answer)));
+                found.extend(parse(self.number, &buffer[..length]).and_then(|answer| self.note(&answer)));
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -89,7 +94,7 @@ impl Asker {
     }
 
     /// The last answers since the last call.
-    pub fn answers(&mut self) -> BTreeMap<Ipv4Addr, (Mac, Instant)> {
+    pub fn answers(&mut self) -> Answers {
         std::mem::take(&mut self.last)
     }
 }
@@ -97,9 +102,9 @@ impl Asker {
 /// The sender address: in the subnet, so that it is answered, and in no pool.
 const SENDER: Ipv4Addr = Ipv4Addr::new(10, 77, 255, 1);
 
-/// The sender MAC of a round. The switch learns it from the request.
-fn sender(round: u8) -> Mac {
-    Mac([0x02, 0xbe, 0, 0, 0, round])
+/// The sender MAC of an asker's round. The switch learns it from the request.
+fn sender(number: u8, round: u8) -> Mac {
+    Mac([0x02, 0xbe, 0, 0, number, round])
 }
 
 fn request(own: Mac, wanted: Ipv4Addr) -> Vec<u8> {
@@ -123,14 +128,14 @@ struct Answer {
     round: u8,
 }
 
-/// An answer to one of our requests; `None` for any other frame.
-fn parse(frame: &[u8]) -> Option<Answer> {
+/// An answer to one of an asker's requests; `None` for any other frame.
+fn parse(number: u8, frame: &[u8]) -> Option<Answer> {
     let frame = frame.get(..FRAME)?;
     if frame[12..14] != ETHERTYPE_ARP.to_be_bytes() || frame[14..22] != [0, 1, 8, 0, 6, 4, 0, 2] {
         return None;
     }
     let asker = Mac::from_octets(&frame[32..38])?;
-    let round = Some(asker.0[5]).filter(|round| sender(*round) == asker)?;
+    let round = Some(asker.0[5]).filter(|round| sender(number, *round) == asker)?;
     let address = Ipv4Addr::from(<[u8; 4]>::try_from(&frame[28..32]).ok()?);
     Some(Answer { address, mac: Mac::from_octets(&frame[22..28])?, round })
 }
@@ -143,24 +148,25 @@ mod tests {
         let mut frame = request(mac, Ipv4Addr::UNSPECIFIED);
         frame[21] = 2;
         frame[28..32].copy_from_slice(&[10, 77, 0, 10]);
-        frame[32..38].copy_from_slice(&sender(round).0);
+        frame[32..38].copy_from_slice(&sender(1, round).0);
         frame
     }
 
     #[test]
     fn an_answer_names_holder_and_round() {
         let mac = Mac([2, 0, 0, 0, 0, 7]);
-        let parsed = parse(&answer(9, mac));
+        let parsed = parse(1, &answer(9, mac));
         assert_eq!(parsed, Some(Answer { address: Ipv4Addr::new(10, 77, 0, 10), mac, round: 9 }));
     }
 
     #[test]
     fn requests_strangers_answers_and_short_frames_are_none() {
         let own = Mac([2, 0, 0, 0, 0, 1]);
-        assert_eq!(parse(&request(sender(1), Ipv4Addr::new(10, 77, 0, 10))), None);
-        assert_eq!(parse(&answer(1, own)[..41]), None);
+        assert_eq!(parse(1, &request(sender(1, 1), Ipv4Addr::new(10, 77, 0, 10))), None);
+        assert_eq!(parse(1, &answer(1, own)[..41]), None);
         let mut other = answer(1, own);
         other[33] = 0;
-        assert_eq!(parse(&other), None);
+        assert_eq!(parse(1, &other), None);
+        assert_eq!(parse(2, &answer(1, own)), None, "it is the other asker's");
     }
 }

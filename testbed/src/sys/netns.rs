@@ -7,9 +7,8 @@ use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use super::check;
 
@@ -80,11 +79,9 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
     })
 }
 
-/// Lets `command` start inside the namespace at `path`.
-pub fn start_inside(command: &mut Command, path: &Path) -> io::Result<()> {
-    let netns = File::open(path)?;
-    // SAFETY: between fork and exec only setns is called, which is async-signal-safe; the descriptor
-    // is owned by the closure and closes on exec.
-    unsafe { command.pre_exec(move || enter(&netns)) };
-    Ok(())
+/// Starts `command` inside the namespace at `path`: a child begins in the namespace of the thread
+/// that makes it. Nothing is forked: a fork copies this process's page tables and so stops the
+/// threads that measure.
+pub fn spawn_inside(command: &mut Command, path: &Path) -> io::Result<Child> {
+    inside(path, || command.spawn())
 }

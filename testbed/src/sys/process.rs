@@ -55,6 +55,18 @@ pub fn run_first() {
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
     };
+    // SAFETY: mlockall takes no pointers. Memory that the kernel takes back would have to be waited for.
+    unsafe { libc::mlockall(libc::MCL_CURRENT) };
+}
+
+/// Keeps the calling thread on one processor, counted from 0, if the machine allows that.
+pub fn stay_on(processor: usize) {
+    // SAFETY: cpu_set_t is plain data for which zero is valid.
+    let mut set: libc::cpu_set_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is live; a processor that does not fit into it would panic, not write elsewhere.
+    unsafe { libc::CPU_SET(processor, &mut set) };
+    // SAFETY: the pointer is to a live cpu_set_t of the size given; 0 names the calling thread.
+    unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) };
 }
 
 /// Allows this process as many descriptors as it may allow itself; how many that is.

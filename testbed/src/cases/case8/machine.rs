@@ -62,10 +62,9 @@ pub fn another(options: &Options, lab: &mut Lab, case: &mut Builder) -> Result<(
     for attachment in &pods {
         lab.retire(attachment)?;
     }
-    let addresses: Vec<_> = pods.iter().map(|a| a.address).collect();
     case.equal(
         "addresses of the first machine given again after their DEL",
-        lab.prove_free(&addresses)?,
+        lab.prove_free(&pods)?,
         pods.len(),
     );
     Ok(())

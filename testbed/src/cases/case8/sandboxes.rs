@@ -1,6 +1,5 @@
 //! Recycled paths and late DELs: what is said of an old sandbox must not touch the new one.
 
-use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use crate::cleanup::Process;
@@ -76,7 +75,7 @@ fn late_del(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
     pod.uid = Some(pod.name.clone());
     let old = lab.attach(&pod)?;
     lab.world.remove(&pod);
-    let new = lab.attach_at(&lab.world.sandbox_of(&pod)?, old.address)?;
+    let new = lab.attach_as(&lab.world.sandbox_of(&pod)?, &old)?;
     del(lab, &old, all)?;
     all.live.push(new);
     Ok(())
@@ -116,11 +115,10 @@ impl Sandboxes {
         for attachment in &self.live {
             lab.retire(attachment)?;
         }
-        let addresses: Vec<IpAddr> = self.live.iter().map(|a| a.address).collect();
         case.equal(
             "their addresses given again after their own DEL",
-            lab.prove_free(&addresses)?,
-            addresses.len(),
+            lab.prove_free(&self.live)?,
+            self.live.len(),
         );
         Ok(())
     }

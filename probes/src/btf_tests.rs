@@ -131,6 +131,27 @@ fn types_that_name_each_other_in_a_circle_come_to_an_end() {
 }
 
 #[test]
+fn a_hollow_copy_keeps_the_numbers_and_the_names_that_were_asked_for() {
+    let mut blob = sample();
+    blob.add("wanted", 12, 0, false, 1, &[]);
+    blob.add("other", 12, 0, false, 1, &[]);
+    let bytes = blob.bytes();
+    let whole = Btf::parse(&bytes).unwrap();
+    // A struct of that name is no function.
+    let copy = whole.hollow(&["wanted", "device"]).unwrap();
+    let hollow = Btf::parse(&copy).unwrap();
+    assert_eq!(hollow.places.len(), whole.places.len());
+    assert!(hollow.structs.is_empty());
+    let named: Vec<usize> = (1..hollow.places.len())
+        .filter(|number| word(hollow.types, hollow.places[*number]).unwrap() != 0)
+        .collect();
+    assert_eq!(named, [9]);
+    let kept = hollow.places[9];
+    assert_eq!(hollow.name(word(hollow.types, kept).unwrap()).unwrap(), b"wanted");
+    assert_eq!(hollow.types[kept + 4..kept + 12], whole.types[whole.places[9] + 4..whole.places[9] + 12]);
+}
+
+#[test]
 fn every_truncation_is_an_error() {
     let bytes = sample().bytes();
     for length in 0..bytes.len() {

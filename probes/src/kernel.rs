@@ -21,8 +21,17 @@ enum Shape {
     Bytes(u32),
 }
 
-/// The layout of the kernel whose types are at `path`.
-pub fn read(path: &Path) -> Result<KernelLayout, Error> {
+/// What is known of the running kernel.
+#[derive(Debug)]
+pub(crate) struct Kernel {
+    /// Where members lie.
+    pub layout: KernelLayout,
+    /// Its types without what is behind them; see [`Btf::hollow`].
+    pub hollow: Vec<u8>,
+}
+
+/// Reads the types at `path`; `targets` are the functions and tracepoints that programs attach to.
+pub(crate) fn read(path: &Path, targets: &[&str]) -> Result<Kernel, Error> {
     let bytes = std::fs::read(path).map_err(|cause| Error::ReadTypes { path: path.to_owned(), cause })?;
     let btf = Btf::parse(&bytes).map_err(Error::Types)?;
     let mut layout = resolve(&btf).map_err(Error::Types)?;
@@ -30,7 +39,10 @@ pub fn read(path: &Path) -> Result<KernelLayout, Error> {
         .ok()
         .and_then(|symbols| address(&symbols, "cleanup_net"))
         .unwrap_or(0);
-    Ok(layout)
+    // The type of a tracepoint's arguments goes by this name.
+    let tracepoints: Vec<String> = targets.iter().map(|target| format!("btf_trace_{target}")).collect();
+    let names: Vec<&str> = targets.iter().copied().chain(tracepoints.iter().map(String::as_str)).collect();
+    Ok(Kernel { layout, hollow: btf.hollow(&names).map_err(Error::Types)? })
 }
 
 /// Finds all members. `cleanup_net` stays 0: an address is no type.

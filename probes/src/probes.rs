@@ -55,7 +55,6 @@ impl Options {
 /// The running programs and their maps. Dropping it detaches what is not pinned.
 pub struct Probes {
     ebpf: Ebpf,
-    types: Btf,
     ring: Ring,
     attachments: Attachments,
     watches: Watches,
@@ -93,10 +92,16 @@ impl Probes {
     pub fn start(options: &Options) -> Result<Self, Error> {
         let object = std::fs::read(&options.object)
             .map_err(|cause| Error::ReadObject { path: options.object.clone(), cause })?;
-        let layout = kernel::read(&options.types)?;
-        let types = Btf::parse_file(&options.types, aya::Endianness::default())
+        let targets: Vec<&str> = Rung::ALL
+            .into_iter()
+            .flat_map(|rung| rung.programs().iter().map(|(_, target, _)| *target))
+            .chain([TASKS.1])
+            .collect();
+        let kernel = kernel::read(&options.types, &targets)?;
+        let types = Btf::parse(&kernel.hollow, aya::Endianness::default())
             .map_err(|error| Error::Load(Box::new(EbpfError::BtfError(error))))?;
-        let (mut ebpf, pins) = load(&object, &layout, &types, Pins::prepare(options.bpffs.as_deref()))?;
+        let (mut ebpf, pins) =
+            load(&object, &kernel.layout, &types, Pins::prepare(options.bpffs.as_deref()))?;
         let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
         let mut probes = Self {
             ring: Ring::open(&mut ebpf)?,
@@ -104,7 +109,6 @@ impl Probes {
             watches: Watches::open(&mut ebpf)?,
             counters: PerCpuArray::try_from(counters).map_err(Error::open(COUNTERS))?,
             ebpf,
-            types,
             seats: Seats::default(),
             rung: None,
             tasks: false,
@@ -115,9 +119,9 @@ impl Probes {
             canaries: 0,
         };
         probes.lost = probes.counter(Counter::RingFull)?;
-        probes.climb(options.allowed)?;
+        probes.climb(options.allowed, &types)?;
         if options.allowed != Allowed::None {
-            probes.follow_tasks();
+            probes.follow_tasks(&types);
         }
         if let Err(error) = probes.pins.remove_older() {
             tracing::warn!(%error, "pins of older versions stay");
@@ -125,9 +129,9 @@ impl Probes {
         Ok(probes)
     }
 
-    fn climb(&mut self, allowed: Allowed) -> Result<(), Error> {
+    fn climb(&mut self, allowed: Allowed, types: &Btf) -> Result<(), Error> {
         for rung in allowed.rungs() {
-            if !self.attach_rung(rung) {
+            if !self.attach_rung(rung, types) {
                 continue;
             }
             // An earlier agent's programs would else answer in place of ours.
@@ -137,7 +141,7 @@ impl Probes {
             match self.prove_rung(rung)? {
                 Ok(()) => {
                     self.rung = Some(rung);
-                    self.pin_links();
+                    self.pin_links(types);
                     return Ok(());
                 }
                 Err(reason) => {
@@ -152,9 +156,9 @@ impl Probes {
     }
 
     /// Whether all programs without which the rung is worth nothing are in their places.
-    fn attach_rung(&mut self, rung: Rung) -> bool {
+    fn attach_rung(&mut self, rung: Rung, types: &Btf) -> bool {
         for &(program, target, needed) in rung.programs() {
-            match put(&mut self.ebpf, &self.types, program, target) {
+            match put(&mut self.ebpf, types, program, target) {
                 Ok(link) => self.held.push((program, link)),
                 Err(refusal) => {
                     self.refusals.push(refusal);
@@ -168,13 +172,13 @@ impl Probes {
         true
     }
 
-    fn follow_tasks(&mut self) {
+    fn follow_tasks(&mut self, types: &Btf) {
         let (program, target) = TASKS;
-        match put(&mut self.ebpf, &self.types, program, target) {
+        match put(&mut self.ebpf, types, program, target) {
             Ok(link) => {
                 self.pins.drop_link(program);
                 self.held.push((program, link));
-                self.pin_links();
+                self.pin_links(types);
                 self.tasks = true;
             }
             Err(refusal) => self.refusals.push(refusal),
@@ -182,7 +186,7 @@ impl Probes {
     }
 
     /// Hands links over to the BPF file system, where that works.
-    fn pin_links(&mut self) {
+    fn pin_links(&mut self, types: &Btf) {
         for (program, held) in std::mem::take(&mut self.held) {
             let Held::Link(link) = held else {
                 self.held.push((program, held));
@@ -199,7 +203,7 @@ impl Probes {
                     // The link went with the failed pin: put the program back without one.
                     self.pins = Pins::None(format!("pin the link of {program}: {reason}"));
                     let target = target_of(program);
-                    match put(&mut self.ebpf, &self.types, program, target) {
+                    match put(&mut self.ebpf, types, program, target) {
                         Ok(link) => self.held.push((program, link)),
                         Err(refusal) => self.refusals.push(refusal),
                     }

@@ -15,6 +15,7 @@ pub mod error;
 pub mod event;
 pub mod kernel;
 pub mod ladder;
+mod memory;
 pub mod pins;
 pub mod probes;
 mod ring;

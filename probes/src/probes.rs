@@ -126,6 +126,8 @@ impl Probes {
         if let Err(error) = probes.pins.remove_older() {
             tracing::warn!(%error, "pins of older versions stay");
         }
+        drop((types, kernel, object));
+        crate::memory::give_back();
         Ok(probes)
     }
 
@@ -135,9 +137,7 @@ impl Probes {
                 continue;
             }
             // An earlier agent's programs would else answer in place of ours.
-            for rung in Rung::ALL {
-                rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
-            }
+            self.drop_earlier();
             match self.prove_rung(rung)? {
                 Ok(()) => {
                     self.rung = Some(rung);
@@ -152,7 +152,17 @@ impl Probes {
                 }
             }
         }
+        // Nothing of ours sees teardowns: then nothing of an earlier agent's shall either.
+        self.drop_earlier();
         Ok(())
+    }
+
+    /// Unlinks the programs of an earlier agent.
+    fn drop_earlier(&self) {
+        for rung in Rung::ALL {
+            rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
+        }
+        self.pins.drop_link(TASKS.0);
     }
 
     /// Whether all programs without which the rung is worth nothing are in their places.
@@ -176,7 +186,6 @@ impl Probes {
         let (program, target) = TASKS;
         match put(&mut self.ebpf, types, program, target) {
             Ok(link) => {
-                self.pins.drop_link(program);
                 self.held.push((program, link));
                 self.pin_links(types);
                 self.tasks = true;

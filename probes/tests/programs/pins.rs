@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_probes::pins::Pins;
-use berth_probes::{Error, Options, ProbeEvent, Probes};
+use berth_probes::{Allowed, Error, Options, ProbeEvent, Probes};
 use berth_testbed::skip;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -82,6 +82,24 @@ fn what_happens_while_no_agent_runs_is_told_to_the_next() {
 }
 
 #[test]
+fn programs_of_an_earlier_agent_do_not_outlive_one_that_wants_none() {
+    let Some(fs) = options().and_then(|_| BpfFs::new()) else { return };
+    let Some(options) = fs.options() else { return };
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    let mut first = Probes::start(&options).unwrap();
+    first.attachments().follow(&key("none"), &pod.identity(), Some(index)).unwrap();
+    drop(first);
+    let mut second = Probes::start(&Options { allowed: Allowed::None, ..options }).unwrap();
+    pod.ip("link del net1");
+    let told = wait_for(&mut second, Duration::from_millis(300), |event| match event {
+        ProbeEvent::DeviceDown { .. } => Some(()),
+        _ => None,
+    });
+    assert_eq!(told, None);
+}
+
+#[test]
 fn a_map_of_another_layout_is_replaced_and_older_versions_are_removed() {
     let Some(fs) = options().and_then(|_| BpfFs::new()) else { return };
     let Some(options) = fs.options() else { return };
@@ -135,4 +153,31 @@ fn an_object_that_is_none_or_of_another_version_is_refused_with_what_to_do() {
     assert!(error.to_string().contains("build-ebpf"));
     let absent = Probes::start(&Options { object: folder.path().join("absent"), ..options });
     assert!(matches!(absent, Err(Error::ReadObject { .. })));
+}
+
+#[test]
+fn bpftool_shows_maps_with_the_names_of_their_fields() {
+    let Some(fs) = options().and_then(|_| BpfFs::new()) else { return };
+    let Some(options) = fs.options() else { return };
+    if std::process::Command::new("bpftool").arg("version").output().is_err() {
+        return skip::because("needs the Debian package bpftool");
+    }
+    let pod = Netns::new("pod");
+    let identity = pod.identity();
+    let mut probes = Probes::start(&options).unwrap();
+    probes.attachments().follow(&key("shown"), &identity, Some(77)).unwrap();
+    let wire = berth_probes::watch::Wire { parent: 5, vlan: Some(12) };
+    probes.watches().watch(wire, "192.0.2.7".parse().unwrap(), None).unwrap();
+    let dump = |map: &str| {
+        let path = fs.base().join("v1").join(map);
+        let output = std::process::Command::new("bpftool").args(["map", "dump", "pinned"]).arg(path).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let links = dump("ATTACH");
+    let cookie = format!("\"netns\": {}", identity.cookie.0);
+    assert!(links.contains(&cookie) && links.contains("\"ifindex\": 77"), "{links}");
+    let watched = dump("WATCH");
+    let wanted = ["\"parent\": 5", "\"vlan\": 12", "[192,0,2,7,0", "\"conflicts\": 0"];
+    assert!(wanted.iter().all(|part| watched.contains(part)), "{watched}");
+    assert!(dump("NETNS").contains("\"slot\":"));
 }

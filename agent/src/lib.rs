@@ -12,6 +12,7 @@ pub mod committer;
 pub mod doctor;
 pub mod epoch;
 pub mod failures;
+pub mod fdb;
 pub mod flags;
 pub mod history;
 pub mod logging;

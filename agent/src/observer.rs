@@ -10,7 +10,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
-use std::time::Duration;
 
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
@@ -18,7 +17,7 @@ use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Targ
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::alias;
-use berth_underlay::error::{Checked, Unknown};
+use berth_underlay::error::Checked;
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::monitor::{KernelEvent, Monitor};
 use berth_underlay::read::{LinkRead, Reader};
@@ -26,10 +25,8 @@ use berth_underlay::search::{self, Options, SearchResult};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
+use crate::fdb::fdb_of;
 use crate::strays;
-
-/// How the alias of a link of Berth's begins.
-const ALIAS: &str = "berth:";
 
 /// How long the thread sleeps at most; a bell that was missed costs no more than this.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -275,7 +272,7 @@ fn outcome(target: &Target, found: &SearchResult) -> SearchOutcome {
     let here = found.iter().find_map(|(place, link)| {
         let mac = link.mac.filter(|mac| target.macs.contains(mac))?;
         // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart.
-        let mine = match link.alias.as_deref().filter(|alias| alias.starts_with(ALIAS)) {
+        let mine = match link.alias.as_deref().filter(|alias| alias.starts_with(alias::PREFIX)) {
             Some(alias) => alias::cookie_of(alias, &target.key).is_some(),
             None => target.fdb_parent.is_some() || place.nsid.is_some(),
         };
@@ -301,25 +298,6 @@ impl Fdbs {
     }
 }
 
-/// The unicast MACs on a parent. A parent that is gone by that name may have been renamed: then
-/// every device's list is read.
-pub fn fdb_of(reader: &mut Reader, parent: &IfName) -> Checked<HashSet<Mac>> {
-    match reader.link_by_name(None, parent) {
-        LinkRead::Found(facts) => reader.fdb(facts.ifindex),
-        LinkRead::NoDevice => {
-            let mut all = HashSet::new();
-            for link in reader.links(None)? {
-                all.extend(reader.fdb(link.ifindex)?);
-            }
-            Ok(all)
-        }
-        LinkRead::NoNamespace => {
-            Err(Unknown("the kernel does not know the agent's own namespace".to_owned()))
-        }
-        LinkRead::Unknown(unknown) => Err(unknown),
-    }
-}
-
 /// A kernel event as the ledger's hint; `None` for what it does not care about.
 fn hint(event: &KernelEvent) -> Option<KernelHint> {
     match event {
@@ -338,6 +316,3 @@ fn hint(event: &KernelEvent) -> Option<KernelHint> {
         _ => None,
     }
 }
-
-/// How long a read by netlink may take before the caller should look elsewhere.
-pub const READ_PATIENCE: Duration = Duration::from_secs(1);

@@ -5,16 +5,15 @@
 
 use std::collections::BTreeMap;
 
-use berth_ipam::attachment::AttachmentKey;
-use berth_ipam::identity::NetnsCookie;
 use berth_ipam::ledger::io::{Stray, StrayLink};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
+use berth_protocol::alias;
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::read::Reader;
 use berth_underlay::search::{NsSeen, Options, search};
 
-use crate::observer::fdb_of;
+use crate::fdb::fdb_of;
 
 /// Every MAC in the lists of `devices` that Berth derived or whose link names an attachment.
 pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
@@ -48,7 +47,7 @@ pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
 fn stray_link(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<StrayLink> {
     let at = place.nsid?;
     let addresses = reader.addresses(Some(at)).ok()?;
-    let (key, cookie) = link.alias.as_deref().and_then(parse_alias).unzip();
+    let (key, cookie) = link.alias.as_deref().and_then(alias::parse).unzip();
     Some(StrayLink {
         key,
         cookie,
@@ -62,29 +61,4 @@ fn stray_link(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<S
             .map(|facts| facts.address.ip())
             .collect(),
     })
-}
-
-/// The attachment that a link's alias names: `berth:<network>:<containerID>:<ifname>:<cookie>`.
-fn parse_alias(alias: &str) -> Option<(AttachmentKey, NetnsCookie)> {
-    let mut parts = alias.strip_prefix("berth:")?.split(':');
-    let network = parts.next()?.parse().ok()?;
-    let container_id = parts.next()?.parse().ok()?;
-    let ifname = parts.next()?.parse().ok()?;
-    let cookie = NetnsCookie(parts.next()?.parse().ok()?);
-    Some((AttachmentKey { network, container_id, ifname }, cookie))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_alias_names_its_attachment() {
-        let (key, cookie) = parse_alias("berth:lan:c1:eth0:4711").unwrap();
-        assert_eq!(key.to_string(), "lan/c1/eth0");
-        assert_eq!(cookie, NetnsCookie(4711));
-        for other in ["", "berth:", "berth:lan:c1:eth0", "berth:lan:c1:eth0:x", "veth:lan:c1:eth0:1"] {
-            assert!(parse_alias(other).is_none(), "{other}");
-        }
-    }
 }

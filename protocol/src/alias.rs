@@ -13,6 +13,23 @@ use crate::spool;
 /// The longest alias that the kernel takes (`IFALIASZ` less its end).
 const LONGEST: usize = 255;
 
+/// How every alias begins.
+pub const PREFIX: &str = "berth:";
+
+/// The attachment and the namespace that an alias names; `None` if it is not one, or if the key was
+/// too long to stand in it.
+pub fn parse(alias: &str) -> Option<(AttachmentKey, NetnsCookie)> {
+    let mut parts = alias.strip_prefix(PREFIX)?.split(':');
+    let mut next = || parts.next();
+    let key = AttachmentKey {
+        network: next()?.parse().ok()?,
+        container_id: next()?.parse().ok()?,
+        ifname: next()?.parse().ok()?,
+    };
+    let cookie = NetnsCookie(next()?.parse().ok()?);
+    next().is_none().then_some((key, cookie))
+}
+
 /// The alias of an attachment's link. A key that does not fit is hashed.
 pub fn write(key: &AttachmentKey, cookie: NetnsCookie) -> String {
     let plain = format!("berth:{}:{}:{}:{cookie}", key.network, key.container_id, key.ifname);
@@ -48,7 +65,11 @@ mod tests {
         assert_eq!(alias, "berth:lan:c1:eth0:7");
         assert_eq!(cookie_of(&alias, &key("c1")), Some(NetnsCookie(7)));
         assert_eq!(cookie_of(&alias, &key("c2")), None);
-        for foreign in ["", "berth", "uplink: lan", "berth:lan:c1:eth0:x"] {
+        assert_eq!(parse(&alias), Some((key("c1"), NetnsCookie(7))));
+        for foreign in
+            ["", "berth", "uplink: lan", "berth:lan:c1:eth0:x", "berth:lan:c1:eth0", "berth:lan:c1:eth0:1:2"]
+        {
+            assert_eq!(parse(foreign), None, "{foreign}");
             assert_eq!(cookie_of(foreign, &key("c1")), None);
         }
     }

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_ipam::mac::Mac;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::agent::{Agent, AgentSetup};
 use crate::cleanup;
 use crate::client::{Client, Row};
+pub use crate::declare::{Families, NETWORK, network_config, runtime_config};
 use crate::error::{Error, Result};
 use crate::fdb::{self, FdbWatch};
 use crate::monitor::{self, Monitor};
@@ -23,8 +24,6 @@ use crate::world::{self, PARENT, Pod, World};
 pub const LEASES_INTERVAL: Duration = Duration::from_millis(1);
 /// How long the ADD of a free address may take.
 const ADD_LIMIT: Duration = Duration::from_secs(10);
-/// The CNI network and the `UnderlayNetwork` of every lab.
-pub const NETWORK: &str = "lan";
 /// The node's name.
 pub const NODE: &str = "node-a";
 
@@ -105,15 +104,6 @@ impl Attachment {
     pub fn addresses(&self) -> impl Iterator<Item = IpAddr> + '_ {
         std::iter::once(self.address).chain(self.second)
     }
-}
-
-/// Which addresses the pods of a lab get.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Families {
-    /// IPv4 only.
-    V4,
-    /// IPv4, and IPv6 from a /64.
-    Dual,
 }
 
 /// A world with a running agent.
@@ -345,7 +335,7 @@ impl Lab {
             case.holds("the monitor reported the planted duplicate on the wire and in the namespaces", true);
             case.none("addresses ever held by two live interfaces", &found);
             case.within(
-                "longest time between two samples of the monitor",
+                "longest time between two samples of the monitor while any thread could run",
                 Some(findings.worst_gap),
                 monitor::GAP_MAX,
             );
@@ -353,9 +343,11 @@ impl Lab {
             self.tell.say(
                 Who::Clock,
                 &format!(
-                    "{} samples of the monitor, at most {} apart; {polls} polls of the FDB, every {}, at most {} apart",
+                    "{} samples of the monitor, at most {} apart (longest halt of the whole machine {}); \
+                     {polls} polls of the FDB, every {}, at most {} apart",
                     findings.samples,
                     short(findings.worst_gap),
+                    short(findings.worst_stall),
                     short(fdb::INTERVAL),
                     short(gap),
                 ),
@@ -383,35 +375,4 @@ impl Drop for Lab {
             eprintln!("the end of the agent's log:\n{}", agent.log_end());
         }
     }
-}
-
-/// What the runtime passes to the plugin of the agent that `setup` starts.
-pub fn runtime_config(setup: &AgentSetup) -> Value {
-    json!({
-        "cniVersion": "1.0.0", "name": NETWORK, "type": "berth", "network": NETWORK,
-        "socket": setup.socket(), "stateDir": setup.state(), "bootIDFile": setup.folder.join("boot-id"),
-    })
-}
-
-/// The agent's configuration: one network, a pool of each family.
-pub fn network_config(pool: &[Ipv4Addr], extra: &str, families: Families) -> String {
-    let (first, last) = (pool[0], pool[pool.len() - 1]);
-    let (subnet, gateway) = (world::SUBNET, world::GATEWAY);
-    let (names, second) = match families {
-        Families::V4 => ("lan-v4", String::new()),
-        Families::Dual => {
-            ("lan-v4, lan-v6", format!("---\n{}  subnet: fd00:77::/64\n", head("IPPool", "lan-v6")))
-        }
-    };
-    let network = head("UnderlayNetwork", NETWORK);
-    let link =
-        format!("  link:\n    type: macvlan\n    parent: {PARENT}\n    mode: bridge\n  pools: [{names}]\n");
-    let ranges = format!("  subnet: {subnet}\n  ranges: [{first}-{last}]\n  gateway: {gateway}\n");
-    let routes = "  routes:\n    - to: 0.0.0.0/0\n";
-    format!("{network}{link}{extra}---\n{}{ranges}{routes}{second}", head("IPPool", "lan-v4"))
-}
-
-/// The start of a document, up to its spec.
-fn head(kind: &str, name: &str) -> String {
-    format!("apiVersion: berth.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n")
 }

@@ -12,6 +12,7 @@
 
 mod arp;
 mod scan;
+mod stalls;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -65,8 +66,10 @@ pub struct Findings {
     pub duplicates: BTreeSet<Duplicate>,
     /// Complete samples taken.
     pub samples: u64,
-    /// The longest time between two complete samples.
+    /// The longest time between two complete samples, without times when the machine let nobody run.
     pub worst_gap: Duration,
+    /// How long the machine let nobody run in the longest such time; zero if that never was.
+    pub worst_stall: Duration,
     /// How long after the planted duplicate came up both witnesses had reported it.
     pub proof: Duration,
     /// Why the thread ended early, if it did.
@@ -78,6 +81,10 @@ struct State {
     duplicates: BTreeSet<Duplicate>,
     samples: u64,
     worst_gap: Duration,
+    /// Longer gaps than there may be, until it is known what the machine did in them.
+    late: Vec<stalls::Window>,
+    /// When the beating thread of each processor was let run too late.
+    stalls: Vec<Vec<stalls::Window>>,
     /// When the last complete sample began.
     last: Option<Instant>,
     /// Samples that began earlier report nothing: the planted duplicate is theirs.
@@ -101,7 +108,9 @@ impl Monitor {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let mut monitor =
             Self { state: Arc::default(), stop: Arc::default(), threads: Vec::new(), proof: Duration::ZERO };
-        for (number, delay) in (0_u8..).zip([INTERVAL, STANDBY]).take(processors) {
+        let samplers = processors.min(2);
+        monitor.state().stalls = vec![Vec::new(); samplers];
+        for (number, delay) in (0_u8..).zip([INTERVAL, STANDBY]).take(samplers) {
             let opened = sys::netns::inside(world.neighbour(), || {
                 Ok((Netlink::open()?, arp::Asker::open("eth0", number, addresses)?))
             });
@@ -112,6 +121,12 @@ impl Monitor {
                 sys::process::run_first();
                 sys::process::stay_on(usize::from(number));
                 watch(delay, scanner, asker, &state, &stop);
+            }));
+            let (state, stop) = (Arc::clone(&monitor.state), Arc::clone(&monitor.stop));
+            monitor.threads.push(std::thread::spawn(move || {
+                sys::process::run_first();
+                sys::process::stay_on(usize::from(number));
+                beat(usize::from(number), &state, &stop);
             }));
         }
         Ok(monitor)
@@ -147,6 +162,7 @@ impl Monitor {
         state.duplicates.clear();
         state.since = Some(Instant::now());
         (state.samples, state.worst_gap) = (0, Duration::ZERO);
+        state.late.clear();
         Ok(self.proof)
     }
 
@@ -187,16 +203,16 @@ impl Monitor {
     /// Ends the monitor and tells what it found.
     pub fn finish(mut self) -> Findings {
         self.end();
-        let proof = self.proof;
         let state = self.state();
-        let gap = state.worst_gap;
-        let failed = state.failed.clone();
+        let stalls = stalls::common(&state.stalls);
+        let late = state.late.iter().map(|window| stalls::without(*window, &stalls));
         Findings {
             duplicates: state.duplicates.clone(),
             samples: state.samples,
-            worst_gap: gap,
-            proof,
-            failed,
+            worst_gap: late.max().unwrap_or_default().max(state.worst_gap),
+            worst_stall: stalls.iter().map(|(from, to)| *to - *from).max().unwrap_or_default(),
+            proof: self.proof,
+            failed: state.failed.clone(),
         }
     }
 
@@ -262,6 +278,15 @@ fn watch(
     }
 }
 
+/// Notes when this thread, which wants next to nothing, was let run too late.
+fn beat(number: usize, state: &Mutex<State>, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(stall) = stalls::doze(stalls::BEAT) {
+            state.lock().unwrap_or_else(PoisonError::into_inner).stalls[number].push(stall);
+        }
+    }
+}
+
 impl State {
     /// Takes a complete sample.
     fn take(&mut self, began: Instant, found: Vec<Duplicate>, answers: arp::Answers) {
@@ -271,7 +296,12 @@ impl State {
         self.answers.extend(answers);
         self.samples += 1;
         let last = self.last.unwrap_or(began);
-        self.worst_gap = self.worst_gap.max(began.saturating_duration_since(last));
+        let gap = began.saturating_duration_since(last);
+        if gap > GAP_MAX {
+            self.late.push((last, began));
+        } else {
+            self.worst_gap = self.worst_gap.max(gap);
+        }
         // One that was held up ends after one that began later.
         self.last = Some(last.max(began));
     }

@@ -78,7 +78,7 @@ impl Asker {
             if left.is_zero() {
                 return Ok(found);
             }
-            std::thread::sleep(left.min(Duration::from_millis(5)));
+            std::thread::sleep(left);
         }
     }
 

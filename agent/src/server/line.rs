@@ -128,7 +128,7 @@ mod tests {
     #[tokio::test]
     async fn lines_become_calls_and_a_begun_line_is_nothing() {
         let bytes =
-            b"{\"v\":1,\"id\":4,\"request\":\"status\"}\n{\"v\":1,\"id\":5,\"request\":\"pools\"}\n{\"v\":1,";
+            b"{\"v\":1,\"id\":4,\"request\":\"leases\"}\n{\"v\":1,\"id\":5,\"request\":\"pools\"}\n{\"v\":1,";
         let found = all(bytes).await;
         assert_eq!(found.len(), 3, "{found:?}");
         assert!(matches!(&found[1], Next::Call(call) if call.id == 5));
@@ -137,7 +137,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_limit_is_exact() {
-        let call = b"{\"v\":1,\"id\":4,\"request\":\"status\"}";
+        let call = b"{\"v\":1,\"id\":4,\"request\":\"leases\"}";
         for (length, fits) in [(LINE_BYTES_MAX, true), (LINE_BYTES_MAX + 1, false)] {
             let mut line = call.to_vec();
             line.resize(length - 1, b' ');
@@ -152,7 +152,7 @@ mod tests {
     #[test]
     fn another_version_is_named_even_if_its_form_is_new() {
         for line in [
-            &br#"{"v":2,"id":9,"request":"status"}"#[..],
+            &br#"{"v":2,"id":9,"request":"leases"}"#[..],
             br#"{"v":2,"id":9,"request":{"novel":1},"extra":true}"#,
         ] {
             let (id, failure) = only(line);
@@ -175,7 +175,7 @@ mod tests {
             (br#"{"id":3}"#, 3, "missing field"),
             (br#"{"v":1,"id":3,"request":"stauts"}"#, 3, "stauts"),
             (br#"{"v":1,"id":3,"request":{"check":{"attachment":{}}}}"#, 3, "network"),
-            (br#"{"v":1,"id":3,"request":"status","more":1}"#, 3, "more"),
+            (br#"{"v":1,"id":3,"request":"leases","more":1}"#, 3, "more"),
         ] {
             let (found, failure) = only(line);
             assert_eq!((found, failure.code), (id, 6), "{failure}");

@@ -110,7 +110,7 @@ async fn a_hang_up_is_seen_while_a_call_waits_for_its_answer() {
     }
     let mut world = World::new(4);
     let mut stream = world.connect();
-    stream.write_all(b"{\"v\":1,\"id\":1,\"request\":\"status\"}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"id\":1,\"request\":\"leases\"}\n").unwrap();
     let conn = world.opened().await;
     assert!(matches!(world.event().await, ServerEvent::Call { .. }));
     drop(stream);
@@ -126,7 +126,7 @@ async fn bad_input_gets_a_clear_answer_and_a_hang_up() {
     let oversized = vec![b'x'; berth_protocol::LINE_BYTES_MAX + 1];
     for (input, word) in [
         (&b"hello\n"[..], "\"code\":6"),
-        (b"{\"v\":7,\"id\":3,\"request\":\"status\"}\n", "version 7"),
+        (b"{\"v\":7,\"id\":3,\"request\":\"leases\"}\n", "version 7"),
         (&oversized, "65536 bytes"),
     ] {
         let mut stream = world.connect();

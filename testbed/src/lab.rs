@@ -18,6 +18,7 @@ use crate::monitor::{self, Monitor};
 use crate::narrate::{Narrator, Who, short};
 use crate::plugin::{Call, Outcome, Plugin};
 use crate::report::Builder;
+use crate::skip;
 use crate::world::{self, PARENT, Pod, World};
 
 /// From one question for `leases` to the next while a release is waited for.
@@ -68,6 +69,20 @@ pub struct Options {
 }
 
 impl Options {
+    /// How tests run cases: with ten times the bounds. `None`, with the reason noted as a skip, where
+    /// they cannot.
+    pub fn of_tests(scale: f64) -> Option<Self> {
+        if skip::unless_root() {
+            return None;
+        }
+        let Some(folder) = std::env::var_os("BERTH_BIN_DIR") else {
+            skip::because("needs the built binaries; `cargo xtask test` builds them and sets BERTH_BIN_DIR");
+            return None;
+        };
+        let binaries = Binaries::of(Path::new(&folder));
+        Some(Self { binaries, slack: 10.0, scale, tell: Narrator::default() })
+    }
+
     /// `n` attachments, scaled, but never none.
     pub fn scaled(&self, n: usize) -> usize {
         #[expect(

@@ -1,26 +1,15 @@
 //! The agent as a process: privileges, signals, its socket and its files.
 
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use berth_testbed::lab::{Binaries, Lab, Options};
-use berth_testbed::narrate::Narrator;
-use berth_testbed::skip;
+use berth_testbed::lab::{Lab, Options};
 
 /// What the agent may keep (docs: `berthctl doctor`): bits of `CAP_DAC_READ_SEARCH`, `CAP_NET_BROADCAST`,
 /// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF`.
 const KEPT: u64 = 1 << 2 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 19 | 1 << 21 | 1 << 38 | 1 << 39;
 
 fn options() -> Option<Options> {
-    if skip::unless_root() {
-        return None;
-    }
-    let Some(folder) = std::env::var_os("BERTH_BIN_DIR") else {
-        skip::because("needs the built binaries; `cargo xtask test` builds them and sets BERTH_BIN_DIR");
-        return None;
-    };
-    let binaries = Binaries::of(&PathBuf::from(folder));
-    Some(Options { binaries, slack: 10.0, scale: 1.0, tell: Narrator::default() })
+    Options::of_tests(1.0)
 }
 
 /// Waits until the log's end says something.

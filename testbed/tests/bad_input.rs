@@ -9,8 +9,7 @@ use std::time::{Duration, Instant};
 
 use berth_testbed::cleanup;
 use berth_testbed::client;
-use berth_testbed::lab::{Attachment, Binaries, Families, Lab, Options};
-use berth_testbed::narrate::Narrator;
+use berth_testbed::lab::{Attachment, Families, Lab, Options};
 use berth_testbed::plugin::{Call, CniError, Outcome, Plugin};
 use berth_testbed::skip;
 use serde_json::{Value, json};
@@ -21,15 +20,7 @@ const ABSENT: &str = "apiVersion: berth.dev/v1alpha1\nkind: UnderlayNetwork\nmet
     apiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: absent-v4\nspec:\n  subnet: 10.78.0.0/24\n";
 
 fn options() -> Option<Options> {
-    if skip::unless_root() {
-        return None;
-    }
-    let Some(folder) = std::env::var_os("BERTH_BIN_DIR") else {
-        skip::because("needs the built binaries; `cargo xtask test` builds them and sets BERTH_BIN_DIR");
-        return None;
-    };
-    let binaries = Binaries::of(&PathBuf::from(folder));
-    Some(Options { binaries, slack: 10.0, scale: 1.0, tell: Narrator::default() })
+    Options::of_tests(1.0)
 }
 
 /// A failure that an operator can act on.

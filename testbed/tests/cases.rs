@@ -1,35 +1,13 @@
 //! The nine cases with fewer attachments and generous limits: what is asserted here is behaviour;
 //! the bounds are held by `cargo xtask demo`.
 
-use std::path::PathBuf;
-
 use berth_testbed::cases;
-use berth_testbed::lab::{Binaries, Options};
-use berth_testbed::narrate::Narrator;
-use berth_testbed::skip;
+use berth_testbed::lab::Options;
 
 /// How many attachments, as a share of the demo's.
 const SCALE: f64 = 0.2;
-/// All tests share the processors.
-const SLACK: f64 = 10.0;
-
-/// The binaries with fault points, if this machine can run the cases.
-fn binaries() -> Option<Binaries> {
-    if skip::unless_root() {
-        return None;
-    }
-    let Some(folder) = std::env::var_os("BERTH_BIN_DIR") else {
-        skip::because(
-            "needs binaries with fault points; `cargo xtask test` builds them and sets BERTH_BIN_DIR",
-        );
-        return None;
-    };
-    Some(Binaries::of(&PathBuf::from(folder)))
-}
-
 fn play(id: u32) {
-    let Some(binaries) = binaries() else { return };
-    let options = Options { binaries, slack: SLACK, scale: SCALE, tell: Narrator::default() };
+    let Some(options) = Options::of_tests(SCALE) else { return };
     let played = cases::ALL.iter().find(|script| script.id == id).map(|script| script.run(&options));
     let Some(Ok(case)) = &played else {
         assert!(matches!(played, Some(Ok(_))), "case {id} was not played: {played:?}");

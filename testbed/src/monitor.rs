@@ -142,11 +142,7 @@ impl Monitor {
         let planted =
             [plant(world, address, "02:00:00:00:00:01")?, plant(world, address, "02:00:00:00:00:02")?];
         let (from, within) = (Instant::now(), Duration::from_secs(3));
-        let reported = |state: &State| {
-            let by = |witness| state.duplicates.iter().any(|d| d.witness == witness && d.address == address);
-            by(Witness::Wire) && by(Witness::Namespaces)
-        };
-        self.wait(within, "the monitor's report of a planted duplicate", reported)?;
+        self.wait_reported(address, within)?;
         self.proof = from.elapsed();
         for pod in &planted {
             world.remove(pod);
@@ -164,6 +160,15 @@ impl Monitor {
         (state.samples, state.worst_gap) = (0, Duration::ZERO);
         state.late.clear();
         Ok(self.proof)
+    }
+
+    /// Waits until both witnesses have reported a duplicate of `address`.
+    pub fn wait_reported(&self, address: Ipv4Addr, within: Duration) -> Result<()> {
+        let reported = |state: &State| {
+            let by = |witness| state.duplicates.iter().any(|d| d.witness == witness && d.address == address);
+            by(Witness::Wire) && by(Witness::Namespaces)
+        };
+        self.wait(within, "the report of a duplicate by both witnesses", reported)
     }
 
     fn wait(&self, within: Duration, what: &str, done: impl Fn(&State) -> bool) -> Result<()> {

@@ -9,9 +9,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_ipam::attachment::{AttachmentKey, Role};
+use berth_ipam::attachment::Role;
 use berth_ipam::config::LinkSpec;
-use berth_ipam::ledger::io::{Action, Caller, CommitResult, Input, LeaseRequest, Reply, Step, StoreResult};
+use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, Reply, Step};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
@@ -191,7 +191,7 @@ impl Agent {
     fn step(&mut self, input: Input) {
         let now = clock::now();
         if let Input::Committed(_, result) = &input {
-            self.storage_trouble = storage_trouble(result).map(|why| (now, why));
+            self.storage_trouble = result.trouble().map(|why| (now, why));
         }
         for action in self.ledger.step(now, input) {
             self.act(now, action);
@@ -296,7 +296,7 @@ impl Agent {
                 let link = answers::removal(release.link);
                 self.step(Input::Release(Some(caller), release.attachment, link, release.txn));
             }
-            Request::Check(check) => return Some(self.check(&check.attachment)),
+            Request::Check(check) => self.step(Input::Check(caller, check.attachment)),
             Request::AdminRelease { address, force } => {
                 self.step(Input::AdminRelease(caller, address, force));
             }
@@ -336,13 +336,6 @@ impl Agent {
         }
         self.step(Input::Lease(caller, Box::new(request)));
         None
-    }
-
-    fn check(&self, key: &AttachmentKey) -> Result<Response, Failure> {
-        match self.ledger.entry(key) {
-            Some(entry) if !entry.del_seen => Ok(Response::Done),
-            _ => Err(failures::of(&berth_ipam::ledger::io::LedgerError::NotRecorded(key.clone()))),
-        }
     }
 
     /// Only the network that is asked about can make the node unready for it.
@@ -500,17 +493,6 @@ fn answer(id: u64, outcome: Result<Response, Failure>) -> Answer {
     Answer { v: VERSION, id, outcome }
 }
 
-/// What a write that is over says of the disk.
-fn storage_trouble(result: &CommitResult) -> Option<String> {
-    match result {
-        CommitResult::Failed(why) => Some(why.clone()),
-        CommitResult::Journaled(results) => results.iter().find_map(|result| match result {
-            StoreResult::Failed(why) => Some(why.clone()),
-            _ => None,
-        }),
-    }
-}
-
 fn every(period: Duration) -> tokio::time::Interval {
     let mut interval = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -555,22 +537,6 @@ impl Signals {
             _ = self.terminate.recv() => Signal::End,
             _ = self.interrupt.recv() => Signal::End,
             _ = self.hangup.recv() => Signal::Reload,
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_write_that_failed_is_a_trouble_until_one_succeeds() {
-        let full = || "no space left".to_owned();
-        assert_eq!(storage_trouble(&CommitResult::Failed(full())), Some(full()));
-        let half = CommitResult::Journaled(vec![StoreResult::Done, StoreResult::Failed(full())]);
-        assert_eq!(storage_trouble(&half), Some(full()));
-        for well in [vec![], vec![StoreResult::Done]] {
-            assert_eq!(storage_trouble(&CommitResult::Journaled(well)), None);
         }
     }
 }

@@ -1,21 +1,17 @@
 //! The one clock: `CLOCK_BOOTTIME`, read here and passed into the core as an argument.
 
-use std::time::Duration;
-
 use berth_ipam::time::Time;
-use rustix::time::{ClockId, clock_gettime};
+use berth_underlay::wire::shell::boot_time;
 
 /// Nanoseconds since this boot, time asleep included.
 pub fn now() -> Time {
-    let reading = clock_gettime(ClockId::Boottime);
-    // The kernel gives neither a negative second nor more than a second of nanoseconds.
-    let seconds = u64::try_from(reading.tv_sec).unwrap_or(0);
-    let nanos = u32::try_from(reading.tv_nsec).unwrap_or(0);
-    Time(0) + Duration::new(seconds, nanos)
+    boot_time()
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]

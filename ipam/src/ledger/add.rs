@@ -357,11 +357,11 @@ impl Ledger {
 
     /// CHECK: is the reservation still the attachment's?
     pub(super) fn check(&mut self, caller: Caller, key: &AttachmentKey) {
-        let grant = match self.slots.get(key) {
-            Some(slot) if !slot.entry.del_seen => self.grant(key),
+        let reply = match self.slots.get(key) {
+            Some(slot) if !slot.entry.del_seen => Ok(Reply::Done),
             _ => Err(LedgerError::NotRecorded(key.clone())),
         };
-        self.reply(caller, Step::Other, grant);
+        self.reply(caller, Step::Other, reply);
     }
 
     /// The plugin is gone. What it left open is undone at once.

@@ -94,12 +94,12 @@ impl Ledger {
     }
 
     /// A commit is over.
-    pub(super) fn committed(&mut self, now: Time, op: u64, result: CommitResult) {
+    pub(super) fn committed(&mut self, now: Time, op: u64, result: &CommitResult) {
         let Some(pending) = self.pending.remove(&op) else { return };
-        let refusal = refusal(&result);
+        let refusal = result.refusal();
         match pending {
             Pending::Nothing => self.warn_storage(refusal),
-            Pending::Reserve { key, givers } => self.reserved(now, &key, givers, &result),
+            Pending::Reserve { key, givers } => self.reserved(now, &key, givers, result),
             Pending::Regrant { key, caller } => {
                 let reply = match refusal {
                     None => self.grant(&key),
@@ -109,7 +109,7 @@ impl Ledger {
             }
             Pending::Answer { key, caller } => self.answer(&key, caller, refusal),
             Pending::Del { key, caller, at_once } => self.del_journaled(&key, caller, refusal, at_once),
-            Pending::Free { key } => self.freed(now, &key, failure(&result)),
+            Pending::Free { key } => self.freed(now, &key, result.trouble()),
             Pending::Repair { key } => self.repaired(now, &key, result),
         }
     }
@@ -142,7 +142,7 @@ impl Ledger {
         let (txn, undone) = (slot.entry.txn.clone(), slot.entry.del_seen);
         let position = self.line.iter().position(|waiter| waiter.request.txn == txn);
         let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);
-        let failure = refusal(result);
+        let failure = result.refusal();
         let Some(text) = failure else {
             if let Some(index) = position {
                 self.line.remove(index);
@@ -356,31 +356,6 @@ impl Ledger {
     /// The address, if a record's holder is not the ledger's.
     pub(super) fn is_foreign(&self, address: &AddressKey, record: &LeaseRecord) -> bool {
         self.holders.get(address).is_none_or(|key| *key != record.key)
-    }
-}
-
-/// Why a commit was not carried out in full; `None`: it was.
-fn refusal(result: &CommitResult) -> Option<String> {
-    match result {
-        CommitResult::Failed(text) => Some(text.clone()),
-        CommitResult::Journaled(results) => results.iter().find_map(|result| match result {
-            StoreResult::Done => None,
-            StoreResult::Others(record) => {
-                Some(format!("the record of {} is held by {}", record.address, record.key))
-            }
-            StoreResult::Failed(text) => Some(text.clone()),
-        }),
-    }
-}
-
-/// Why records could not be deleted. One that names another owner is not this attachment's any more.
-fn failure(result: &CommitResult) -> Option<String> {
-    match result {
-        CommitResult::Failed(text) => Some(text.clone()),
-        CommitResult::Journaled(results) => results.iter().find_map(|result| match result {
-            StoreResult::Done | StoreResult::Others(_) => None,
-            StoreResult::Failed(text) => Some(text.clone()),
-        }),
     }
 }
 

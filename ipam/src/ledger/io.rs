@@ -340,6 +340,35 @@ pub enum CommitResult {
     Failed(String),
 }
 
+impl CommitResult {
+    /// Why the commit was not carried out in full; `None`: it was.
+    pub fn refusal(&self) -> Option<String> {
+        self.first(|result| match result {
+            StoreResult::Done => None,
+            StoreResult::Others(record) => {
+                Some(format!("the record of {} is held by {}", record.address, record.key))
+            }
+            StoreResult::Failed(text) => Some(text.clone()),
+        })
+    }
+
+    /// What the disk or the store itself refused. A record of another owner is no trouble: it says
+    /// that the address is not this attachment's any more.
+    pub fn trouble(&self) -> Option<String> {
+        self.first(|result| match result {
+            StoreResult::Done | StoreResult::Others(_) => None,
+            StoreResult::Failed(text) => Some(text.clone()),
+        })
+    }
+
+    fn first(&self, of: impl Fn(&StoreResult) -> Option<String>) -> Option<String> {
+        match self {
+            Self::Failed(text) => Some(text.clone()),
+            Self::Journaled(results) => results.iter().find_map(of),
+        }
+    }
+}
+
 /// Whether a journal write must be on the disk before the commit goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
@@ -577,4 +606,20 @@ pub struct PoolCount {
     pub free: u128,
     /// ADDs in line.
     pub waiting: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_write_that_failed_is_a_trouble_until_one_succeeds() {
+        let full = || "no space left".to_owned();
+        assert_eq!(CommitResult::Failed(full()).trouble(), Some(full()));
+        let half = CommitResult::Journaled(vec![StoreResult::Done, StoreResult::Failed(full())]);
+        assert_eq!(half.trouble(), Some(full()));
+        for well in [vec![], vec![StoreResult::Done]] {
+            assert_eq!(CommitResult::Journaled(well).trouble(), None);
+        }
+    }
 }

@@ -139,7 +139,7 @@ impl Ledger {
             Input::Scanned(report) => self.scanned(now, &report),
             Input::Probed(id, result) => self.probed(now, id, result),
             Input::Heard(heard) => self.heard(now, &heard),
-            Input::Committed(op, result) => self.committed(now, op, result),
+            Input::Committed(op, result) => self.committed(now, op, &result),
             Input::LinkRemoved(key, result) => self.link_removed(now, &key, result),
             Input::Strays(strays) => self.found_strays(now, strays),
             Input::Declared(config) => self.declared(now, *config),

@@ -12,8 +12,7 @@ use super::add::ORPHAN_GRACE;
 use super::commit::Pending;
 use super::entry::{Entry, Held, Live, Phase, Slot, fdb_parent};
 use super::io::{
-    Action, CommitResult, Flush, JournalWrite, Loaded, NoteKind, Step, StoreResult, StoreWrite, Stray,
-    StrayLink,
+    Action, CommitResult, Flush, JournalWrite, Loaded, NoteKind, Step, StoreWrite, Stray, StrayLink,
 };
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::Departure;
@@ -339,18 +338,10 @@ impl Ledger {
         self.commit(Pending::Repair { key: key.clone() }, Step::Other, journal, Flush::Durable, store);
     }
 
-    pub(super) fn repaired(&mut self, now: Time, key: &AttachmentKey, result: CommitResult) {
+    pub(super) fn repaired(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) {
         let Some(slot) = self.slots.get_mut(key) else { return self.serve_if_repaired(now) };
         slot.live.committing = false;
-        let failure = match result {
-            CommitResult::Failed(text) => Some(text),
-            CommitResult::Journaled(results) => results.into_iter().find_map(|result| match result {
-                StoreResult::Done => None,
-                StoreResult::Others(record) => Some(format!("the record is held by {}", record.key)),
-                StoreResult::Failed(text) => Some(text),
-            }),
-        };
-        if let Some(text) = failure {
+        if let Some(text) = result.refusal() {
             let addresses = slot.entry.addresses();
             self.note(NoteKind::Warning, "not-repaired", addresses, Some(key), text);
         }

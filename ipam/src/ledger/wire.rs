@@ -193,7 +193,8 @@ impl Ledger {
             }
         }
         let Some(index) = index else { return self.serve_line(now) };
-        let families = self.line.get(index).map_or(0, |waiter| self.family_count(&waiter.request));
+        let network = self.line.get(index).and_then(|waiter| self.network(&waiter.request).ok());
+        let families = network.map_or(0, |network| self.families(network).len());
         if chosen.len() == families {
             self.reserve(now, index, &chosen);
         } else {
@@ -207,17 +208,6 @@ impl Ledger {
         }
         // Candidates that were asked for and not needed are free again, perhaps for others in line.
         self.serve_line(now);
-    }
-
-    fn family_count(&self, request: &super::io::LeaseRequest) -> usize {
-        let Ok(network) = self.network(request) else { return 0 };
-        let families: BTreeSet<_> = network
-            .pools
-            .iter()
-            .filter_map(|name| self.config.pools.get(name))
-            .map(|pool| pool.subnet.is_ipv4())
-            .collect();
-        families.len()
     }
 
     fn probed_quarantine(&mut self, now: Time, key: &AddressKey, result: ProbeResult) {

@@ -7,7 +7,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use rtnetlink::packet_route::RouteNetlinkMessage;
 use rtnetlink::packet_route::link::{LinkMessage, MacVlanMode};
-use rtnetlink::{LinkMacVlan, LinkUnspec, LinkVlan};
+use rtnetlink::{LinkMacVlan, LinkMessageBuilder, LinkUnspec, LinkVlan};
 
 use super::{CREATE, Changer};
 use crate::error::{Error, Refusal};
@@ -154,25 +154,26 @@ fn macvlan_message(spec: &MacvlanSpec<'_>, target: Option<&NetnsFile>) -> LinkMe
         MacvlanMode::Vepa => MacVlanMode::Vepa,
         MacvlanMode::Passthru => MacVlanMode::Passthrough,
     };
-    let mut builder = LinkMacVlan::new(spec.name.as_str(), spec.parent_index, mode);
-    if let Some(mac) = spec.mac {
-        builder = builder.address(mac.0.to_vec());
-    }
-    if let Some(mtu) = spec.mtu {
-        builder = builder.mtu(mtu);
-    }
-    if let Some(target) = target {
-        builder = builder.setns_by_fd(target.as_fd().as_raw_fd());
-    }
-    builder.build()
+    let builder = LinkMacVlan::new(spec.name.as_str(), spec.parent_index, mode);
+    placed(builder, spec.mac, spec.mtu, target)
 }
 
 fn vlan_message(spec: &VlanSpec<'_>, target: Option<&NetnsFile>) -> LinkMessage {
-    let mut builder = LinkVlan::new(spec.name.as_str(), spec.parent_index, spec.id);
-    if let Some(mac) = spec.mac {
+    let builder = LinkVlan::new(spec.name.as_str(), spec.parent_index, spec.id);
+    placed(builder, spec.mac, spec.mtu, target)
+}
+
+/// What every new link may have: a MAC, an MTU, and a namespace that it is made in.
+fn placed<T>(
+    mut builder: LinkMessageBuilder<T>,
+    mac: Option<Mac>,
+    mtu: Option<u32>,
+    target: Option<&NetnsFile>,
+) -> LinkMessage {
+    if let Some(mac) = mac {
         builder = builder.address(mac.0.to_vec());
     }
-    if let Some(mtu) = spec.mtu {
+    if let Some(mtu) = mtu {
         builder = builder.mtu(mtu);
     }
     if let Some(target) = target {

@@ -53,7 +53,7 @@ pub static LAYOUT_V1: KernelLayout = KernelLayout {
     nsproxy_net: 0,
     task_pid: 0,
     work_func: 0,
-    spare: 0,
+    dev_flags: 0,
 };
 
 /// A field of [`LAYOUT_V1`].

@@ -67,7 +67,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         nsproxy_net: find("nsproxy", "net_ns", Shape::Pointer)?,
         task_pid: find("task_struct", "pid", Shape::Bytes(4))?,
         work_func: find("work_struct", "func", Shape::Pointer)?,
-        spare: 0,
+        dev_flags: find("net_device", "flags", Shape::Bytes(4))?,
     })
 }
 

@@ -9,7 +9,6 @@
 #![no_main]
 
 mod device;
-mod frame;
 mod maps;
 mod netns;
 mod read;

@@ -8,6 +8,8 @@
 //! The invariant: which programs run is chosen by trying, and proved by a device whose end must be
 //! told in full; a refusal is kept with its reason, and no refusal is an error of the agent.
 
+#[cfg(any(test, fuzzing))]
+pub mod agreement;
 pub mod attachments;
 pub mod btf;
 mod canary;

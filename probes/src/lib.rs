@@ -12,6 +12,8 @@
 pub mod agreement;
 pub mod attachments;
 pub mod btf;
+#[cfg(any(test, fuzzing))]
+pub mod btf_blob;
 mod canary;
 pub mod error;
 pub mod event;

@@ -2,6 +2,7 @@
 
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use aya_log_ebpf::debug;
 use berth_ebpf_common::{AttachKey, AttachValue, Counter, DeviceEvent, Kind, Source};
 
 use crate::maps::{ATTACH, count, emit, layout};
@@ -46,6 +47,7 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
         // whoever passes here next.
         if emit(event) {
             let _ = ATTACH.remove(&key);
+            debug!((), "device {} of namespace {} ends: attachment {}", ifindex, key.netns, id);
         }
     }
 }

@@ -24,6 +24,7 @@ use crate::error::Error;
 use crate::event::{ProbeEvent, told};
 use crate::kernel;
 use crate::ladder::{Allowed, Refusal, Rung, Stage, chain};
+use crate::log::{self, LogLevel, ProgramLog};
 use crate::pins::{MAPS, Pins};
 use crate::proof::{Proof, Verdict, unheard};
 use crate::readable::Readable;
@@ -66,12 +67,20 @@ pub struct Options {
     pub allowed: Allowed,
     /// Where the kernel tells its types.
     pub types: PathBuf,
+    /// How much the programs write to their log; [`Probes::drain_log`] passes it on.
+    pub log: LogLevel,
 }
 
 impl Options {
-    /// All rungs, no pins, the running kernel.
+    /// All rungs, no pins, the running kernel, no log.
     pub fn new(object: Object) -> Self {
-        Self { object, bpffs: None, allowed: Allowed::Any, types: kernel::TYPES.into() }
+        Self {
+            object,
+            bpffs: None,
+            allowed: Allowed::Any,
+            types: kernel::TYPES.into(),
+            log: LogLevel::Off,
+        }
     }
 }
 
@@ -88,6 +97,7 @@ pub struct Probes {
     held: Vec<(&'static str, Held)>,
     refusals: Vec<Refusal>,
     pins: Pins,
+    log: Option<ProgramLog>,
     /// How much the ring had lost when that was last told.
     lost: u64,
     canaries: u64,
@@ -117,13 +127,15 @@ impl Probes {
     pub fn start(options: &Options) -> Result<Self, Error> {
         let object = options.object.bytes()?;
         let (layout, types) = read_kernel(&options.types)?;
-        let (mut ebpf, pins) = load(&object, &layout, &types, Pins::prepare(options.bpffs.as_deref()))?;
+        let pins = Pins::prepare(options.bpffs.as_deref());
+        let (mut ebpf, pins) = load(&object, &layout, &types, pins, options.log)?;
         let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
         let mut probes = Self {
             ring: Ring::open(&mut ebpf)?,
             attachments: Attachments::open(&mut ebpf)?,
             watches: Watches::open(&mut ebpf)?,
             counters: PerCpuArray::try_from(counters).map_err(Error::open(COUNTERS))?,
+            log: ProgramLog::open(&mut ebpf, options.log),
             ebpf,
             seats: Seats::default(),
             rung: None,
@@ -407,6 +419,19 @@ impl Probes {
         self.ring.has_kept()
     }
 
+    /// Passes on what the programs wrote to their log, to `tracing` under the target
+    /// [`log::TARGET`], without waiting for more. How many lines there were, with those beyond
+    /// [`log::LINES_MAX`] a second, which are counted instead; 0 where the log is off.
+    pub fn drain_log(&mut self) -> u64 {
+        self.log.as_mut().map_or(0, ProgramLog::drain)
+    }
+
+    /// A descriptor that becomes readable when [`Self::drain_log`] has something to do; `None`:
+    /// the log is off. Drain first, then wait.
+    pub fn log_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.log.as_ref().map(AsFd::as_fd)
+    }
+
     /// The programs' counters, over all processors; with "unread", events that this program could
     /// not understand.
     pub fn counters(&self) -> Result<BTreeMap<&'static str, u64>, Error> {
@@ -448,11 +473,24 @@ fn target_of(program: &str) -> &'static str {
 }
 
 /// Loads the object and makes its maps, pinned if that works.
-fn load(object: &[u8], layout: &KernelLayout, types: &Btf, pins: Pins) -> Result<(Ebpf, Pins), Error> {
+fn load(
+    object: &[u8],
+    layout: &KernelLayout,
+    types: &Btf,
+    pins: Pins,
+    level: LogLevel,
+) -> Result<(Ebpf, Pins), Error> {
     let bytes = layout.to_bytes();
+    let number = level.number();
     let load = |pins: &Pins| {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(types)).override_global(LAYOUT, &bytes[..], true);
+        loader.override_global(log::LEVEL, &number, false);
+        if level == LogLevel::Off {
+            // Nobody writes to it, and the kernel takes no ring below a page.
+            let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
+            loader.map_max_entries(log::MAP, page);
+        }
         if let Some(folder) = pins.folder() {
             for shape in MAPS {
                 loader.map_pin_path(shape.0, folder.join(shape.0));

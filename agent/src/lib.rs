@@ -17,6 +17,7 @@ pub mod flags;
 pub mod history;
 pub mod logging;
 pub mod notify;
+pub mod object;
 pub mod observer;
 pub mod parents;
 pub mod scanner;

@@ -3,9 +3,10 @@
 //! The target has no precompiled core library in an ordinary toolchain. Two ways lead to one: a
 //! rustup nightly with `rust-src` and a bpf-linker on the search path, taken if it is complete; else
 //! Debian's compiler with its BPF library, and a bpf-linker built into target/tools. Both compile the
-//! same sources. The invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing
+//! same sources, in a target folder of their own, so that neither waits for other builds. The invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing
 //! else in the repository needs it to compile.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -39,6 +40,26 @@ const NEEDS: [Need; 4] = [
     Need { probe: Probe::Command("c++"), package: "g++" },
 ];
 
+/// The flag of every verb whose binaries carry the programs.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct EbpfArgs {
+    /// Go on without the programs for the kernel: netlink, reads and a packet socket stand in.
+    #[arg(long)]
+    pub without_ebpf: bool,
+}
+
+/// The object for a verb that wants the programs; `None` if it is told to go on without.
+pub fn wanted(args: EbpfArgs, install: InstallArgs) -> Result<Option<PathBuf>> {
+    if args.without_ebpf {
+        return Ok(None);
+    }
+    object(install).map(Some).context(
+        "the programs for the kernel cannot be built here. `cargo xtask build-ebpf` needs Debian 12's packages \
+         (--no-install prints the commands) or a rustup nightly with rust-src and bpf-linker; \
+         --without-ebpf goes on without them",
+    )
+}
+
 /// A compiler and a linker that fit each other.
 #[derive(Debug, PartialEq, Eq)]
 enum Toolchain {
@@ -56,9 +77,12 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the object and returns its path.
+/// Builds the object and returns its path. What is built already costs little: cargo looks for
+/// changes, and an object that came out the same stays the file that it was, so that the agent need
+/// not be built again.
 pub fn object(install: InstallArgs) -> Result<PathBuf> {
     let root = repo::root()?;
+    let _turn = turn(&root)?;
     let toolchain = match nightly() {
         Some(nightly) => nightly,
         None => debian(&root, install)?,
@@ -67,12 +91,30 @@ pub fn object(install: InstallArgs) -> Result<PathBuf> {
     process::run(&mut compile(&root, &folder, &toolchain))?;
     let built = folder.join("build").join(TARGET).join("release").join(PROGRAM);
     let object = folder.join("berth.o");
-    check(&built)?;
-    let temporary = folder.join(format!("berth.o.new-{}", std::process::id()));
-    std::fs::copy(&built, &temporary)
-        .and_then(|_| std::fs::rename(&temporary, &object))
-        .with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
+    let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
+    check(&bytes).with_context(|| format!("{} is not what the agent can load", built.display()))?;
+    replace(&object, &bytes).with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
     Ok(object)
+}
+
+/// Waits until no other run of this clone builds tools or object; the turn ends with the file. A run
+/// that copied while another one links would see half of an object.
+fn turn(root: &Path) -> Result<File> {
+    let path = repo::output_folder(root, "ebpf")?.join(".lock");
+    let doing = || format!("lock {}", path.display());
+    let file = File::options().create(true).append(true).open(&path).with_context(doing)?;
+    file.lock().with_context(doing)?;
+    Ok(file)
+}
+
+/// Writes a file whole, and only if it would change.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::read(path).is_ok_and(|former| former == bytes) {
+        return Ok(());
+    }
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
 }
 
 /// The rustup nightly, if everything that is needed of it is there. Whether its LLVM is the
@@ -172,14 +214,13 @@ fn compile(root: &Path, folder: &Path, toolchain: &Toolchain) -> Command {
 
 /// Whether it is an object for the BPF machine with type information, which the linker leaves out
 /// when it does not understand the compiler's debug information.
-fn check(path: &Path) -> Result<()> {
+fn check(bytes: &[u8]) -> Result<()> {
     const MACHINE_BPF: [u8; 2] = [247, 0];
-    let bytes = std::fs::read(path).with_context(|| format!("read {}", path.display()))?;
     if bytes.get(..4) != Some(b"\x7fELF") || bytes.get(18..20) != Some(&MACHINE_BPF) {
-        bail!("{} is no object for the BPF machine", path.display());
+        bail!("it is no object for the BPF machine");
     }
     if !bytes.windows(5).any(|part| part == b".BTF\0") {
-        bail!("{} has no type information (.BTF)", path.display());
+        bail!("it has no type information (.BTF)");
     }
     Ok(())
 }
@@ -203,18 +244,44 @@ mod tests {
 
     #[test]
     fn what_is_no_bpf_object_or_has_no_types_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("o");
         let mut elf = b"\x7fELF".to_vec();
         elf.resize(18, 0);
         elf.extend([247, 0]);
-        std::fs::write(&path, &elf).unwrap();
-        assert!(check(&path).unwrap_err().to_string().contains("type information"));
+        assert!(check(&elf).unwrap_err().to_string().contains("type information"));
         elf.extend(b".BTF\0");
-        std::fs::write(&path, &elf).unwrap();
-        check(&path).unwrap();
+        check(&elf).unwrap();
         elf[18] = 62;
-        std::fs::write(&path, &elf).unwrap();
-        assert!(check(&path).unwrap_err().to_string().contains("BPF machine"));
+        assert!(check(&elf).unwrap_err().to_string().contains("BPF machine"));
+    }
+
+    #[test]
+    fn what_did_not_change_stays_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("berth.o");
+        let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+        replace(&path, b"one").unwrap();
+        let first = File::open(&path).unwrap();
+        replace(&path, b"one").unwrap();
+        assert_eq!(inode(), std::os::unix::fs::MetadataExt::ino(&first.metadata().unwrap()));
+        // The first one is open still, so its inode is nobody else's.
+        replace(&path, b"two").unwrap();
+        assert_ne!(inode(), std::os::unix::fs::MetadataExt::ino(&first.metadata().unwrap()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn two_runs_take_turns() {
+        let root = tempfile::tempdir().unwrap();
+        let first = turn(root.path()).unwrap();
+        let second = File::open(root.path().join("target/ebpf/.lock")).unwrap();
+        assert!(second.try_lock().is_err());
+        drop(first);
+        second.try_lock().unwrap();
+    }
+
+    #[test]
+    fn a_verb_that_goes_on_without_builds_nothing() {
+        let args = EbpfArgs { without_ebpf: true };
+        assert_eq!(wanted(args, InstallArgs { no_install: true }).unwrap(), None);
     }
 }

@@ -6,6 +6,7 @@ use anyhow::Result;
 use berth_testbed::demo::{self, Settings};
 
 use crate::build::{self, Variant};
+use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs};
 use crate::{process, repo};
 
@@ -22,6 +23,8 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
     scale: f64,
     #[command(flatten)]
+    ebpf: EbpfArgs,
+    #[command(flatten)]
     install: InstallArgs,
 }
 
@@ -29,8 +32,9 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     install::ensure("demo", &[install::IPROUTE2], args.install)?;
     let report = repo::output_folder(&repo::root()?, "demo")?.join("report.json");
-    let binaries = build::binaries(Variant::Trial)?;
-    let Args { slack, cases, scale, install: _ } = args;
+    let object = build_ebpf::wanted(args.ebpf, args.install)?;
+    let binaries = build::binaries(Variant::Trial, object.as_deref())?;
+    let Args { slack, cases, scale, .. } = args;
     // What failed is in the table.
     if demo::run(&Settings { binaries, report, slack, scale, cases })? {
         Ok(())

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use berth_ipam::name::{NameError, NodeName};
-use berth_probes::Allowed;
+use berth_probes::{Allowed, LogLevel};
 use clap::{Parser, ValueEnum};
 
 /// Gives pods addresses on the underlay, and takes them back once their holders are provably gone.
@@ -29,6 +29,9 @@ pub struct Flags {
     /// A file with the eBPF programs [default: those that the agent was built with].
     #[arg(long, value_name = "FILE")]
     pub ebpf_object: Option<PathBuf>,
+    /// How much the eBPF programs write to the log: what is below the level costs nothing.
+    #[arg(long, value_name = "off|error|warn|info|debug|trace", default_value = "warn")]
+    pub ebpf_log: LogLevel,
     /// This node's name [default: the host name].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<NodeName>,

@@ -7,11 +7,14 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use berth_ipam::time::Time;
-use tracing::Level;
+use berth_probes::LogLevel;
+use tracing::level_filters::LevelFilter;
 use tracing::subscriber::{SetGlobalDefaultError, set_global_default};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
+use tracing_subscriber::layer::SubscriberExt as _;
 
 use crate::clock;
 use crate::flags::LogForm;
@@ -21,21 +24,34 @@ use crate::flags::LogForm;
 #[error("set up the log")]
 pub struct LoggingError(#[source] SetGlobalDefaultError);
 
-/// Sends every event of level info and above to stderr in that form, for the whole process.
-pub fn init(form: LogForm) -> Result<(), LoggingError> {
+/// Sends every event of level info and above to stderr in that form, for the whole process, and what
+/// the eBPF programs write at the level that they were asked for.
+pub fn init(form: LogForm, programs: LogLevel) -> Result<(), LoggingError> {
     let color = std::io::stderr().is_terminal();
     match form {
-        LogForm::Text => set_global_default(text(std::io::stderr, color)),
-        LogForm::Json => set_global_default(json(std::io::stderr)),
+        LogForm::Text => set_global_default(text(std::io::stderr, color).with(wanted(programs))),
+        LogForm::Json => set_global_default(json(std::io::stderr).with(wanted(programs))),
     }
     .map_err(LoggingError)
+}
+
+fn wanted(programs: LogLevel) -> Targets {
+    let level = match programs {
+        LogLevel::Off => LevelFilter::OFF,
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    Targets::new().with_default(LevelFilter::INFO).with_target(berth_probes::log::TARGET, level)
 }
 
 fn text<W>(writer: W, color: bool) -> impl tracing::Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().with_max_level(Level::INFO).with_timer(Boottime);
+    let builder = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_timer(Boottime);
     builder.with_writer(writer).with_target(false).with_ansi(color).finish()
 }
 
@@ -43,7 +59,7 @@ fn json<W>(writer: W) -> impl tracing::Subscriber + Send + Sync
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
-    let builder = tracing_subscriber::fmt().json().with_max_level(Level::INFO).with_timer(Boottime);
+    let builder = tracing_subscriber::fmt().json().with_max_level(LevelFilter::TRACE).with_timer(Boottime);
     builder.with_writer(writer).flatten_event(true).with_current_span(false).with_span_list(false).finish()
 }
 
@@ -85,13 +101,15 @@ mod tests {
     fn say_something() {
         tracing::info!(address = "10.0.0.7", "released");
         tracing::debug!("too fine");
+        tracing::info!(target: berth_probes::log::TARGET, "too fine for what was asked of the programs");
     }
 
     #[test]
     fn json_is_one_object_a_line() {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        tracing::subscriber::with_default(json(move || writer.clone()), say_something);
+        let subscriber = json(move || writer.clone()).with(wanted(LogLevel::Off));
+        tracing::subscriber::with_default(subscriber, say_something);
         let lines = buffer.lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
         let line: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
@@ -100,10 +118,23 @@ mod tests {
     }
 
     #[test]
+    fn the_programs_are_heard_at_their_own_level() {
+        let buffer = Buffer::default();
+        let writer = buffer.clone();
+        let subscriber = text(move || writer.clone(), false).with(wanted(LogLevel::Debug));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::debug!(target: berth_probes::log::TARGET, "a device ends");
+            tracing::debug!("too fine for the agent itself");
+        });
+        assert_eq!(buffer.lines().len(), 1, "{:?}", buffer.lines());
+    }
+
+    #[test]
     fn text_is_one_line_without_colors() {
         let buffer = Buffer::default();
         let writer = buffer.clone();
-        tracing::subscriber::with_default(text(move || writer.clone(), false), say_something);
+        let subscriber = text(move || writer.clone(), false).with(wanted(LogLevel::Warn));
+        tracing::subscriber::with_default(subscriber, say_something);
         let lines = buffer.lines();
         assert_eq!(lines.len(), 1, "{lines:?}");
         assert!(lines[0].ends_with(r#"INFO released address="10.0.0.7""#), "{lines:?}");

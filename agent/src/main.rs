@@ -16,7 +16,7 @@ use berth_agent::wires::Wires;
 use berth_agent::{capabilities, deaf, epoch::Epoch, logging, object, startup};
 use berth_ipam::ledger::io::Input;
 use berth_ipam::ledger::{Identity, Ledger};
-use berth_probes::Object;
+use berth_probes::{Object, Options};
 use clap::Parser as _;
 use tokio::sync::mpsc;
 
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let flags = Flags::parse();
-    logging::init(flags.log)?;
+    logging::init(flags.log, flags.ebpf_log)?;
     // Before the runtime, so that every thread is born without the others.
     let held = capabilities::reduce()?;
     raise_descriptor_limit(DESCRIPTORS);
@@ -66,7 +66,12 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         Some(path) => Some(Object::File(path)),
         None => object::embedded().map(Object::Embedded),
     };
-    let programs = Programs::start(object, flags.bpffs.clone(), flags.rung);
+    let programs = Programs::start(object.map(|object| Options {
+        bpffs: Some(flags.bpffs.clone()),
+        allowed: flags.rung,
+        log: flags.ebpf_log,
+        ..Options::new(object)
+    }));
     let loaded = startup::loaded(on_disk, &place, &config, observer.hears_all);
     if loaded.numbers_hold {
         // In another namespace than the one in which the leases were made the note stays as it is:

@@ -23,7 +23,7 @@ use berth_ipam::ledger::io::{
 use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
-use berth_probes::{Allowed, Object, Options, ProbeEvent, Probes, Readable};
+use berth_probes::{Allowed, Options, ProbeEvent, Probes, Readable};
 use tokio::sync::oneshot;
 
 use crate::clock;
@@ -72,16 +72,15 @@ pub struct Programs {
 
 impl Programs {
     /// Starts loading on a thread. Without an object, or if no rung is wanted, there are no programs.
-    pub fn start(object: Option<Object>, bpffs: std::path::PathBuf, allowed: Allowed) -> Self {
-        let options = object.map(|object| Options { bpffs: Some(bpffs), allowed, ..Options::new(object) });
-        let state = match (&options, allowed) {
-            (_, Allowed::None) => State::Off("switched off by --rung none".to_owned()),
-            (None, _) => State::Off(
+    pub fn start(options: Option<Options>) -> Self {
+        let state = match &options {
+            Some(Options { allowed: Allowed::None, .. }) => State::Off("switched off by --rung none".to_owned()),
+            None => State::Off(
                 "this agent was built without its eBPF programs; `cargo xtask dist` builds it with them, and \
                  --ebpf-object names a file with them"
                     .to_owned(),
             ),
-            (Some(options), _) => {
+            Some(options) => {
                 let options = options.clone();
                 aside(move || Probes::start(&options).map_err(|error| chain(&error)))
             }
@@ -363,6 +362,7 @@ impl Programs {
             self.try_again(now);
             return notes;
         };
+        probes.drain_log();
         let missed = self.following.missed(probes, now, is_there);
         for (key, addresses) in missed {
             let text = "a link is gone, and no program in the kernel told of it: the rung is proved again"

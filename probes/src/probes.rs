@@ -74,13 +74,7 @@ pub struct Options {
 impl Options {
     /// All rungs, no pins, the running kernel, no log.
     pub fn new(object: Object) -> Self {
-        Self {
-            object,
-            bpffs: None,
-            allowed: Allowed::Any,
-            types: kernel::TYPES.into(),
-            log: LogLevel::Off,
-        }
+        Self { object, bpffs: None, allowed: Allowed::Any, types: kernel::TYPES.into(), log: LogLevel::Off }
     }
 }
 

@@ -1,6 +1,6 @@
 //! Plays cases with the binaries in `BERTH_BIN_DIR`, building nothing: `play [ID]...`, for work on a case.
 //!
-//! `cargo xtask demo` is the real thing: it builds, installs what is missing and has the flags.
+//! `BERTH_PLAY_RUNG` names a rung. `cargo xtask demo` is the real thing: it builds, installs what is missing and has the flags.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -11,7 +11,8 @@ fn main() -> ExitCode {
     let binaries = std::env::var_os("BERTH_BIN_DIR").map_or_else(|| "target/demo/bin".into(), PathBuf::from);
     let cases = std::env::args().skip(1).filter_map(|id| id.parse().ok()).collect();
     let report = std::env::temp_dir().join("berth-play.json");
-    match demo::run(&Settings { binaries, report, slack: 1.0, scale: 1.0, cases }) {
+    let rung = std::env::var("BERTH_PLAY_RUNG").ok();
+    match demo::run(&Settings { binaries, report, slack: 1.0, scale: 1.0, cases, rung }) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -29,7 +29,20 @@ pub struct AgentSetup {
     pub folder: PathBuf,
     /// Its node's name.
     pub node_name: String,
+    /// Where it pins what the kernel is to keep; below a BPF file system, if there is one.
+    pub bpffs: PathBuf,
+    /// How it sees teardowns (`--rung`); `None`: as it likes.
+    pub rung: Option<String>,
+    /// What it is made deaf to, in test builds: [`NETLINK`], [`RECONCILE`].
+    pub deaf: Vec<&'static str>,
 }
+
+/// The variable that makes an agent built with fault points deaf.
+pub const DEAF_VARIABLE: &str = "BERTH_DEAF";
+/// Deaf to netlink's events.
+pub const NETLINK: &str = "netlink";
+/// Without any read or scan that nothing but the clock asks for.
+pub const RECONCILE: &str = "reconcile";
 
 impl AgentSetup {
     /// Where its configuration is.
@@ -90,7 +103,7 @@ impl AgentSetup {
         command.arg("--config").arg(self.config());
         command.arg("--state-dir").arg(self.state());
         command.arg("--socket").arg(self.socket());
-        command.arg("--bpffs").arg(self.folder.join("bpffs"));
+        command.arg("--bpffs").arg(&self.bpffs);
         command.args(["--node-name", &self.node_name, "--log", "text"]);
         command.arg("--boot-id-file").arg(self.folder.join("boot-id"));
         command.arg("--machine-id-file").arg(self.folder.join("machine-id"));
@@ -99,7 +112,11 @@ impl AgentSetup {
             // The testbed's namespaces are its own: it can answer for init.
             command.args(["--trusted-pid", "1"]);
         }
-        command.env_remove("NOTIFY_SOCKET");
+        command.args(self.rung.iter().flat_map(|rung| ["--rung", rung]));
+        command.env_remove("NOTIFY_SOCKET").env_remove(DEAF_VARIABLE);
+        if !self.deaf.is_empty() {
+            command.env(DEAF_VARIABLE, self.deaf.join(","));
+        }
         if let Some(point) = fault {
             command.env(berth_protocol::fault::VARIABLE, point);
         }
@@ -183,6 +200,18 @@ impl Agent {
             Some(status) => Err(self.failed(&format!("ended on SIGTERM with {status}"))),
             None => Err(self.failed("did not end on SIGTERM")),
         }
+    }
+
+    /// SIGSTOP: it does nothing until [`Self::resume`], and the kernel goes on.
+    pub fn pause(&self) {
+        self.process.signal(libc::SIGSTOP);
+    }
+
+    /// SIGCONT; when that was.
+    pub fn resume(&self) -> Instant {
+        let now = Instant::now();
+        self.process.signal(libc::SIGCONT);
+        now
     }
 
     /// Sends SIGHUP: read the configuration again.

@@ -262,7 +262,7 @@ pub fn sweep() {
     }
 }
 
-/// Removes a folder with everything in it, small disks included.
+/// Removes a folder with everything in it, file systems mounted there included.
 fn remove_folder(path: &Path) {
     let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
     for mounted in mounts.lines().filter_map(|line| line.split(' ').nth(1)) {
@@ -277,6 +277,14 @@ fn remove_folder(path: &Path) {
 pub fn small_disk(path: &Path, bytes: u64) -> Result<()> {
     sys::netns::mount_memory(path, bytes)
         .map_err(Error::system(format!("mount a small disk on {}", path.display())))
+}
+
+/// Mounts a BPF file system of its own on a folder of a world; its pins go with the world, and the
+/// programs behind them with the pins.
+pub fn bpf_folder(path: &Path) -> Result<()> {
+    let doing = || Error::system(format!("mount a BPF file system on {}", path.display()));
+    std::fs::create_dir_all(path).map_err(doing())?;
+    sys::netns::mount_bpf(path).map_err(doing())
 }
 
 fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = String> {

@@ -49,6 +49,18 @@ pub struct Event {
     pub text: String,
 }
 
+/// One thing that `doctor` looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// A stable name.
+    pub what: String,
+    /// Whether it is well.
+    pub ok: bool,
+    /// In words.
+    pub text: String,
+}
+
 /// Opens `count` connections to the agent at once and keeps them.
 pub fn crowd(socket: &Path, count: usize) -> Result<Vec<UnixStream>> {
     let doing = || Error::system(format!("open {count} connections to {}", socket.display()));
@@ -83,6 +95,16 @@ impl Client {
         }
         let answer: Explanation = self.ask("explain", &json!({"explain": {"address": address}}))?;
         Ok(answer.history)
+    }
+
+    /// What the agent says of its own health.
+    pub fn doctor(&mut self) -> Result<Vec<Finding>> {
+        #[derive(Deserialize)]
+        struct Diagnosis {
+            checks: Vec<Finding>,
+        }
+        let answer: Diagnosis = self.ask("doctor", &json!("doctor"))?;
+        Ok(answer.checks)
     }
 
     /// Whether the agent can serve an ADD.

@@ -22,6 +22,8 @@ pub struct Settings {
     pub scale: f64,
     /// Which cases; empty: all.
     pub cases: Vec<u32>,
+    /// How agents see teardowns (`--rung`); `None`: as they like.
+    pub rung: Option<String>,
 }
 
 /// Runs the cases; whether all held. Everything that was made is removed, whatever happens.
@@ -29,8 +31,14 @@ pub fn run(settings: &Settings) -> Result<bool> {
     cleanup::watch_signals()?;
     let binaries = Binaries::of(&settings.binaries);
     binaries.present()?;
-    let options =
-        Options { binaries, slack: settings.slack, scale: settings.scale, tell: Narrator::default() };
+    let options = Options {
+        binaries,
+        slack: settings.slack,
+        scale: settings.scale,
+        rung: settings.rung.clone(),
+        deaf: Vec::new(),
+        tell: Narrator::default(),
+    };
     let wanted = |id: u32| settings.cases.is_empty() || settings.cases.contains(&id);
     let mut report = Report::default();
     let mut interrupted = false;

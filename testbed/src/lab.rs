@@ -14,7 +14,7 @@ use crate::client::{Client, Row};
 pub use crate::declare::{Families, NETWORK, network_config, runtime_config};
 use crate::error::{Error, Result};
 use crate::fdb::{self, FdbWatch};
-use crate::monitor::{self, Monitor};
+use crate::monitor::{self, Monitor, Rhythm};
 use crate::narrate::{Narrator, Who, short};
 use crate::plugin::{Call, Outcome, Plugin};
 use crate::report::Builder;
@@ -64,6 +64,10 @@ pub struct Options {
     pub slack: f64,
     /// Multiplies the number of attachments; 1 is what the bounds are promised for.
     pub scale: f64,
+    /// How agents see teardowns (`--rung`); `None`: as they like.
+    pub rung: Option<String>,
+    /// What agents are made deaf to.
+    pub deaf: Vec<&'static str>,
     /// Where the story goes.
     pub tell: Narrator,
 }
@@ -80,7 +84,8 @@ impl Options {
             return None;
         };
         let binaries = Binaries::of(Path::new(&folder));
-        Some(Self { binaries, slack: 10.0, scale, tell: Narrator::default() })
+        let (rung, deaf) = (None, Vec::new());
+        Some(Self { binaries, slack: 10.0, scale, rung, deaf, tell: Narrator::default() })
     }
 
     /// `n` attachments, scaled, but never none.
@@ -133,6 +138,7 @@ pub struct Lab {
     /// The network configuration that the runtime passes.
     pub config: Value,
     monitor: Option<Monitor>,
+    rhythm: Rhythm,
     /// The poller of the parent's FDB.
     pub fdb: FdbWatch,
     /// The namespaces.
@@ -147,13 +153,19 @@ pub struct Lab {
 impl Lab {
     /// Builds a world with a pool of `addresses`, proves the monitor, and starts the agent. `extra`
     /// is added to the spec of the network: YAML lines, indented by two.
-    pub fn start(options: &Options, addresses: u8, extra: &str) -> Result<Self> {
+    pub fn start(options: &Options, addresses: u16, extra: &str) -> Result<Self> {
         Self::prepare(options, addresses, extra, Families::V4)?.started()
     }
 
     /// The same with both families.
-    pub fn start_dual(options: &Options, addresses: u8) -> Result<Self> {
+    pub fn start_dual(options: &Options, addresses: u16) -> Result<Self> {
         Self::prepare(options, addresses, "", Families::Dual)?.started()
+    }
+
+    /// The same for hundreds of pods. Each request of the monitor reaches all of them, so it asks for
+    /// every tenth address only; in the namespaces it reads them all.
+    pub fn start_crowd(options: &Options, addresses: u16) -> Result<Self> {
+        Self::build(options, addresses, "", Families::V4, monitor::CROWD)?.started()
     }
 
     fn started(mut self) -> Result<Self> {
@@ -164,13 +176,25 @@ impl Lab {
     }
 
     /// The same without starting the agent.
-    pub fn prepare(options: &Options, addresses: u8, extra: &str, families: Families) -> Result<Self> {
+    pub fn prepare(options: &Options, addresses: u16, extra: &str, families: Families) -> Result<Self> {
+        Self::build(options, addresses, extra, families, monitor::STEADY)
+    }
+
+    fn build(
+        options: &Options,
+        addresses: u16,
+        extra: &str,
+        families: Families,
+        rhythm: Rhythm,
+    ) -> Result<Self> {
         options.binaries.present()?;
         let world = World::build()?;
         let pool = world::pool_addresses(addresses);
         let tell = options.tell.clone();
-        let mut monitor = Monitor::start(&world, &pool)?;
-        let planted = pool[pool.len() - 1];
+        let step = if rhythm == monitor::CROWD { 10 } else { 1 };
+        let asked: Vec<Ipv4Addr> = pool.iter().copied().step_by(step).collect();
+        let mut monitor = Monitor::start(&world, &asked, rhythm)?;
+        let planted = asked[asked.len() - 1];
         let proof = monitor.prove(&world, planted)?;
         tell.say(
             Who::World,
@@ -180,17 +204,36 @@ impl Lab {
             ),
         );
         let fdb = FdbWatch::start(world.node(), PARENT)?;
+        if let Err(error) = world.bpffs() {
+            tell.say(Who::World, &format!("{}: the agent keeps nothing over its own end", error.chain()));
+        }
         let setup = AgentSetup {
             binary: options.binaries.agent.clone(),
             node: world.node().to_owned(),
             folder: world.folder().to_owned(),
             node_name: NODE.to_owned(),
+            bpffs: world.bpffs().unwrap_or_else(|_| world.folder().to_owned()).join("berth"),
+            rung: options.rung.clone(),
+            deaf: options.deaf.clone(),
         };
         setup.prepare(&network_config(&pool, extra, families), 1, 1)?;
         let plugin = Plugin { binary: options.binaries.plugin.clone(), node: world.node().to_owned() };
         let config = runtime_config(&setup);
         let monitor = Some(monitor);
-        Ok(Self { agent: None, setup, plugin, config, monitor, fdb, world, addresses: pool, families, tell })
+        let addresses = pool;
+        Ok(Self {
+            agent: None,
+            setup,
+            plugin,
+            config,
+            monitor,
+            rhythm,
+            fdb,
+            world,
+            addresses,
+            families,
+            tell,
+        })
     }
 
     /// Starts the agent (again) and waits until it answers; how long that took.
@@ -330,6 +373,11 @@ impl Lab {
         }
     }
 
+    /// The monitor, until the case's end.
+    pub fn monitor(&self) -> Result<&Monitor> {
+        self.monitor.as_ref().ok_or_else(|| Error::Monitor("the case has ended".to_owned()))
+    }
+
     /// Tells the last `lines` of what the agent observed and decided about an address.
     pub fn tell_history(&self, address: IpAddr, lines: usize) {
         // The story is for people: a missing line fails nothing.
@@ -352,7 +400,7 @@ impl Lab {
             case.within(
                 "longest time between two samples of the monitor while any thread could run",
                 Some(findings.worst_gap),
-                monitor::GAP_MAX,
+                self.rhythm.gap_max,
             );
             let (polls, gap) = self.fdb.effort();
             self.tell.say(

@@ -1,4 +1,4 @@
-//! When did an address become free? The agent's `leases`, asked every millisecond.
+//! When did an address become free? The agent's `leases`, asked every millisecond (or less often).
 //!
 //! An agent that does not answer (killed, starting) says nothing: only a reply counts.
 
@@ -31,12 +31,19 @@ pub struct LeaseWatch {
     client: Client,
     fates: BTreeMap<IpAddr, Fate>,
     replies: u64,
+    interval: Duration,
 }
 
 impl LeaseWatch {
     /// Follows nothing yet.
     pub fn new(client: Client) -> Self {
-        Self { client, fates: BTreeMap::new(), replies: 0 }
+        Self { client, fates: BTreeMap::new(), replies: 0, interval: LEASES_INTERVAL }
+    }
+
+    /// Asks less often: with hundreds of leases the answers themselves keep an agent busy.
+    #[must_use]
+    pub fn every(self, interval: Duration) -> Self {
+        Self { interval, ..self }
     }
 
     /// Follows the addresses of an attachment from now on.
@@ -125,7 +132,7 @@ impl LeaseWatch {
         Ok(true)
     }
 
-    /// Asks every millisecond until `done`, or until `deadline`; whether it was done.
+    /// Asks in its rhythm until `done`, or until `deadline`; whether it was done.
     pub fn until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) -> Result<bool> {
         loop {
             let began = Instant::now();
@@ -136,7 +143,7 @@ impl LeaseWatch {
             if began > deadline {
                 return Ok(false);
             }
-            std::thread::sleep(LEASES_INTERVAL.saturating_sub(began.elapsed()));
+            std::thread::sleep(self.interval.saturating_sub(began.elapsed()));
         }
     }
 

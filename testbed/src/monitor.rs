@@ -2,13 +2,16 @@
 //!
 //! Two witnesses that share no code with the agent, sampled together every [`INTERVAL`] on a thread
 //! of their own; a second thread on another processor steps in when the first is late, because a
-//! kernel that cannot be preempted may keep one processor for longer than [`GAP_MAX`]. The wire: the neighbour asks by ARP for every address of the pool, and two MACs
+//! kernel that cannot be preempted may keep one processor for longer than [`GAP_MAX`] (a crowd of
+//! pods is asked at a slower [`Rhythm`]). The wire: the neighbour asks by ARP for every address of the pool, and two MACs
 //! that answer the *same* request are two holders. The kernel: the addresses of all namespaces are
 //! read by their numbers, without entering (a visitor would look like an inhabitant to the agent),
 //! and one address on two interfaces that are up, in two namespaces, at one time is a duplicate.
 //!
 //! A monitor that has not been seen to find a duplicate proves nothing, so each run starts with
-//! [`Monitor::prove`].
+//! [`Monitor::prove`]. A case that plants a second holder itself names the pair of address and MAC
+//! ([`Monitor::plant`]): the answers of exactly that MAC for exactly that address are kept apart, and
+//! the other holders of the address are compared with each other as ever.
 
 mod arp;
 mod scan;
@@ -30,14 +33,43 @@ use crate::world::{self, PARENT, Pod, World};
 
 /// From one sample to the next.
 pub const INTERVAL: Duration = Duration::from_millis(25);
-/// When the second thread takes over: later than any sample that keeps its rhythm is complete.
-const STANDBY: Duration = Duration::from_millis(38);
 /// How long answers are waited for after the last request of a sample; later ones still count.
 const ANSWER_TIME: Duration = Duration::from_millis(2);
 /// How often the threads look at the clock.
 const TICK: Duration = Duration::from_millis(3);
 /// No two samples may be further apart.
 pub const GAP_MAX: Duration = Duration::from_millis(50);
+
+/// How often a monitor looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rhythm {
+    /// From one sample to the next.
+    pub interval: Duration,
+    /// No two samples may be further apart.
+    pub gap_max: Duration,
+    /// Requests sent at once. Each reaches every macvlan of the parent, and the kernel drops what a
+    /// processor has more than a thousand of waiting.
+    burst: usize,
+}
+
+/// For up to a hundred pods.
+pub const STEADY: Rhythm = Rhythm { interval: INTERVAL, gap_max: GAP_MAX, burst: 8 };
+/// For hundreds: reading them all takes longer, and while the kernel takes them down it lets reads wait.
+pub const CROWD: Rhythm =
+    Rhythm { interval: Duration::from_millis(250), gap_max: Duration::from_secs(2), burst: 2 };
+
+impl Rhythm {
+    /// When the second thread takes over: later than any sample that keeps its rhythm is complete.
+    fn standby(self) -> Duration {
+        self.interval + self.interval / 2
+    }
+}
+
+impl Default for Rhythm {
+    fn default() -> Self {
+        STEADY
+    }
+}
 
 /// Which witness reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -78,6 +110,7 @@ pub struct Findings {
 
 #[derive(Debug, Default)]
 struct State {
+    rhythm: Rhythm,
     duplicates: BTreeSet<Duplicate>,
     samples: u64,
     worst_gap: Duration,
@@ -97,22 +130,26 @@ struct State {
 #[derive(Debug)]
 pub struct Monitor {
     state: Arc<Mutex<State>>,
+    planted: arp::Planted,
     stop: Arc<AtomicBool>,
     threads: Vec<std::thread::JoinHandle<()>>,
+    rhythm: Rhythm,
     proof: Duration,
 }
 
 impl Monitor {
     /// Starts watching `addresses` on the wire, and every namespace of the world.
-    pub fn start(world: &World, addresses: &[Ipv4Addr]) -> Result<Self> {
+    pub fn start(world: &World, addresses: &[Ipv4Addr], rhythm: Rhythm) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let mut monitor =
-            Self { state: Arc::default(), stop: Arc::default(), threads: Vec::new(), proof: Duration::ZERO };
+        let state = Arc::new(Mutex::new(State { rhythm, ..State::default() }));
+        let (planted, stop, threads) = <(arp::Planted, _, _)>::default();
+        let mut monitor = Self { state, planted, stop, threads, rhythm, proof: Duration::ZERO };
         let samplers = processors.min(2);
         monitor.state().stalls = vec![Vec::new(); samplers];
-        for (number, delay) in (0_u8..).zip([INTERVAL, STANDBY]).take(samplers) {
+        for (number, delay) in (0_u8..).zip([rhythm.interval, rhythm.standby()]).take(samplers) {
             let opened = sys::netns::inside(world.neighbour(), || {
-                Ok((Netlink::open()?, arp::Asker::open("eth0", number, addresses)?))
+                let planted = Arc::clone(&monitor.planted);
+                Ok((Netlink::open()?, arp::Asker::open("eth0", number, addresses, rhythm.burst, planted)?))
             });
             let (netlink, asker) = opened.map_err(Error::system("open the monitor's sockets"))?;
             let scanner = scan::Scanner::new(netlink, world.tracked());
@@ -141,7 +178,7 @@ impl Monitor {
     pub fn prove(&mut self, world: &World, address: Ipv4Addr) -> Result<Duration> {
         let planted =
             [plant(world, address, "02:00:00:00:00:01")?, plant(world, address, "02:00:00:00:00:02")?];
-        let (from, within) = (Instant::now(), Duration::from_secs(3));
+        let (from, within) = (Instant::now(), Duration::from_secs(5));
         self.wait_reported(address, within)?;
         self.proof = from.elapsed();
         for pod in &planted {
@@ -151,7 +188,7 @@ impl Monitor {
         let removed = Instant::now();
         let silent = |state: &State| {
             let last = state.answers.get(&address).map_or(removed, |(_, at)| *at);
-            last.max(removed).elapsed() > 5 * INTERVAL
+            last.max(removed).elapsed() > 5 * state.rhythm.interval
         };
         self.wait(within, "the end of a planted duplicate", silent)?;
         let mut state = self.state();
@@ -188,6 +225,17 @@ impl Monitor {
         Err(Error::Timeout { what: what.to_owned(), within })
     }
 
+    /// From now on `mac` answers for `address` beside its holder, because the case wants it so: that
+    /// pair is no finding. Any other second holder of the address is.
+    pub fn plant(&self, address: Ipv4Addr, mac: Mac) {
+        self.planted.lock().unwrap_or_else(PoisonError::into_inner).insert((address, mac), None);
+    }
+
+    /// When a planted pair was last heard on the wire.
+    pub fn planted(&self, address: Ipv4Addr, mac: Mac) -> Option<Instant> {
+        *self.planted.lock().unwrap_or_else(PoisonError::into_inner).get(&(address, mac))?
+    }
+
     /// Who answered for `address` on the wire last, and when.
     pub fn answer(&self, address: Ipv4Addr) -> Option<(Mac, Instant)> {
         self.state().answers.get(&address).copied()
@@ -196,11 +244,11 @@ impl Monitor {
     /// Whether somebody answers for `address` on the wire from now on, within a few samples.
     pub fn answers(&self, address: Ipv4Addr) -> Result<bool> {
         let from = Instant::now();
-        while from.elapsed() < Duration::from_millis(500) {
+        while from.elapsed() < 20 * self.rhythm.interval {
             if self.answer(address).is_some_and(|(_, at)| at > from) {
                 return Ok(true);
             }
-            cleanup::pause(INTERVAL / 2)?;
+            cleanup::pause(self.rhythm.interval / 2)?;
         }
         Ok(false)
     }
@@ -302,7 +350,7 @@ impl State {
         self.samples += 1;
         let last = self.last.unwrap_or(began);
         let gap = began.saturating_duration_since(last);
-        if gap > GAP_MAX {
+        if gap > self.rhythm.gap_max {
             self.late.push((last, began));
         } else {
             self.worst_gap = self.worst_gap.max(gap);

@@ -23,7 +23,7 @@ pub struct Report {
 /// One case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Case {
-    /// 1 to 9.
+    /// 1 to 13.
     pub id: u32,
     /// What breaks.
     pub title: String,
@@ -64,6 +64,8 @@ pub struct Builder {
     id: u32,
     title: &'static str,
     slack: f64,
+    /// What stands before each further check; empty in the main part.
+    chapter: String,
     n: usize,
     times: Times,
     kernel: Times,
@@ -75,15 +77,32 @@ impl Builder {
     /// An empty one; `slack` multiplies every bound in time.
     pub fn new(id: u32, title: &'static str, slack: f64) -> Self {
         let (times, kernel) = Default::default();
-        Self { id, title, slack, n: 0, times, kernel, bound: None, checks: Vec::new() }
+        let (chapter, checks) = (String::new(), Vec::new());
+        Self { id, title, slack, chapter, n: 0, times, kernel, bound: None, checks }
     }
 
-    /// The times that the case is about, of `n` attachments, and what their p99 may not exceed.
+    /// Plays on under other conditions, which the names of all further checks begin with; empty: the
+    /// main part again.
+    pub fn chapter(&mut self, conditions: &str) {
+        conditions.clone_into(&mut self.chapter);
+    }
+
+    /// The times that the case is about, of `n` attachments, and what their p99 may not exceed. In a
+    /// chapter that is one check more: the report's times are the main part's.
     pub fn times(&mut self, n: usize, times: Times, bound: Option<Duration>) {
-        (self.n, self.times, self.bound) = (n, times, bound);
-        if self.times.len() != n {
-            self.equal("attachments with a measured time", self.times.len(), n);
+        if times.len() != n {
+            self.equal("attachments with a measured time", times.len(), n);
         }
+        if self.chapter.is_empty() {
+            (self.n, self.times, self.bound) = (n, times, bound);
+        } else if let Some(bound) = bound {
+            self.within(&format!("p99 of {n} times"), times.percentile(99), bound);
+        }
+    }
+
+    fn push(&mut self, what: String, ok: bool, measured: Value, bound: Value) {
+        let what = if self.chapter.is_empty() { what } else { format!("{}: {what}", self.chapter) };
+        self.checks.push(Check { what, ok, measured, bound });
     }
 
     /// How many attachments, where no single time tells it.
@@ -93,7 +112,9 @@ impl Builder {
 
     /// The kernel's part.
     pub fn kernel(&mut self, times: Times) {
-        self.kernel = times;
+        if self.chapter.is_empty() {
+            self.kernel = times;
+        }
     }
 
     /// A time and its limit before slack; no time is a failure.
@@ -101,38 +122,32 @@ impl Builder {
         let bound = bound.mul_f64(self.slack);
         let ok = measured.is_some_and(|time| time <= bound);
         let measured = measured.map_or(Value::Null, |time| millis(time).into());
-        self.checks.push(Check { what: format!("{what}, ms"), ok, measured, bound: millis(bound).into() });
+        self.push(format!("{what}, ms"), ok, measured, millis(bound).into());
     }
 
     /// A time that may not be shorter than its limit, which slack does not touch.
     pub fn not_before(&mut self, what: &str, measured: Option<Duration>, bound: Duration) {
         let ok = measured.is_some_and(|time| time >= bound);
         let measured = measured.map_or(Value::Null, |time| millis(time).into());
-        self.checks.push(Check {
-            what: format!("{what}, ms at least"),
-            ok,
-            measured,
-            bound: millis(bound).into(),
-        });
+        self.push(format!("{what}, ms at least"), ok, measured, millis(bound).into());
     }
 
     /// A count that must be exactly so.
     pub fn equal(&mut self, what: &str, measured: usize, bound: usize) {
         let ok = measured == bound;
-        self.checks.push(Check { what: what.to_owned(), ok, measured: measured.into(), bound: bound.into() });
+        self.push(what.to_owned(), ok, measured.into(), bound.into());
     }
 
     /// A list of offences that must be empty; the first ones are shown.
     pub fn none(&mut self, what: &str, offences: &[String]) {
         let shown: Vec<&String> = offences.iter().take(5).collect();
         let measured = if shown.is_empty() { Value::from(0) } else { Value::from(format!("{shown:?}")) };
-        self.checks.push(Check { what: what.to_owned(), ok: offences.is_empty(), measured, bound: 0.into() });
+        self.push(what.to_owned(), offences.is_empty(), measured, 0.into());
     }
 
     /// Something that must be so.
     pub fn holds(&mut self, what: &str, measured: bool) {
-        let (ok, bound) = (measured, Value::from(true));
-        self.checks.push(Check { what: what.to_owned(), ok, measured: measured.into(), bound });
+        self.push(what.to_owned(), measured, measured.into(), true.into());
     }
 
     /// A case that could not be run to its end.
@@ -272,6 +287,22 @@ mod tests {
         assert!(!builder.finish().ok);
         assert!(!Builder::new(3, "t", 1.0).finish().ok);
         assert!(!Report::default().ok());
+    }
+
+    #[test]
+    fn a_chapter_names_its_checks_and_leaves_the_cases_times_alone() {
+        let mut builder = Builder::new(1, "t", 1.0);
+        let times = |millis| [Duration::from_millis(millis)].into_iter().collect::<Times>();
+        builder.times(1, times(5), Some(Duration::from_millis(10)));
+        builder.chapter("again");
+        builder.times(1, times(50), Some(Duration::from_millis(10)));
+        builder.kernel(times(1));
+        builder.chapter("");
+        builder.holds("x", true);
+        let case = builder.finish();
+        assert_eq!((case.p99_ms, case.kernel_p99_ms, case.ok), (Some(5.0), None, false));
+        let names: Vec<_> = case.checks.iter().map(|check| (check.what.as_str(), check.ok)).collect();
+        assert_eq!(names, [("again: p99 of 1 times, ms", false), ("x", true)]);
     }
 
     #[test]

@@ -30,12 +30,16 @@ pub const SUBNET: &str = "10.77.0.0/16";
 /// Its router: the neighbour.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 77, 0, 1);
 
+/// The folder in a world's own that is a BPF file system.
+const BPFFS: &str = "bpf";
+
 /// Counts the worlds of this process.
 static WORLDS: AtomicU32 = AtomicU32::new(0);
 
 /// The first `count` addresses that pools in a world use.
-pub fn pool_addresses(count: u8) -> Vec<Ipv4Addr> {
-    (0..count).map(|offset| Ipv4Addr::new(10, 77, 0, 10 + offset)).collect()
+pub fn pool_addresses(count: u16) -> Vec<Ipv4Addr> {
+    let first = u32::from(Ipv4Addr::new(10, 77, 0, 10));
+    (0..u32::from(count)).map(|offset| Ipv4Addr::from(first + offset)).collect()
 }
 
 /// A pod's sandbox: what a runtime knows of it. Its namespace belongs to the world.
@@ -72,6 +76,8 @@ pub struct World {
     /// Held so that the switch lives as long as the world.
     _switch: Netns,
     folder: Folder,
+    /// Why there is no BPF file system in it, if there is none.
+    no_bpffs: Option<Error>,
     /// Speaks in the neighbour's namespace, where the numbers are given.
     numbering: Mutex<Netlink>,
     tracked: TrackedList,
@@ -90,6 +96,9 @@ impl World {
         SWEEP.call_once(cleanup::sweep);
         let id = format!("{}-{}", cleanup::prefix(), WORLDS.fetch_add(1, Ordering::Relaxed));
         let folder = Folder::create(&id)?;
+        // The machine's own may be absent, and what is pinned there would meet other runs' pins. A kernel
+        // that has no such file system has no programs either: Berth says so, and works without.
+        let no_bpffs = cleanup::bpf_folder(&folder.path().join(BPFFS)).err();
         let named = |role: &str| -> Result<Netns> {
             // By `ip`, which makes the folder a shared mount: else a stranger's mount namespace
             // could keep our namespaces alive.
@@ -118,6 +127,7 @@ impl World {
             neighbour,
             _switch: switch,
             folder,
+            no_bpffs,
             numbering,
             tracked,
             next: AtomicU32::new(0),
@@ -132,6 +142,14 @@ impl World {
     /// Where its files are.
     pub fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The BPF file system of this world alone, or why there is none.
+    pub fn bpffs(&self) -> std::result::Result<PathBuf, &Error> {
+        match &self.no_bpffs {
+            None => Ok(self.folder().join(BPFFS)),
+            Some(error) => Err(error),
+        }
     }
 
     /// The node's namespace.
@@ -172,14 +190,23 @@ impl World {
 
     /// Makes another node on the same switch and returns its namespace.
     pub fn second_node(&self) -> Result<PathBuf> {
-        let name = format!("{}-node2", self.id);
+        self.plug("node2", PARENT, "")
+    }
+
+    /// Makes a further host on the same switch and returns its namespace, which the monitor does not
+    /// read. `wiring` is what its one interface gets before it is set up: arguments of `ip link set`.
+    pub(crate) fn plug(&self, role: &str, interface: &str, wiring: &str) -> Result<PathBuf> {
+        let name = format!("{}-{role}", self.id);
         let guard = Netns::create(&name)?;
         let path = guard.path().to_owned();
         lock(&self.pods).insert(name.clone(), guard);
-        let wiring =
-            format!("link add nd1 type veth peer name {PARENT} netns {name}\nlink set nd1 master br0 up\n");
-        ip(&Path::new(NETNS_FOLDER).join(format!("{}-switch", self.id)), &wiring)?;
-        ip(&path, &format!("link set lo up\nlink set {PARENT} up\n"))?;
+        // One port a host; an interface's name has 15 characters at most.
+        let port = format!("port{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let cable = format!(
+            "link add {port} type veth peer name {interface} netns {name}\nlink set {port} master br0 up\n"
+        );
+        ip(&Path::new(NETNS_FOLDER).join(format!("{}-switch", self.id)), &cable)?;
+        ip(&path, &format!("link set lo up\nlink set {interface} {wiring} up\n"))?;
         Ok(path)
     }
 

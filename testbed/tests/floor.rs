@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_testbed::fdb::FdbWatch;
-use berth_testbed::monitor::{GAP_MAX, Monitor, Witness};
+use berth_testbed::monitor::{GAP_MAX, Monitor, STEADY, Witness};
 use berth_testbed::plugin::{Call, Plugin};
 use berth_testbed::skip;
 use berth_testbed::world::{self, PARENT, World, pool_addresses};
@@ -44,7 +44,7 @@ fn an_upstream_pod_is_seen_on_the_wire_in_its_namespace_and_in_the_fdb() {
     }
     let world = World::build().unwrap();
     let addresses = pool_addresses(20);
-    let mut monitor = Monitor::start(&world, &addresses).unwrap();
+    let mut monitor = Monitor::start(&world, &addresses, STEADY).unwrap();
     let proof = monitor.prove(&world, addresses[19]).unwrap();
     println!("planted duplicate reported after {proof:?}");
     let fdb = FdbWatch::start(world.node(), PARENT).unwrap();
@@ -80,7 +80,7 @@ fn a_duplicate_after_the_proof_is_reported_by_both_witnesses() {
     }
     let world = World::build().unwrap();
     let addresses = pool_addresses(4);
-    let mut monitor = Monitor::start(&world, &addresses).unwrap();
+    let mut monitor = Monitor::start(&world, &addresses, STEADY).unwrap();
     monitor.prove(&world, addresses[3]).unwrap();
     // host-local with two data folders hands one address out twice: the fault Berth must not have.
     let (plugin, config) = macvlan(&world);
@@ -105,7 +105,11 @@ fn a_world_leaves_nothing_behind() {
     let pod = world.pod().unwrap();
     let process = world.inhabit(&pod).unwrap();
     let pid = process.pid();
+    let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let pins = world.bpffs().map(|path| format!(" {} bpf ", path.display())).unwrap();
+    assert!(mounts().contains(&pins));
     drop((process, world));
+    assert!(!mounts().contains(&pins));
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     for folder in ["/run/netns", "/tmp"] {
         let left: Vec<String> = std::fs::read_dir(folder)

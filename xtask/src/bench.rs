@@ -17,6 +17,7 @@ use anyhow::{Context, Result};
 use clap::ValueEnum as _;
 
 use crate::build::{self, Variant};
+use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs};
 use crate::repo;
 use report::Report;
@@ -36,6 +37,8 @@ pub struct Args {
     /// Measure the binaries of this folder instead of building those of `dist`.
     #[arg(long, value_name = "DIR")]
     binaries: Option<PathBuf>,
+    #[command(flatten)]
+    ebpf: EbpfArgs,
     #[command(flatten)]
     install: InstallArgs,
 }
@@ -68,9 +71,11 @@ pub fn run(args: &Args) -> Result<()> {
     }
     if parts.iter().any(|part| *part != Part::Core) {
         berth_testbed::cleanup::watch_signals().context("catch Ctrl-C")?;
-        let binaries = match &args.binaries {
-            Some(folder) => folder.clone(),
-            None => build::binaries(Variant::Dist)?,
+        let binaries = if let Some(folder) = &args.binaries {
+            folder.clone()
+        } else {
+            let object = build_ebpf::wanted(args.ebpf, args.install)?;
+            build::binaries(Variant::Dist, object.as_deref())?
         };
         for part in parts {
             match part {

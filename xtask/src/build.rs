@@ -33,10 +33,14 @@ impl Variant {
     }
 }
 
-/// Builds `variant` and returns the folder with its binaries.
-pub fn binaries(variant: Variant) -> Result<PathBuf> {
+/// Tells the agent's build which object to embed, and the tests of the probes which one to load.
+pub const OBJECT_VARIABLE: &str = "BERTH_EBPF_OBJECT";
+
+/// Builds `variant`, with the programs of `object` in the agent if there are any, and returns the
+/// folder with its binaries.
+pub fn binaries(variant: Variant, object: Option<&Path>) -> Result<PathBuf> {
     let root = repo::root()?;
-    let executables = compile(&root, variant)?;
+    let executables = compile(&root, variant, object)?;
     let folder = repo::output_folder(&root, variant.folder())?;
     for (_, name) in BINARIES {
         let source = executables
@@ -48,8 +52,17 @@ pub fn binaries(variant: Variant) -> Result<PathBuf> {
     Ok(folder)
 }
 
-fn compile(root: &Path, variant: Variant) -> Result<Vec<PathBuf>> {
+/// Has `command` build with that object, and with no other that a variable may name by chance.
+pub fn embed(command: &mut Command, object: Option<&Path>) {
+    match object {
+        Some(path) => command.env(OBJECT_VARIABLE, path),
+        None => command.env_remove(OBJECT_VARIABLE),
+    };
+}
+
+fn compile(root: &Path, variant: Variant, object: Option<&Path>) -> Result<Vec<PathBuf>> {
     let mut command = process::cargo(root);
+    embed(&mut command, object);
     command.args(["build", "--locked", "--message-format", "json-render-diagnostics"]);
     for (package, _) in BINARIES {
         command.args(["--package", package]);
@@ -115,6 +128,18 @@ mod tests {
         );
         assert_eq!(executables(messages).unwrap(), [PathBuf::from("/t/release/berth")]);
         assert!(executables("{broken").is_err());
+    }
+
+    #[test]
+    fn an_object_of_a_former_run_is_not_embedded_by_chance() {
+        let value = |object| {
+            let mut command = Command::new("cargo");
+            embed(&mut command, object);
+            let set = command.get_envs().find(|(name, _)| *name == OBJECT_VARIABLE);
+            set.map(|(_, value)| value.map(PathBuf::from))
+        };
+        assert_eq!(value(Some(Path::new("a.o"))), Some(Some(PathBuf::from("a.o"))));
+        assert_eq!(value(None), Some(None), "unset, whatever the environment says");
     }
 
     #[test]

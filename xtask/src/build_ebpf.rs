@@ -3,11 +3,13 @@
 //! The target has no precompiled core library in an ordinary toolchain. Two ways lead to one: a
 //! rustup nightly with `rust-src` and a bpf-linker on the search path, taken if it is complete; else
 //! Debian's compiler with its BPF library, and a bpf-linker built into target/tools. Both compile the
-//! same sources. The invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing
-//! else in the repository needs it to compile.
+//! same sources, in a target folder of their own, so that neither waits for other builds. The
+//! invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing else in the
+//! repository needs it to compile.
 
 mod object;
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
@@ -41,6 +43,26 @@ const NEEDS: [Need; 4] = [
     Need { probe: Probe::Command("c++"), package: "g++" },
 ];
 
+/// The flag of every verb whose binaries carry the programs.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct EbpfArgs {
+    /// Go on without the programs for the kernel: netlink, reads and a packet socket stand in.
+    #[arg(long)]
+    pub without_ebpf: bool,
+}
+
+/// The object for a verb that wants the programs; `None` if it is told to go on without.
+pub fn wanted(args: EbpfArgs, install: InstallArgs) -> Result<Option<PathBuf>> {
+    if args.without_ebpf {
+        return Ok(None);
+    }
+    object(install).map(Some).context(
+        "the programs for the kernel cannot be built here. `cargo xtask build-ebpf` needs Debian 12's packages \
+         (--no-install prints the commands) or a rustup nightly with rust-src and bpf-linker; \
+         --without-ebpf goes on without them",
+    )
+}
+
 /// A compiler and a linker that fit each other.
 #[derive(Debug, PartialEq, Eq)]
 enum Toolchain {
@@ -58,9 +80,12 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the object and returns its path.
+/// Builds the object and returns its path. What is built already costs little: cargo looks for
+/// changes, and an object that came out the same stays the file that it was, so that the agent need
+/// not be built again.
 pub fn object(install: InstallArgs) -> Result<PathBuf> {
     let root = repo::root()?;
+    let _turn = turn(&root)?;
     let toolchain = match nightly() {
         Some(nightly) => nightly,
         None => debian(&root, install)?,
@@ -70,12 +95,29 @@ pub fn object(install: InstallArgs) -> Result<PathBuf> {
     let built = folder.join("build").join(TARGET).join("release").join(PROGRAM);
     let object = folder.join("berth.o");
     let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    object::check(&bytes).with_context(|| format!("check {}", built.display()))?;
-    let temporary = folder.join(format!("berth.o.new-{}", std::process::id()));
-    std::fs::copy(&built, &temporary)
-        .and_then(|_| std::fs::rename(&temporary, &object))
-        .with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
+    object::check(&bytes).with_context(|| format!("{} is not what the agent can load", built.display()))?;
+    replace(&object, &bytes).with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
     Ok(object)
+}
+
+/// Waits until no other run of this clone builds tools or object; the turn ends with the file. A run
+/// that copied while another one links would see half of an object.
+fn turn(root: &Path) -> Result<File> {
+    let path = repo::output_folder(root, "ebpf")?.join(".lock");
+    let doing = || format!("lock {}", path.display());
+    let file = File::options().create(true).append(true).open(&path).with_context(doing)?;
+    file.lock().with_context(doing)?;
+    Ok(file)
+}
+
+/// Writes a file whole, and only if it would change.
+fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
+    if std::fs::read(path).is_ok_and(|former| former == bytes) {
+        return Ok(());
+    }
+    let temporary = path.with_extension(format!("new-{}", std::process::id()));
+    std::fs::write(&temporary, bytes)?;
+    std::fs::rename(&temporary, path)
 }
 
 /// The rustup nightly, if everything that is needed of it is there. Whether its LLVM is the
@@ -188,5 +230,36 @@ mod tests {
         let line = shown(Path::new("target/tools"));
         assert!(line.contains("cargo install bpf-linker --locked --version 0.13.0"), "{line}");
         assert!(line.ends_with("--features llvm-22 --root target/tools"), "{line}");
+    }
+
+    #[test]
+    fn what_did_not_change_stays_the_same_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("berth.o");
+        let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
+        replace(&path, b"one").unwrap();
+        let first = File::open(&path).unwrap();
+        replace(&path, b"one").unwrap();
+        assert_eq!(inode(), std::os::unix::fs::MetadataExt::ino(&first.metadata().unwrap()));
+        // The first one is open still, so its inode is nobody else's.
+        replace(&path, b"two").unwrap();
+        assert_ne!(inode(), std::os::unix::fs::MetadataExt::ino(&first.metadata().unwrap()));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+    }
+
+    #[test]
+    fn two_runs_take_turns() {
+        let root = tempfile::tempdir().unwrap();
+        let first = turn(root.path()).unwrap();
+        let second = File::open(root.path().join("target/ebpf/.lock")).unwrap();
+        assert!(second.try_lock().is_err());
+        drop(first);
+        second.try_lock().unwrap();
+    }
+
+    #[test]
+    fn a_verb_that_goes_on_without_builds_nothing() {
+        let args = EbpfArgs { without_ebpf: true };
+        assert_eq!(wanted(args, InstallArgs { no_install: true }).unwrap(), None);
     }
 }

@@ -7,9 +7,11 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::{process, repo, test, tidy};
+use crate::build_ebpf::{self, EbpfArgs};
+use crate::install::InstallArgs;
+use crate::{build, process, repo, test, tidy};
 
-/// Do what continuous integration does: fmt, clippy, tidy, test, demo.
+/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, demo.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
@@ -31,12 +33,19 @@ struct Step {
 pub fn run(args: &Args) -> Result<()> {
     let root = repo::root()?;
     let mut steps = Vec::new();
-    let cargo = |arguments: &[&str]| process::run(process::cargo(&root).args(arguments));
     let mut count = None;
 
-    step(&mut steps, "fmt", || cargo(&["fmt", "--all", "--check"]));
+    step(&mut steps, "fmt", || process::run(process::cargo(&root).args(["fmt", "--all", "--check"])));
+    let mut object = None;
+    step(&mut steps, "ebpf", || {
+        object = build_ebpf::wanted(EbpfArgs::default(), InstallArgs::default())?;
+        Ok(())
+    });
     step(&mut steps, "clippy", || {
-        cargo(&[
+        let mut command = process::cargo(&root);
+        // With the object that the tests build with: else each of the two would undo the other's work.
+        build::embed(&mut command, object.as_deref());
+        process::run(command.args([
             "clippy",
             "--workspace",
             "--all-targets",
@@ -45,7 +54,7 @@ pub fn run(args: &Args) -> Result<()> {
             "--",
             "--deny",
             "warnings",
-        ])
+        ]))
     });
     step(&mut steps, "tidy", || tidy::run(&tidy::Args::default()));
     step(&mut steps, "test", || {

@@ -6,6 +6,7 @@ use anyhow::Result;
 use berth_testbed::demo::{self, Settings};
 
 use crate::build::{self, Variant};
+use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs};
 use crate::{process, repo};
 
@@ -15,12 +16,18 @@ pub struct Args {
     /// Multiply every bound in time, for slow or busy machines.
     #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
     slack: f64,
-    /// Play only this case (1 to 9); may be given several times.
-    #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=9))]
+    /// Play only this case (1 to 13); may be given several times.
+    #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=13))]
     cases: Vec<u32>,
+    /// How the agents see teardowns, where a case does not say; its bounds follow from that.
+    #[arg(long, default_value = "any", value_name = "RUNG",
+          value_parser = ["any", "fentry", "tp_btf", "kprobe", "none"])]
+    rung: String,
     /// Multiply the number of attachments; the bounds are promised for 1.
     #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
     scale: f64,
+    #[command(flatten)]
+    ebpf: EbpfArgs,
     #[command(flatten)]
     install: InstallArgs,
 }
@@ -29,10 +36,12 @@ pub struct Args {
 pub fn run(args: Args) -> Result<()> {
     install::ensure("demo", &[install::IPROUTE2], args.install)?;
     let report = repo::output_folder(&repo::root()?, "demo")?.join("report.json");
-    let binaries = build::binaries(Variant::Trial)?;
-    let Args { slack, cases, scale, install: _ } = args;
+    let object = build_ebpf::wanted(args.ebpf, args.install)?;
+    let binaries = build::binaries(Variant::Trial, object.as_deref())?;
+    let Args { slack, cases, scale, .. } = args;
+    let rung = Some(args.rung).filter(|rung| rung != "any");
     // What failed is in the table.
-    if demo::run(&Settings { binaries, report, slack, scale, cases })? {
+    if demo::run(&Settings { binaries, report, slack, scale, cases, rung })? {
         Ok(())
     } else {
         Err(process::AlreadyTold.into())

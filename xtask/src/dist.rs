@@ -8,14 +8,22 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Variant};
+use crate::build_ebpf::{self, EbpfArgs};
+use crate::install::InstallArgs;
 
 /// Build the static binaries that operators install, into target/dist/.
 #[derive(Debug, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    #[command(flatten)]
+    ebpf: EbpfArgs,
+    #[command(flatten)]
+    install: InstallArgs,
+}
 
 /// Builds, checks and lists them.
-pub fn run(_args: &Args) -> Result<()> {
-    let folder = build::binaries(Variant::Dist)?;
+pub fn run(args: &Args) -> Result<()> {
+    let object = build_ebpf::wanted(args.ebpf, args.install)?;
+    let folder = build::binaries(Variant::Dist, object.as_deref())?;
     for (_, name) in build::BINARIES {
         let path = folder.join(name);
         check_static(&path)?;

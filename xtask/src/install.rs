@@ -38,6 +38,8 @@ pub const PROCPS: Need = Need { probe: Probe::Command("sysctl"), package: "procp
 /// Debian's CNI plugins: other main plugins in tests, the reference in benchmarks.
 pub const CNI_PLUGINS: Need =
     Need { probe: Probe::File("/usr/lib/cni/macvlan"), package: "containernetworking-plugins" };
+/// `bpftool`: shows an operator, and a test, what the kernel holds.
+pub const BPFTOOL: Need = Need { probe: Probe::Command("bpftool"), package: "bpftool" };
 /// `valgrind`: counts instructions.
 pub const VALGRIND: Need = Need { probe: Probe::Command("valgrind"), package: "valgrind" };
 

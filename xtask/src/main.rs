@@ -42,7 +42,7 @@ enum Verb {
     Dist(dist::Args),
     /// Check the rules of the repository that no compiler checks.
     Tidy(tidy::Args),
-    /// Do what continuous integration does: fmt, clippy, tidy, test, demo.
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, demo.
     Ci(ci::Args),
 }
 

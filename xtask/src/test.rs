@@ -11,8 +11,13 @@ use std::process::{Command, Stdio};
 use anyhow::{Context, Result, bail};
 
 use crate::build::{self, Variant};
-use crate::install::{self, InstallArgs};
+use crate::build_ebpf::{self, EbpfArgs};
+use crate::install::{self, InstallArgs, Need};
 use crate::{process, repo};
+
+/// What the tests with namespaces and with programs in the kernel need.
+const NEEDS: [Need; 5] =
+    [install::IPROUTE2, install::UTIL_LINUX, install::PROCPS, install::CNI_PLUGINS, install::BPFTOOL];
 
 /// Run all tests; the last line counts passed, failed and skipped.
 #[derive(Debug, Default, clap::Args)]
@@ -26,6 +31,8 @@ pub struct Args {
     /// Only tests whose name contains this.
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
+    #[command(flatten)]
+    ebpf: EbpfArgs,
     #[command(flatten)]
     install: InstallArgs,
 }
@@ -68,22 +75,22 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn count(args: &Args) -> Result<Count> {
     let root = repo::root()?;
     let skips = repo::output_folder(&root, "test")?.join(format!("skips-{}", std::process::id()));
-    let bins = if needs_binaries(args) {
-        install::ensure(
-            "test",
-            &[install::IPROUTE2, install::UTIL_LINUX, install::PROCPS, install::CNI_PLUGINS],
-            args.install,
-        )?;
-        Some(build::binaries(Variant::Trial)?)
-    } else {
-        None
-    };
+    let (mut object, mut bins) = (None, None);
+    if needs(args, &["berth-testbed", "berth-probes"]) {
+        install::ensure("test", &NEEDS, args.install)?;
+        object = build_ebpf::wanted(args.ebpf, args.install)?;
+    }
+    if needs(args, &["berth-testbed"]) {
+        bins = Some(build::binaries(Variant::Trial, object.as_deref())?);
+    }
 
     let mut tally = Tally::default();
     for phase in phases(args) {
         let mut command = process::cargo(&root);
         command.args(["test", "--locked", "--no-fail-fast"]).args(phase).args(&args.filter);
         command.env("BERTH_SKIP_FILE", &skips);
+        // In every phase: the agent embeds the object, and would be built again for each change of mind.
+        build::embed(&mut command, object.as_deref());
         if let Some(folder) = &bins {
             command.env("BERTH_BIN_DIR", folder);
         }
@@ -110,8 +117,10 @@ fn phases(args: &Args) -> Vec<Vec<&str>> {
     phases
 }
 
-fn needs_binaries(args: &Args) -> bool {
-    !args.unit && (args.package.is_empty() || args.package.iter().any(|name| name == "berth-testbed"))
+/// Whether tests of one of these packages run that need more than the compiler.
+fn needs(args: &Args, packages: &[&str]) -> bool {
+    let named = args.package.iter().any(|name| packages.contains(&name.as_str()));
+    !args.unit && (args.package.is_empty() || named)
 }
 
 fn run_phase(command: &mut Command, tally: &mut Tally) -> Result<()> {
@@ -256,5 +265,13 @@ mod tests {
         let all = phases(&args);
         assert!(all[0].contains(&"--lib") && all.last().unwrap().contains(&"*"));
         assert_eq!(phases(&Args { unit: true, ..Args::default() }).len(), 1);
+    }
+
+    #[test]
+    fn only_what_needs_the_object_builds_it() {
+        let of = |name: &str| Args { package: vec![name.to_owned()], ..Args::default() };
+        assert!(needs(&Args::default(), &["berth-probes"]) && needs(&of("berth-probes"), &["berth-probes"]));
+        assert!(!needs(&of("berth-ipam"), &["berth-probes"]));
+        assert!(!needs(&Args { unit: true, ..Args::default() }, &["berth-probes"]));
     }
 }

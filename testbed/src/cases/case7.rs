@@ -15,7 +15,7 @@ use crate::stats::Times;
 /// From the release that an ADD waited for to its end.
 const BOUND: Duration = Duration::from_millis(100);
 /// Pods, and addresses.
-const PODS: u8 = 10;
+const PODS: u16 = 10;
 /// How long each ADD waits before the old pod's DEL.
 const LEAD: Duration = Duration::from_millis(200);
 

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use berth_ipam::mac::Mac;
@@ -17,9 +18,6 @@ use crate::sys::socket::Socket;
 const ETHERTYPE_ARP: u16 = 0x0806;
 /// Rounds until a sender MAC is used again: five seconds of late answers.
 const ROUNDS: u8 = 200;
-/// Requests sent at once. Each reaches every macvlan of the parent, and the kernel drops what a
-/// processor has more than a thousand of waiting.
-const BURST: usize = 8;
 /// From one burst to the next.
 const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// An ARP frame's length, without padding.
@@ -28,36 +26,54 @@ const FRAME: usize = 42;
 /// Who answered for an address last, and when.
 pub type Answers = BTreeMap<Ipv4Addr, (Mac, Instant)>;
 
+/// Pairs that a case planted, and when each was last heard; shared by all askers.
+pub type Planted = Arc<Mutex<BTreeMap<(Ipv4Addr, Mac), Option<Instant>>>>;
+
 /// The neighbour.
 pub struct Asker {
     socket: Socket,
     /// Tells this asker's requests from another's.
     number: u8,
     addresses: Vec<Ipv4Addr>,
+    /// How many are asked for at once.
+    burst: usize,
     round: u8,
+    heard: Heard,
+}
+
+/// What was answered.
+#[derive(Default)]
+struct Heard {
     /// Who answered which request first.
     first: BTreeMap<(u8, Ipv4Addr), Mac>,
     /// The last answers, until they are collected.
     last: Answers,
+    planted: Planted,
 }
 
 impl Asker {
     /// Opens one on `interface` of the calling thread's namespace.
-    pub fn open(interface: &str, number: u8, addresses: &[Ipv4Addr]) -> io::Result<Self> {
+    pub fn open(
+        interface: &str,
+        number: u8,
+        addresses: &[Ipv4Addr],
+        burst: usize,
+        planted: Planted,
+    ) -> io::Result<Self> {
         let links = Netlink::open()?.links(None)?;
         let link = links.into_iter().find(|link| link.name == interface).ok_or(io::ErrorKind::NotFound)?;
         let socket = Socket::packet(ETHERTYPE_ARP, link.ifindex)?;
-        let (first, last) = (BTreeMap::new(), BTreeMap::new());
-        Ok(Self { socket, number, addresses: addresses.to_vec(), round: 0, first, last })
+        let heard = Heard { planted, ..Heard::default() };
+        Ok(Self { socket, number, addresses: addresses.to_vec(), burst, round: 0, heard })
     }
 
     /// Asks for every address once, and tells of requests that two answered.
     pub fn ask(&mut self) -> io::Result<Vec<Duplicate>> {
         self.round = (self.round + 1) % ROUNDS;
         let round = self.round;
-        self.first.retain(|(of, _), _| *of != round);
+        self.heard.first.retain(|(of, _), _| *of != round);
         let mut found = Vec::new();
-        for some in self.addresses.clone().chunks(BURST) {
+        for some in self.addresses.clone().chunks(self.burst) {
             for address in some {
                 self.socket.send(&request(sender(self.number, round), *address))?;
             }
@@ -72,7 +88,9 @@ impl Asker {
         let mut buffer = [0; 256];
         loop {
             while let Some(length) = self.socket.receive_now(&mut buffer)? {
-                found.extend(parse(self.number, &buffer[..length]).and_then(|answer| self.note(&answer)));
+                found.extend(
+                    parse(self.number, &buffer[..length]).and_then(|answer| self.heard.note(&answer)),
+                );
             }
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -82,7 +100,21 @@ impl Asker {
         }
     }
 
+    /// The last answers since the last call.
+    pub fn answers(&mut self) -> Answers {
+        std::mem::take(&mut self.heard.last)
+    }
+}
+
+impl Heard {
+    /// Takes an answer; a duplicate if another MAC answered the same request.
     fn note(&mut self, answer: &Answer) -> Option<Duplicate> {
+        let mut planted = self.planted.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(heard) = planted.get_mut(&(answer.address, answer.mac)) {
+            *heard = Some(Instant::now());
+            return None;
+        }
+        drop(planted);
         self.last.insert(answer.address, (answer.mac, Instant::now()));
         let first = *self.first.entry((answer.round, answer.address)).or_insert(answer.mac);
         if first == answer.mac {
@@ -91,11 +123,6 @@ impl Asker {
         let mut holders = [first.to_string(), answer.mac.to_string()];
         holders.sort();
         Some(Duplicate { witness: Witness::Wire, address: IpAddr::V4(answer.address), holders })
-    }
-
-    /// The last answers since the last call.
-    pub fn answers(&mut self) -> Answers {
-        std::mem::take(&mut self.last)
     }
 }
 
@@ -157,6 +184,21 @@ mod tests {
         let mac = Mac([2, 0, 0, 0, 0, 7]);
         let parsed = parse(1, &answer(9, mac));
         assert_eq!(parsed, Some(Answer { address: Ipv4Addr::new(10, 77, 0, 10), mac, round: 9 }));
+    }
+
+    #[test]
+    fn a_planted_pair_is_no_finding_and_every_other_one_is() {
+        let [first, second, planted] = [1, 2, 3].map(|last| Mac([2, 0, 0, 0, 0, last]));
+        let address = Ipv4Addr::new(10, 77, 0, 10);
+        let mut heard = Heard::default();
+        heard.planted.lock().unwrap().insert((address, planted), None);
+        let mut note = |address, mac, round| heard.note(&Answer { address, mac, round }).is_some();
+        assert!(!note(address, planted, 1) && !note(address, first, 1) && !note(address, planted, 1));
+        assert!(note(address, second, 1), "a third holder beside the planted one and the first");
+        let other = Ipv4Addr::new(10, 77, 0, 11);
+        assert!(!note(other, first, 1) && note(other, planted, 1), "of another address it is a finding");
+        assert!(heard.planted.lock().unwrap()[&(address, planted)].is_some());
+        assert_eq!(heard.last[&address].0, second, "the planted one's answers are nobody's life");
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! and compatible with it (bind mounts in `/run/netns`).
 #![expect(unsafe_code, reason = "mount, unshare and setns have no safe form in the standard library")]
 
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io;
 use std::os::fd::AsRawFd as _;
@@ -47,11 +47,20 @@ pub fn unmount(path: &Path) -> io::Result<()> {
 
 /// Mounts an empty file system of so many bytes on the folder `path`.
 pub fn mount_memory(path: &Path, bytes: u64) -> io::Result<()> {
-    let target = c_path(path)?;
-    let data = CString::new(format!("size={bytes}"))?;
+    mount_new(path, c"tmpfs", &format!("size={bytes}"))
+}
+
+/// Mounts a new BPF file system on the folder `path`: it shows nobody else's pins, and ends with this
+/// mount.
+pub fn mount_bpf(path: &Path) -> io::Result<()> {
+    mount_new(path, c"bpf", "mode=0700")
+}
+
+fn mount_new(path: &Path, kind: &CStr, options: &str) -> io::Result<()> {
+    let (target, data) = (c_path(path)?, CString::new(options)?);
     // SAFETY: all pointers are to NUL-terminated strings that outlive the call.
     let mounted =
-        unsafe { libc::mount(c"none".as_ptr(), target.as_ptr(), c"tmpfs".as_ptr(), 0, data.as_ptr().cast()) };
+        unsafe { libc::mount(c"none".as_ptr(), target.as_ptr(), kind.as_ptr(), 0, data.as_ptr().cast()) };
     check(mounted).map(drop)
 }
 

@@ -69,6 +69,9 @@ impl Stand {
             node: world.node().to_owned(),
             folder: world.folder().join("agent"),
             node_name: "bench".to_owned(),
+            bpffs: world.bpffs().map_or_else(|_| world.folder().to_owned(), |bpf| bpf.join("berth")),
+            rung: None,
+            deaf: Vec::new(),
         };
         setup.prepare(&declaration(), 1, 1)?;
         let mut agent = setup.start(None)?;

@@ -21,8 +21,13 @@ pub fn another(options: &Options, lab: &mut Lab, case: &mut Builder) -> Result<(
     let pods = lab.attach_many(options.scaled(PODS))?;
     lab.stop_agent()?;
     let node = lab.world.second_node()?;
-    let setup =
-        AgentSetup { node: node.clone(), folder: lab.world.folder().join("machine-2"), ..lab.setup.clone() };
+    let setup = AgentSetup {
+        node: node.clone(),
+        folder: lab.world.folder().join("machine-2"),
+        // What one machine's kernel holds, another's does not.
+        bpffs: lab.setup.bpffs.with_file_name("berth-2"),
+        ..lab.setup.clone()
+    };
     let config = std::fs::read_to_string(lab.setup.config().join("lan.yaml"))
         .map_err(Error::system("read the first machine's configuration"))?;
     setup.prepare(&config, 7, 2)?;

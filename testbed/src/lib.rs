@@ -31,6 +31,7 @@ pub mod plugin;
 pub mod report;
 pub mod skip;
 pub mod stats;
+pub mod stranger;
 pub mod world;
 
 mod netlink;

@@ -1,4 +1,4 @@
-//! The nine cases with fewer attachments and generous limits: what is asserted here is behaviour;
+//! The thirteen cases with fewer attachments and generous limits: what is asserted here is behaviour;
 //! the bounds are held by `cargo xtask demo`.
 
 use berth_testbed::cases;
@@ -61,4 +61,24 @@ fn no_hostile_namespace_costs_a_live_pod_its_address() {
 #[test]
 fn a_store_that_went_back_is_repaired_before_service() {
     play(9);
+}
+
+#[test]
+fn a_crowd_that_ends_while_the_agent_is_stopped_is_freed_after_its_return() {
+    play(10);
+}
+
+#[test]
+fn an_address_that_a_neighbour_answers_for_is_not_handed_out() {
+    play(11);
+}
+
+#[test]
+fn a_neighbour_that_takes_a_live_address_is_told_of_and_frees_nothing() {
+    play(12);
+}
+
+#[test]
+fn every_rung_comes_to_the_same_verdicts() {
+    play(13);
 }

@@ -105,7 +105,11 @@ fn a_world_leaves_nothing_behind() {
     let pod = world.pod().unwrap();
     let process = world.inhabit(&pod).unwrap();
     let pid = process.pid();
+    let mounts = || std::fs::read_to_string("/proc/self/mounts").unwrap();
+    let pins = world.bpffs().map(|path| format!(" {} bpf ", path.display())).unwrap();
+    assert!(mounts().contains(&pins));
     drop((process, world));
+    assert!(!mounts().contains(&pins));
     assert!(!Path::new(&format!("/proc/{pid}")).exists());
     for folder in ["/run/netns", "/tmp"] {
         let left: Vec<String> = std::fs::read_dir(folder)

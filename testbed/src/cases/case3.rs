@@ -6,6 +6,7 @@ use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use super::sources::{self, Firsts, Rung};
 use crate::cleanup::{self, Process};
 use crate::error::{Error, Result};
 use crate::lab::{Attachment, Lab, Options};
@@ -16,14 +17,20 @@ use crate::stats::Times;
 use crate::sys;
 use crate::world::{self, Pod};
 
-/// Until the first scan that finds nobody.
+/// The agent's word for a scan that saw nobody in a namespace.
+const EMPTY: &str = "namespace-empty";
+/// Until the first scan that finds nobody: by the clock, and after a program saw the last task exit.
 const FIRST_SCAN: Duration = Duration::from_secs(10);
+const FIRST_SCAN_ON_EXIT: Duration = Duration::from_millis(100);
 /// From that scan to free: `leakedAfter` and what Berth may add.
 const AFTER_SCAN: Duration = Duration::from_millis(5500);
+const AFTER_SCAN_ON_PROGRAMS: Duration = Duration::from_millis(5100);
 /// Two scans at least 5 s apart must have seen the same process; the scans are at most 10 s apart.
 const INHABITED_WITHIN: Duration = Duration::from_secs(16);
 /// How long the addresses that must stay are watched after the others went.
 const KEPT_FOR: Duration = Duration::from_secs(2);
+/// How much of it is played by programs alone.
+const SHARE: f64 = 0.25;
 
 /// The namespaces that only look abandoned.
 struct Kept {
@@ -37,85 +44,110 @@ impl Kept {
     fn all(&self) -> impl Iterator<Item = &Attachment> {
         [&self.never, &self.visited, &self.descriptor, &self.socket].into_iter().flatten()
     }
+
+    fn attach(lab: &Lab, each: usize) -> Result<Self> {
+        // A deaf agent goes on scanning by the clock while a namespace was never inhabited.
+        let unsettled = if lab.setup.deaf.is_empty() { each } else { 0 };
+        Ok(Self {
+            never: lab.attach_many(unsettled)?,
+            visited: lab.attach_many(unsettled)?,
+            descriptor: lab.attach_many(each)?,
+            socket: lab.attach_many(each)?,
+        })
+    }
 }
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
+    sources::play(options, case, &whole, SHARE, &blind)
+}
+
+fn whole(options: &Options, case: &mut Builder) -> Result<Rung> {
     let lab = Lab::start(options, 44, "  leakedAfter: 5s\n")?;
+    let rung = Rung::of(&lab)?;
     let (n, each) = (options.scaled(20), options.scaled(5));
     let leaked = lab.attach_many(n)?;
-    let kept = Kept {
-        never: lab.attach_many(each)?,
-        visited: lab.attach_many(each)?,
-        descriptor: lab.attach_many(each)?,
-        socket: lab.attach_many(each)?,
-    };
+    let kept = Kept::attach(&lab, each)?;
     let inhabited = || leaked.iter().chain(&kept.descriptor).chain(&kept.socket);
     let mut inhabitants = inhabited().map(|a| lab.world.inhabit(&a.pod)).collect::<Result<Vec<_>>>()?;
     let holders = kept.descriptor.iter().map(|a| hold_descriptor(&a.pod)).collect::<Result<Vec<_>>>()?;
     let sockets = kept.socket.iter().map(|a| open_socket(&a.pod)).collect::<Result<Vec<_>>>()?;
-    settle_in(&lab, &leaked, &kept)?;
+    settle_in(&lab, &inhabited().collect::<Vec<_>>(), &kept)?;
 
     let mut watch = LeaseWatch::new(lab.client());
     watch.follow_all(leaked.iter().chain(kept.all()));
     for attachment in &leaked {
         lab.fdb.watch(attachment.mac)?;
     }
-    let killed = Instant::now();
     inhabitants.iter_mut().for_each(Process::kill);
+    let killed = Instant::now();
     lab.tell
         .say(Who::World, &format!("every process of {} pods killed, their mounts left", inhabitants.len()));
-    let mut answering = 0;
-    for attachment in &leaked {
-        let answers = lab.answers(attachment.address)?;
-        answering += usize::from(answers);
-        if !answers {
-            let links = lab.world.links(&attachment.pod)?;
-            lab.tell.say(Who::Kernel, &format!("{} is silent; its links: {links:?}", attachment.address));
-        }
-    }
-    lab.tell.say(Who::Kernel, &format!("{answering} of {n} addresses without any process still answer ARP"));
-    let outcome = await_release(options, &lab, &leaked, &kept, &mut watch, killed)?;
+    let bounds = (rung.bound(FIRST_SCAN_ON_EXIT, FIRST_SCAN), rung.bound(AFTER_SCAN_ON_PROGRAMS, AFTER_SCAN));
+    let told = await_scan(options, &lab, &leaked, &mut watch, killed)?;
+    let answering = still_answer(&lab, &leaked)?;
+    let seen = await_release(options, &lab, &leaked, &kept, &mut watch, (killed, &told))?;
     watch.look_for(KEPT_FOR)?;
 
     if let Some(first) = leaked.first() {
         lab.tell_history(first.address, 6);
-        lab.tell.say(
-            Who::Clock,
-            &format!("free {} after the last process's end", short(outcome.free.max().unwrap_or_default())),
-        );
+        let longest = short(seen.free.max().unwrap_or_default());
+        lab.tell.say(Who::Clock, &format!("free {longest} after the last process's end"));
     }
-    case.times(n, outcome.free, Some(FIRST_SCAN + AFTER_SCAN));
+    let mut firsts = Firsts::default();
+    leaked.iter().try_for_each(|attachment| firsts.look(&lab, &rung, attachment.address))?;
+    firsts.report(&lab, case);
     case.equal("leaked addresses that still answered ARP", answering, n);
-    case.within(
-        "longest from the last process's end to the first scan that tells",
-        outcome.scan.max(),
-        FIRST_SCAN,
-    );
-    case.equal("addresses of which the first scan was told", outcome.scan.len(), n);
-    case.within("longest from that scan to link removed and free", outcome.after_scan.max(), AFTER_SCAN);
-    case.equal("links removed", outcome.removed, n);
+    report(case, &seen, n, bounds);
     case.none("addresses lost of namespaces that never had a process", &watch.lost(&kept.never));
     case.none("addresses lost of namespaces that only visitors entered", &watch.lost(&kept.visited));
     case.none("addresses lost while a stranger held a descriptor", &watch.lost(&kept.descriptor));
     case.none("addresses lost while a stranger held a socket", &watch.lost(&kept.socket));
     case.equal("addresses given again by a real ADD", lab.prove_free(&leaked)?, n);
     drop((holders, sockets));
+    lab.finish(case)?;
+    Ok(rung)
+}
+
+/// Turns the times into checks; the bounds are those of the first scan and of what follows it.
+fn report(case: &mut Builder, seen: &Seen, n: usize, (to_scan, after_scan): (Duration, Duration)) {
+    case.times(n, seen.free.clone(), Some(to_scan + after_scan));
+    case.within("longest from the last process's end to the first scan that tells", seen.scan.max(), to_scan);
+    case.equal("addresses of which the first scan was told", seen.scan.len(), n);
+    case.within("longest from that scan to link removed and free", seen.after_scan.max(), after_scan);
+    case.equal("links removed", seen.removed, n);
+}
+
+fn blind(options: &Options, case: &mut Builder) -> Result<()> {
+    let lab = Lab::start(options, 8, "  leakedAfter: 5s\n")?;
+    let leaked = lab.attach_many(2)?;
+    let mut inhabitants =
+        leaked.iter().map(|a| lab.world.inhabit(&a.pod)).collect::<Result<Vec<Process>>>()?;
+    settle_in(&lab, &leaked.iter().collect::<Vec<_>>(), &Kept::attach(&lab, 0)?)?;
+    let mut watch = LeaseWatch::new(lab.client());
+    watch.follow_all(&leaked);
+    inhabitants.iter_mut().for_each(Process::kill);
+    let length = FIRST_SCAN_ON_EXIT + AFTER_SCAN_ON_PROGRAMS + Duration::from_millis(300);
+    sources::missed(case, &mut watch, &leaked, length)?;
+    let mut client = lab.client();
+    let scanned =
+        |address| -> Result<bool> { Ok(client.history(address)?.iter().any(|event| event.code == EMPTY)) };
+    let told = leaked.iter().map(|a| a.address).map(scanned).collect::<Result<Vec<_>>>()?;
+    case.equal("addresses of which a scan told", told.iter().filter(|told| **told).count(), 0);
     lab.finish(case)
 }
 
-/// Waits until the agent has seen that the pods are inhabited, while visitors come and go.
-fn settle_in(lab: &Lab, leaked: &[Attachment], kept: &Kept) -> Result<()> {
+/// Waits until the agent has seen that these pods are inhabited, while visitors come and go.
+fn settle_in(lab: &Lab, inhabited: &[&Attachment], kept: &Kept) -> Result<()> {
     let from = Instant::now();
     let mut client = lab.client();
     while from.elapsed() < INHABITED_WITHIN {
         visit(kept)?;
-        let mut told = 0;
-        for attachment in leaked {
-            told += usize::from(
-                client.history(attachment.address)?.iter().any(|event| event.code == "namespace-inhabited"),
-            );
+        let mut all = true;
+        for attachment in inhabited {
+            let history = client.history(attachment.address)?;
+            all &= history.iter().any(|event| event.code == "namespace-inhabited");
         }
-        if told == leaked.len() {
+        if all {
             lab.tell.say(
                 Who::Agent,
                 &format!("all inhabited, seen {} after their processes' start", short(from.elapsed())),
@@ -136,6 +168,22 @@ fn visit(kept: &Kept) -> Result<()> {
     Ok(())
 }
 
+/// How many leaked addresses still answer, with no process behind them.
+fn still_answer(lab: &Lab, leaked: &[Attachment]) -> Result<usize> {
+    let mut answering = 0;
+    for attachment in leaked {
+        let answers = lab.answers(attachment.address)?;
+        answering += usize::from(answers);
+        if !answers {
+            let links = lab.world.links(&attachment.pod)?;
+            lab.tell.say(Who::Kernel, &format!("{} is silent; its links: {links:?}", attachment.address));
+        }
+    }
+    let n = leaked.len();
+    lab.tell.say(Who::Kernel, &format!("{answering} of {n} addresses without any process still answer ARP"));
+    Ok(answering)
+}
+
 /// What our own observers saw of the leaked ones.
 struct Seen {
     /// From the processes' end to the agent's first word that nobody is in.
@@ -148,29 +196,45 @@ struct Seen {
     removed: usize,
 }
 
+/// When the agent first told of each that nobody is in it.
+fn await_scan(
+    options: &Options,
+    lab: &Lab,
+    leaked: &[Attachment],
+    watch: &mut LeaseWatch,
+    killed: Instant,
+) -> Result<Vec<Option<Instant>>> {
+    let mut client = lab.client();
+    let mut told: Vec<Option<Instant>> = vec![None; leaked.len()];
+    let deadline = killed + options.patience(FIRST_SCAN);
+    while Instant::now() < deadline && told.iter().any(Option::is_none) {
+        watch.poll()?;
+        for (told, attachment) in told.iter_mut().zip(leaked).filter(|(told, _)| told.is_none()) {
+            let history = client.history(attachment.address)?;
+            if history.iter().any(|event| event.code == EMPTY) {
+                *told = Some(Instant::now());
+            }
+        }
+        cleanup::pause(Duration::from_millis(3))?;
+    }
+    Ok(told)
+}
+
 fn await_release(
     options: &Options,
     lab: &Lab,
     leaked: &[Attachment],
     kept: &Kept,
     watch: &mut LeaseWatch,
-    killed: Instant,
+    (killed, told): (Instant, &[Option<Instant>]),
 ) -> Result<Seen> {
-    let mut client = lab.client();
-    let mut told: Vec<Option<Instant>> = vec![None; leaked.len()];
-    let deadline = killed + options.patience(FIRST_SCAN + AFTER_SCAN);
+    let deadline = Instant::now() + options.patience(AFTER_SCAN);
     let mut visited = Instant::now();
     while Instant::now() < deadline && leaked.iter().any(|a| watch.freed(a).is_none()) {
         watch.look_for(Duration::from_millis(20))?;
         if visited.elapsed() > Duration::from_secs(1) {
             visit(kept)?;
             visited = Instant::now();
-        }
-        for (told, attachment) in told.iter_mut().zip(leaked).filter(|(told, _)| told.is_none()) {
-            let history = client.history(attachment.address)?;
-            if history.iter().any(|event| event.code == "namespace-empty") {
-                *told = Some(Instant::now());
-            }
         }
     }
     let mut seen =

@@ -27,10 +27,21 @@ const FREED_WITHIN: Duration = Duration::from_secs(4);
 const EACH: usize = 4;
 
 /// What still keeps a hidden attachment alive.
-enum Evidence {
+pub enum Evidence {
     Process(Process),
     Socket(UdpSocket),
     Shelter(Pod),
+}
+
+impl Evidence {
+    /// Ends it.
+    pub fn end(self, lab: &Lab) {
+        match self {
+            Self::Process(mut process) => process.kill(),
+            Self::Socket(socket) => drop(socket),
+            Self::Shelter(pod) => lab.world.remove(&pod),
+        }
+    }
 }
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
@@ -101,11 +112,7 @@ fn end(lab: &Lab, hidden: [Vec<(Attachment, Evidence)>; 4], watch: &mut LeaseWat
         watch.follow(&attachment);
         lab.fdb.watch(attachment.mac)?;
         let ended = Instant::now();
-        match evidence {
-            Evidence::Process(mut process) => process.kill(),
-            Evidence::Socket(socket) => drop(socket),
-            Evidence::Shelter(pod) => lab.world.remove(&pod),
-        }
+        evidence.end(lab);
         lab.fdb.wait_gone(attachment.mac, FREED_WITHIN)?;
         if watch.all_free(std::slice::from_ref(&attachment), 2 * FREED_WITHIN)? {
             times.extend(watch.freed(&attachment).map(|free| free - ended));

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use berth_ipam::attachment::Role;
 use berth_ipam::config::LinkSpec;
-use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, Reply, Step};
+use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, LinkSeen, Reply, Step};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
@@ -27,10 +27,11 @@ use crate::history::{self, History};
 use crate::notify::{Notifier, State};
 use crate::observer::{self, Observer};
 use crate::parents::Parents;
+use crate::programs::Programs;
 use crate::server::{ConnId, Connections, ServerEvent};
 use crate::startup::{self, VLANS};
 use crate::wires::Wires;
-use crate::{answers, capabilities, clock, doctor, failures, scanner};
+use crate::{answers, capabilities, clock, deaf, doctor, failures, scanner};
 
 /// Every attachment is read again this often, with up to as much again by chance.
 const RECONCILE: Duration = Duration::from_secs(30);
@@ -56,6 +57,8 @@ pub struct Hands {
     pub observer: Observer,
     /// The kernel, changing.
     pub changer: Changer,
+    /// The programs in the kernel.
+    pub programs: Programs,
     /// The wires.
     pub wires: Wires,
     /// Parents and read-backs.
@@ -124,6 +127,7 @@ impl Agent {
         mut signals: Signals,
     ) {
         self.step(loaded);
+        self.hands.programs.adopt(&self.ledger);
         self.replay_spool();
         self.sign_of_life();
         let mut alive = every(ALIVE);
@@ -159,6 +163,7 @@ impl Agent {
                     Some(event) => self.serve(event).await,
                     None => break,
                 },
+                () = self.hands.programs.ready() => self.hear_programs(),
                 () = tokio::time::sleep(wait) => self.step(Input::Tick),
                 _ = alive.tick() => {
                     alive_at = clock::now();
@@ -166,8 +171,11 @@ impl Agent {
                 }
                 _ = spool.tick() => self.replay_spool(),
                 () = &mut reconcile => {
-                    self.ledger.reconcile();
-                    self.step(Input::Tick);
+                    if !deaf::to("reconcile") {
+                        self.ledger.reconcile();
+                        self.step(Input::Tick);
+                    }
+                    self.hands.programs.tidy(&self.ledger);
                     self.tidy_vlans().await;
                     reconcile = Box::pin(tokio::time::sleep(jittered()));
                 }
@@ -189,18 +197,54 @@ impl Agent {
 
     /// One input, and what follows from it.
     fn step(&mut self, input: Input) {
-        let now = clock::now();
-        if let Input::Committed(_, result) = &input {
-            self.storage_trouble = result.trouble().map(|why| (now, why));
+        match &input {
+            Input::Committed(_, result) => {
+                self.storage_trouble = result.trouble().map(|why| (clock::now(), why));
+            }
+            Input::Gathered(seen) => {
+                // What a program told before the reads were made is known before they are judged.
+                for told in self.hands.programs.drain() {
+                    self.take(told);
+                }
+                self.hands.programs.observed(seen);
+            }
+            _ => {}
         }
+        self.take(input);
+    }
+
+    fn take(&mut self, input: Input) {
+        let now = clock::now();
         for action in self.ledger.step(now, input) {
             self.act(now, action);
+        }
+    }
+
+    /// What the programs in the kernel told, and the turn of what they do by the clock.
+    fn hear_programs(&mut self) {
+        for told in self.hands.programs.drain() {
+            self.take(told);
+        }
+        let now = clock::now();
+        let Hands { programs, parents, wires, .. } = &mut self.hands;
+        let notes = programs.turn(now, |followed| match followed.ifindex {
+            Some(ifindex) => parents.read_back(followed.nsid(), ifindex) != LinkSeen::NotThere,
+            None => true,
+        });
+        wires.watched(programs.watched_parents());
+        for note in notes {
+            self.act(now, Action::Note(note));
+        }
+        if self.hands.programs.has_news() {
+            self.ledger.reconcile();
+            self.take(Input::Tick);
         }
     }
 
     fn act(&mut self, now: Time, action: Action) {
         match action {
             Action::Commit { op, step, journal, flush, store } => {
+                self.hands.programs.journaled(&self.ledger, &journal);
                 self.hands.committer.send(committer::Order::Commit { op, step, journal, flush, store });
             }
             Action::Reply(caller, step, reply) => self.reply(caller, step, reply),
@@ -210,10 +254,13 @@ impl Agent {
                 self.hands.observer.send(observer::Order::FindStrays(devices));
             }
             Action::Scan(inodes) => {
+                // First: an exit while the tasks are looked at is told once more.
+                self.hands.programs.rearm(&inodes);
                 scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone());
             }
             Action::Probe { id, device, addresses, urgent } => {
                 let priority = if urgent { Priority::Now } else { Priority::Ahead };
+                self.hands.programs.asking(self.ledger.config(), &device, &addresses);
                 self.hands.wires.probe(id, &device, addresses, priority);
             }
             Action::RemoveLink { key, at, ifindex, macs } => {
@@ -224,8 +271,8 @@ impl Agent {
                 self.tell(&State::Ready);
             }
             Action::ConfigTaken(Ok(())) => {
-                let devices = startup::devices(self.ledger.config());
-                self.hands.wires.listen(&devices);
+                self.hands.wires.listen(startup::devices(self.ledger.config()));
+                self.hands.programs.tidy(&self.ledger);
                 self.config_trouble = None;
                 tracing::info!("the configuration was taken over");
             }
@@ -233,6 +280,7 @@ impl Agent {
                 tracing::error!(holders = ?lost, "the edited configuration is refused: it would drop addresses in use");
                 self.config_trouble = Some(format!("it would drop addresses in use: {}", lost.join("; ")));
             }
+            Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {
                 self.follow(now, &note);
                 self.history.add(now, note);
@@ -285,9 +333,9 @@ impl Agent {
         match request {
             Request::Lease(lease) => return self.lease(caller, answers::request(lease)).await.map(Err),
             Request::Bind(bind) => {
-                let seen = self.ledger.entry(&bind.attachment).map(|entry| entry.at);
-                let seen = seen.map_or(berth_ipam::ledger::io::LinkSeen::NotThere, |at| {
-                    self.hands.parents.read_back(at, bind.ifindex)
+                let seen = self.ledger.entry(&bind.attachment).map_or(LinkSeen::NotThere, |entry| {
+                    self.hands.programs.binding(entry, bind.ifindex);
+                    self.hands.parents.read_back(entry.at, bind.ifindex)
                 });
                 self.step(Input::Bind(caller, bind.txn, bind.attachment, bind.ifindex, bind.mac, seen));
             }
@@ -391,7 +439,8 @@ impl Agent {
             .filter(|network| matches!(network.link, LinkSpec::Vlan { exclusive: false, .. }))
             .map(|network| network.link.device())
             .collect();
-        let mut checks = doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand);
+        let mut checks = self.hands.programs.findings(clock::now());
+        checks.extend(doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand));
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
         let store = match &self.storage_trouble {

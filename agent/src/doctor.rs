@@ -28,7 +28,7 @@ pub fn diagnosis(checks: Vec<Finding>) -> Diagnosis {
     Diagnosis { healthy: !checks.iter().any(|check| check.needs_a_hand), checks }
 }
 
-/// The sources of evidence that run, and those that do not, with the reason.
+/// Netlink and the wires: what runs, and what does not, with the reason.
 ///
 /// `on_demand`: devices that the first ADD makes, so that their absence is no trouble.
 pub fn rungs(
@@ -37,8 +37,7 @@ pub fn rungs(
     refused: &BTreeMap<IfName, String>,
     on_demand: &[IfName],
 ) -> Vec<Finding> {
-    let ebpf = "not part of this build; netlink, reads and the parent's list of MACs stand in";
-    let mut checks = vec![finding("rung.ebpf", false, false, ebpf)];
+    let mut checks = Vec::new();
     let netlink = if hears_all {
         finding("rung.netlink", true, false, "hears every namespace that has a number here")
     } else {

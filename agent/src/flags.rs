@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use berth_ipam::name::{NameError, NodeName};
+use berth_probes::Allowed;
 use clap::{Parser, ValueEnum};
 
 /// Gives pods addresses on the underlay, and takes them back once their holders are provably gone.
@@ -21,6 +22,13 @@ pub struct Flags {
     /// Where eBPF programs and maps are pinned.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/berth")]
     pub bpffs: PathBuf,
+    /// Which programs in the kernel see interfaces end: the best that can be proved, a certain one, or
+    /// none (then netlink stands in for them, and a packet socket for the watcher on the wire).
+    #[arg(long, value_name = "any|fentry|tp_btf|kprobe|none", default_value = "any")]
+    pub rung: Allowed,
+    /// A file with the eBPF programs [default: those that the agent was built with].
+    #[arg(long, value_name = "FILE")]
+    pub ebpf_object: Option<PathBuf>,
     /// This node's name [default: the host name].
     #[arg(long, value_name = "NAME")]
     pub node_name: Option<NodeName>,

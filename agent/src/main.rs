@@ -10,11 +10,13 @@ use berth_agent::flags::Flags;
 use berth_agent::notify::Notifier;
 use berth_agent::observer::Observer;
 use berth_agent::parents::Parents;
+use berth_agent::programs::Programs;
 use berth_agent::server::{BoundSocket, CONNECTIONS_MAX, Connections, raise_descriptor_limit, serve};
 use berth_agent::wires::Wires;
-use berth_agent::{capabilities, epoch::Epoch, logging, startup};
+use berth_agent::{capabilities, deaf, epoch::Epoch, logging, object, startup};
 use berth_ipam::ledger::io::Input;
 use berth_ipam::ledger::{Identity, Ledger};
+use berth_probes::Object;
 use clap::Parser as _;
 use tokio::sync::mpsc;
 
@@ -54,12 +56,17 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let (to_loop, inputs) = mpsc::unbounded_channel();
     let (committer, on_disk) = Committer::start(&flags.state_dir, to_loop.clone())?;
     // The subscription comes before the search: what happens between is heard.
-    let observer = Observer::start(to_loop.clone())?;
+    let observer = Observer::start(to_loop.clone(), deaf::to("netlink"))?;
     let changer = Changer::start(to_loop.clone())?;
     let place = startup::place(&identity.boot_id)?;
     let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
     let mut wires = Wires::new(to_loop.clone());
-    wires.listen(&startup::devices(&config));
+    wires.listen(startup::devices(&config));
+    let object = match flags.ebpf_object {
+        Some(path) => Some(Object::File(path)),
+        None => object::embedded().map(Object::Embedded),
+    };
+    let programs = Programs::start(object, flags.bpffs.clone(), flags.rung);
     let loaded = startup::loaded(on_disk, &place, &config, observer.hears_all);
     if loaded.numbers_hold {
         // In another namespace than the one in which the leases were made the note stays as it is:
@@ -74,6 +81,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         committer,
         observer,
         changer,
+        programs,
         wires,
         parents,
         connections: connections.clone(),
@@ -83,7 +91,11 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         capabilities: held,
     };
     let paths = Paths { config: flags.config, state_dir: flags.state_dir, bpffs: flags.bpffs };
-    let agent = Agent::new(identity.clone(), Ledger::new(identity, config), hands, paths);
+    let mut ledger = Ledger::new(identity.clone(), config);
+    if deaf::to("reconcile") {
+        ledger.scan_on_exits_only();
+    }
+    let agent = Agent::new(identity, ledger, hands, paths);
     let server = async move { serve(&socket, CONNECTIONS_MAX, calls, connections).await };
     tokio::select! {
         result = server => result.context("serve the socket"),

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
-use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Target};
+use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Source, Target};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::alias;
@@ -62,15 +62,15 @@ pub enum ObserverError {
 
 impl Observer {
     /// Starts the thread in the calling thread's namespace; the subscription is in force when this
-    /// returns.
-    pub fn start(inputs: UnboundedSender<Input>) -> Result<Self, ObserverError> {
+    /// returns. `deaf`: events are read and thrown away, as if nobody had told them.
+    pub fn start(inputs: UnboundedSender<Input>, deaf: bool) -> Result<Self, ObserverError> {
         let monitor = Monitor::open().map_err(ObserverError::Netlink)?;
         let reader = Reader::new().map_err(ObserverError::Netlink)?;
-        let hears_all = monitor.hears_all_namespaces();
+        let hears_all = monitor.hears_all_namespaces() && !deaf;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = Arc::new(bell.map_err(|errno| ObserverError::Thread(errno.into()))?);
         let (orders, inbox) = channel();
-        let worker = Worker { monitor, reader, inputs, bell: Arc::clone(&bell) };
+        let worker = Worker { monitor, reader, inputs, bell: Arc::clone(&bell), deaf };
         std::thread::Builder::new()
             .name("observer".to_owned())
             .spawn(move || worker.run(&inbox))
@@ -94,6 +94,7 @@ struct Worker {
     reader: Reader,
     inputs: UnboundedSender<Input>,
     bell: Arc<OwnedFd>,
+    deaf: bool,
 }
 
 impl Worker {
@@ -131,7 +132,8 @@ impl Worker {
             tracing::warn!(%error, "read netlink events");
             vec![KernelEvent::Overrun]
         });
-        events.iter().filter_map(hint).all(|hint| self.inputs.send(Input::Kernel(hint)).is_ok())
+        let mut hints = events.iter().filter_map(hint).filter(|_| !self.deaf);
+        hints.all(|hint| self.inputs.send(Input::Kernel(Source::Netlink, hint)).is_ok())
     }
 
     fn gather(&mut self, targets: &[Target]) -> Input {

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use berth_ipam::config::Config;
+use berth_ipam::config::{Config, Wire};
 use berth_ipam::identity::{BootId, NetnsCookie};
 use berth_ipam::ledger::io::Loaded;
 use berth_ipam::name::IfName;
@@ -34,11 +34,10 @@ pub fn declarations(path: &Path) -> Result<Config, berth_api::ApiError> {
     berth_api::load(path)?.into_config()
 }
 
-/// The devices on whose wire networks are, each once.
-pub fn devices(config: &Config) -> Vec<IfName> {
-    let all: BTreeSet<_> =
-        config.networks.values().filter_map(|network| network.link.wire_device()).collect();
-    all.into_iter().collect()
+/// The devices on which the wire is asked, each with the wire that it is on.
+pub fn devices(config: &Config) -> BTreeMap<IfName, Wire> {
+    let links = config.networks.values().map(|network| &network.link);
+    links.filter_map(|link| Some((link.wire_device()?, link.wire()))).collect()
 }
 
 /// The devices whose lists of MACs show pods' links.

@@ -1,8 +1,10 @@
-//! The wires: for each device that networks use, one thread that probes and listens.
+//! The wires: for each device that networks use, one thread that probes, and listens where no
+//! program in the kernel does.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use berth_ipam::config::Wire;
 use berth_ipam::ledger::io::{HeardOnWire, Input, ProbeResult};
 use berth_ipam::name::IfName;
 use berth_underlay::wire::listener::{ParentWire, WireEvent};
@@ -16,6 +18,10 @@ use crate::committer::chain;
 #[derive(Debug)]
 pub struct Wires {
     by_device: BTreeMap<IfName, ParentWire>,
+    /// The wire that each declared device is on.
+    places: BTreeMap<IfName, Wire>,
+    /// The parents on which a program in the kernel listens.
+    watched: Vec<IfName>,
     refused: BTreeMap<IfName, String>,
     inputs: UnboundedSender<Input>,
 }
@@ -23,16 +29,37 @@ pub struct Wires {
 impl Wires {
     /// No wire yet.
     pub fn new(inputs: UnboundedSender<Input>) -> Self {
-        Self { by_device: BTreeMap::new(), refused: BTreeMap::new(), inputs }
+        Self {
+            by_device: BTreeMap::new(),
+            places: BTreeMap::new(),
+            watched: Vec::new(),
+            refused: BTreeMap::new(),
+            inputs,
+        }
     }
 
-    /// Listens on these devices and on no others.
-    pub fn listen(&mut self, devices: &[IfName]) {
-        self.by_device.retain(|device, _| devices.contains(device));
-        self.refused.retain(|device, _| devices.contains(device));
-        for device in devices {
-            self.open(device);
+    /// Listens on these devices, each with the wire that it is on, and on no others.
+    pub fn listen(&mut self, places: BTreeMap<IfName, Wire>) {
+        self.by_device.retain(|device, _| places.contains_key(device));
+        self.refused.retain(|device, _| places.contains_key(device));
+        self.places = places;
+        for device in self.places.keys().cloned().collect::<Vec<_>>() {
+            self.open(&device);
         }
+    }
+
+    /// On these parents a program in the kernel listens: there it is enough to hear answers.
+    pub fn watched(&mut self, parents: Vec<IfName>) {
+        if self.watched != parents {
+            self.watched = parents;
+            for (device, wire) in &self.by_device {
+                wire.answers_only(self.is_watched(device));
+            }
+        }
+    }
+
+    fn is_watched(&self, device: &IfName) -> bool {
+        self.places.get(device).is_some_and(|place| self.watched.contains(&place.parent))
     }
 
     /// Devices that are listened on, and those that could not be opened, with the reason.
@@ -46,10 +73,12 @@ impl Wires {
         }
         let inputs = self.inputs.clone();
         let name = device.clone();
+        let Some(place) = self.places.get(device).cloned() else { return };
         let report = move |event| match event {
             WireEvent::Heard(heard) => {
+                let Some(wire) = tagged(&place, heard.vlan) else { return };
                 let heard = HeardOnWire {
-                    device: name.clone(),
+                    wire,
                     address: heard.address,
                     mac: heard.mac,
                     outgoing: heard.direction == Direction::Out,
@@ -63,13 +92,14 @@ impl Wires {
         match ParentWire::open(device.as_str(), Limits::default(), report) {
             Ok(wire) => {
                 self.refused.remove(device);
+                wire.answers_only(self.is_watched(device));
                 self.by_device.insert(device.clone(), wire);
             }
             Err(error) => drop(self.refused.insert(device.clone(), chain(&error))),
         }
     }
 
-    /// Asks the wire; the answer comes as [`Input::Probed`].
+    /// Asks a declared device's wire; the answer comes as [`Input::Probed`].
     pub fn probe(&mut self, id: u64, device: &IfName, addresses: Vec<IpAddr>, priority: Priority) {
         self.open(device);
         let inputs = self.inputs.clone();
@@ -92,5 +122,29 @@ impl Wires {
             let result = failed.map_or(ProbeResult::Heard(answers), ProbeResult::Failed);
             let _ = inputs.send(Input::Probed(id, result));
         });
+    }
+}
+
+/// The wire of a frame that was heard on a device; `None`: one tag inside another, nobody's here.
+fn tagged(place: &Wire, vlan: Option<u16>) -> Option<Wire> {
+    match (place.vlan, vlan) {
+        (_, None) => Some(place.clone()),
+        (None, Some(_)) => Some(Wire { parent: place.parent.clone(), vlan }),
+        (Some(_), Some(_)) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tagged_frame_is_of_another_wire_than_its_parents_own() {
+        let own = Wire { parent: "eth1".parse().unwrap(), vlan: None };
+        let five = Wire { vlan: Some(5), ..own.clone() };
+        assert_eq!(tagged(&own, None), Some(own.clone()));
+        assert_eq!(tagged(&own, Some(5)), Some(five.clone()));
+        assert_eq!(tagged(&five, None), Some(five.clone()));
+        assert_eq!(tagged(&five, Some(6)), None);
     }
 }

@@ -18,6 +18,8 @@ pub enum Kind {
     WireHeard = 5,
     /// Somebody else spoke for an address that has a holder here.
     WireConflict = 6,
+    /// A followed device leaves its namespace; or it is down and its queueing discipline is replaced.
+    DeviceLeaving = 7,
 }
 
 impl Kind {
@@ -30,6 +32,7 @@ impl Kind {
             Self::TaskExit,
             Self::WireHeard,
             Self::WireConflict,
+            Self::DeviceLeaving,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -74,7 +77,7 @@ pub fn kind_of(bytes: &[u8]) -> Option<(u8, u8)> {
 
 layout! {
     /// A device, a namespace or a task in it: [`Kind::DeviceDown`], [`Kind::NetnsEnd`],
-    /// [`Kind::NetnsHint`], [`Kind::TaskExit`].
+    /// [`Kind::NetnsHint`], [`Kind::TaskExit`], [`Kind::DeviceLeaving`].
     pub struct DeviceEvent[64] {
         /// [`crate::LAYOUT`].
         version: u8,
@@ -151,7 +154,8 @@ mod tests {
     #[test]
     fn unknown_kinds_and_sources_are_none() {
         assert_eq!(Kind::from_byte(6), Some(Kind::WireConflict));
-        assert_eq!(Kind::from_byte(7), None);
+        assert_eq!(Kind::from_byte(7), Some(Kind::DeviceLeaving));
+        assert_eq!(Kind::from_byte(8), None);
         assert_eq!(Kind::from_byte(0), None);
         assert_eq!(Source::from_byte(9), None);
         assert_eq!(kind_of(&[1]), None);

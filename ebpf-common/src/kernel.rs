@@ -46,7 +46,7 @@ layout! {
         task_pid: u32,
         /// `work_struct.func` (pointer).
         work_func: u32,
-        /// Keeps the size a multiple of 8.
-        spare: u32,
+        /// `net_device.flags` (4 bytes).
+        dev_flags: u32,
     }
 }

@@ -1,7 +1,7 @@
 //! What the programs in the kernel and the agent in user space must agree on: events, keys and
-//! values of maps, counters, and where the kernel keeps what the programs read.
+//! values of maps, counters, where the kernel keeps what the programs read, and how a frame is read.
 //!
-//! Layouts only, no behaviour and no dependency, so that both sides compile the very same file. The
+//! Layouts and one parser, no dependency, so that both sides compile the very same file. The
 //! invariant: every layout is `#[repr(C)]`, has no padding that the compiler adds, has its size
 //! asserted, and all bytes of it are written. User space turns layouts into bytes and back without
 //! `unsafe`; a change of any of them is a new [`LAYOUT`].
@@ -10,6 +10,7 @@
 
 mod bytes;
 mod event;
+pub mod frame;
 mod kernel;
 mod map;
 

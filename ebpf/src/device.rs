@@ -2,23 +2,32 @@
 
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use aya_log_ebpf::debug;
 use berth_ebpf_common::{AttachKey, AttachValue, Counter, DeviceEvent, Kind, Source};
 
 use crate::maps::{ATTACH, count, emit, layout};
 use crate::netns::Identity;
 use crate::read::{Plain, Probe, Read, pointer};
 
-/// `NETREG_UNREGISTERING`. A device that moves to another namespace passes here as registered.
+/// `NETREG_REGISTERED`. A device that moves to another namespace passes here like this, and down.
+const REGISTERED: u8 = 1;
+/// `NETREG_UNREGISTERING`.
 const UNREGISTERING: u8 = 2;
+/// `IFF_UP`. A device that stays where it is and gets another queueing discipline is up, as a rule.
+const UP: u32 = 1;
 
 #[inline(always)]
 unsafe fn down<R: Read>(dev: *const u8, source: Source) {
     // SAFETY: `dev` is a device, by the caller; offsets are of its members.
     unsafe {
-        if R::read::<u8>(dev, layout!(dev_reg_state)) != UNREGISTERING {
-            return;
+        let kind = match R::read::<u8>(dev, layout!(dev_reg_state)) {
+            UNREGISTERING => Kind::DeviceDown,
+            REGISTERED if R::read::<u32>(dev, layout!(dev_flags)) & UP == 0 => Kind::DeviceLeaving,
+            _ => return,
+        };
+        if kind == Kind::DeviceDown {
+            count(Counter::Devices);
         }
-        count(Counter::Devices);
         let Some(net) = pointer::<R>(dev, layout!(dev_net)) else { return };
         let identity = Identity::of::<R>(net);
         let ifindex: u32 = R::read(dev, layout!(dev_ifindex));
@@ -27,16 +36,18 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
         let Some(AttachValue { id }) = ATTACH.get(&key).copied() else {
             return count(Counter::Filtered);
         };
-        let mut event = identity.event(Kind::DeviceDown, source);
+        let mut event = identity.event(kind, source);
         event.ifindex = ifindex;
         event.id = id;
         let name: [u64; 2] = [R::read(dev, layout!(dev_name)), R::read(dev, layout!(dev_name) + 8)];
         event.name = core::mem::transmute::<[u64; 2], [u8; 16]>(name);
         event.ipv4 = addresses::<R>(dev);
         // Deleted with the event, so that one device is told once, whatever number of queues it
-        // has; kept if the ring is full, for whoever passes here next.
+        // has, and no later device with its index is taken for it; kept if the ring is full, for
+        // whoever passes here next.
         if emit(event) {
             let _ = ATTACH.remove(&key);
+            debug!((), "device {} of namespace {} ends: attachment {}", ifindex, key.netns, id);
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
 use aya_ebpf::macros::btf_map;
+use aya_log_ebpf::warn;
 use berth_ebpf_common::{
     ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DeviceEvent, ExitSlot, KernelLayout, NetnsValue,
     RING_BYTES, WATCHES_MAX, WatchKey, WatchValue, WireEvent,
@@ -53,7 +54,7 @@ pub static LAYOUT_V1: KernelLayout = KernelLayout {
     nsproxy_net: 0,
     task_pid: 0,
     work_func: 0,
-    spare: 0,
+    dev_flags: 0,
 };
 
 /// A field of [`LAYOUT_V1`].
@@ -93,6 +94,7 @@ pub fn emit(event: DeviceEvent) -> bool {
         }
         None => {
             count(Counter::RingFull);
+            warn!((), "the ring is full: an event of kind {} is lost", event.kind);
             false
         }
     }

@@ -3,6 +3,7 @@
 use aya_ebpf::helpers::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns};
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
+use aya_log_ebpf::{debug, trace};
 use berth_ebpf_common::{ABSENT, Counter, DeviceEvent, Kind, LAYOUT, NetnsValue, Source, flag};
 
 use crate::maps::{EXITS, NETNS, count, emit, layout};
@@ -74,6 +75,7 @@ unsafe fn ended<R: Read>(net: *const u8, source: Source) {
     };
     if emit(DeviceEvent { id, ..identity.event(Kind::NetnsEnd, source) }) {
         let _ = NETNS.remove(&key);
+        debug!((), "namespace {} ended: number {}", key, id);
     }
 }
 
@@ -141,7 +143,9 @@ unsafe fn task_exit(task: *const u8) {
         }
         (*slot).told = 1;
         let event = DeviceEvent { id, ifindex: pid, ..identity.event(Kind::TaskExit, Source::TpBtf) };
-        if !emit(event) {
+        if emit(event) {
+            trace!((), "task {} of namespace {} exits: number {}", pid, identity.key(), id);
+        } else {
             (*slot).told = 0;
         }
     }

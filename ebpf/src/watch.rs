@@ -4,9 +4,9 @@ use aya_ebpf::bindings::TC_ACT_UNSPEC;
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
+use berth_ebpf_common::frame::{self, Claim, Frame, Meta, Other};
 use berth_ebpf_common::{Counter, Kind, LAYOUT, Source, WatchKey, WireEvent, watch_flag};
 
-use crate::frame::{self, Claim, Other};
 use crate::maps::{WATCH, count, emit_wire};
 
 /// The same speaker is told again after this long.
@@ -28,9 +28,29 @@ pub fn arp_out(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
+/// A frame as the kernel has it: most devices take the VLAN tag out of the bytes.
+struct Packet<'a>(&'a TcContext);
+
+impl Frame for Packet<'_> {
+    #[inline(always)]
+    fn meta(&self) -> Meta {
+        // SAFETY: the context is valid while the program runs; these members are always there.
+        let (protocol, present, tag) = unsafe {
+            let skb = self.0.skb.skb;
+            ((*skb).protocol as u16, (*skb).vlan_present, (*skb).vlan_tci)
+        };
+        Meta { protocol: u16::from_be(protocol), tag: if present == 0 { None } else { Some(tag as u16) } }
+    }
+
+    #[inline(always)]
+    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.0.load(at).ok()
+    }
+}
+
 #[inline(always)]
 fn look(ctx: &TcContext, source: Source) {
-    match frame::read(ctx) {
+    match frame::read(&Packet(ctx)) {
         Ok(claim) => {
             count(Counter::Frames);
             // SAFETY: the context is valid while the program runs.

@@ -94,6 +94,14 @@ impl LinkSpec {
         }
     }
 
+    /// The wire that its pods' frames pass.
+    pub fn wire(&self) -> Wire {
+        match self {
+            Self::Macvlan { parent, .. } => Wire { parent: parent.clone(), vlan: None },
+            Self::Vlan { parent, id, .. } => Wire { parent: parent.clone(), vlan: Some(*id) },
+        }
+    }
+
     /// The device whose list of unicast MACs shows the pods' links; `None` where no list does
     /// (passthru takes the parent's MAC, a VLAN device has its parent's too).
     pub fn macvlan_parent(&self) -> Option<IfName> {
@@ -109,6 +117,15 @@ impl LinkSpec {
             Self::Macvlan { mtu, .. } | Self::Vlan { mtu, .. } => *mtu,
         }
     }
+}
+
+/// A wire: an interface on the physical network, and the VLAN on it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Wire {
+    /// The interface in the node's namespace.
+    pub parent: IfName,
+    /// The 802.1Q id; `None`: untagged.
+    pub vlan: Option<u16>,
 }
 
 fn vlan_device(parent: &IfName, id: u16) -> IfName {

@@ -11,6 +11,7 @@ mod rig;
 use std::time::Duration;
 
 use berth_ipam::attachment::Role;
+use berth_ipam::config::Wire;
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{NetnsCookie, Nsid, TxnId};
 use berth_ipam::ledger::entry::Phase;
@@ -275,7 +276,7 @@ fn a_storm_of_invented_macs_is_not_remembered_for_ever() {
     for number in 0..5_000_u32 {
         let [_, a, b, c] = number.to_be_bytes();
         let heard = HeardOnWire {
-            device: "eth1".parse().unwrap(),
+            wire: Wire { parent: "eth1".parse().unwrap(), vlan: None },
             address: address(10),
             mac: Mac([2, 0, 0, a, b, c]),
             outgoing: false,
@@ -294,7 +295,7 @@ fn a_host_that_speaks_for_a_whole_subnet_fills_no_memory() {
     let mut rig = Rig::new(config);
     for last in 10..6_000 {
         let heard = HeardOnWire {
-            device: "eth1".parse().unwrap(),
+            wire: Wire { parent: "eth1".parse().unwrap(), vlan: None },
             address: std::net::IpAddr::V6(six(last).into()),
             mac: Mac([2, 0, 0, 0, 0, 9]),
             outgoing: false,

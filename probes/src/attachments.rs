@@ -13,6 +13,7 @@ use berth_ebpf_common::{ATTACHMENTS_MAX, AttachKey, AttachValue, ExitSlot, Netns
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::NetnsIdentity;
 
+use crate::canary::Canary;
 use crate::error::Error;
 use crate::event::Names;
 
@@ -115,8 +116,9 @@ impl Attachments {
         self.put(number(key), Followed { key: Some(key.clone()), netns, ifindex })
     }
 
-    /// No longer follows it. Before its link is removed on purpose, so that nobody is alarmed.
-    pub fn forget(&mut self, key: &AttachmentKey) -> Result<(), Error> {
+    /// No longer follows it. Whether no program saw the end of its link: if that is gone all the same,
+    /// the programs do not see what they should.
+    pub fn forget(&mut self, key: &AttachmentKey) -> Result<bool, Error> {
         self.take(number(key))
     }
 
@@ -153,12 +155,14 @@ impl Attachments {
         self.followed.is_empty()
     }
 
-    pub(crate) fn follow_canary(&mut self, id: u64, netns: u64, ifindex: u32) -> Result<(), Error> {
-        self.put(id | CANARY, Followed { key: None, netns, ifindex: Some(ifindex) })
+    pub(crate) fn follow_canary(&mut self, canary: &Canary) -> Result<(), Error> {
+        let identity = &canary.identity;
+        let netns = netns_key(identity.cookie.0, identity.inode);
+        self.put(canary.number | CANARY, Followed { key: None, netns, ifindex: Some(identity.ifindex) })
     }
 
-    pub(crate) fn forget_canary(&mut self, id: u64) -> Result<(), Error> {
-        self.take(id | CANARY)
+    pub(crate) fn forget_canary(&mut self, number: u64) -> Result<(), Error> {
+        self.take(number | CANARY).map(drop)
     }
 
     fn put(&mut self, id: u64, followed: Followed) -> Result<(), Error> {
@@ -180,17 +184,21 @@ impl Attachments {
         Ok(())
     }
 
-    fn take(&mut self, id: u64) -> Result<(), Error> {
-        let Some(followed) = self.followed.remove(&id) else { return Ok(()) };
+    /// Whether its entry was still there.
+    fn take(&mut self, id: u64) -> Result<bool, Error> {
+        let Some(followed) = self.followed.remove(&id) else { return Ok(false) };
+        let mut unseen = false;
         if let Some(ifindex) = followed.ifindex {
             let key = AttachKey { netns: followed.netns, ifindex, pad: 0 }.to_bytes();
             // Another attachment may have been given the same place by now: then it is not ours.
             let value = AttachValue { id }.to_bytes();
             if self.attach.get(&key, 0).is_ok_and(|found| found == value) {
+                unseen = true;
                 gone(self.attach.remove(&key)).map_err(Error::using("delete from", ATTACH))?;
             }
         }
-        self.leave(followed.netns, id)
+        self.leave(followed.netns, id)?;
+        Ok(unseen)
     }
 
     fn enter(&mut self, netns: u64, id: u64) -> Result<(), Error> {

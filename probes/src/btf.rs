@@ -1,8 +1,9 @@
 //! The kernel's description of its own types (BTF): enough of it to find where a member lies.
 //!
 //! Pure: bytes in, offsets out. Left out: functions, variables, relocations. The invariant: no bytes
-//! make it panic, loop or allocate more than a few times their length, and what it does not
-//! understand is an error, never a guess: a wrong offset would read another member.
+//! make it panic, loop or allocate more than a few times their length, a lookup costs no more than
+//! [`MEMBERS_MAX`] comparisons, and what it does not understand is an error, never a guess: a wrong
+//! offset would read another member.
 
 use std::collections::HashMap;
 
@@ -14,6 +15,11 @@ const HEADER: usize = 24;
 const TYPE: usize = 12;
 /// Typedefs of typedefs, and members without a name inside one another, end before this.
 const DEPTH_MAX: usize = 16;
+/// How many members one lookup compares; the largest structures have some hundreds. Without it a few
+/// hundred bytes of structures within structures would keep the agent for ever.
+pub const MEMBERS_MAX: u32 = 1 << 16;
+/// Names of structures are shorter: the kernel's symbols have at most 512 bytes.
+const NAME_MAX: usize = 1024;
 
 /// Why types could not be read, or are not as they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -24,6 +30,9 @@ pub enum BtfError {
     /// It is of a version or has a kind of type that is not known here.
     #[error("unknown type information: {0}; this kernel may be newer than this program")]
     Unknown(String),
+    /// It is longer than any kernel's.
+    #[error("the type information is longer than {0} bytes")]
+    TooLong(u64),
     /// It ends before its own contents do.
     #[error("the type information is cut short at byte {0}")]
     Short(usize),
@@ -33,6 +42,12 @@ pub enum BtfError {
     /// Types refer to each other without end.
     #[error("types are nested more than {DEPTH_MAX} deep")]
     TooDeep,
+    /// A lookup has no end.
+    #[error("a structure has more than {MEMBERS_MAX} members, with those of members without a name")]
+    TooManyMembers,
+    /// No structure is called so.
+    #[error("the name at byte {0} of the strings is longer than {NAME_MAX} bytes")]
+    LongName(u32),
     /// The kernel has no such structure.
     #[error("this kernel has no struct {0}")]
     NoStruct(String),
@@ -138,14 +153,19 @@ impl<'a> Btf<'a> {
         let mut types = Vec::with_capacity(self.places.len() * TYPE);
         for at in self.places.iter().skip(1) {
             let info = word(self.types, at + 4)?;
-            let name = self.name(word(self.types, *at)?)?;
-            let is_target = matches!((info >> 24) & 0x1f, 8 | 12);
+            let own = word(self.types, *at)?;
             let mut words = [0, FORWARD, 0];
-            if is_target && names.iter().any(|wanted| wanted.as_bytes() == name) {
-                let place = u32::try_from(strings.len()).map_err(|_| BtfError::TooDeep)?;
-                words = [place, info, word(self.types, at + 8)?];
-                strings.extend_from_slice(name);
-                strings.push(0);
+            // Functions and typedefs; the names of others may be of any length.
+            if matches!((info >> 24) & 0x1f, 8 | 12) {
+                for name in names {
+                    if self.is_named(own, name.as_bytes())? {
+                        let place = u32::try_from(strings.len()).map_err(|_| BtfError::TooDeep)?;
+                        words = [place, info, word(self.types, at + 8)?];
+                        strings.extend_from_slice(name.as_bytes());
+                        strings.push(0);
+                        break;
+                    }
+                }
             }
             types.extend(words.iter().flat_map(|word| word.to_ne_bytes()));
         }
@@ -221,8 +241,18 @@ impl<'a> Btf<'a> {
 
     fn name(&self, at: u32) -> Result<&'a [u8], BtfError> {
         let rest = self.strings.get(at as usize..).ok_or(BtfError::Short(at as usize))?;
-        let end = rest.iter().position(|byte| *byte == 0).ok_or(BtfError::Short(at as usize))?;
-        Ok(&rest[..end])
+        let beginning = &rest[..rest.len().min(NAME_MAX + 1)];
+        match beginning.iter().position(|byte| *byte == 0) {
+            Some(end) => Ok(&rest[..end]),
+            None if beginning.len() > NAME_MAX => Err(BtfError::LongName(at)),
+            None => Err(BtfError::Short(at as usize)),
+        }
+    }
+
+    /// Whether the string at a place is this one; no more of it is read than that takes.
+    fn is_named(&self, at: u32, name: &[u8]) -> Result<bool, BtfError> {
+        let rest = self.strings.get(at as usize..).ok_or(BtfError::Short(at as usize))?;
+        Ok(rest.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0)))
     }
 
     /// Where a member lies in a structure. `path` goes down through members with a name, one by
@@ -233,12 +263,14 @@ impl<'a> Btf<'a> {
         let mut within = self.get(*number)?;
         let mut bits: u32 = 0;
         let mut found = None;
+        let mut left = MEMBERS_MAX;
         for name in path.split('.') {
             let missing = || BtfError::NoMember { holder: holder.to_owned(), member: path.to_owned() };
             if within.kind != Kind::Struct {
                 return Err(missing());
             }
-            let (at, field_bits, inner) = self.find(within, name.as_bytes(), 0)?.ok_or_else(missing)?;
+            let (at, field_bits, inner) =
+                self.find(within, name.as_bytes(), 0, &mut left)?.ok_or_else(missing)?;
             bits = bits.checked_add(at).ok_or(BtfError::TooDeep)?;
             within = inner;
             found = Some(field_bits);
@@ -253,23 +285,31 @@ impl<'a> Btf<'a> {
         Ok(Member { offset: bits / 8, size, is_pointer: within.kind == Kind::Pointer })
     }
 
-    /// A member by name: at which bit, how many bits if it is a bit field, and its type.
-    fn find(&self, within: Type, name: &[u8], depth: usize) -> Result<Option<(u32, u32, Type)>, BtfError> {
+    /// A member by name: at which bit, how many bits if it is a bit field, and its type. `left` is
+    /// how many members may still be looked at.
+    fn find(
+        &self,
+        within: Type,
+        name: &[u8],
+        depth: usize,
+        left: &mut u32,
+    ) -> Result<Option<(u32, u32, Type)>, BtfError> {
         if depth >= DEPTH_MAX {
             return Err(BtfError::TooDeep);
         }
         for index in 0..within.count {
+            *left = left.checked_sub(1).ok_or(BtfError::TooManyMembers)?;
             let at = within.at + TYPE + index * 12;
-            let own = self.name(word(self.types, at)?)?;
+            let own = word(self.types, at)?;
             let place = word(self.types, at + 8)?;
             let (bit, width) = if within.with_bits { (place & 0x00ff_ffff, place >> 24) } else { (place, 0) };
-            if own == name {
+            if self.is_named(own, name)? {
                 return Ok(Some((bit, width, self.resolve(word(self.types, at + 4)?)?)));
             }
-            if own.is_empty() {
+            if self.is_named(own, b"")? {
                 let inner = self.resolve(word(self.types, at + 4)?)?;
                 if inner.kind == Kind::Struct
-                    && let Some((further, width, found)) = self.find(inner, name, depth + 1)?
+                    && let Some((further, width, found)) = self.find(inner, name, depth + 1, left)?
                 {
                     return Ok(Some((bit.checked_add(further).ok_or(BtfError::TooDeep)?, width, found)));
                 }

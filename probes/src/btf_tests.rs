@@ -1,81 +1,6 @@
 use super::*;
+use crate::btf_blob::{Blob, sample};
 use proptest::prelude::*;
-
-/// A blob by hand: types as (name, info, size or type, extra words).
-struct Blob {
-    types: Vec<u8>,
-    strings: Vec<u8>,
-}
-
-impl Blob {
-    fn new() -> Self {
-        Self { types: Vec::new(), strings: vec![0] }
-    }
-
-    fn string(&mut self, text: &str) -> u32 {
-        if text.is_empty() {
-            return 0;
-        }
-        let at = u32::try_from(self.strings.len()).unwrap();
-        self.strings.extend(text.as_bytes());
-        self.strings.push(0);
-        at
-    }
-
-    fn add(&mut self, name: &str, kind: u32, count: usize, flag: bool, argument: u32, extra: &[u32]) {
-        let name = self.string(name);
-        let info = kind << 24 | u32::try_from(count).unwrap() | u32::from(flag) << 31;
-        for word in [name, info, argument].iter().chain(extra) {
-            self.types.extend(word.to_ne_bytes());
-        }
-    }
-
-    /// Members as (name, type, place).
-    fn structure(&mut self, name: &str, size: u32, flag: bool, members: &[(&str, u32, u32)]) {
-        let words: Vec<u32> =
-            members.iter().flat_map(|(member, of, place)| [self.string(member), *of, *place]).collect();
-        self.add(name, 4, members.len(), flag, size, &words);
-    }
-
-    fn bytes(&self) -> Vec<u8> {
-        let types = u32::try_from(self.types.len()).unwrap();
-        let strings = u32::try_from(self.strings.len()).unwrap();
-        let mut bytes = MAGIC.to_ne_bytes().to_vec();
-        bytes.extend([VERSION, 0]);
-        for word in [24, 0, types, types, strings] {
-            bytes.extend(u32::to_ne_bytes(word));
-        }
-        [bytes, self.types.clone(), self.strings.clone()].concat()
-    }
-}
-
-/// 1 int, 2 pointer, 3 array of 16 chars (char is 4), 5 typedef of int, 6 anonymous struct with
-/// `inner` at bit 32, 7 the struct under test.
-fn sample() -> Blob {
-    let mut blob = Blob::new();
-    blob.add("int", 1, 0, false, 4, &[32]);
-    blob.add("", 2, 0, false, 1, &[]);
-    blob.add("", 3, 0, false, 0, &[4, 1, 16]);
-    blob.add("char", 1, 0, false, 1, &[8]);
-    blob.add("u32", 8, 0, false, 1, &[]);
-    blob.structure("", 8, false, &[("skipped", 1, 0), ("inner", 5, 32)]);
-    // With bit fields: the width is in the top byte of the place.
-    blob.structure(
-        "device",
-        64,
-        true,
-        &[
-            ("index", 5, 64),
-            ("", 6, 128),
-            ("name", 3, 256),
-            ("next", 2, 384),
-            ("state", 1, (8 << 24) + 448),
-            ("odd", 1, (3 << 24) + 449),
-        ],
-    );
-    blob.structure("holder", 128, false, &[("device", 7, 512)]);
-    blob
-}
 
 fn member(bytes: &[u8], holder: &str, path: &str) -> Result<Member, BtfError> {
     Btf::parse(bytes)?.member(holder, path)
@@ -117,7 +42,7 @@ fn types_from_the_future_are_refused() {
 
 #[test]
 fn types_that_name_each_other_in_a_circle_come_to_an_end() {
-    let mut blob = Blob::new();
+    let mut blob = Blob::default();
     blob.add("a", 8, 0, false, 2, &[]);
     blob.add("b", 8, 0, false, 1, &[]);
     // A struct without a name that holds itself, and an array of itself.
@@ -165,6 +90,65 @@ fn the_running_kernels_own_types_cut_short_are_an_error() {
     for length in [0, 1, 23, 24, 1000, bytes.len() / 2, bytes.len() - 1] {
         assert!(Btf::parse(&bytes[..length]).is_err(), "{length}");
     }
+}
+
+/// The two counted in how often members are looked at: 60 to the 14th would be for ever.
+#[test]
+fn structures_without_names_that_fan_out_come_to_an_end() {
+    let mut blob = Blob::default();
+    for number in 1..=14 {
+        let members = vec![("", number + 1, 0); 60];
+        blob.structure(if number == 1 { "device" } else { "" }, 8, false, &members);
+    }
+    blob.structure("", 8, false, &[("last", 16, 0)]);
+    blob.add("int", 1, 0, false, 4, &[32]);
+    let bytes = blob.bytes();
+    assert_eq!(member(&bytes, "device", "last"), Ok(Member { offset: 0, size: 4, is_pointer: false }));
+    assert_eq!(member(&bytes, "device", "absent"), Err(BtfError::TooManyMembers));
+}
+
+/// A name for each of many structures that is as long as all strings: for ever again.
+#[test]
+fn names_without_an_end_are_refused_at_once() {
+    let mut blob = Blob::default();
+    for _ in 0..20_000 {
+        blob.structure("", 8, false, &[]);
+    }
+    blob.strings = vec![b'x'; 2_000_000];
+    blob.strings.push(0);
+    assert!(matches!(Btf::parse(&blob.bytes()), Err(BtfError::LongName(0))));
+    // Without any end they are cut short.
+    blob.strings = vec![b'x'; 10];
+    assert_eq!(Btf::parse(&blob.bytes()).unwrap_err(), BtfError::Short(0));
+    // As a member's name, or one that nobody reads, it does no harm.
+    let mut blob = Blob::default();
+    blob.add(&"x".repeat(5000), 1, 0, false, 4, &[32]);
+    blob.structure("device", 8, false, &[(&"x".repeat(5000), 1, 0), ("index", 1, 32)]);
+    let bytes = blob.bytes();
+    assert_eq!(member(&bytes, "device", "index").unwrap().offset, 4);
+    assert!(Btf::parse(&bytes).unwrap().hollow(&["index"]).is_ok());
+}
+
+#[test]
+fn counts_and_lengths_beyond_the_end_are_cut_short() {
+    let mut blob = sample();
+    blob.add("huge", 4, u16::MAX, false, 8, &[]);
+    let bytes = blob.bytes();
+    assert!(matches!(Btf::parse(&bytes), Err(BtfError::Short(_))));
+    for (at, value) in [(4, u32::MAX), (4, 23), (8, u32::MAX), (12, u32::MAX), (16, u32::MAX), (20, u32::MAX)]
+    {
+        let mut bytes = sample().bytes();
+        bytes[at..at + 4].copy_from_slice(&u32::to_ne_bytes(value));
+        assert!(matches!(Btf::parse(&bytes), Err(BtfError::Short(_))), "word at {at} = {value}");
+    }
+    // An array that is larger than memory has no size.
+    let mut blob = Blob::default();
+    blob.add("int", 1, 0, false, 4, &[32]);
+    blob.add("", 3, 0, false, 0, &[1, 1, u32::MAX]);
+    blob.structure("device", 8, false, &[("huge", 2, 0), ("far", 1, u32::MAX - 7)]);
+    let bytes = blob.bytes();
+    assert_eq!(member(&bytes, "device", "huge"), Err(BtfError::TooDeep));
+    assert_eq!(member(&bytes, "device", "far").unwrap().offset, u32::MAX / 8);
 }
 
 proptest! {

@@ -14,6 +14,7 @@ use berth_underlay::netns::{NetnsFile, own_cookie};
 use rtnetlink::packet_route::link::LinkAttribute;
 use rtnetlink::{LinkUnspec, LinkVeth};
 
+use crate::attachments::CANARY;
 use crate::event::{Raw, name};
 use crate::ladder::{Rung, chain};
 use berth_ebpf_common::Kind;
@@ -30,6 +31,8 @@ const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 pub(crate) struct Canary {
     /// Which it is.
     pub identity: Identity,
+    /// Its number in maps.
+    pub number: u64,
     go: Sender<()>,
     done: Receiver<Result<(), String>>,
     thread: Option<JoinHandle<()>>,
@@ -56,19 +59,24 @@ impl Canary {
             .spawn(move || live(&name, &tell, &wait, &report))
             .map_err(|error| format!("start a thread: {error}"))?;
         let identity = born.recv_timeout(STEP).map_err(|_| "it was not made in time".to_owned())??;
-        Ok(Self { identity, go, done, thread: Some(thread) })
+        Ok(Self { identity, number, go, done, thread: Some(thread) })
     }
 
-    /// Deletes the device.
-    pub(crate) fn end(&self) -> Result<(), String> {
+    /// Lets the thread delete the device, and does not wait for that.
+    pub(crate) fn release(&self) {
+        // Without a receiver the thread has ended, and the device with it.
         let _ = self.go.send(());
+    }
+
+    /// How the deletion went.
+    pub(crate) fn ended(&self) -> Result<(), String> {
         self.done.recv_timeout(STEP).map_err(|_| "it was not deleted in time".to_owned())?
     }
 
     /// What an event says of this canary, if it is about it: nothing is wrong, or what is.
-    pub(crate) fn verdict(&self, id: u64, rung: Rung, raw: &Raw) -> Option<Result<(), String>> {
+    pub(crate) fn verdict(&self, rung: Rung, raw: &Raw) -> Option<Result<(), String>> {
         let Raw::Device(Kind::DeviceDown, source, event) = raw else { return None };
-        if event.id != id {
+        if event.id != self.number | CANARY {
             return None;
         }
         let wanted = &self.identity;
@@ -192,18 +200,18 @@ mod tests {
         let (go, _) = channel();
         let (_, done) = channel();
         let identity = Identity { cookie: NetnsCookie(5), inode: 6, ifindex: 7, name: "bc0".to_owned() };
-        Canary { identity, go, done, thread: None }
+        Canary { identity, number: 9, go, done, thread: None }
     }
 
     fn event() -> DeviceEvent {
         let mut name = [0; 16];
         name[..3].copy_from_slice(b"bc0");
         let ipv4 = [ADDRESS.octets(), [0; 4]];
-        DeviceEvent { ifindex: 7, cookie: 5, inode: 6, id: 9, name, ipv4, ..DeviceEvent::default() }
+        DeviceEvent { ifindex: 7, cookie: 5, inode: 6, id: 9 | CANARY, name, ipv4, ..DeviceEvent::default() }
     }
 
     fn verdict(source: Source, event: DeviceEvent) -> Option<Result<(), String>> {
-        canary().verdict(9, Rung::TpBtf, &Raw::Device(Kind::DeviceDown, source, event))
+        canary().verdict(Rung::TpBtf, &Raw::Device(Kind::DeviceDown, source, event))
     }
 
     #[test]

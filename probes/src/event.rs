@@ -28,6 +28,14 @@ pub enum ProbeEvent {
         /// When, and who saw it.
         seen: Seen,
     },
+    /// The link of an attachment is leaving its namespace. It is not followed any more, so that no
+    /// later link with its index is taken for it; if it turns out to be there still, follow it again.
+    DeviceLeaving {
+        /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
+        key: Option<AttachmentKey>,
+        /// When, and who saw it.
+        seen: Seen,
+    },
     /// A namespace ended, and all devices in it are gone.
     NamespaceEnd {
         /// The attachments that were in it.
@@ -113,9 +121,11 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Raw> {
     let bytes: &[u8; 64] = bytes.try_into().ok()?;
     let source = Source::from_byte(bytes[2])?;
     match Kind::from_byte(kind)? {
-        kind @ (Kind::DeviceDown | Kind::NetnsEnd | Kind::NetnsHint | Kind::TaskExit) => {
-            Some(Raw::Device(kind, source, DeviceEvent::from_bytes(bytes)))
-        }
+        kind @ (Kind::DeviceDown
+        | Kind::DeviceLeaving
+        | Kind::NetnsEnd
+        | Kind::NetnsHint
+        | Kind::TaskExit) => Some(Raw::Device(kind, source, DeviceEvent::from_bytes(bytes))),
         kind @ (Kind::WireHeard | Kind::WireConflict) => {
             Some(Raw::Wire(kind, source, WireEvent::from_bytes(bytes)))
         }
@@ -170,6 +180,7 @@ fn device(kind: Kind, by: Source, event: &DeviceEvent, names: &impl Names) -> Pr
             namespace_ends: event.flags & flag::NETNS_DYING != 0,
             seen,
         },
+        Kind::DeviceLeaving => ProbeEvent::DeviceLeaving { key: names.attachment(event.id), seen },
         Kind::NetnsEnd => ProbeEvent::NamespaceEnd { keys: names.inside(event.id), cookie, seen },
         Kind::TaskExit => ProbeEvent::TaskExit {
             keys: names.inside(event.id),

@@ -3,6 +3,8 @@
 //! Each member is checked for its size, and pointers for being pointers; the verifier checks the
 //! offsets once more. A kernel that differs is refused here, with the member's name.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
 
 use berth_ebpf_common::{ABSENT, KernelLayout};
@@ -12,6 +14,8 @@ use crate::error::Error;
 
 /// Where the kernel tells its types.
 pub const TYPES: &str = "/sys/kernel/btf/vmlinux";
+/// No more is read of them: ten times what distributions' kernels have.
+const TYPES_MAX: u64 = 64 << 20;
 
 /// What a member must be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,7 +36,10 @@ pub(crate) struct Kernel {
 
 /// Reads the types at `path`; `targets` are the functions and tracepoints that programs attach to.
 pub(crate) fn read(path: &Path, targets: &[&str]) -> Result<Kernel, Error> {
-    let bytes = std::fs::read(path).map_err(|cause| Error::ReadTypes { path: path.to_owned(), cause })?;
+    let bytes = types(path).map_err(|cause| Error::ReadTypes { path: path.to_owned(), cause })?;
+    if bytes.len() as u64 > TYPES_MAX {
+        return Err(Error::Types(BtfError::TooLong(TYPES_MAX)));
+    }
     let btf = Btf::parse(&bytes).map_err(Error::Types)?;
     let mut layout = resolve(&btf).map_err(Error::Types)?;
     layout.cleanup_net = std::fs::read_to_string("/proc/kallsyms")
@@ -43,6 +50,15 @@ pub(crate) fn read(path: &Path, targets: &[&str]) -> Result<Kernel, Error> {
     let tracepoints: Vec<String> = targets.iter().map(|target| format!("btf_trace_{target}")).collect();
     let names: Vec<&str> = targets.iter().copied().chain(tracepoints.iter().map(String::as_str)).collect();
     Ok(Kernel { layout, hollow: btf.hollow(&names).map_err(Error::Types)? })
+}
+
+/// At most one byte more than there may be.
+fn types(path: &Path) -> io::Result<Vec<u8>> {
+    let file = File::open(path)?;
+    let length = file.metadata()?.len().min(TYPES_MAX);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or(0));
+    file.take(TYPES_MAX + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// Finds all members. `cleanup_net` stays 0: an address is no type.
@@ -67,7 +83,7 @@ pub fn resolve(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
         nsproxy_net: find("nsproxy", "net_ns", Shape::Pointer)?,
         task_pid: find("task_struct", "pid", Shape::Bytes(4))?,
         work_func: find("work_struct", "func", Shape::Pointer)?,
-        spare: 0,
+        dev_flags: find("net_device", "flags", Shape::Bytes(4))?,
     })
 }
 
@@ -125,6 +141,23 @@ mod tests {
         assert_eq!(address(&format!("{line}{line}"), "cleanup_net"), None);
         assert_eq!(address("ffffffff81e523c0 d cleanup_net\nx", "cleanup_net"), None);
         assert_eq!(address("ffffffffc0 t cleanup_net\t[mod]\n", "cleanup_net"), None);
+    }
+
+    #[test]
+    fn a_file_without_an_end_is_refused() {
+        let refused = read(Path::new("/dev/zero"), &[]);
+        assert!(matches!(refused, Err(Error::Types(BtfError::TooLong(_)))), "{refused:?}");
+        let absent = read(Path::new("/nonexistent/berth"), &[]);
+        assert!(matches!(absent, Err(Error::ReadTypes { .. })), "{absent:?}");
+    }
+
+    #[test]
+    fn a_kernel_by_hand_is_understood() {
+        let bytes = crate::btf_blob::kernel().bytes();
+        let btf = Btf::parse(&bytes).unwrap();
+        let layout = resolve(&btf).unwrap();
+        assert_eq!((layout.dev_ifindex, layout.dev_net, layout.net_inum, layout.net_count), (8, 16, 8, 12));
+        assert!(!btf.hollow(&["dev_shutdown"]).unwrap().is_empty());
     }
 
     #[test]

@@ -8,16 +8,23 @@
 //! The invariant: which programs run is chosen by trying, and proved by a device whose end must be
 //! told in full; a refusal is kept with its reason, and no refusal is an error of the agent.
 
+#[cfg(any(test, fuzzing))]
+pub mod agreement;
 pub mod attachments;
 pub mod btf;
+#[cfg(any(test, fuzzing))]
+pub mod btf_blob;
 mod canary;
 pub mod error;
 pub mod event;
 pub mod kernel;
 pub mod ladder;
+pub mod log;
 mod memory;
 pub mod pins;
 pub mod probes;
+mod proof;
+mod readable;
 mod ring;
 pub mod watch;
 pub mod wire;
@@ -25,4 +32,6 @@ pub mod wire;
 pub use error::Error;
 pub use event::ProbeEvent;
 pub use ladder::{Allowed, Refusal, Rung, Stage};
-pub use probes::{Options, Probes};
+pub use log::LogLevel;
+pub use probes::{Object, Options, Probes};
+pub use readable::Readable;

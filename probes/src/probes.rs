@@ -4,10 +4,11 @@
 //! other. Everything here blocks for a moment (the canary for up to a second) and belongs on a
 //! thread of its own, or at the agent's start.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::{Path, PathBuf};
 
 use aya::maps::{MapData, PerCpuArray};
 use aya::programs::kprobe::KProbeLink;
@@ -17,38 +18,63 @@ use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
 use berth_ebpf_common::{Counter, KernelLayout};
 use berth_ipam::name::IfName;
 
-use crate::attachments::{Attachments, CANARY, netns_key};
+use crate::attachments::{Attachments, CANARY};
 use crate::canary::{Canary, PATIENCE};
 use crate::error::Error;
 use crate::event::{ProbeEvent, told};
 use crate::kernel;
 use crate::ladder::{Allowed, Refusal, Rung, Stage, chain};
+use crate::log::{self, LogLevel, ProgramLog};
 use crate::pins::{MAPS, Pins};
+use crate::proof::{Proof, Verdict, unheard};
+use crate::readable::Readable;
 use crate::ring::Ring;
-use crate::watch::Watches;
+use crate::watch::{Known, Watches};
 use crate::wire::{Seat, Seats};
 
 const COUNTERS: &str = "COUNTERS";
 const LAYOUT: &str = "LAYOUT_V1";
 const TASKS: (&str, &str) = ("task_exit_tp", "sched_process_exit");
 
+/// Where the object with the programs is.
+#[derive(Debug, Clone)]
+pub enum Object {
+    /// In a file.
+    File(PathBuf),
+    /// In the program itself.
+    Embedded(&'static [u8]),
+}
+
+impl Object {
+    fn bytes(&self) -> Result<Cow<'static, [u8]>, Error> {
+        match self {
+            Self::Embedded(bytes) => Ok(Cow::Borrowed(bytes)),
+            Self::File(path) => std::fs::read(path)
+                .map(Cow::Owned)
+                .map_err(|cause| Error::ReadObject { path: path.clone(), cause }),
+        }
+    }
+}
+
 /// How to start.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The object that `cargo xtask build-ebpf` makes.
-    pub object: PathBuf,
+    pub object: Object,
     /// A folder in a BPF file system for pins; `None`: no pins.
     pub bpffs: Option<PathBuf>,
     /// Which rungs may be tried.
     pub allowed: Allowed,
     /// Where the kernel tells its types.
     pub types: PathBuf,
+    /// How much the programs write to their log; [`Probes::drain_log`] passes it on.
+    pub log: LogLevel,
 }
 
 impl Options {
-    /// All rungs, no pins, the running kernel.
-    pub fn new(object: impl Into<PathBuf>) -> Self {
-        Self { object: object.into(), bpffs: None, allowed: Allowed::Any, types: kernel::TYPES.into() }
+    /// All rungs, no pins, the running kernel, no log.
+    pub fn new(object: Object) -> Self {
+        Self { object, bpffs: None, allowed: Allowed::Any, types: kernel::TYPES.into(), log: LogLevel::Off }
     }
 }
 
@@ -65,9 +91,12 @@ pub struct Probes {
     held: Vec<(&'static str, Held)>,
     refusals: Vec<Refusal>,
     pins: Pins,
+    log: Option<ProgramLog>,
     /// How much the ring had lost when that was last told.
     lost: u64,
     canaries: u64,
+    proof: Option<Proof>,
+    types: PathBuf,
 }
 
 /// What keeps a program in its place.
@@ -90,24 +119,17 @@ impl Probes {
     /// Loads the object, climbs the ladder, and proves the rung it stands on. That no rung can be
     /// used is no error: [`Self::rung`] is `None` then, and [`Self::refusals`] says why.
     pub fn start(options: &Options) -> Result<Self, Error> {
-        let object = std::fs::read(&options.object)
-            .map_err(|cause| Error::ReadObject { path: options.object.clone(), cause })?;
-        let targets: Vec<&str> = Rung::ALL
-            .into_iter()
-            .flat_map(|rung| rung.programs().iter().map(|(_, target, _)| *target))
-            .chain([TASKS.1])
-            .collect();
-        let kernel = kernel::read(&options.types, &targets)?;
-        let types = Btf::parse(&kernel.hollow, aya::Endianness::default())
-            .map_err(|error| Error::Load(Box::new(EbpfError::BtfError(error))))?;
-        let (mut ebpf, pins) =
-            load(&object, &kernel.layout, &types, Pins::prepare(options.bpffs.as_deref()))?;
+        let object = options.object.bytes()?;
+        let (layout, types) = read_kernel(&options.types)?;
+        let pins = Pins::prepare(options.bpffs.as_deref());
+        let (mut ebpf, pins) = load(&object, &layout, &types, pins, options.log)?;
         let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
         let mut probes = Self {
             ring: Ring::open(&mut ebpf)?,
             attachments: Attachments::open(&mut ebpf)?,
             watches: Watches::open(&mut ebpf)?,
             counters: PerCpuArray::try_from(counters).map_err(Error::open(COUNTERS))?,
+            log: ProgramLog::open(&mut ebpf, options.log),
             ebpf,
             seats: Seats::default(),
             rung: None,
@@ -117,22 +139,24 @@ impl Probes {
             pins,
             lost: 0,
             canaries: 0,
+            proof: None,
+            types: options.types.clone(),
         };
         probes.lost = probes.counter(Counter::RingFull)?;
-        probes.climb(options.allowed, &types)?;
+        probes.climb(&options.allowed.rungs(), &types)?;
         if options.allowed != Allowed::None {
             probes.follow_tasks(&types);
         }
         if let Err(error) = probes.pins.remove_older() {
             tracing::warn!(%error, "pins of older versions stay");
         }
-        drop((types, kernel, object));
+        drop((types, object));
         crate::memory::give_back();
         Ok(probes)
     }
 
-    fn climb(&mut self, allowed: Allowed, types: &Btf) -> Result<(), Error> {
-        for rung in allowed.rungs() {
+    fn climb(&mut self, rungs: &[Rung], types: &Btf) -> Result<(), Error> {
+        for &rung in rungs {
             if !self.attach_rung(rung, types) {
                 continue;
             }
@@ -144,16 +168,34 @@ impl Probes {
                     self.pin_links(types);
                     return Ok(());
                 }
-                Err(reason) => {
-                    self.held.clear();
-                    let (program, target, _) = rung.programs()[0];
-                    let refusal = Refusal { program, target, stage: Stage::Prove, errno: None, reason };
-                    self.refusals.push(refusal);
-                }
+                Err(reason) => self.leave(rung, reason),
             }
         }
         // Nothing of ours sees teardowns: then nothing of an earlier agent's shall either.
         self.drop_earlier();
+        Ok(())
+    }
+
+    /// Takes the programs of a rung that could not be proved out of their places.
+    fn leave(&mut self, rung: Rung, reason: String) {
+        let own = |program: &str| rung.programs().iter().any(|(name, ..)| *name == program);
+        self.held.retain(|(program, _)| !own(program));
+        rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
+        let (program, target, _) = rung.programs()[0];
+        self.refusals.push(Refusal { program, target, stage: Stage::Prove, errno: None, reason });
+    }
+
+    /// Leaves the rung in use, which was not proved for this reason, for the next one that is: blocks
+    /// for as long as a start.
+    pub fn step_down(&mut self, reason: String) -> Result<(), Error> {
+        let Some(rung) = self.rung.take() else { return Ok(()) };
+        self.proof = None;
+        self.leave(rung, reason);
+        let (_, types) = read_kernel(&self.types)?;
+        let lower: Vec<Rung> = Rung::ALL.into_iter().filter(|other| *other > rung).collect();
+        self.climb(&lower, &types)?;
+        drop(types);
+        crate::memory::give_back();
         Ok(())
     }
 
@@ -231,23 +273,47 @@ impl Probes {
     }
 
     fn prove_rung(&mut self, rung: Rung) -> Result<Result<(), String>, Error> {
-        self.canaries += 1;
-        let number = u64::from(std::process::id()) << 20 | (self.canaries & 0xf_ffff);
-        let canary = match Canary::hatch(number) {
+        let canary = match Canary::hatch(self.next_canary()) {
             Ok(canary) => canary,
             Err(reason) => return Ok(Err(format!("no canary: {reason}"))),
         };
-        let netns = netns_key(canary.identity.cookie.0, canary.identity.inode);
-        self.attachments.follow_canary(number, netns, canary.identity.ifindex)?;
-        let ended = canary.end();
-        let id = number | CANARY;
-        let heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(id, rung, raw));
-        self.attachments.forget_canary(number)?;
-        Ok(match (ended, heard) {
-            (Err(reason), _) => Err(format!("the canary: {reason}")),
-            (Ok(()), Some(verdict)) => verdict.map_err(|wrong| format!("of the canary's end {wrong}")),
-            (Ok(()), None) => Err("the canary's end was not told within a second".to_owned()),
+        self.attachments.follow_canary(&canary)?;
+        canary.release();
+        let heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(rung, raw));
+        self.attachments.forget_canary(canary.number)?;
+        Ok(match heard {
+            Some(verdict) => verdict.map_err(|wrong| format!("of the canary's end {wrong}")),
+            None => Err(unheard(&canary)),
         })
+    }
+
+    fn next_canary(&mut self) -> u64 {
+        self.canaries += 1;
+        u64::from(std::process::id()) << 20 | (self.canaries & 0xf_ffff)
+    }
+
+    /// Begins a proof that nobody waits for, unless one is under way: [`Self::proved`] tells its end.
+    pub fn begin_proof(&mut self) -> Result<(), String> {
+        if let (Some(rung), None) = (self.rung, &self.proof) {
+            let number = self.next_canary();
+            self.proof = Some(Proof::begin(rung, number)?);
+        }
+        Ok(())
+    }
+
+    /// Whether a proof is under way: then [`Self::proved`] wants to be called every few milliseconds.
+    pub fn is_proving(&self) -> bool {
+        self.proof.is_some()
+    }
+
+    /// What came of the proof under way, once; `None`: nothing yet. To be called after [`Self::drain`].
+    pub fn proved(&mut self) -> Result<Option<Verdict>, Error> {
+        let Some(proof) = &mut self.proof else { return Ok(None) };
+        let verdict = proof.advance(&mut self.attachments)?;
+        if verdict.is_some() {
+            self.proof = None;
+        }
+        Ok(verdict)
     }
 
     /// Where teardowns are seen; `None`: nowhere.
@@ -280,6 +346,15 @@ impl Probes {
         &mut self.watches
     }
 
+    /// See [`Watches::known`].
+    pub fn watched(
+        &self,
+        wire: crate::watch::Wire,
+        address: std::net::IpAddr,
+    ) -> Result<Option<Known>, Error> {
+        self.watches.known(wire, address)
+    }
+
     /// See [`Attachments::rearm`].
     pub fn rearm(&mut self, key: &berth_ipam::attachment::AttachmentKey) -> Result<(), Error> {
         self.attachments.rearm(key)
@@ -306,9 +381,9 @@ impl Probes {
         self.seats.all().collect()
     }
 
-    /// A descriptor that becomes readable when events wait; for an event loop. Drain first, then wait.
-    pub fn readable(&self) -> io::Result<OwnedFd> {
-        self.as_fd().try_clone_to_owned()
+    /// For an event loop of tokio: wakes when events wait.
+    pub fn readable(&self) -> io::Result<Readable> {
+        self.as_fd().try_clone_to_owned().and_then(Readable::new)
     }
 
     /// All events that wait, in order, without waiting for more. Attachments should be followed
@@ -316,6 +391,9 @@ impl Probes {
     pub fn drain(&mut self) -> Result<Vec<ProbeEvent>, Error> {
         let mut events = Vec::new();
         for raw in self.ring.drain() {
+            if let Some(proof) = &mut self.proof {
+                proof.hear(&raw);
+            }
             let is_canary = matches!(raw, crate::event::Raw::Device(_, _, event) if event.id & CANARY != 0);
             if !is_canary {
                 events.extend(told(&raw, &self.attachments));
@@ -333,6 +411,19 @@ impl Probes {
     /// while the canary was waited for.
     pub fn has_kept(&self) -> bool {
         self.ring.has_kept()
+    }
+
+    /// Passes on what the programs wrote to their log, to `tracing` under the target
+    /// [`log::TARGET`], without waiting for more. How many lines there were, with those beyond
+    /// [`log::LINES_MAX`] a second, which are counted instead; 0 where the log is off.
+    pub fn drain_log(&mut self) -> u64 {
+        self.log.as_mut().map_or(0, ProgramLog::drain)
+    }
+
+    /// A descriptor that becomes readable when [`Self::drain_log`] has something to do; `None`:
+    /// the log is off. Drain first, then wait.
+    pub fn log_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.log.as_ref().map(AsFd::as_fd)
     }
 
     /// The programs' counters, over all processors; with "unread", events that this program could
@@ -357,17 +448,43 @@ impl AsFd for Probes {
     }
 }
 
+/// Where the kernel keeps what the programs read, and its types as aya takes them.
+fn read_kernel(path: &Path) -> Result<(KernelLayout, Btf), Error> {
+    let targets: Vec<&str> = Rung::ALL
+        .into_iter()
+        .flat_map(|rung| rung.programs().iter().map(|(_, target, _)| *target))
+        .chain([TASKS.1])
+        .collect();
+    let kernel = kernel::read(path, &targets)?;
+    let types = Btf::parse(&kernel.hollow, aya::Endianness::default())
+        .map_err(|error| Error::Load(Box::new(EbpfError::BtfError(error))))?;
+    Ok((kernel.layout, types))
+}
+
 fn target_of(program: &str) -> &'static str {
     let all = Rung::ALL.into_iter().flat_map(|rung| rung.programs().iter());
     all.filter(|(name, ..)| *name == program).map(|(_, target, _)| *target).next().unwrap_or(TASKS.1)
 }
 
 /// Loads the object and makes its maps, pinned if that works.
-fn load(object: &[u8], layout: &KernelLayout, types: &Btf, pins: Pins) -> Result<(Ebpf, Pins), Error> {
+fn load(
+    object: &[u8],
+    layout: &KernelLayout,
+    types: &Btf,
+    pins: Pins,
+    level: LogLevel,
+) -> Result<(Ebpf, Pins), Error> {
     let bytes = layout.to_bytes();
+    let number = level.number();
     let load = |pins: &Pins| {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(types)).override_global(LAYOUT, &bytes[..], true);
+        loader.override_global(log::LEVEL, &number, false);
+        if level == LogLevel::Off {
+            // Nobody writes to it, and the kernel takes no ring below a page.
+            let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
+            loader.map_max_entries(log::MAP, page);
+        }
         if let Some(folder) = pins.folder() {
             for shape in MAPS {
                 loader.map_pin_path(shape.0, folder.join(shape.0));

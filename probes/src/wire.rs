@@ -32,6 +32,15 @@ pub enum Seat {
     Clsact,
 }
 
+impl std::fmt::Display for Seat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        })
+    }
+}
+
 /// What holds the programs on one device.
 type Links = Vec<(&'static str, SchedClassifierLinkId)>;
 

@@ -387,6 +387,32 @@ fn an_answer_to_a_probe_is_also_heard_and_a_repetition_is_told_once() {
 }
 
 #[test]
+fn a_wire_for_answers_only_hears_nothing_between_its_rounds() {
+    if !is_root() {
+        return;
+    }
+    let world = World::new();
+    let (wire, events) = world.listen();
+    wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
+    wire.answers_only(true);
+    // The order is carried out before the next one.
+    assert_eq!(
+        outcomes(&wire, &["192.0.2.1", "192.0.2.9"]),
+        [Outcome::Answered(vec![HOST_MAC]), Outcome::Silent]
+    );
+    std::thread::sleep(Duration::from_millis(200));
+    while events.try_recv().is_ok() {}
+    send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.77"))]);
+    let quiet = events.recv_timeout(Duration::from_millis(300));
+    assert!(matches!(quiet, Err(RecvTimeoutError::Timeout)), "{quiet:?}");
+    assert_eq!(outcomes(&wire, &["192.0.2.1"]), [Outcome::Answered(vec![HOST_MAC])]);
+    wire.answers_only(false);
+    std::thread::sleep(Duration::from_millis(200));
+    send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.78"))]);
+    heard(&events, "192.0.2.78", HOST_MAC);
+}
+
+#[test]
 fn a_parent_does_not_hear_its_own_pods_answer() {
     if !is_root() {
         return;

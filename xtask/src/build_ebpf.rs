@@ -3,8 +3,11 @@
 //! The target has no precompiled core library in an ordinary toolchain. Two ways lead to one: a
 //! rustup nightly with `rust-src` and a bpf-linker on the search path, taken if it is complete; else
 //! Debian's compiler with its BPF library, and a bpf-linker built into target/tools. Both compile the
-//! same sources, in a target folder of their own, so that neither waits for other builds. The invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing
-//! else in the repository needs it to compile.
+//! same sources, in a target folder of their own, so that neither waits for other builds. The
+//! invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing else in the
+//! repository needs it to compile.
+
+mod object;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -92,7 +95,7 @@ pub fn object(install: InstallArgs) -> Result<PathBuf> {
     let built = folder.join("build").join(TARGET).join("release").join(PROGRAM);
     let object = folder.join("berth.o");
     let bytes = std::fs::read(&built).with_context(|| format!("read {}", built.display()))?;
-    check(&bytes).with_context(|| format!("{} is not what the agent can load", built.display()))?;
+    object::check(&bytes).with_context(|| format!("{} is not what the agent can load", built.display()))?;
     replace(&object, &bytes).with_context(|| format!("copy {} to {}", built.display(), object.display()))?;
     Ok(object)
 }
@@ -212,19 +215,6 @@ fn compile(root: &Path, folder: &Path, toolchain: &Toolchain) -> Command {
     command
 }
 
-/// Whether it is an object for the BPF machine with type information, which the linker leaves out
-/// when it does not understand the compiler's debug information.
-fn check(bytes: &[u8]) -> Result<()> {
-    const MACHINE_BPF: [u8; 2] = [247, 0];
-    if bytes.get(..4) != Some(b"\x7fELF") || bytes.get(18..20) != Some(&MACHINE_BPF) {
-        bail!("it is no object for the BPF machine");
-    }
-    if !bytes.windows(5).any(|part| part == b".BTF\0") {
-        bail!("it has no type information (.BTF)");
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -240,18 +230,6 @@ mod tests {
         let line = shown(Path::new("target/tools"));
         assert!(line.contains("cargo install bpf-linker --locked --version 0.13.0"), "{line}");
         assert!(line.ends_with("--features llvm-22 --root target/tools"), "{line}");
-    }
-
-    #[test]
-    fn what_is_no_bpf_object_or_has_no_types_is_refused() {
-        let mut elf = b"\x7fELF".to_vec();
-        elf.resize(18, 0);
-        elf.extend([247, 0]);
-        assert!(check(&elf).unwrap_err().to_string().contains("type information"));
-        elf.extend(b".BTF\0");
-        check(&elf).unwrap();
-        elf[18] = 62;
-        assert!(check(&elf).unwrap_err().to_string().contains("BPF machine"));
     }
 
     #[test]

@@ -7,6 +7,7 @@
 mod codes;
 mod docs;
 mod graph;
+mod licence;
 mod lines;
 mod tables;
 
@@ -89,6 +90,7 @@ pub fn run(args: &Args) -> Result<()> {
     findings.extend(docs::check_links(&sources, &exists));
     let crates: Vec<&str> = packages.iter().map(|package| package.folder.as_str()).collect();
     findings.extend(docs::check_code_map(text_of(&sources, "ARCHITECTURE.md"), &crates, &exists));
+    findings.extend(licence::check(&sources));
     findings.extend(tables::check(&sources));
     findings.extend(codes::check_errors(&sources));
     findings.extend(codes::check_events(&sources));

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::io::Caller;
+use super::io::{Caller, Source};
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::LinkSpec;
 use crate::evidence::{Departure, Epoch, Inhabitants, Intent, SearchFact, WireFact};
@@ -196,6 +196,9 @@ pub struct Live {
     pub removing: bool,
     /// How a missing link went.
     pub departure: Departure,
+    /// Who told that its link or namespace went, the first one first. Empty: nobody since the link
+    /// was last read as there.
+    pub told: Vec<Source>,
     /// The last search.
     pub search: SearchFact,
     /// Since when the link has been missing.
@@ -237,6 +240,7 @@ impl Live {
             committing: false,
             removing: false,
             departure,
+            told: Vec::new(),
             search: SearchFact::NotMade,
             missing_since: None,
             recheck_at: None,

@@ -8,7 +8,7 @@ use ipnetwork::IpNetwork;
 
 use super::entry::{Entry, Quarantined};
 use crate::attachment::{AttachmentKey, PodRef, Role};
-use crate::config::{Config, LinkSpec, Route};
+use crate::config::{Config, LinkSpec, Route, Wire};
 use crate::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
@@ -77,8 +77,8 @@ pub enum Input {
     Hangup(u64),
     /// An operator wants an address freed.
     AdminRelease(Caller, IpAddr, bool),
-    /// A hint from the kernel.
-    Kernel(KernelHint),
+    /// A hint from the kernel, and who told it.
+    Kernel(Source, KernelHint),
     /// The reads that [`Action::Gather`] asked for.
     Gathered(Vec<Observation>),
     /// What a scan of all tasks saw.
@@ -158,9 +158,37 @@ pub struct StrayLink {
     pub addresses: Vec<IpAddr>,
 }
 
+/// Who told a hint.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Source {
+    /// Messages of the kernel's about links and namespaces.
+    Netlink,
+    /// A program in the kernel, on the rung of that name.
+    Program(&'static str),
+}
+
+impl std::fmt::Display for Source {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Netlink => "netlink",
+            Self::Program(rung) => rung,
+        })
+    }
+}
+
 /// A hint: something to look at. No hint decides anything alone.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelHint {
+    /// The link of an attachment is being torn down. Only programs name attachments.
+    LinkTornDown(AttachmentKey),
+    /// The link of an attachment is leaving its namespace, or its queueing discipline is replaced.
+    LinkLeaving(AttachmentKey),
+    /// The namespace of these attachments ended.
+    NamespaceEnded(Vec<AttachmentKey>),
+    /// Some namespaces are about to end; which ones is not known.
+    NamespacesEnding,
+    /// A task in the namespace of these attachments exits, perhaps the last one.
+    TaskExits(Vec<AttachmentKey>, i32),
     /// A link was deleted.
     LinkGone(Option<Nsid>, u32, Option<Mac>),
     /// A link went to another namespace.
@@ -265,8 +293,8 @@ pub enum ProbeResult {
 /// A frame that spoke for an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeardOnWire {
-    /// The device on which it was heard.
-    pub device: IfName,
+    /// The wire on which it was heard.
+    pub wire: Wire,
     /// The address.
     pub address: IpAddr,
     /// Who spoke.
@@ -415,6 +443,8 @@ pub enum Action {
     Gather(Vec<Target>),
     /// Look for Berth MACs that no entry explains; answer with [`Input::Strays`].
     FindStrays,
+    /// What the programs in the kernel told is not so: have them proved again.
+    ProvePrograms,
     /// Look at all tasks, and for these inodes at descriptors and sockets too; answer with [`Input::Scanned`].
     Scan(BTreeSet<u64>),
     /// Ask the wire; answer with [`Input::Probed`].

@@ -7,7 +7,8 @@ use super::Ledger;
 use super::commit::Pending;
 use super::entry::Phase;
 use super::io::{
-    Flush, JournalWrite, KernelHint, LedgerError, NoteKind, Observation, SearchOutcome, Step, Target,
+    Action, Flush, JournalWrite, KernelHint, LedgerError, NoteKind, Observation, SearchOutcome, Source, Step,
+    Target,
 };
 use super::wire::ProbePurpose;
 use crate::attachment::AttachmentKey;
@@ -28,32 +29,51 @@ const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
 impl Ledger {
     /// A hint: something to look at.
-    pub(super) fn hint(&mut self, now: Time, hint: KernelHint) {
+    pub(super) fn hint(&mut self, now: Time, by: Source, hint: KernelHint) {
         match hint {
-            KernelHint::LinkGone(at, ifindex, mac) => {
-                self.departed(now, at, ifindex, mac, Departure::Destroyed);
+            KernelHint::LinkTornDown(key) => self.torn_down(now, by, key),
+            KernelHint::LinkLeaving(key) => {
+                let text = format!("{by}: the link leaves its namespace");
+                self.departed(now, by, key, Departure::Moved, ("link-leaves", text));
             }
-            KernelHint::LinkMoved(at, ifindex, mac) => self.departed(now, at, ifindex, mac, Departure::Moved),
-            KernelHint::NamespaceGone(nsid) => {
-                for key in self.keys_where(|_, at| at == nsid) {
-                    self.observe(&key, "netns-hint", format!("netlink: namespace {nsid} ended"));
-                    self.gather(key, false);
+            KernelHint::LinkGone(at, ifindex, mac) => {
+                for key in self.keys_of_link(at, ifindex, mac) {
+                    let echo = self.slots.get(&key).is_some_and(|slot| {
+                        slot.live.departure == Departure::Moved && at == Some(slot.entry.at)
+                    });
+                    // The old namespace's echo of a move is no deletion.
+                    if !echo {
+                        let text = format!("{by}: link {ifindex} was deleted");
+                        self.departed(now, by, key, Departure::Destroyed, ("link-deleted", text));
+                    }
                 }
             }
+            KernelHint::LinkMoved(at, ifindex, mac) => {
+                for key in self.keys_of_link(at, ifindex, mac) {
+                    let text = format!("{by}: link {ifindex} went to another namespace");
+                    self.departed(now, by, key.clone(), Departure::Moved, ("link-moved", text));
+                    self.gather(key, true);
+                }
+            }
+            KernelHint::NamespaceGone(nsid) => {
+                for key in self.keys_where(|_, at| at == nsid) {
+                    self.namespace_ended(by, key, format!("{by}: namespace {nsid} ended"));
+                }
+            }
+            KernelHint::NamespaceEnded(keys) => {
+                for key in keys {
+                    self.namespace_ended(by, key, format!("{by}: the namespace ended"));
+                }
+            }
+            KernelHint::NamespacesEnding => self.unlearnt_soon(now),
+            KernelHint::TaskExits(keys, pid) => self.task_exits(now, by, &keys, pid),
             KernelHint::AddressSeen(at, ifindex, address) => self.address_seen(at, ifindex, address),
             KernelHint::AddressGone(at, _, address) => {
                 for key in self.keys_where(|slot, place| place == at && slot.addresses().contains(&address)) {
                     self.gather(key, false);
                 }
             }
-            KernelHint::Overrun => {
-                for slot in self.slots.values_mut() {
-                    slot.live.departure = Departure::EventsLost;
-                }
-                let text = "netlink events were lost: everything is read again".to_owned();
-                self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);
-                self.reconcile();
-            }
+            KernelHint::Overrun => self.events_lost(by),
         }
     }
 
@@ -65,40 +85,86 @@ impl Ledger {
             .collect()
     }
 
-    fn observe(&mut self, key: &AttachmentKey, code: &'static str, text: String) {
-        let addresses = self.slots.get(key).map(|slot| slot.entry.addresses()).unwrap_or_default();
-        self.note(NoteKind::Observation, code, addresses, Some(key), text);
-    }
-
-    /// The kernel said that a link was deleted or went away.
-    fn departed(&mut self, now: Time, at: Option<Nsid>, ifindex: u32, mac: Option<Mac>, how: Departure) {
-        let keys = self.keys_where(|entry, place| {
+    /// Whose link netlink means: it names a place and a MAC, not an attachment.
+    fn keys_of_link(&self, at: Option<Nsid>, ifindex: u32, mac: Option<Mac>) -> Vec<AttachmentKey> {
+        self.keys_where(|entry, place| {
             let here = at == Some(place) && entry.ifindex == Some(ifindex);
             let mine = mac.is_some() && entry.mac == mac;
             // An index alone may be another link's by now; a MAC alone is enough wherever it is.
             mine || (here && (mac.is_none() || entry.mac.is_none()))
-        });
-        for key in keys {
-            let Some(slot) = self.slots.get_mut(&key) else { continue };
-            if how == Departure::Destroyed
-                && slot.live.departure == Departure::Moved
-                && at == Some(slot.entry.at)
-            {
-                continue; // The old namespace's echo of a move.
-            }
-            slot.live.departure = how;
-            slot.live.search = SearchFact::NotMade;
-            slot.live.stamp += 1;
-            slot.live.missing_since.get_or_insert(now);
-            let (code, text) = match how {
-                Departure::Moved => {
-                    ("link-moved", format!("netlink: link {ifindex} went to another namespace"))
-                }
-                _ => ("link-deleted", format!("netlink: link {ifindex} was deleted")),
-            };
-            self.observe(&key, code, text);
-            self.gather(key, how == Departure::Moved);
+        })
+    }
+
+    pub(super) fn observe(&mut self, key: &AttachmentKey, code: &'static str, text: String) {
+        let addresses = self.slots.get(key).map(|slot| slot.entry.addresses()).unwrap_or_default();
+        self.note(NoteKind::Observation, code, addresses, Some(key), text);
+    }
+
+    /// Remembers who told of an end, each source once.
+    fn told(&mut self, by: Source, key: &AttachmentKey) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && !slot.live.told.contains(&by)
+        {
+            slot.live.told.push(by);
         }
+    }
+
+    /// A program saw the end of exactly this attachment's link, unless the link had left before:
+    /// then another one was given its index.
+    fn torn_down(&mut self, now: Time, by: Source, key: AttachmentKey) {
+        let Some(slot) = self.slots.get(&key) else { return };
+        if slot.live.departure == Departure::Moved || slot.entry.at != slot.entry.netns.nsid {
+            return self.gather(key, false);
+        }
+        let index = slot.entry.ifindex.map_or_else(String::new, |index| format!(" {index}"));
+        let text = format!("{by}: link{index} is being torn down");
+        self.departed(now, by, key, Departure::Destroyed, ("link-torn-down", text));
+    }
+
+    /// The kernel said that a link was deleted or went away.
+    fn departed(
+        &mut self,
+        now: Time,
+        by: Source,
+        key: AttachmentKey,
+        how: Departure,
+        observed: (&'static str, String),
+    ) {
+        let Some(slot) = self.slots.get_mut(&key) else { return };
+        slot.live.departure = how;
+        slot.live.search = SearchFact::NotMade;
+        slot.live.stamp += 1;
+        slot.live.missing_since.get_or_insert(now);
+        self.told(by, &key);
+        self.observe(&key, observed.0, observed.1);
+        self.gather(key, false);
+    }
+
+    fn namespace_ended(&mut self, by: Source, key: AttachmentKey, text: String) {
+        self.told(by, &key);
+        self.observe(&key, "netns-hint", text);
+        self.gather(key, false);
+    }
+
+    /// Some namespaces are about to end. Links that are known are told one by one; those that were
+    /// never learnt can only be looked after.
+    fn unlearnt_soon(&mut self, now: Time) {
+        for slot in self.slots.values_mut().filter(|slot| slot.entry.ifindex.is_none()) {
+            slot.live.recheck_at.get_or_insert(now + RECHECK_LATER);
+        }
+    }
+
+    /// Everything is read again. Only netlink tells of moves by name: without its messages a link
+    /// that is missing may have gone either way.
+    fn events_lost(&mut self, by: Source) {
+        if by == Source::Netlink {
+            for slot in self.slots.values_mut() {
+                slot.live.departure = Departure::EventsLost;
+            }
+        }
+        let text = format!("{by}: events were lost: everything is read again");
+        self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);
+        self.reconcile();
     }
 
     /// The link of a delegate's lease shows itself by its address.
@@ -163,9 +229,11 @@ impl Ledger {
             let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
             self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
         }
+        self.compare_sources(seen);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
         if seen.link == LinkFact::Present {
             slot.live.departure = Departure::Unheard;
+            slot.live.told.clear();
             slot.live.search = SearchFact::NotMade;
             slot.live.missing_since = None;
         } else if seen.link == LinkFact::Gone && seen.netns == NetnsFact::Alive {
@@ -198,6 +266,29 @@ impl Ledger {
             wire: slot.live.wire,
             settled,
         }
+    }
+
+    /// Two sources that disagree are an event, and the one that is wrong is asked to prove itself.
+    fn compare_sources(&mut self, seen: &Observation) {
+        let Some(slot) = self.slots.get(&seen.key) else { return };
+        let live = &slot.live;
+        let program = live.told.iter().find(|by| matches!(by, Source::Program(_)));
+        let Some(by) = program.filter(|_| live.departure == Departure::Destroyed) else { return };
+        let text = if seen.link == LinkFact::Present {
+            format!("{by} told that the link is torn down, and a read shows it; nothing is freed")
+        } else if live.suspect
+            && self.hears_all
+            && seen.netns == NetnsFact::Alive
+            && !live.told.contains(&Source::Netlink)
+        {
+            // A suspect is read again after the settle time: by then netlink had its chance.
+            format!("{by} told that the link is torn down, and netlink said nothing of it")
+        } else {
+            return;
+        };
+        let addresses = slot.entry.addresses();
+        self.note(NoteKind::Warning, "sources-disagree", addresses, Some(&seen.key), text);
+        self.out.push(Action::ProvePrograms);
     }
 
     fn carry_out(&mut self, now: Time, seen: &Observation, facts: &Facts, row: &'static Row) {
@@ -252,8 +343,13 @@ impl Ledger {
         slot.live.reason = reason;
         slot.live.since = now;
         let addresses = slot.entry.addresses();
+        let first = match slot.live.told.first() {
+            Some(by) => format!("; first told by {by}"),
+            None if row.verdict == Verdict::Keep => String::new(),
+            None => "; first told by reads".to_owned(),
+        };
         let text = format!(
-            "{}: {} (netns {:?}, link {:?}, fdb {:?}, departure {:?}, search {:?}, address {:?})",
+            "{}: {} (netns {:?}, link {:?}, fdb {:?}, departure {:?}, search {:?}, address {:?}){first}",
             row.verdict.word(),
             row.why,
             facts.netns,
@@ -362,7 +458,7 @@ impl Ledger {
         let addresses = slot.entry.addresses();
         let id = self.id();
         self.probes.insert(id, ProbePurpose::Former(key.clone()));
-        self.out.push(super::io::Action::Probe { id, device, addresses, urgent: true });
+        self.out.push(Action::Probe { id, device, addresses, urgent: true });
     }
 
     /// A scan found a namespace left: its attachment is judged at once.

@@ -4,6 +4,10 @@
 //! it; visitors and namespaces that never had a process (cnitool, `ip netns`) are left alone. It
 //! counts as left when complete scans over the network's `leakedAfter` saw nobody in it and nobody
 //! holding a descriptor of it or a socket in it. What cannot be determined keeps it.
+//!
+//! Scans are made at a calm pace, and soon after a program in the kernel saw a task exit in an
+//! inhabited namespace. A pod that ends processes all day long makes no storm of scans: each one
+//! that finds all such namespaces occupied doubles the distance to the next that an exit may ask for.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -11,16 +15,41 @@ use std::time::Duration;
 use super::Ledger;
 use super::commit::Pending;
 use super::entry::{Phase, Slot};
-use super::io::{Action, Flush, JournalWrite, NoteKind, ScanReport};
+use super::io::{Action, Flush, JournalWrite, NoteKind, ScanReport, Source};
+use crate::attachment::AttachmentKey;
 use crate::evidence::{Epoch, Inhabitants};
 use crate::time::Time;
 
 /// How often tasks are scanned while a network declares `leakedAfter`.
 const SCAN_EVERY: Duration = Duration::from_millis(2500);
+/// An exit is followed by a scan this much later, so that exits at one moment share one.
+const AFTER_EXIT: Duration = Duration::from_millis(20);
+/// The least distance of scans that exits ask for: doubled by each that found nobody gone, up to
+/// [`SCAN_EVERY`], and back to this when a namespace was found empty or no exit came for a while.
+const BETWEEN_EXITS: Duration = Duration::from_millis(50);
 /// For how long a task must have been seen before it makes its namespace inhabited.
 const SETTLED_IN: Duration = Duration::from_secs(5);
 /// The least time between the first and the last scan that saw nobody.
 const EMPTY_AT_LEAST: Duration = Duration::from_secs(5);
+
+/// The pace of the scans.
+#[derive(Debug, Clone)]
+pub(super) struct Scans {
+    /// When the last one began.
+    last: Time,
+    /// How far apart exits may ask for them.
+    distance: Duration,
+    /// Whether an exit asked for the next one.
+    by_exit: bool,
+    /// Whether none is made by the clock alone.
+    on_exit_only: bool,
+}
+
+impl Default for Scans {
+    fn default() -> Self {
+        Self { last: Time(0), distance: BETWEEN_EXITS, by_exit: false, on_exit_only: false }
+    }
+}
 
 impl Ledger {
     fn watched_for_leaks(&self) -> impl Iterator<Item = &Slot> {
@@ -38,19 +67,50 @@ impl Ledger {
             self.next_scan = None;
             return;
         }
-        let at = *self.next_scan.get_or_insert(now + SCAN_EVERY);
+        let at = match self.next_scan {
+            Some(at) => at,
+            // Of inhabited namespaces exits are told: a test build may want to hear of nothing else.
+            None if self.scans.on_exit_only && self.watched_for_leaks().all(|slot| slot.entry.inhabited) => {
+                return;
+            }
+            None => now + SCAN_EVERY,
+        };
+        self.next_scan = Some(at);
         if at > now || self.scanning {
             return;
         }
         self.scanning = true;
         self.next_scan = None;
+        self.scans.last = now;
         self.out.push(Action::Scan(inodes));
+    }
+
+    /// A task exits where attachments are: perhaps it was the last one there.
+    pub(super) fn task_exits(&mut self, now: Time, by: Source, keys: &[AttachmentKey], pid: i32) {
+        let watched: Vec<_> = self
+            .watched_for_leaks()
+            .filter(|slot| slot.entry.inhabited && keys.contains(&slot.entry.key))
+            .map(|slot| slot.entry.key.clone())
+            .collect();
+        if watched.is_empty() {
+            return;
+        }
+        if now.since(self.scans.last) >= SCAN_EVERY {
+            self.scans.distance = BETWEEN_EXITS;
+        }
+        let soon = (now + AFTER_EXIT).max(self.scans.last + self.scans.distance);
+        self.scans.by_exit = true;
+        self.next_scan = Some(self.next_scan.map_or(soon, |at| at.min(soon)));
+        for key in watched {
+            self.observe(&key, "task-exit", format!("{by}: task {pid} exits in the namespace"));
+        }
     }
 
     pub(super) fn scanned(&mut self, now: Time, report: &ScanReport) {
         self.scanning = false;
+        let mut anybody_gone = false;
         let keys: Vec<_> = self.watched_for_leaks().map(|slot| slot.entry.key.clone()).collect();
-        let mut next = now + SCAN_EVERY;
+        let mut next = (!self.scans.on_exit_only).then_some(now + SCAN_EVERY);
         for key in keys {
             let Some(slot) = self.slots.get_mut(&key) else { continue };
             let inode = slot.entry.netns.inode;
@@ -78,6 +138,7 @@ impl Ledger {
                 slot.live.inhabitants = Inhabitants::Assumed;
                 continue;
             }
+            anybody_gone = true;
             let first = *slot.live.empty_since.get_or_insert(now);
             let wait = slot.entry.leaked_after.unwrap_or_default().max(EMPTY_AT_LEAST);
             let addresses = slot.entry.addresses();
@@ -96,9 +157,20 @@ impl Ledger {
                     let text = "a complete scan saw nobody in the namespace and nobody holding it".to_owned();
                     self.note(NoteKind::Observation, "namespace-empty", addresses, Some(&key), text);
                 }
-                next = next.min(first + wait);
+                next = Some(next.map_or(first + wait, |at| at.min(first + wait)));
             }
         }
-        self.next_scan = Some(next);
+        if std::mem::take(&mut self.scans.by_exit) {
+            self.scans.distance =
+                if anybody_gone { BETWEEN_EXITS } else { (self.scans.distance * 2).min(SCAN_EVERY) };
+        }
+        // An exit that was told while the scan was under way may have asked for an earlier one.
+        self.next_scan = [self.next_scan, next].into_iter().flatten().min();
+    }
+
+    /// Scans only after exits, once all watched namespaces are inhabited: for builds that test what
+    /// programs in the kernel are worth.
+    pub fn scan_on_exits_only(&mut self) {
+        self.scans.on_exit_only = true;
     }
 }

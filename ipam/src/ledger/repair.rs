@@ -236,7 +236,11 @@ impl Ledger {
                 let pool = self.config.pools.get(name)?;
                 pool.subnet.contains(address).then(|| (name.clone(), pool.segment.clone()))
             });
-            let beside = || stray.parent.as_ref().and_then(|parent| self.address_on(parent, address));
+            let listed = stray.parent.as_ref();
+            let beside = || {
+                listed?;
+                self.address_on(|link| link.wire_device().as_ref() == listed, address)
+            };
             let pool = pool.or_else(|| beside().map(|(pool, key)| (pool, key.segment)));
             if let Some((pool, segment)) = pool {
                 let next = Held { pool, segment, address, generation: 0 };

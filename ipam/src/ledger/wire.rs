@@ -14,11 +14,12 @@ use super::io::{
 use super::line::Stage;
 use super::pools::Pick;
 use crate::attachment::AttachmentKey;
+use crate::config::LinkSpec;
 use crate::evidence::{FdbFact, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
-use crate::name::{IfName, PoolName};
+use crate::name::PoolName;
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -381,7 +382,9 @@ impl Ledger {
 
     /// Somebody spoke for an address.
     pub(super) fn heard(&mut self, now: Time, heard: &HeardOnWire) {
-        let Some((pool, key)) = self.address_on(&heard.device, heard.address) else { return };
+        let Some((pool, key)) = self.address_on(|link| link.wire() == heard.wire, heard.address) else {
+            return;
+        };
         if !self.is_veto(heard.mac) {
             return;
         }
@@ -434,13 +437,13 @@ impl Ledger {
         self.note(NoteKind::Warning, "second-holder", vec![key.address], Some(holder), text);
     }
 
-    /// Which pool's address it is, on that device.
-    pub(super) fn address_on(&self, device: &IfName, address: IpAddr) -> Option<(PoolName, AddressKey)> {
-        let networks = self
-            .config
-            .networks
-            .values()
-            .filter(|network| network.link.wire_device().as_ref() == Some(device));
+    /// Which pool's address it is, on links of that kind.
+    pub(super) fn address_on(
+        &self,
+        link: impl Fn(&LinkSpec) -> bool,
+        address: IpAddr,
+    ) -> Option<(PoolName, AddressKey)> {
+        let networks = self.config.networks.values().filter(|network| link(&network.link));
         networks.flat_map(|network| &network.pools).find_map(|name| {
             let pool = self.config.pools.get(name)?;
             let key = AddressKey { segment: pool.segment.clone(), address };

@@ -230,8 +230,8 @@ impl World {
             }
             Op::CrashAgent => self.crash(),
             Op::LoseEvents => {
-                self.events.retain(|event| !matches!(event, Event::ToLedger(Input::Kernel(_))));
-                self.events.push(Event::ToLedger(Input::Kernel(KernelHint::Overrun)));
+                self.events.retain(|event| !matches!(event, Event::ToLedger(Input::Kernel(..))));
+                self.events.push(Event::ToLedger(Input::Kernel(Source::Netlink, KernelHint::Overrun)));
             }
             Op::Reboot => self.reboot(),
             Op::LoseStore => {
@@ -316,15 +316,29 @@ impl World {
     fn drop_link(&mut self, index: usize) {
         let link = self.links.remove(index);
         let hint = KernelHint::LinkGone(Some(Nsid(link.at)), link.ifindex, Some(link.mac));
-        self.events.push(Event::ToLedger(Input::Kernel(hint)));
+        self.program_tells(KernelHint::LinkTornDown(link.key.clone()));
+        self.events.push(Event::ToLedger(Input::Kernel(Source::Netlink, hint)));
     }
 
     fn end_namespace(&mut self, pod: u8) {
         let Some((nsid, _)) = self.pods.get(&pod).cloned() else { return };
         if self.namespaces.remove(&nsid) {
-            self.links.retain(|link| link.at != nsid);
-            self.events.push(Event::ToLedger(Input::Kernel(KernelHint::NamespaceGone(Nsid(nsid)))));
+            let ended: Vec<_> = self.links.extract_if(.., |link| link.at == nsid).collect();
+            for link in ended {
+                self.program_tells(KernelHint::LinkTornDown(link.key));
+            }
+            self.events
+                .push(Event::ToLedger(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(Nsid(nsid)))));
         }
+    }
+
+    /// A program in the kernel tells too, or misses it, as one that was loaded a moment later would.
+    fn program_tells(&mut self, hint: KernelHint) {
+        if self.rng.is_multiple_of(3) {
+            return;
+        }
+        let place = usize::try_from(self.rng % 5).unwrap().min(self.events.len());
+        self.events.insert(place, Event::ToLedger(Input::Kernel(Source::Program("tp_btf"), hint)));
     }
 
     fn lose_link(&mut self, pod: u8) {
@@ -343,8 +357,10 @@ impl World {
         link.at = to;
         link.up = self.rng.is_multiple_of(2);
         self.namespaces.insert(to);
+        let key = link.key.clone();
+        self.program_tells(KernelHint::LinkLeaving(key));
         // Reads that come after the move come after its event: the observer drains before it reports.
-        self.step(Input::Kernel(hint));
+        self.step(Input::Kernel(Source::Netlink, hint));
     }
 
     fn kill_plugin(&mut self, pod: u8) {
@@ -467,7 +483,7 @@ impl World {
                 // The monitor is drained before the observations are handed on.
                 let hints: Vec<_> = self
                     .events
-                    .extract_if(.., |event| matches!(event, Event::ToLedger(Input::Kernel(_))))
+                    .extract_if(.., |event| matches!(event, Event::ToLedger(Input::Kernel(..))))
                     .collect();
                 for hint in hints {
                     let Event::ToLedger(input) = hint else { continue };
@@ -503,7 +519,11 @@ impl World {
                 };
                 self.step(Input::LinkRemoved(key, result));
             }
-            Action::Commit { .. } | Action::Serve | Action::ConfigTaken(_) | Action::Note(_) => {}
+            Action::Commit { .. }
+            | Action::Serve
+            | Action::ConfigTaken(_)
+            | Action::Note(_)
+            | Action::ProvePrograms => {}
         }
     }
 

@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail it by panicking")]
 
 mod faults;
+mod log;
 mod pins;
 mod teardown;
 mod wire;

@@ -4,11 +4,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_probes::pins::Pins;
-use berth_probes::{Allowed, Error, Options, ProbeEvent, Probes};
+use berth_probes::{Allowed, Error, Object, Options, ProbeEvent, Probes};
 use berth_testbed::skip;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
-use crate::world::{Netns, key, options, wait_for};
+use crate::world::{Netns, key, object_bytes, options, wait_for};
 
 /// A BPF file system, unmounted with this value.
 struct BpfFs {
@@ -137,9 +137,9 @@ fn an_object_that_is_none_or_of_another_version_is_refused_with_what_to_do() {
     let path = folder.path().join("berth.o");
     let started = |bytes: &[u8]| {
         std::fs::write(&path, bytes).unwrap();
-        Probes::start(&Options { object: path.clone(), ..options.clone() })
+        Probes::start(&Options { object: Object::File(path.clone()), ..options.clone() })
     };
-    let good = std::fs::read(&options.object).unwrap();
+    let good = object_bytes(&options);
     assert!(started(&good).is_ok());
     for length in [0, 3, 100, good.len() / 2] {
         assert!(started(&good[..length]).is_err(), "{length}");
@@ -151,7 +151,7 @@ fn an_object_that_is_none_or_of_another_version_is_refused_with_what_to_do() {
     let error = started(&other).err().unwrap();
     assert!(matches!(error, Error::OtherVersion { .. }), "{error:?}");
     assert!(error.to_string().contains("build-ebpf"));
-    let absent = Probes::start(&Options { object: folder.path().join("absent"), ..options });
+    let absent = Probes::start(&Options { object: Object::File(folder.path().join("absent")), ..options });
     assert!(matches!(absent, Err(Error::ReadObject { .. })));
 }
 

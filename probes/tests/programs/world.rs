@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::{NetnsIdentity, Nsid};
-use berth_probes::{Options, ProbeEvent, Probes};
+use berth_probes::{Object, Options, ProbeEvent, Probes};
 use berth_testbed::skip;
 use berth_underlay::netns::NetnsFile;
 
@@ -23,7 +23,15 @@ pub fn options() -> Option<Options> {
         skip::because("needs the eBPF object; `cargo xtask build-ebpf` makes it");
         return None;
     }
-    Some(Options::new(object))
+    Some(Options::new(Object::File(object)))
+}
+
+/// The bytes of the object.
+pub fn object_bytes(options: &Options) -> Vec<u8> {
+    match &options.object {
+        Object::File(path) => std::fs::read(path).unwrap(),
+        Object::Embedded(bytes) => bytes.to_vec(),
+    }
 }
 
 /// Started programs that see teardowns, or `None` after a recorded skip.

@@ -64,10 +64,9 @@ pub enum WireEvent {
 
 type Reply = Box<dyn FnOnce(Vec<ProbeResult>) + Send>;
 
-struct Order {
-    addresses: Vec<IpAddr>,
-    priority: Priority,
-    reply: Reply,
+enum Order {
+    Probe { addresses: Vec<IpAddr>, priority: Priority, reply: Reply },
+    AnswersOnly(bool),
 }
 
 /// The handle of a parent's thread. Dropping it stops the thread and waits for it (some milliseconds);
@@ -103,6 +102,8 @@ impl ParentWire {
             state: None,
             looked_at: Time::default(),
             prober: Prober::new(limits, boot_time()),
+            answers_only: false,
+            hears: true,
             replies: Vec::new(),
             quiet: Quiet::default(),
             bell: Arc::clone(&bell),
@@ -128,16 +129,28 @@ impl ParentWire {
         priority: Priority,
         reply: impl FnOnce(Vec<ProbeResult>) + Send + 'static,
     ) {
-        let order = Order { addresses, priority, reply: Box::new(reply) };
+        if let Some(order) = self.send(Order::Probe { addresses, priority, reply: Box::new(reply) }) {
+            // The thread ended, which only a panicking callback can cause.
+            order.reply_unknown("the wire's thread has ended");
+        }
+    }
+
+    /// Listens only while a round runs, because somebody else hears the rest; or all the time again.
+    pub fn answers_only(&self, on: bool) {
+        // A thread that has ended listens to nothing anyhow.
+        let _ = self.send(Order::AnswersOnly(on));
+    }
+
+    /// What could not be delivered.
+    fn send(&self, order: Order) -> Option<Order> {
         let undelivered = match &self.orders {
             Some(orders) => orders.send(order).err().map(|error| error.0),
             None => Some(order),
         };
-        match undelivered {
-            // The thread ended, which only a panicking callback can cause.
-            Some(order) => order.reply_unknown("the wire's thread has ended"),
-            None => self.ring(),
+        if undelivered.is_none() {
+            self.ring();
         }
+        undelivered
     }
 
     fn ring(&self) {
@@ -159,9 +172,10 @@ impl Drop for ParentWire {
 
 impl Order {
     fn reply_unknown(self, reason: &str) {
+        let Self::Probe { addresses, reply, .. } = self else { return };
         let unknown =
             |address| ProbeResult { address, outcome: Outcome::Unknown(reason.to_owned()), last_probe: None };
-        (self.reply)(self.addresses.into_iter().map(unknown).collect());
+        reply(addresses.into_iter().map(unknown).collect());
     }
 }
 
@@ -173,6 +187,10 @@ struct Worker<R> {
     state: Option<bool>,
     looked_at: Time,
     prober: Prober,
+    /// Whether somebody else hears what is no answer to a round.
+    answers_only: bool,
+    /// Whether the socket hears anything at the moment.
+    hears: bool,
     replies: Vec<(RoundId, Reply)>,
     quiet: Quiet,
     bell: Arc<OwnedFd>,
@@ -213,10 +231,11 @@ impl<R: FnMut(WireEvent)> Worker<R> {
     fn take_orders(&mut self, inbox: &Receiver<Order>) -> bool {
         loop {
             match inbox.try_recv() {
-                Ok(order) => {
-                    let id = self.prober.start(&order.addresses, order.priority);
-                    self.replies.push((id, order.reply));
+                Ok(Order::Probe { addresses, priority, reply }) => {
+                    let id = self.prober.start(&addresses, priority);
+                    self.replies.push((id, reply));
                 }
+                Ok(Order::AnswersOnly(on)) => self.answers_only = on,
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
             }
@@ -237,6 +256,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
         let finished = self.prober.finished(now, drained);
         self.answer(finished);
+        self.attend();
         send_due(&mut self.prober, &self.socket, self.mac, self.state == Some(true), now);
     }
 
@@ -260,6 +280,18 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
     }
 
+    /// Hears before anything is asked, and nothing while nobody waits for an answer.
+    fn attend(&mut self) {
+        let wanted = !self.answers_only || !self.prober.is_idle();
+        if wanted == self.hears {
+            return;
+        }
+        match self.socket.hear(wanted) {
+            Ok(()) => self.hears = wanted,
+            Err(error) => self.prober.disturbed(&error.to_string()),
+        }
+    }
+
     fn count_losses(&mut self) {
         match self.socket.dropped() {
             Ok(0) => {}
@@ -277,6 +309,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         let seen = Device::by_name(&self.parent).and_then(|device| {
             if device.ifindex != self.socket.ifindex() {
                 self.socket = PacketSocket::listening(device.ifindex)?;
+                self.hears = true;
                 self.prober.disturbed("the parent was replaced by another device");
             }
             Ok(device)

@@ -59,14 +59,7 @@ impl PacketSocket {
     pub fn listening(ifindex: u32) -> Result<Self, WireError> {
         let socket = Self::sending(ifindex)?;
         let fail = |step| move |cause| WireError::Socket { step, ifindex, cause };
-        let filter = filter();
-        let program = libc::sock_fprog {
-            len: u16::try_from(filter.len()).unwrap_or(u16::MAX),
-            filter: filter.as_ptr().cast_mut(),
-        };
-        socket
-            .option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program)
-            .map_err(fail("attach the frame filter"))?;
+        socket.hear(true)?;
         socket.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32).map_err(fail("ask for VLAN tags"))?;
         // Without CAP_NET_ADMIN the smaller default buffer must do; lost frames are reported anyway.
         if socket.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).is_err() {
@@ -86,6 +79,22 @@ impl PacketSocket {
             .option(libc::SOL_PACKET, libc::PACKET_ADD_MEMBERSHIP, &membership)
             .map_err(fail("ask for all multicast frames"))?;
         Ok(socket)
+    }
+
+    /// Hears ARP and neighbour discovery from now on, or nothing at all: then no frame wakes anybody.
+    /// What was queued before stays queued.
+    pub fn hear(&self, everything: bool) -> Result<(), WireError> {
+        let (all, nothing) = (filter(), [drop_frame()]);
+        let steps: &[libc::sock_filter] = if everything { &all } else { &nothing };
+        let program = libc::sock_fprog {
+            len: u16::try_from(steps.len()).unwrap_or(u16::MAX),
+            filter: steps.as_ptr().cast_mut(),
+        };
+        self.option(libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, &program).map_err(|cause| WireError::Socket {
+            step: "attach the frame filter",
+            ifindex: self.ifindex,
+            cause,
+        })
     }
 
     /// A socket that only sends: protocol 0 hears nothing. Needs `CAP_NET_RAW`.
@@ -234,18 +243,21 @@ fn stripped_tag(header: &libc::msghdr) -> Option<u16> {
 
 /// ARP and ICMPv6 types 135 and 136, untagged or behind one tag that is still in the frame. A tag that
 /// the kernel has taken out already is invisible here, and the offsets are those of an untagged frame.
+fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
+    libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k }
+}
+
+/// The end of a filter: the frame is not wanted.
+fn drop_frame() -> libc::sock_filter {
+    step(libc::BPF_RET | libc::BPF_K, 0, 0, 0)
+}
+
 fn filter() -> [libc::sock_filter; 15] {
     const SHIFT: u32 = libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM;
     const HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
     const SHIFTED_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
     const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
     const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    let step = |code: u32, k: u32, jt: u8, jf: u8| libc::sock_filter {
-        code: u16::try_from(code).unwrap_or(0),
-        jt,
-        jf,
-        k,
-    };
     [
         step(SHIFT, 0, 0, 0),                                 // 0: no tag in the frame yet
         step(HALF, 12, 0, 0),                                 // 1: the EtherType
@@ -260,7 +272,7 @@ fn filter() -> [libc::sock_filter; 15] {
         step(SHIFTED_BYTE, 14 + 40, 0, 0),                    // 10: the type
         step(EQUAL, u32::from(SOLICITATION), 2, 0),           // 11: accept
         step(EQUAL, u32::from(ADVERTISEMENT), 1, 0),          // 12: accept
-        step(RETURN, 0, 0, 0),                                // 13: drop
+        drop_frame(),                                         // 13
         step(RETURN, u32::MAX, 0, 0),                         // 14: accept, whole
     ]
 }

@@ -10,6 +10,7 @@ const LINES_USUAL: usize = 300;
 /// The modules that talk to the kernel by hand. Everything else is safe Rust.
 const UNSAFE_MODULES: &[&str] = &[
     "probes/src/memory.rs",
+    "probes/src/readable.rs",
     "store/tests/full_disk.rs",
     "testbed/src/sys/netns.rs",
     "testbed/src/sys/process.rs",

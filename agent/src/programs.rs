@@ -1,0 +1,470 @@
+//! The programs in the kernel, as the agent uses them: started aside, fed with what the ledger
+//! journals, read for hints, proved now and then, and left for a lower rung when they fail.
+//!
+//! All map operations are a few microseconds and are made by the main loop, so that what a bind
+//! follows is followed before the link is read back. What takes longer (loading, stepping down)
+//! happens on a thread that has the programs for that time. Left out: any decision. The invariant:
+//! what is wanted of the programs is kept here, so that they can come and go; a node on which none
+//! can be loaded loses time, not correctness.
+
+mod following;
+mod report;
+mod watching;
+
+use std::time::Duration;
+
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::config::Config;
+use berth_ipam::ledger::Ledger;
+use berth_ipam::ledger::entry::Entry;
+use berth_ipam::ledger::io::{
+    HeardOnWire, Input, JournalWrite, KernelHint, Note, NoteKind, Observation, Source,
+};
+use berth_ipam::ledger::view::View;
+use berth_ipam::mac::Mac;
+use berth_ipam::time::Time;
+use berth_probes::{Allowed, Object, Options, ProbeEvent, Probes, Readable};
+use tokio::sync::oneshot;
+
+use crate::clock;
+use crate::committer::chain;
+use following::{Followed, Following};
+use watching::Watching;
+
+/// The rung is proved again this often.
+const PROVE: Duration = Duration::from_mins(1);
+/// After every rung was lost, all are tried again this often.
+const TRY_AGAIN: Duration = Duration::from_mins(10);
+/// While a proof is under way it is looked at this often; else wires and ends are, more calmly.
+const TURN_PROVING: Duration = Duration::from_millis(5);
+const TURN: Duration = Duration::from_millis(500);
+
+/// What came of work on another thread.
+type Aside = oneshot::Receiver<Result<Box<Probes>, String>>;
+
+/// Where the programs are.
+#[derive(Debug)]
+enum State {
+    /// Not used, for this reason.
+    Off(String),
+    /// With a thread that loads or changes them.
+    Aside(Aside),
+    /// Here.
+    Here(Box<Probes>, Readable),
+}
+
+/// See the module's head.
+#[derive(Debug)]
+pub struct Programs {
+    options: Option<Options>,
+    state: State,
+    following: Following,
+    watching: Watching,
+    /// When the rung was last proved, or tried to be.
+    proved_at: Time,
+    /// Why the last proof failed; the second one in a row counts.
+    doubt: Option<String>,
+    /// The rung before it was left.
+    left: Option<String>,
+    /// Maps refused something, once told.
+    told_full: bool,
+}
+
+impl Programs {
+    /// Starts loading on a thread. Without an object, or if no rung is wanted, there are no programs.
+    pub fn start(object: Option<Object>, bpffs: std::path::PathBuf, allowed: Allowed) -> Self {
+        let options = object.map(|object| Options { bpffs: Some(bpffs), allowed, ..Options::new(object) });
+        let state = match (&options, allowed) {
+            (_, Allowed::None) => State::Off("switched off by --rung none".to_owned()),
+            (None, _) => State::Off(
+                "this agent was built without its eBPF programs; `cargo xtask dist` builds it with them, and \
+                 --ebpf-object names a file with them"
+                    .to_owned(),
+            ),
+            (Some(options), _) => {
+                let options = options.clone();
+                aside(move || Probes::start(&options).map_err(|error| chain(&error)))
+            }
+        };
+        if let State::Off(why) = &state {
+            tracing::info!(why, "runs without eBPF: netlink, reads and the parent's list of MACs stand in");
+        }
+        Self {
+            options,
+            state,
+            following: Following::default(),
+            watching: Watching::default(),
+            proved_at: clock::now(),
+            doubt: None,
+            left: None,
+            told_full: false,
+        }
+    }
+
+    /// What hints name as their source.
+    fn source(&self) -> Option<Source> {
+        match &self.state {
+            State::Here(probes, _) => {
+                Some(Source::Program(probes.rung().map_or("ebpf", |rung| rung.as_str())))
+            }
+            _ => None,
+        }
+    }
+
+    /// Waits until [`Self::turn`] has something to do.
+    pub async fn ready(&mut self) {
+        match &mut self.state {
+            State::Off(_) if self.left.is_none() => std::future::pending().await,
+            State::Off(_) => tokio::time::sleep(TRY_AGAIN).await,
+            State::Aside(result) => {
+                let outcome = result.await;
+                self.come_back(outcome.unwrap_or_else(|_| Err("the loading thread ended".to_owned())));
+            }
+            State::Here(probes, readable) => {
+                if probes.has_kept() {
+                    return;
+                }
+                let turn = if probes.is_proving() { TURN_PROVING } else { TURN };
+                tokio::select! {
+                    () = readable.ready() => {}
+                    () = tokio::time::sleep(turn) => {}
+                }
+            }
+        }
+    }
+
+    /// The programs are here (again): they are told all that is wanted of them.
+    fn come_back(&mut self, outcome: Result<Box<Probes>, String>) {
+        let probes = match outcome {
+            Ok(probes) => probes,
+            Err(why) => {
+                tracing::warn!(
+                    why,
+                    "runs without eBPF: netlink, reads and the parent's list of MACs stand in"
+                );
+                self.state = State::Off(why);
+                return;
+            }
+        };
+        for refusal in probes.refusals() {
+            tracing::info!(%refusal, "a program is not used");
+        }
+        let rung = probes.rung().map_or("none", |rung| rung.as_str());
+        tracing::info!(rung, tasks = probes.sees_tasks(), pins = ?probes.pins(), "the eBPF programs run");
+        let readable = probes.readable();
+        self.state = match readable {
+            Ok(readable) => State::Here(probes, readable),
+            Err(error) => State::Off(format!("wait for the programs' events: {error}")),
+        };
+        self.proved_at = clock::now();
+        self.doubt = None;
+        self.refresh();
+    }
+
+    /// Everything that is followed and watched goes into the maps, and what nobody wants out of them.
+    fn refresh(&mut self) {
+        let State::Here(probes, _) = &mut self.state else { return };
+        let full = self.following.refresh(probes).and_then(|()| self.watching.refresh(probes));
+        if let Err(error) = full {
+            complain(&mut self.told_full, &error);
+        }
+    }
+
+    /// Whether the programs have just come: then everything should be read once, because what ended
+    /// before they followed it is told by nobody.
+    pub fn has_news(&mut self) -> bool {
+        std::mem::take(&mut self.following.fresh)
+    }
+
+    /// What the ledger knows after its start.
+    pub fn adopt(&mut self, ledger: &Ledger) {
+        let entries: Vec<&Entry> = ledger
+            .leases()
+            .into_iter()
+            .filter_map(|view| match view {
+                View::Held { slot, .. } => Some(&slot.entry),
+                View::Shut(_) => None,
+            })
+            .collect();
+        for entry in entries {
+            self.follow(ledger.config(), entry);
+        }
+        self.tidy(ledger);
+    }
+
+    /// What the ledger wrote down: that is what is followed and watched.
+    pub fn journaled(&mut self, ledger: &Ledger, writes: &[JournalWrite]) {
+        for write in writes {
+            match write {
+                JournalWrite::Put(entry) => self.follow(ledger.config(), entry),
+                JournalWrite::Remove(key) => self.ended(key),
+                JournalWrite::Quarantine(shut) => {
+                    let wires = watching::wires_of(ledger.config(), &shut.pool);
+                    self.watch(wires.into_iter().map(|wire| (wire, shut.key.address)), None);
+                }
+                // It stays watched for whoever speaks next, until the next tidying.
+                JournalWrite::Unquarantine(_) => {}
+            }
+        }
+    }
+
+    fn follow(&mut self, config: &Config, entry: &Entry) {
+        let followed = Followed::of(entry);
+        if let State::Here(probes, _) = &mut self.state
+            && let Err(error) = followed.put(probes, &entry.key)
+        {
+            complain(&mut self.told_full, &error);
+        }
+        let wire = config.networks.get(&entry.key.network).map(|network| network.link.wire());
+        let holder = entry.mac.map(|mac| (entry.key.clone(), mac));
+        let spoken: Vec<_> = wire
+            .into_iter()
+            .flat_map(|wire| entry.addresses().into_iter().map(move |a| (wire.clone(), a)))
+            .collect();
+        self.following.set(entry.key.clone(), followed, spoken.clone());
+        self.watch(spoken, holder.as_ref());
+    }
+
+    /// A bind says which link it is: followed before that link is read back, so that its end is seen
+    /// by the one or by the other.
+    pub fn binding(&mut self, entry: &Entry, ifindex: u32) {
+        let State::Here(probes, _) = &mut self.state else { return };
+        let followed = Followed::of(entry).with_link(ifindex);
+        if let Err(error) = followed.put(probes, &entry.key) {
+            complain(&mut self.told_full, &error);
+        }
+    }
+
+    fn ended(&mut self, key: &AttachmentKey) {
+        let spoken = self.following.end(key, clock::now());
+        // Anybody who speaks for a free address is news, its former holder too.
+        self.watch(spoken, None);
+    }
+
+    /// These addresses are about to be asked for on the wire.
+    pub fn asking(
+        &mut self,
+        config: &Config,
+        device: &berth_ipam::name::IfName,
+        addresses: &[std::net::IpAddr],
+    ) {
+        let network =
+            config.networks.values().find(|network| network.link.wire_device().as_ref() == Some(device));
+        let Some(wire) = network.map(|network| network.link.wire()) else { return };
+        let new = addresses.iter().map(|address| (wire.clone(), *address));
+        let new: Vec<_> = new.filter(|place| !self.watching.has(place)).collect();
+        self.watch(new, None);
+    }
+
+    fn watch(
+        &mut self,
+        places: impl IntoIterator<Item = watching::Place>,
+        holder: Option<&(AttachmentKey, Mac)>,
+    ) {
+        for place in places {
+            self.watching.want(place.clone(), holder.cloned());
+            if let State::Here(probes, _) = &mut self.state
+                && let Err(error) = self.watching.put(probes, &place)
+            {
+                complain(&mut self.told_full, &error);
+            }
+        }
+    }
+
+    /// What is watched follows from the ledger anew: after an edit, and now and then.
+    pub fn tidy(&mut self, ledger: &Ledger) {
+        self.watching.rebuild(ledger);
+        if let State::Here(probes, _) = &mut self.state
+            && let Err(error) = self.watching.refresh(probes)
+        {
+            complain(&mut self.told_full, &error);
+        }
+    }
+
+    /// Exits in these namespaces are told again. To be called before their tasks are looked at.
+    pub fn rearm(&mut self, inodes: &std::collections::BTreeSet<u64>) {
+        let State::Here(probes, _) = &mut self.state else { return };
+        for key in self.following.inside(inodes) {
+            if let Err(error) = probes.rearm(key) {
+                tracing::warn!(error = chain(&error), "ask for the next exit of a task");
+            }
+        }
+    }
+
+    /// A link that was read as there is followed again, if an event had ended that.
+    pub fn observed(&mut self, seen: &[Observation]) {
+        let State::Here(probes, _) = &mut self.state else { return };
+        if let Err(error) = self.following.observed(probes, seen) {
+            complain(&mut self.told_full, &error);
+        }
+    }
+
+    /// What the programs tell, as inputs of the ledger, in order.
+    pub fn drain(&mut self) -> Vec<Input> {
+        let Some(by) = self.source() else { return Vec::new() };
+        let State::Here(probes, _) = &mut self.state else { return Vec::new() };
+        let events = match probes.drain() {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::warn!(error = chain(&error), "read the programs' events");
+                return vec![Input::Kernel(by, KernelHint::Overrun)];
+            }
+        };
+        let mut inputs = Vec::new();
+        let mut lost = false;
+        for event in events {
+            lost |= matches!(event, ProbeEvent::Lost(_));
+            inputs.extend(self.input(by, event));
+        }
+        if lost {
+            self.following.lost(clock::now());
+            self.refresh();
+        }
+        inputs
+    }
+
+    fn input(&mut self, by: Source, event: ProbeEvent) -> Option<Input> {
+        let hint = match event {
+            ProbeEvent::DeviceDown { key, .. } => {
+                let key = key?;
+                self.following.told(&key);
+                KernelHint::LinkTornDown(key)
+            }
+            ProbeEvent::DeviceLeaving { key, .. } => {
+                let key = key?;
+                self.following.told(&key);
+                KernelHint::LinkLeaving(key)
+            }
+            ProbeEvent::NamespaceEnd { keys, .. } => KernelHint::NamespaceEnded(keys),
+            ProbeEvent::NamespacesEnding { .. } => KernelHint::NamespacesEnding,
+            ProbeEvent::TaskExit { keys, pid, .. } => {
+                KernelHint::TaskExits(keys, i32::try_from(pid).unwrap_or(0))
+            }
+            ProbeEvent::Wire(heard) => {
+                let wire = self.watching.wire_of(heard.parent, heard.vlan)?;
+                let outgoing = heard.is_outgoing();
+                return Some(Input::Heard(HeardOnWire {
+                    wire,
+                    address: heard.address,
+                    mac: heard.mac,
+                    outgoing,
+                }));
+            }
+            ProbeEvent::Lost(_) => KernelHint::Overrun,
+        };
+        Some(Input::Kernel(by, hint))
+    }
+
+    /// The turn of everything that goes by the clock: proofs, wires, ends that no program saw.
+    /// `is_there` reads a link by (namespace number, index). Returns what is to be told.
+    pub fn turn(&mut self, now: Time, is_there: impl FnMut(&Followed) -> bool) -> Vec<Note> {
+        let mut notes = Vec::new();
+        let State::Here(probes, _) = &mut self.state else {
+            self.try_again(now);
+            return notes;
+        };
+        let missed = self.following.missed(probes, now, is_there);
+        for (key, addresses) in missed {
+            let text = "a link is gone, and no program in the kernel told of it: the rung is proved again"
+                .to_owned();
+            notes.push(Note {
+                kind: NoteKind::Warning,
+                code: "sources-disagree",
+                addresses,
+                key: Some(key),
+                text,
+            });
+            self.proved_at = Time(0);
+        }
+        if let Err(error) = self.watching.take_seats(probes) {
+            complain(&mut self.told_full, &error);
+        }
+        notes.extend(self.prove(now));
+        notes
+    }
+
+    /// The rung is doubted: proved again at the next turn.
+    pub fn doubted(&mut self) {
+        self.proved_at = Time(0);
+    }
+
+    fn prove(&mut self, now: Time) -> Option<Note> {
+        let State::Here(probes, _) = &mut self.state else { return None };
+        let rung = probes.rung()?;
+        if now.since(self.proved_at) >= PROVE && !probes.is_proving() {
+            self.proved_at = now;
+            if let Err(why) = probes.begin_proof() {
+                tracing::warn!(why, "begin to prove the rung again");
+            }
+        }
+        let verdict = match probes.proved() {
+            Ok(verdict) => verdict?,
+            Err(error) => Err(chain(&error)),
+        };
+        let Err(why) = verdict else {
+            self.doubt = None;
+            return None;
+        };
+        // A machine that stood still for a second proves nothing: once more.
+        if self.doubt.replace(why.clone()).is_none() {
+            self.proved_at = Time(0);
+            return None;
+        }
+        self.left = Some(rung.as_str().to_owned());
+        let text = format!("{rung} was proved twice in vain ({why}): the next rung is tried");
+        self.step_down(why);
+        Some(Note { kind: NoteKind::Warning, code: "rung-lost", addresses: Vec::new(), key: None, text })
+    }
+
+    fn step_down(&mut self, why: String) {
+        let before = std::mem::replace(&mut self.state, State::Off(String::new()));
+        self.state = match before {
+            State::Here(mut probes, _) => aside(move || {
+                probes.step_down(why).map_err(|error| chain(&error))?;
+                Ok(*probes)
+            }),
+            other => other,
+        };
+    }
+
+    /// After every rung was lost all are tried again, at a calm pace.
+    fn try_again(&mut self, now: Time) {
+        let State::Off(_) = &self.state else { return };
+        if self.left.is_some() && now.since(self.proved_at) >= TRY_AGAIN {
+            self.proved_at = now;
+            if let Some(options) = self.options.clone() {
+                self.state = aside(move || Probes::start(&options).map_err(|error| chain(&error)));
+            }
+        }
+    }
+
+    /// The wires that the watcher sits on.
+    pub fn watched_parents(&self) -> Vec<berth_ipam::name::IfName> {
+        match &self.state {
+            State::Here(..) => self.watching.seated(),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn aside(work: impl FnOnce() -> Result<Probes, String> + Send + 'static) -> State {
+    let (tell, result) = oneshot::channel();
+    let thread = std::thread::Builder::new().name("programs".to_owned()).spawn(move || {
+        // Without a receiver the agent is ending.
+        let _ = tell.send(work().map(Box::new));
+    });
+    match thread {
+        Ok(_) => State::Aside(result),
+        Err(error) => State::Off(format!("start a thread: {error}")),
+    }
+}
+
+/// A map that is full, or cannot be written, costs hints only; it is told once.
+fn complain(told: &mut bool, error: &berth_probes::Error) {
+    if !std::mem::replace(told, true) {
+        tracing::warn!(
+            error = chain(error),
+            "an eBPF map refuses entries; reads stand in for what is missing"
+        );
+    }
+}

@@ -1,0 +1,161 @@
+//! The attachments that the programs follow, kept so that the maps can be filled again, and the ones
+//! that ended, kept for a moment to see whether a program had told of their end.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::evidence::LinkFact;
+use berth_ipam::identity::{NetnsIdentity, Nsid};
+use berth_ipam::ledger::entry::{Entry, Phase};
+use berth_ipam::ledger::io::Observation;
+use berth_ipam::time::Time;
+use berth_probes::{Error, Probes};
+
+use super::watching::Place;
+
+/// A program has told of an end long before this.
+const LINGER: Duration = Duration::from_secs(2);
+/// How many ended ones are kept; more at once are forgotten without a question.
+const LINGERING_MAX: usize = 4096;
+
+/// What of an attachment is followed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Followed {
+    /// The namespace in which its link was made.
+    netns: NetnsIdentity,
+    /// Its link there; `None`: not known, or it went elsewhere.
+    pub ifindex: Option<u32>,
+    /// Whether its link was ever set up: one rung sees only the end of those that were.
+    was_up: bool,
+}
+
+impl Followed {
+    /// As an entry says.
+    pub fn of(entry: &Entry) -> Self {
+        let at_home = entry.at == entry.netns.nsid;
+        Self {
+            netns: entry.netns.clone(),
+            ifindex: entry.ifindex.filter(|_| at_home),
+            was_up: entry.phase == Phase::Done,
+        }
+    }
+
+    /// The same with its link known.
+    pub fn with_link(self, ifindex: u32) -> Self {
+        Self { ifindex: Some(ifindex), ..self }
+    }
+
+    /// The number of its namespace.
+    pub fn nsid(&self) -> Nsid {
+        self.netns.nsid
+    }
+
+    /// Into the maps.
+    pub fn put(&self, probes: &mut Probes, key: &AttachmentKey) -> Result<(), Error> {
+        probes.attachments().follow(key, &self.netns, self.ifindex)
+    }
+}
+
+/// See the module's head.
+#[derive(Debug, Default)]
+pub struct Following {
+    wanted: BTreeMap<AttachmentKey, (Followed, Vec<Place>)>,
+    /// Of these an event was read, with which a program ended to follow.
+    told: BTreeSet<AttachmentKey>,
+    ended: VecDeque<(Time, AttachmentKey, Followed, Vec<Place>)>,
+    /// Since then an entry that is left in a map proves nothing.
+    lost_at: Option<Time>,
+    /// Whether the maps were filled since somebody asked.
+    pub fresh: bool,
+}
+
+impl Following {
+    /// An attachment, and where its addresses are spoken for.
+    pub fn set(&mut self, key: AttachmentKey, followed: Followed, places: Vec<Place>) {
+        self.ended.retain(|(_, other, ..)| *other != key);
+        let was_up = self.wanted.get(&key).is_some_and(|(before, _)| before.was_up);
+        let followed = Followed { was_up: was_up || followed.was_up, ..followed };
+        self.wanted.insert(key, (followed, places));
+    }
+
+    /// It ended; where its addresses are spoken for.
+    pub fn end(&mut self, key: &AttachmentKey, now: Time) -> Vec<Place> {
+        self.told.remove(key);
+        let Some((followed, places)) = self.wanted.remove(key) else { return Vec::new() };
+        self.ended.push_back((now, key.clone(), followed, places.clone()));
+        places
+    }
+
+    /// Everything into the maps again, and what nobody wants out of them.
+    pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
+        self.fresh = true;
+        self.told.clear();
+        for (key, (followed, _)) in &self.wanted {
+            followed.put(probes, key)?;
+        }
+        probes.attachments().settle()
+    }
+
+    /// An event about it was read.
+    pub fn told(&mut self, key: &AttachmentKey) {
+        if self.wanted.contains_key(key) {
+            self.told.insert(key.clone());
+        }
+    }
+
+    /// Those that were read as there are followed again.
+    pub fn observed(&mut self, probes: &mut Probes, seen: &[Observation]) -> Result<(), Error> {
+        for observation in seen.iter().filter(|seen| seen.link == LinkFact::Present) {
+            if self.told.remove(&observation.key)
+                && let Some((followed, _)) = self.wanted.get(&observation.key)
+            {
+                followed.put(probes, &observation.key)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The attachments in namespaces of these inodes.
+    pub fn inside<'a>(&'a self, inodes: &'a BTreeSet<u64>) -> impl Iterator<Item = &'a AttachmentKey> {
+        self.wanted
+            .iter()
+            .filter(|(_, (followed, _))| inodes.contains(&followed.netns.inode))
+            .map(|(key, _)| key)
+    }
+
+    /// Events were lost.
+    pub fn lost(&mut self, now: Time) {
+        self.lost_at = Some(now);
+    }
+
+    /// Ended attachments whose link is gone, and of whose end no program told.
+    pub fn missed(
+        &mut self,
+        probes: &mut Probes,
+        now: Time,
+        mut is_there: impl FnMut(&Followed) -> bool,
+    ) -> Vec<(AttachmentKey, Vec<IpAddr>)> {
+        let mut missed = Vec::new();
+        while let Some((at, ..)) = self.ended.front() {
+            let late = now.since(*at) >= LINGER;
+            if !late && self.ended.len() <= LINGERING_MAX {
+                break;
+            }
+            let Some((at, key, followed, places)) = self.ended.pop_front() else { break };
+            let unseen = probes.attachments().forget(&key).unwrap_or(false);
+            let lossy = self.lost_at.is_some_and(|lost| lost >= at);
+            if unseen && late && !lossy && followed.was_up && probes.rung().is_some() && !is_there(&followed)
+            {
+                missed.push((key, places.into_iter().map(|(_, address)| address).collect()));
+            }
+        }
+        missed
+    }
+
+    /// How many are followed.
+    pub fn len(&self) -> usize {
+        self.wanted.len()
+    }
+}

@@ -1,0 +1,113 @@
+//! What `doctor` and `explain` show of the programs.
+
+use std::net::IpAddr;
+
+use berth_ipam::config::Wire;
+use berth_ipam::time::Time;
+use berth_probes::pins::Pins;
+use berth_probes::{Probes, watch};
+use berth_protocol::response::Finding;
+
+use super::watching::Chair;
+use super::{Programs, State};
+use crate::doctor::finding;
+
+impl Programs {
+    /// The rung, the watcher's seats, pins and losses.
+    pub fn findings(&self, now: Time) -> Vec<Finding> {
+        let probes = match &self.state {
+            State::Here(probes, _) => probes,
+            State::Aside(_) => {
+                return vec![finding("rung.ebpf", false, false, "the programs are being loaded")];
+            }
+            State::Off(why) => {
+                let text = format!("{why}; netlink, reads and the parent's list of MACs stand in");
+                return vec![finding("rung.ebpf", false, false, text)];
+            }
+        };
+        let mut checks = vec![self.rung(probes, now), tasks(probes), pins(probes)];
+        for (parent, chair) in self.watching.chairs() {
+            let what = format!("watch.{parent}");
+            checks.push(match chair {
+                Chair::Taken(_, seat) => finding(
+                    &what,
+                    true,
+                    false,
+                    format!("{seat}: hears ARP and ND both ways, tagged frames too"),
+                ),
+                Chair::Refused(why) => {
+                    finding(&what, false, false, format!("{why}; a packet socket listens in its place"))
+                }
+            });
+        }
+        checks.push(self.counters(probes));
+        checks
+    }
+
+    fn rung(&self, probes: &Probes, now: Time) -> Finding {
+        let mut refused = probes.refusals().iter().map(ToString::to_string).collect::<Vec<_>>().join("; ");
+        if let Some(left) = &self.left {
+            refused = format!("{left} was left; {refused}");
+        }
+        let Some(rung) = probes.rung() else {
+            let text = format!(
+                "no rung could be used: {refused}; netlink, reads and the parent's list of MACs stand in"
+            );
+            return finding("rung.ebpf", false, false, text);
+        };
+        let ago = now.since(self.proved_at).as_secs();
+        let refused = if refused.is_empty() { refused } else { format!("; not used: {refused}") };
+        finding("rung.ebpf", true, false, format!("{rung}, proved {ago} s ago{refused}"))
+    }
+
+    fn counters(&self, probes: &Probes) -> Finding {
+        let counters = match probes.counters() {
+            Ok(counters) => counters,
+            Err(error) => return finding("ebpf.counters", false, false, crate::committer::chain(&error)),
+        };
+        let lost = counters.get("ring_full").copied().unwrap_or(0);
+        let all: Vec<_> = counters.iter().map(|(name, count)| format!("{name} {count}")).collect();
+        let text = format!(
+            "{} attachments followed, {} addresses watched; {}",
+            self.following.len(),
+            self.watching.len(),
+            all.join(", ")
+        );
+        finding("ebpf.counters", lost == 0, false, text)
+    }
+
+    /// What the watcher knows of an address.
+    pub fn known(&self, address: IpAddr) -> Vec<(Wire, watch::Known)> {
+        match &self.state {
+            State::Here(probes, _) => self.watching.known(probes, address),
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn tasks(probes: &Probes) -> Finding {
+    if probes.sees_tasks() {
+        finding("ebpf.tasks", true, false, "the exit of a task in a pod's namespace is told")
+    } else {
+        finding(
+            "ebpf.tasks",
+            false,
+            false,
+            "exits of tasks are not seen: leaked namespaces are found by scans alone",
+        )
+    }
+}
+
+fn pins(probes: &Probes) -> Finding {
+    match probes.pins() {
+        Pins::At(folder) => {
+            finding("ebpf.pins", true, false, format!("maps and links are in {}", folder.display()))
+        }
+        Pins::None(why) => finding(
+            "ebpf.pins",
+            false,
+            false,
+            format!("none ({why}): a restarted agent reads everything instead"),
+        ),
+    }
+}

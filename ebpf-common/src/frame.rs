@@ -1,0 +1,190 @@
+//! ARP and IPv6 neighbour discovery frames: who speaks for which address.
+//!
+//! Pure, and the very code that runs in the kernel: there a frame is a packet's buffer, in tests and
+//! in the fuzzer it is a slice. As strict as user space's own reading (hardware type, lengths, hop
+//! limit, code), except for the ICMPv6 checksum, which is not computed, IPv6's own version and
+//! length, and options beyond the first, which are not looked at. The invariant: no bytes make it
+//! panic or loop, and what it calls a claim is a hint, whoever acts on it asks the wire.
+#![expect(
+    clippy::inline_always,
+    reason = "calls between functions cost in the kernel, and the verifier more"
+)]
+
+/// An untagged Ethernet header.
+pub const ETHERNET: usize = 14;
+const TAG: usize = 4;
+/// `EtherType` of ARP.
+pub const ARP: u16 = 0x0806;
+/// `EtherType` of IPv6.
+pub const IPV6: u16 = 0x86dd;
+/// `EtherType` of an 802.1Q tag.
+pub const VLAN: u16 = 0x8100;
+/// `EtherType` of an 802.1ad service tag.
+pub const SERVICE_VLAN: u16 = 0x88a8;
+const IPV6_HEADER: usize = 40;
+/// Type, code, checksum, flags, target.
+const ND_FIXED: usize = 24;
+const ICMPV6: u8 = 58;
+const SOLICITATION: u8 = 135;
+const ADVERTISEMENT: u8 = 136;
+
+/// What the kernel knows of a frame beside its bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Meta {
+    /// The `EtherType` behind the addresses and the tag that was taken out, if one was.
+    pub protocol: u16,
+    /// The tag that the device or the kernel took out of the frame, with its priority bits.
+    pub tag: Option<u16>,
+}
+
+/// A frame whose bytes are fetched one piece at a time.
+pub trait Frame {
+    /// What is known of it beside its bytes.
+    fn meta(&self) -> Meta;
+    /// The `N` bytes at an offset from the Ethernet header; `None`: the frame ends before.
+    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
+}
+
+/// Who says what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Claim {
+    /// The VLAN id; 0: untagged.
+    pub vlan: u16,
+    /// 4 or 6.
+    pub family: u8,
+    /// Operation of ARP, or type of `ICMPv6`.
+    pub operation: u16,
+    /// An IPv4 address is in the first four bytes.
+    pub address: [u8; 16],
+    /// Who speaks for it.
+    pub mac: [u8; 6],
+}
+
+/// What a frame is, if it is no claim.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// Neither ARP nor neighbour discovery, or one that claims nothing.
+    Nothing,
+    /// A host would have to discard it.
+    Bad,
+    /// One VLAN tag inside another.
+    Nested,
+}
+
+/// Reads a frame. The most are neither ARP nor IPv6 and cost one comparison.
+#[inline(always)]
+pub fn read(frame: &impl Frame) -> Result<Claim, Other> {
+    let Meta { mut protocol, tag } = frame.meta();
+    let mut vlan = tag.unwrap_or(0) & 0x0fff;
+    let mut at = ETHERNET;
+    if protocol == VLAN || protocol == SERVICE_VLAN {
+        let inner: [u8; TAG] = frame.load(at).ok_or(Other::Bad)?;
+        protocol = u16::from_be_bytes([inner[2], inner[3]]);
+        if tag.is_some() || protocol == VLAN || protocol == SERVICE_VLAN {
+            return Err(Other::Nested);
+        }
+        vlan = u16::from_be_bytes([inner[0], inner[1]]) & 0x0fff;
+        at += TAG;
+    }
+    match protocol {
+        ARP => arp(frame, at, vlan),
+        IPV6 => neighbour(frame, at, vlan),
+        _ => Err(Other::Nothing),
+    }
+}
+
+#[inline(always)]
+fn arp(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
+    let packet: [u8; 28] = frame.load(at).ok_or(Other::Bad)?;
+    // Ethernet and IPv4, with their lengths.
+    if packet[..6] != [0, 1, 0x08, 0, 6, 4] || packet[6] != 0 || !(packet[7] == 1 || packet[7] == 2) {
+        return Err(Other::Bad);
+    }
+    let sender = [packet[14], packet[15], packet[16], packet[17]];
+    if sender == [0; 4] {
+        // A probe: it asks, and claims nothing.
+        return Err(Other::Nothing);
+    }
+    let mac = [packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]];
+    // Multicast, broadcast, or nobody.
+    if sender[0] >= 224 || mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err(Other::Bad);
+    }
+    let mut address = [0; 16];
+    address[0] = sender[0];
+    address[1] = sender[1];
+    address[2] = sender[2];
+    address[3] = sender[3];
+    Ok(Claim { vlan, family: 4, operation: u16::from(packet[7]), address, mac })
+}
+
+#[inline(always)]
+fn neighbour(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
+    // Next header and hop limit first: nearly all IPv6 traffic ends here.
+    let [next, hops]: [u8; 2] = frame.load(at + 6).ok_or(Other::Bad)?;
+    if next != ICMPV6 {
+        return Err(Other::Nothing);
+    }
+    let message = at + IPV6_HEADER;
+    let [kind, code]: [u8; 2] = frame.load(message).ok_or(Other::Bad)?;
+    if kind != SOLICITATION && kind != ADVERTISEMENT {
+        return Err(Other::Nothing);
+    }
+    if hops != 255 || code != 0 {
+        return Err(Other::Bad);
+    }
+    let target: [u8; 16] = frame.load(message + 8).ok_or(Other::Bad)?;
+    let source: [u8; 16] = frame.load(at + 8).ok_or(Other::Bad)?;
+    let (address, option) = if kind == ADVERTISEMENT { (target, 2) } else { (source, 1) };
+    if is_zero(&address) {
+        // Duplicate address detection: it asks, and claims nothing yet.
+        return Err(Other::Nothing);
+    }
+    if address[0] == 0xff {
+        return Err(Other::Bad);
+    }
+    let mac = match frame.load::<8>(message + ND_FIXED) {
+        Some([kind, 1, mac @ ..]) if kind == option => mac,
+        // Without the option the frame's own source speaks.
+        _ => frame.load(6).ok_or(Other::Bad)?,
+    };
+    if mac[0] & 1 != 0 || mac == [0; 6] {
+        return Err(Other::Bad);
+    }
+    Ok(Claim { vlan, family: 6, operation: u16::from(kind), address, mac })
+}
+
+#[inline(always)]
+fn is_zero(address: &[u8; 16]) -> bool {
+    u128::from_ne_bytes(*address) == 0
+}
+
+/// A frame in memory, as tests and the fuzzer have it.
+#[derive(Debug, Clone, Copy)]
+pub struct Bytes<'a> {
+    /// What the kernel would know beside the bytes.
+    pub meta: Meta,
+    /// From the Ethernet header on, without a tag that was taken out.
+    pub bytes: &'a [u8],
+}
+
+impl<'a> Bytes<'a> {
+    /// As the kernel has a frame none of whose tags was taken out; `None`: it has no whole header.
+    pub fn whole(bytes: &'a [u8]) -> Option<Self> {
+        let [high, low] = *bytes.get(12..)?.first_chunk()?;
+        Some(Self { meta: Meta { protocol: u16::from_be_bytes([high, low]), tag: None }, bytes })
+    }
+}
+
+impl Frame for Bytes<'_> {
+    fn meta(&self) -> Meta {
+        self.meta
+    }
+    fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]> {
+        self.bytes.get(at..)?.first_chunk().copied()
+    }
+}
+
+#[cfg(test)]
+#[path = "frame_tests.rs"]
+mod tests;

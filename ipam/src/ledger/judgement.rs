@@ -141,6 +141,9 @@ impl Ledger {
     }
 
     fn namespace_ended(&mut self, by: Source, key: AttachmentKey, text: String) {
+        if !self.slots.contains_key(&key) {
+            return;
+        }
         self.told(by, &key);
         self.observe(&key, "netns-hint", text);
         self.gather(key, false);

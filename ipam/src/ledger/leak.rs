@@ -37,6 +37,8 @@ const EMPTY_AT_LEAST: Duration = Duration::from_secs(5);
 pub(super) struct Scans {
     /// When the last one began.
     last: Time,
+    /// When an exit last asked for one.
+    asked: Time,
     /// How far apart exits may ask for them.
     distance: Duration,
     /// Whether an exit asked for the next one.
@@ -47,7 +49,7 @@ pub(super) struct Scans {
 
 impl Default for Scans {
     fn default() -> Self {
-        Self { last: Time(0), distance: BETWEEN_EXITS, by_exit: false, on_exit_only: false }
+        Self { last: Time(0), asked: Time(0), distance: BETWEEN_EXITS, by_exit: false, on_exit_only: false }
     }
 }
 
@@ -95,9 +97,10 @@ impl Ledger {
         if watched.is_empty() {
             return;
         }
-        if now.since(self.scans.last) >= SCAN_EVERY {
+        if now.since(self.scans.asked) >= SCAN_EVERY {
             self.scans.distance = BETWEEN_EXITS;
         }
+        self.scans.asked = now;
         let soon = (now + AFTER_EXIT).max(self.scans.last + self.scans.distance);
         self.scans.by_exit = true;
         self.next_scan = Some(self.next_scan.map_or(soon, |at| at.min(soon)));

@@ -29,6 +29,8 @@ pub struct Rig {
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
     probes: Vec<(u64, Vec<IpAddr>)>,
     gathers: VecDeque<Vec<Target>>,
+    pub scans: u32,
+    pub proofs: u32,
     notes: Vec<Note>,
 }
 
@@ -145,10 +147,22 @@ impl Rig {
             replies: BTreeMap::new(),
             probes: Vec::new(),
             gathers: VecDeque::new(),
+            scans: 0,
+            proofs: 0,
             notes: Vec::new(),
         };
         rig.step(Input::Loaded(Box::new(loaded)));
         rig
+    }
+
+    /// The codes of what was told since somebody looked.
+    pub fn told(&mut self) -> Vec<&'static str> {
+        std::mem::take(&mut self.notes).into_iter().map(|note| note.code).collect()
+    }
+
+    /// The text of the last thing told under that code.
+    pub fn text(&self, code: &str) -> Option<&str> {
+        self.notes.iter().rfind(|note| note.code == code).map(|note| note.text.as_str())
     }
 
     /// A step, and what it told.
@@ -169,6 +183,8 @@ impl Rig {
                 Action::Reply(caller, _, reply) => drop(self.replies.insert(caller.conn, reply)),
                 Action::Probe { id, addresses, .. } => self.probes.push((id, addresses)),
                 Action::Gather(targets) => self.gathers.push_back(targets),
+                Action::Scan(_) => self.scans += 1,
+                Action::ProvePrograms => self.proofs += 1,
                 Action::ConfigTaken(result) => self.config_taken.push(result),
                 Action::RemoveLink { key, .. } => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));

@@ -87,18 +87,103 @@ fn a_followed_link_is_told_once_and_an_unfollowed_one_is_not() {
     );
 }
 
+/// What was told within a moment: of ends, and of links that leave.
+fn ends_and_leavings(probes: &mut Probes) -> (usize, Vec<Option<berth_ipam::attachment::AttachmentKey>>) {
+    let (mut ends, mut leavings) = (0, Vec::new());
+    wait_for(probes, Duration::from_millis(300), |event| -> Option<()> {
+        match event {
+            ProbeEvent::DeviceDown { .. } => ends += 1,
+            ProbeEvent::DeviceLeaving { key, .. } => leavings.push(key.clone()),
+            _ => {}
+        }
+        None
+    });
+    (ends, leavings)
+}
+
 #[test]
-fn a_link_that_moves_to_another_namespace_is_not_told() {
+fn a_link_that_moves_to_another_namespace_leaves_and_its_index_is_nobodys_afterwards() {
     let Some(mut probes) = probes() else { return };
     let (pod, other) = (Netns::new("pod"), Netns::new("other"));
     let index = pod.pair("192.0.2.7");
     probes.attachments().follow(&key("moved"), &pod.identity(), Some(index)).unwrap();
     pod.ip(&format!("link set net1 netns {}", other.name));
-    let told = wait_for(&mut probes, Duration::from_millis(300), |event| match event {
-        ProbeEvent::DeviceDown { .. } => Some(event.clone()),
-        _ => None,
-    });
-    assert_eq!(told, None);
+    assert_eq!(ends_and_leavings(&mut probes), (0, vec![Some(key("moved"))]));
+    // Another link gets its index, and ends: that is not the end of the one that moved.
+    pod.ip(&format!("link add net1 index {index} type veth peer name peer1"));
+    pod.ip("link set peer1 up");
+    pod.ip("link set net1 up");
+    pod.ip("link del net1");
+    assert_eq!(ends_and_leavings(&mut probes), (0, vec![]));
+}
+
+#[test]
+fn a_link_whose_queues_are_replaced_does_not_leave() {
+    let Some(mut probes) = probes() else { return };
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    probes.attachments().follow(&key("queued"), &pod.identity(), Some(index)).unwrap();
+    let replace = |kind: &str| {
+        let arguments = ["-n", &pod.name, "qdisc", "replace", "dev", "net1", "root", kind];
+        Command::new("tc").args(arguments).output().unwrap().status.success()
+    };
+    if !(replace("pfifo") && replace("bfifo")) {
+        return berth_testbed::skip::because("this kernel has no second queueing discipline");
+    }
+    assert_eq!(ends_and_leavings(&mut probes), (0, vec![]));
+    pod.ip("link del net1");
+    assert_eq!(ends_and_leavings(&mut probes), (1, vec![]));
+}
+
+#[test]
+fn an_end_that_no_program_saw_shows_when_the_attachment_is_forgotten() {
+    let Some(mut probes) = probes() else { return };
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    probes.attachments().follow(&key("seen"), &pod.identity(), Some(index)).unwrap();
+    probes.attachments().follow(&key("unseen"), &pod.identity(), Some(index + 100)).unwrap();
+    pod.ip("link del net1");
+    assert_eq!(ends_and_leavings(&mut probes).0, 1);
+    assert!(!probes.attachments().forget(&key("seen")).unwrap());
+    assert!(probes.attachments().forget(&key("unseen")).unwrap());
+    assert!(!probes.attachments().forget(&key("unseen")).unwrap(), "nobody followed it");
+}
+
+#[test]
+fn a_proof_that_nobody_waits_for_ends_by_itself() {
+    let Some(mut probes) = probes() else { return };
+    assert_eq!(probes.proved().unwrap(), None);
+    probes.begin_proof().unwrap();
+    probes.begin_proof().unwrap();
+    let mut verdicts = Vec::new();
+    let end = std::time::Instant::now() + Duration::from_secs(5);
+    while verdicts.is_empty() && std::time::Instant::now() < end {
+        assert!(probes.is_proving());
+        assert!(probes.drain().unwrap().is_empty(), "the canary is nobody's business");
+        verdicts.extend(probes.proved().unwrap());
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert_eq!(verdicts, [Ok(())]);
+    assert!(!probes.is_proving());
+    assert!(probes.attachments().is_empty());
+}
+
+#[test]
+fn a_rung_that_says_nothing_any_more_is_left() {
+    let Some(mut probes) = probes() else { return };
+    let rung = probes.rung().unwrap();
+    probes.step_down("a reason".to_owned()).unwrap();
+    assert_ne!(probes.rung(), Some(rung));
+    let left = probes.refusals().iter().find(|refusal| refusal.stage == Stage::Prove).unwrap();
+    assert_eq!(left.reason, "a reason");
+    if probes.rung().is_none() {
+        let pod = Netns::new("pod");
+        let index = pod.pair("192.0.2.7");
+        probes.attachments().follow(&key("late"), &pod.identity(), Some(index)).unwrap();
+        pod.ip("link del net1");
+        assert_eq!(ends_and_leavings(&mut probes), (0, vec![]));
+        assert!(probes.attachments().forget(&key("late")).unwrap());
+    }
 }
 
 #[test]

@@ -1,0 +1,231 @@
+//! Hints of programs in the kernel, beside netlink's.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::identity::Nsid;
+use berth_ipam::ledger::io::*;
+
+use crate::rig::{Rig, config, request};
+
+const BY: Source = Source::Program("tp_btf");
+const ALIVE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::Present, FdbFact::Present);
+const LINK_GONE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::Gone, FdbFact::Absent);
+const NETNS_GONE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
+
+fn program(hint: KernelHint) -> Input {
+    Input::Kernel(BY, hint)
+}
+
+fn torn_down(pod: u64) -> Input {
+    program(KernelHint::LinkTornDown(request(pod).key))
+}
+
+fn netlink_gone(pod: u64) -> Input {
+    let at = request(pod).netns.nsid;
+    Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(at), 5, None))
+}
+
+#[test]
+fn a_program_alone_brings_a_dead_namespaces_address_back_without_a_search() {
+    // As if netlink were deaf: a link of whose end nobody told would be searched for.
+    let deaf = Loaded { numbers_hold: true, hears_all: false, ..Loaded::default() };
+    let mut rig = Rig::loaded(config(1), deaf);
+    rig.bound(1);
+    rig.step(torn_down(1));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+    assert!(rig.text("netns-gone").unwrap().ends_with("; first told by tp_btf"));
+}
+
+#[test]
+fn whoever_tells_first_is_named_and_the_other_changes_nothing() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(request(1).netns.nsid)));
+    rig.step(torn_down(1));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(rig.text("netns-gone").unwrap().ends_with("; first told by netlink"));
+    assert!(!rig.told().contains(&"sources-disagree"));
+}
+
+#[test]
+fn a_program_that_tells_what_is_not_so_frees_nothing_and_must_prove_itself() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.told();
+    rig.step(torn_down(1));
+    rig.observe(ALIVE, AddressFact::Present);
+    assert_eq!(rig.held_by(1).len(), 1);
+    assert_eq!(rig.proofs, 1);
+    assert!(rig.told().contains(&"sources-disagree"));
+    // Forgotten once it was read as there: a real end later settles anew, from then on.
+    rig.pass(Duration::from_secs(10));
+    rig.step(netlink_gone(1));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    assert_eq!(rig.held_by(1).len(), 1);
+    assert!(rig.text("link-gone").unwrap().ends_with("; first told by netlink"));
+}
+
+#[test]
+fn a_deletion_that_netlink_never_tells_is_an_event() {
+    for netlink_too in [false, true] {
+        let mut rig = Rig::new(config(1));
+        rig.bound(1);
+        rig.told();
+        rig.step(torn_down(1));
+        if netlink_too {
+            rig.step(netlink_gone(1));
+        }
+        rig.observe(LINK_GONE, AddressFact::Absent);
+        rig.pass(Duration::from_millis(2_001));
+        rig.observe(LINK_GONE, AddressFact::Absent);
+        assert!(rig.ledger.entry(&request(1).key).is_none(), "settled and released");
+        assert_eq!(rig.told().contains(&"sources-disagree"), !netlink_too);
+    }
+}
+
+#[test]
+fn the_end_of_another_link_with_a_moved_ones_index_is_not_its_own() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.step(program(KernelHint::LinkLeaving(request(1).key)));
+    rig.step(torn_down(1));
+    for _ in 0..4 {
+        rig.observe(LINK_GONE, AddressFact::Absent);
+        rig.pass(Duration::from_secs(5));
+    }
+    assert_eq!(rig.held_by(1).len(), 1, "moved, out of sight, and perhaps alive");
+}
+
+#[test]
+fn a_link_that_did_not_leave_after_all_is_as_before() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.step(program(KernelHint::LinkLeaving(request(1).key)));
+    rig.observe(ALIVE, AddressFact::Present);
+    rig.step(torn_down(1));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+}
+
+#[test]
+fn hints_about_attachments_that_nobody_knows_are_nothing() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.told();
+    rig.step(torn_down(7));
+    rig.step(program(KernelHint::LinkLeaving(request(7).key)));
+    rig.step(program(KernelHint::NamespaceEnded(vec![request(7).key])));
+    rig.step(program(KernelHint::TaskExits(vec![request(7).key], 1)));
+    assert!(rig.told().is_empty());
+}
+
+#[test]
+fn events_that_a_program_lost_cost_reads_and_no_knowledge_of_moves() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.step(program(KernelHint::Overrun));
+    // Netlink was heard all the time: a dead namespace needs no search.
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+}
+
+/// A pod with a process, seen twice.
+fn inhabited() -> Rig {
+    let mut config = config(1);
+    config.networks.values_mut().for_each(|network| network.leaked_after = Some(Duration::from_secs(5)));
+    let mut rig = Rig::new(config);
+    rig.bound(1);
+    rig.observe(ALIVE, AddressFact::Present);
+    for _ in 0..4 {
+        rig.pass(Duration::from_millis(2_500));
+        rig.step(Input::Scanned(occupied()));
+    }
+    assert!(rig.entry(1).inhabited);
+    rig.told();
+    rig.scans = 0;
+    rig
+}
+
+fn occupied() -> ScanReport {
+    ScanReport {
+        complete: true,
+        tenants: vec![(1, (77, 1))],
+        occupied: BTreeSet::from([1]),
+        holders_complete: true,
+        ..ScanReport::default()
+    }
+}
+
+fn exits(pid: i32) -> Input {
+    program(KernelHint::TaskExits(vec![request(1).key], pid))
+}
+
+#[test]
+fn an_exit_is_followed_by_a_scan_within_a_tenth_of_a_second() {
+    let mut rig = inhabited();
+    rig.pass(Duration::from_millis(300));
+    rig.step(exits(77));
+    assert_eq!(rig.told(), ["task-exit"]);
+    rig.pass(Duration::from_millis(99));
+    assert_eq!(rig.scans, 1);
+    // Nobody left: the second scan comes when the time is over, and the address is free.
+    let empty = ScanReport { complete: true, holders_complete: true, ..ScanReport::default() };
+    rig.step(Input::Scanned(empty.clone()));
+    assert_eq!(rig.told(), ["namespace-empty"]);
+    rig.pass(Duration::from_millis(4_999));
+    rig.step(Input::Scanned(empty.clone()));
+    assert!(!rig.told().contains(&"namespace-empty-again"));
+    rig.pass(Duration::from_millis(1));
+    rig.step(Input::Scanned(empty));
+    assert!(rig.told().contains(&"namespace-empty-again"));
+}
+
+#[test]
+fn a_pod_that_ends_processes_all_day_makes_no_storm_of_scans() {
+    let mut rig = inhabited();
+    for pid in 0..2_000 {
+        rig.step(exits(pid));
+        rig.pass(Duration::from_millis(10));
+        rig.step(Input::Scanned(occupied()));
+    }
+    // Twenty seconds: a few soon after the first exits, then no more than the clock asks for anyhow.
+    assert!((8..=20).contains(&rig.scans), "{} scans", rig.scans);
+    // After a while of peace the next exit is followed at once again.
+    for _ in 0..3 {
+        rig.pass(Duration::from_millis(2_500));
+        rig.step(Input::Scanned(occupied()));
+    }
+    let before = rig.scans;
+    rig.pass(Duration::from_millis(200));
+    rig.step(exits(1));
+    rig.pass(Duration::from_millis(99));
+    assert_eq!(rig.scans, before + 1);
+}
+
+#[test]
+fn exits_of_what_nobody_watches_for_leaks_ask_for_nothing() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.told();
+    rig.step(exits(5));
+    rig.pass(Duration::from_secs(1));
+    assert_eq!((rig.scans, rig.told().len()), (0, 0));
+}
+
+#[test]
+fn where_the_index_of_a_link_is_not_known_the_end_of_some_namespace_is_worth_a_read() {
+    let mut rig = Rig::new(config(1));
+    rig.warm();
+    let LeaseRequest { key, .. } = request(1);
+    rig.ask(1, LeaseRequest { role: berth_ipam::attachment::Role::Delegate, ..request(1) });
+    rig.answer_probes(&[]);
+    rig.step(Input::Done(Caller { conn: 1, call: 2 }, request(1).txn, key));
+    rig.step(program(KernelHint::NamespacesEnding));
+    rig.pass(Duration::from_millis(20));
+    rig.observe((NetnsFact::Dead, LinkFact::Gone, FdbFact::Blind), AddressFact::Unknown);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+    assert_eq!(request(1).netns.nsid, Nsid(70_001));
+}

@@ -1,5 +1,5 @@
 //! Shows what the kernel tells: follows the namespaces and links named on the command line, and
-//! prints events until it is ended.
+//! prints events until it is ended, and the programs' log as far as `BERTH_EBPF_LOG` asks for it.
 //!
 //! `cargo run -p berth-probes --example events -- target/ebpf/berth.o /run/netns/a:3 --watch eth0:192.0.2.7`
 
@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::{NetnsIdentity, Nsid};
 use berth_probes::watch::Wire;
-use berth_probes::{Options, Probes};
+use berth_probes::{LogLevel, Options, Probes};
 use berth_underlay::netns::NetnsFile;
 use berth_underlay::wire::device::Device;
 use rustix::event::{PollFd, PollFlags};
@@ -19,7 +19,9 @@ fn main() {
     let mut arguments = std::env::args().skip(1);
     let object = arguments.next().unwrap_or_else(|| "target/ebpf/berth.o".to_owned());
     let bpffs = std::env::var_os("BERTH_BPFFS").map(PathBuf::from);
-    let mut probes = Probes::start(&Options { bpffs, ..Options::new(object) }).unwrap();
+    let log = std::env::var("BERTH_EBPF_LOG").map_or(LogLevel::Off, |level| level.parse().unwrap());
+    tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).init();
+    let mut probes = Probes::start(&Options { bpffs, log, ..Options::new(object) }).unwrap();
     println!("rung {:?}, tasks {}, pins {:?}", probes.rung(), probes.sees_tasks(), probes.pins());
     for refusal in probes.refusals() {
         println!("refused: {refusal}");
@@ -41,7 +43,9 @@ fn main() {
         for event in probes.drain().unwrap() {
             println!("{event:?}");
         }
-        let mut fds = [PollFd::new(&probes, PollFlags::IN)];
+        probes.drain_log();
+        let log = probes.log_fd().map(|log| PollFd::from_borrowed_fd(log, PollFlags::IN));
+        let mut fds: Vec<PollFd<'_>> = [PollFd::new(&probes, PollFlags::IN)].into_iter().chain(log).collect();
         let _ = rustix::event::poll(&mut fds, None);
     }
 }

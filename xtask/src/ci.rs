@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 
 use crate::{process, repo, test, tidy};
 
-/// Do what continuous integration does: fmt, clippy, tidy, test, demo.
+/// Do what continuous integration does: fmt, clippy, tidy, test, fuzz, demo.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
@@ -19,6 +19,9 @@ pub struct Args {
     #[arg(long)]
     full: bool,
 }
+
+/// What is built apart.
+const OUTSIDE: [&str; 2] = ["ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// One step and what came of it.
 struct Step {
@@ -34,7 +37,11 @@ pub fn run(args: &Args) -> Result<()> {
     let cargo = |arguments: &[&str]| process::run(process::cargo(&root).args(arguments));
     let mut count = None;
 
-    step(&mut steps, "fmt", || cargo(&["fmt", "--all", "--check"]));
+    step(&mut steps, "fmt", || {
+        cargo(&["fmt", "--all", "--check"])?;
+        // These are no members of the workspace.
+        OUTSIDE.into_iter().try_for_each(|manifest| cargo(&["fmt", "--manifest-path", manifest, "--check"]))
+    });
     step(&mut steps, "clippy", || {
         cargo(&[
             "clippy",
@@ -53,6 +60,7 @@ pub fn run(args: &Args) -> Result<()> {
         count = Some(counted);
         if counted.has_failures() { Err(process::AlreadyTold.into()) } else { Ok(()) }
     });
+    step(&mut steps, "fuzz", || own_verb(&["fuzz"]));
     step(&mut steps, "demo", || own_verb(&["demo", "--slack", &args.slack.to_string()]));
     if args.full {
         step(&mut steps, "dist", || own_verb(&["dist"]));

@@ -109,6 +109,7 @@ pub fn kernel() -> Blob {
         ("nd_net", net_pointer, 128),
         ("name", name, 192),
         ("ip_ptr", pointer, 320),
+        ("flags", int, 384),
     ];
     blob.structure("net_device", 64, false, &device);
     blob.structure("", 8, true, &[("reg_state", int, 8 << 24)]);

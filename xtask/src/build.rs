@@ -83,7 +83,7 @@ fn compile(root: &Path, variant: Variant, object: Option<&Path>) -> Result<Vec<P
 }
 
 /// The target triple of the compiler in use, which must be one whose C library can be linked statically.
-fn host_target() -> Result<String> {
+pub fn host_target() -> Result<String> {
     let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let text = process::output(command.arg("-vV").stderr(Stdio::inherit()))?;
     let host = text.lines().find_map(|line| line.strip_prefix("host: "));

@@ -11,7 +11,7 @@ use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::InstallArgs;
 use crate::{build, process, repo, test, tidy};
 
-/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, demo.
+/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, fuzz, demo.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
@@ -21,6 +21,9 @@ pub struct Args {
     #[arg(long)]
     full: bool,
 }
+
+/// What is built apart.
+const OUTSIDE: [&str; 2] = ["ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
 /// One step and what came of it.
 struct Step {
@@ -35,7 +38,12 @@ pub fn run(args: &Args) -> Result<()> {
     let mut steps = Vec::new();
     let mut count = None;
 
-    step(&mut steps, "fmt", || process::run(process::cargo(&root).args(["fmt", "--all", "--check"])));
+    step(&mut steps, "fmt", || {
+        let cargo = |arguments: &[&str]| process::run(process::cargo(&root).args(arguments));
+        cargo(&["fmt", "--all", "--check"])?;
+        // These are no members of the workspace.
+        OUTSIDE.into_iter().try_for_each(|manifest| cargo(&["fmt", "--manifest-path", manifest, "--check"]))
+    });
     let mut object = None;
     step(&mut steps, "ebpf", || {
         object = build_ebpf::wanted(EbpfArgs::default(), InstallArgs::default())?;
@@ -62,6 +70,7 @@ pub fn run(args: &Args) -> Result<()> {
         count = Some(counted);
         if counted.has_failures() { Err(process::AlreadyTold.into()) } else { Ok(()) }
     });
+    step(&mut steps, "fuzz", || own_verb(&["fuzz"]));
     step(&mut steps, "demo", || own_verb(&["demo", "--slack", &args.slack.to_string()]));
     if args.full {
         step(&mut steps, "dist", || own_verb(&["dist"]));

@@ -10,6 +10,7 @@ mod build_ebpf;
 mod ci;
 mod demo;
 mod dist;
+mod fuzz;
 mod install;
 mod process;
 mod repo;
@@ -42,7 +43,9 @@ enum Verb {
     Dist(dist::Args),
     /// Check the rules of the repository that no compiler checks.
     Tidy(tidy::Args),
-    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, demo.
+    /// Give the parsers inputs at random; a crash or a time-out is a failure.
+    Fuzz(fuzz::Args),
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, fuzz, demo.
     Ci(ci::Args),
 }
 
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Dist(args) => dist::run(&args),
         Verb::Tidy(args) => tidy::run(&args),
+        Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     match outcome {

@@ -1,0 +1,252 @@
+//! `cargo xtask fuzz`: inputs at random for the parsers of what comes from outside.
+//!
+//! Built with the stable compiler: the coverage that libFuzzer wants is a pass of LLVM. No address
+//! sanitizer: there is no unsafe code in what is fuzzed. What was found is kept in target/fuzz/ and
+//! used again; an input that fails a target becomes a unit test with its bytes in the source. The
+//! invariant: a crash, a time-out, or a run in which nothing was executed fails the verb.
+
+use std::collections::VecDeque;
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result};
+use clap::ValueEnum as _;
+
+use crate::install::{self, InstallArgs, Need, Probe};
+use crate::{build, process, repo};
+
+/// Give the parsers inputs at random.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// What to fuzz; everything if nothing is named.
+    #[arg(value_enum)]
+    targets: Vec<Target>,
+    /// How long each runs.
+    #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    seconds: u32,
+    #[command(flatten)]
+    install: InstallArgs,
+}
+
+/// A parser.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Target {
+    /// The kernel's description of its types.
+    Btf,
+    /// ARP and neighbour discovery, as the programs in the kernel read them.
+    Frame,
+}
+
+impl Target {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Btf => "btf",
+            Self::Frame => "frame",
+        }
+    }
+}
+
+/// libFuzzer is C++.
+const NEEDS: [Need; 1] = [Need { probe: Probe::Command("c++"), package: "g++" }];
+
+/// What cargo-fuzz passes, but for the address sanitizer, which the stable compiler does not have.
+const FLAGS: [&str; 8] = [
+    "-Cpasses=sancov-module",
+    "-Cllvm-args=-sanitizer-coverage-level=4",
+    "-Cllvm-args=-sanitizer-coverage-inline-8bit-counters",
+    "-Cllvm-args=-sanitizer-coverage-pc-table",
+    "-Cllvm-args=-sanitizer-coverage-trace-compares",
+    "--cfg=fuzzing",
+    "-Cdebug-assertions",
+    "-Ccodegen-units=1",
+];
+
+/// A single input may take this many seconds: all take microseconds.
+const INPUT_SECONDS: u32 = 10;
+const MEMORY_MB: u32 = 1024;
+/// How much of a failed run is shown.
+const LINES_SHOWN: usize = 60;
+
+/// Builds the targets, runs each, and says what they did.
+pub fn run(args: &Args) -> Result<()> {
+    install::ensure("fuzz", &NEEDS, args.install)?;
+    let root = repo::root()?;
+    let folder = repo::output_folder(&root, "fuzz")?;
+    let binaries = compile(&root, &folder)?;
+    let targets = if args.targets.is_empty() { Target::value_variants() } else { &args.targets };
+    let mut outcomes = Vec::new();
+    for target in targets {
+        outcomes.push((target.name(), fuzz(*target, &binaries, &folder, args.seconds)?));
+    }
+    println!();
+    for (name, outcome) in &outcomes {
+        println!("{name:<8} {outcome}");
+    }
+    if outcomes.iter().all(|(_, outcome)| outcome.failure().is_none()) {
+        return Ok(());
+    }
+    println!("\nan input that failed: fix it, and keep its bytes as a unit test beside the parser");
+    Err(process::AlreadyTold.into())
+}
+
+/// Builds everything instrumented; the folder of the executables.
+fn compile(root: &Path, folder: &Path) -> Result<PathBuf> {
+    let target = build::host_target()?;
+    // The cache, if there is one: instrumenting takes minutes.
+    let cache = std::env::var_os("CARGO_TARGET_DIR").map(|cache| root.join(cache).join("fuzz"));
+    let output = cache.unwrap_or_else(|| folder.join("build"));
+    let mut command = process::cargo(root);
+    command.args(["build", "--locked", "--release", "--bins", "--manifest-path"]);
+    // An explicit target keeps the flags away from build scripts and procedural macros.
+    command.arg(root.join("fuzz/Cargo.toml")).args(["--target", &target, "--target-dir"]).arg(&output);
+    command.env("CARGO_ENCODED_RUSTFLAGS", FLAGS.join("\u{1f}")).env_remove("RUSTFLAGS");
+    command.env_remove("RUSTC_WRAPPER").env_remove("RUSTC_WORKSPACE_WRAPPER");
+    process::run(&mut command)?;
+    Ok(output.join(target).join("release"))
+}
+
+fn fuzz(target: Target, binaries: &Path, folder: &Path, seconds: u32) -> Result<Outcome> {
+    let name = target.name();
+    let place = |kind: &str| -> Result<PathBuf> {
+        let path = folder.join(kind).join(name);
+        std::fs::create_dir_all(&path).with_context(|| format!("create {}", path.display()))?;
+        Ok(path)
+    };
+    let (corpus, seeds, crashes) = (place("corpus")?, place("seeds")?, place("crashes")?);
+    let mut command = Command::new(binaries.join(name));
+    command.args([
+        format!("-max_total_time={seconds}"),
+        format!("-timeout={INPUT_SECONDS}"),
+        format!("-rss_limit_mb={MEMORY_MB}"),
+        format!("-artifact_prefix={}/", crashes.display()),
+        "-print_final_stats=1".to_owned(),
+        // Coming closer to a constant counts as new, too: else a planted panic on one VLAN's id was not
+        // found in 30 s, with it in 4.
+        "-use_value_profile=1".to_owned(),
+    ]);
+    command.args([&corpus, &seeds]).env("BERTH_FUZZ_SEEDS", &seeds);
+    println!("+ {}", process::shown(&command));
+    let mut child = command
+        .stdin(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("start the target {name}"))?;
+    let mut report = Report::default();
+    if let Some(output) = child.stderr.take() {
+        for line in BufReader::new(output).split(b'\n') {
+            let line = line.with_context(|| format!("read what the target {name} says"))?;
+            report.read(&String::from_utf8_lossy(&line));
+        }
+    }
+    let status = child.wait().with_context(|| format!("wait for the target {name}"))?;
+    if !status.success() {
+        report.last.iter().for_each(|line| println!("{line}"));
+    }
+    Ok(report.end(status.success()))
+}
+
+/// What libFuzzer tells, line by line.
+#[derive(Debug, Default)]
+struct Report {
+    executions: u64,
+    coverage: u64,
+    /// Where the input is that failed.
+    artifact: Option<String>,
+    last: VecDeque<String>,
+}
+
+impl Report {
+    fn read(&mut self, line: &str) {
+        let number = |key: &str| line.split(key).nth(1)?.split_whitespace().next()?.parse().ok();
+        if let Some(executions) = number("stat::number_of_executed_units:") {
+            self.executions = executions;
+        }
+        if let Some(coverage) = number(" cov: ") {
+            self.coverage = coverage;
+        }
+        if let Some((_, path)) = line.split_once("Test unit written to ") {
+            self.artifact = Some(path.trim().to_owned());
+        }
+        if self.last.len() == LINES_SHOWN {
+            self.last.pop_front();
+        }
+        self.last.push_back(line.to_owned());
+    }
+
+    fn end(self, success: bool) -> Outcome {
+        let Self { executions, coverage, artifact, .. } = self;
+        Outcome { executions, coverage, artifact, success }
+    }
+}
+
+/// What came of one target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Outcome {
+    executions: u64,
+    coverage: u64,
+    artifact: Option<String>,
+    success: bool,
+}
+
+impl Outcome {
+    fn failure(&self) -> Option<String> {
+        match (&self.artifact, self.success) {
+            (Some(path), _) => Some(format!("an input failed: {path}")),
+            (None, false) => Some("it ended with an error, see above".to_owned()),
+            (None, true) if self.executions == 0 || self.coverage == 0 => {
+                Some("it executed nothing, or without coverage".to_owned())
+            }
+            (None, true) => None,
+        }
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let outcome = self.failure().map_or("ok".to_owned(), |text| format!("FAILED: {text}"));
+        write!(f, "{} executions, {} places covered: {outcome}", self.executions, self.coverage)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn outcome(text: &str, success: bool) -> Outcome {
+        let mut report = Report::default();
+        text.lines().for_each(|line| report.read(line));
+        report.end(success)
+    }
+
+    const GOOD: &str = "INFO: seed corpus: files: 9\n\
+        #10\tINITED cov: 80 ft: 90 corp: 5/200b exec/s: 0 rss: 40Mb\n\
+        #131072\tpulse  cov: 120 ft: 300 corp: 9/1Kb lim: 100 exec/s: 9000 rss: 50Mb\n\
+        Done 150000 runs in 21 second(s)\n\
+        stat::number_of_executed_units: 150000\n";
+
+    #[test]
+    fn executions_and_coverage_are_read() {
+        let good = outcome(GOOD, true);
+        assert_eq!((good.executions, good.coverage, good.failure()), (150_000, 120, None));
+        assert_eq!(good.to_string(), "150000 executions, 120 places covered: ok");
+    }
+
+    #[test]
+    fn a_crash_a_bad_end_and_an_idle_run_are_failures() {
+        let crash = "==9== ERROR: libFuzzer: deadly signal\n\
+            artifact_prefix='t/'; Test unit written to t/crash-1\n\
+            stat::number_of_executed_units: 7\n";
+        assert!(outcome(&format!("{GOOD}{crash}"), false).failure().unwrap().contains("t/crash-1"));
+        assert!(outcome(GOOD, false).failure().is_some());
+        assert!(outcome("", true).failure().unwrap().contains("nothing"));
+        assert!(outcome("stat::number_of_executed_units: 5\n", true).failure().is_some());
+    }
+
+    #[test]
+    fn only_the_end_of_what_it_said_is_kept() {
+        let mut report = Report::default();
+        (0..500).for_each(|number| report.read(&format!("line {number}")));
+        assert_eq!((report.last.len(), report.last[0].as_str()), (LINES_SHOWN, "line 440"));
+    }
+}

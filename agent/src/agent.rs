@@ -245,7 +245,8 @@ impl Agent {
         match action {
             Action::Commit { op, step, journal, flush, store } => {
                 self.hands.programs.journaled(&self.ledger, &journal);
-                self.hands.committer.send(committer::Order::Commit { op, step, journal, flush, store });
+                let commit = committer::Commit { op, step, journal, flush, store };
+                self.hands.committer.send(committer::Order::Commit(commit));
             }
             Action::Reply(caller, step, reply) => self.reply(caller, step, reply),
             Action::Gather(targets) => self.hands.observer.send(observer::Order::Gather(targets)),
@@ -415,6 +416,7 @@ impl Agent {
             address,
             lease: view.map(|view| answers::lease(&self.ledger, view)),
             since_ms: view.map(|view| u64::try_from(now.since(view.since()).as_millis()).unwrap_or(u64::MAX)),
+            wires: self.hands.programs.heard_of(now, address),
             history: self.history.of(now, address),
         }
     }

@@ -1,10 +1,12 @@
 //! The disk: a thread that owns the store and the journal, and carries out commits in their order.
 //!
-//! The journal is written first. A store write is conditional on the transaction that the record
+//! Commits that wait at the same time share the flushes of the disk, unless two are about one
+//! address. The journal is written first, for all of them. A store write is conditional on the transaction that the record
 //! names, so a repeated one does no harm; an outcome that is not known is settled by a live read.
 //! Nothing is decided here.
 
-use std::collections::{BTreeMap, HashMap};
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -16,29 +18,46 @@ use berth_protocol::{fault, spool};
 use berth_store::embedded::EmbeddedStore;
 use berth_store::journal::{self, Change, Journal, Table};
 use berth_store::{LeaseStore, StoreError, Version};
+use futures_util::future::join_all;
 use tokio::sync::mpsc::UnboundedSender;
 
 /// What the thread is asked for.
 #[derive(Debug)]
 pub enum Order {
     /// A commit of the ledger.
-    Commit {
-        /// Repeated in the answer.
-        op: u64,
-        /// For fault points.
-        step: Step,
-        /// First.
-        journal: Vec<JournalWrite>,
-        /// Whether that must reach the disk first.
-        flush: Flush,
-        /// Then.
-        store: Vec<StoreWrite>,
-    },
+    Commit(Commit),
     /// A spool entry whose release is in the journal by now.
     ForgetSpooled(PathBuf),
     /// A row of the journal's meta table.
     PutMeta(&'static str, Vec<u8>),
 }
+
+/// A commit of the ledger, as [`berth_ipam::ledger::io::Action::Commit`] has it.
+#[derive(Debug)]
+pub struct Commit {
+    /// Repeated in the answer.
+    pub op: u64,
+    /// For fault points.
+    pub step: Step,
+    /// First.
+    pub journal: Vec<JournalWrite>,
+    /// Whether that must reach the disk first.
+    pub flush: Flush,
+    /// Then.
+    pub store: Vec<StoreWrite>,
+}
+
+impl Commit {
+    fn addresses(&self) -> impl Iterator<Item = AddressKey> + '_ {
+        self.store.iter().map(|write| match write {
+            StoreWrite::Create(record) | StoreWrite::Replace { record, .. } => record.address_key(),
+            StoreWrite::Delete { address, .. } => address.clone(),
+        })
+    }
+}
+
+/// So many commits share a flush at most.
+const BATCH: usize = 64;
 
 /// What was on the disk at start.
 #[derive(Debug, Default)]
@@ -94,7 +113,7 @@ impl Committer {
         let wrong = |cause| DiskError::Store { folder: state_dir.to_owned(), cause };
         let store = EmbeddedStore::open(&state_dir.join(berth_store::embedded::FILE_NAME)).map_err(wrong)?;
         let journal = Journal::open(&state_dir.join(journal::FILE_NAME)).map_err(wrong)?;
-        let mut worker = Worker { store, journal, versions: HashMap::new(), inputs };
+        let worker = Worker { store, journal, versions: RefCell::default(), inputs };
         let on_disk = worker.load(state_dir)?;
         let (orders, inbox) = channel();
         std::thread::Builder::new()
@@ -116,7 +135,7 @@ struct Worker {
     store: EmbeddedStore,
     journal: Journal,
     /// Versions of the records as last seen, so that a write needs no read before it.
-    versions: HashMap<AddressKey, Version>,
+    versions: RefCell<HashMap<AddressKey, Version>>,
     inputs: UnboundedSender<Input>,
 }
 
@@ -126,7 +145,7 @@ fn row_key(key: &berth_ipam::attachment::AttachmentKey) -> String {
 }
 
 impl Worker {
-    fn load(&mut self, state_dir: &Path) -> Result<OnDisk, DiskError> {
+    fn load(&self, state_dir: &Path) -> Result<OnDisk, DiskError> {
         let wrong = |cause| DiskError::Store { folder: state_dir.to_owned(), cause };
         let mut on_disk = OnDisk::default();
         for (table, row, value) in self.journal.load().map_err(wrong)? {
@@ -138,19 +157,24 @@ impl Worker {
             }
         }
         for versioned in wait(self.store.list()).map_err(wrong)? {
-            self.versions.insert(versioned.record.address_key(), versioned.version);
+            self.learn(versioned.record.address_key(), versioned.version);
             on_disk.records.push(versioned.record);
         }
         Ok(on_disk)
     }
 
-    fn run(mut self, inbox: &Receiver<Order>) {
-        while let Ok(order) = inbox.recv() {
+    fn run(self, inbox: &Receiver<Order>) {
+        let mut put_back = None;
+        while let Some(order) = put_back.take().or_else(|| inbox.recv().ok()) {
             match order {
-                Order::Commit { op, step, journal, flush, store } => {
-                    let result = self.commit(step, &journal, flush, store);
-                    if self.inputs.send(Input::Committed(op, result)).is_err() {
-                        return;
+                Order::Commit(first) => {
+                    let batch;
+                    (batch, put_back) = gather(first, inbox);
+                    let ops: Vec<u64> = batch.iter().map(|commit| commit.op).collect();
+                    for (op, result) in ops.into_iter().zip(self.commit(batch)) {
+                        if self.inputs.send(Input::Committed(op, result)).is_err() {
+                            return;
+                        }
                     }
                 }
                 Order::ForgetSpooled(path) => {
@@ -168,28 +192,30 @@ impl Worker {
         }
     }
 
-    fn commit(
-        &mut self,
-        step: Step,
-        writes: &[JournalWrite],
-        flush: Flush,
-        store: Vec<StoreWrite>,
-    ) -> CommitResult {
-        let changes = match writes.iter().map(change).collect::<Result<Vec<_>, _>>() {
+    /// The results of the commits, in their order. Until the journal is written for all of them, the
+    /// store is touched for none.
+    fn commit(&self, batch: Vec<Commit>) -> Vec<CommitResult> {
+        let all_fail = |why: &str| batch.iter().map(|_| CommitResult::Failed(why.to_owned())).collect();
+        let writes = batch.iter().flat_map(|commit| &commit.journal);
+        let changes = match writes.map(change).collect::<Result<Vec<_>, _>>() {
             Ok(changes) => changes,
-            Err(error) => return CommitResult::Failed(error.to_string()),
+            Err(error) => return all_fail(&error.to_string()),
         };
-        let flush = match flush {
-            Flush::Durable => journal::Flush::Durable,
-            Flush::Lazy => journal::Flush::Lazy,
-        };
+        let durable = batch.iter().any(|commit| commit.flush == Flush::Durable);
+        let flush = if durable { journal::Flush::Durable } else { journal::Flush::Lazy };
         if let Err(error) = self.journal.apply(&changes, flush) {
-            return CommitResult::Failed(chain(&error));
+            return all_fail(&chain(&error));
         }
-        hit(step, "journaled");
-        let mut results = Vec::with_capacity(store.len());
-        for write in store {
-            let result = self.write(write);
+        batch.iter().for_each(|commit| hit(commit.step, "journaled"));
+        // Together: the store makes one durable commit of the writes that wait for it.
+        wait(join_all(batch.into_iter().map(|commit| self.store_all(commit.step, commit.store))))
+    }
+
+    /// The store writes of one commit, one by one, up to the first that was not done.
+    async fn store_all(&self, step: Step, writes: Vec<StoreWrite>) -> CommitResult {
+        let mut results = Vec::with_capacity(writes.len());
+        for write in writes {
+            let result = self.write(write).await;
             let done = result == StoreResult::Done;
             results.push(result);
             if !done {
@@ -202,45 +228,59 @@ impl Worker {
         CommitResult::Journaled(results)
     }
 
-    fn write(&mut self, write: StoreWrite) -> StoreResult {
+    async fn write(&self, write: StoreWrite) -> StoreResult {
         let result = match write {
-            StoreWrite::Create(record) => self.create(&record),
-            StoreWrite::Replace { record, of } => self.replace(&record, &of),
-            StoreWrite::Delete { address, of } => self.delete(&address, &of),
+            StoreWrite::Create(record) => self.create(&record).await,
+            StoreWrite::Replace { record, of } => self.replace(&record, &of).await,
+            StoreWrite::Delete { address, of } => self.delete(&address, &of).await,
         };
         result.unwrap_or_else(|error| StoreResult::Failed(chain(&error)))
     }
 
-    fn create(&mut self, record: &LeaseRecord) -> Result<StoreResult, StoreError> {
-        match wait(self.store.create(record)) {
+    fn learn(&self, key: AddressKey, version: Version) {
+        self.versions.borrow_mut().insert(key, version);
+    }
+
+    fn known(&self, key: &AddressKey) -> Option<Version> {
+        self.versions.borrow().get(key).cloned()
+    }
+
+    fn forget(&self, key: &AddressKey) {
+        self.versions.borrow_mut().remove(key);
+    }
+
+    async fn create(&self, record: &LeaseRecord) -> Result<StoreResult, StoreError> {
+        match self.store.create(record).await {
             Ok(version) => {
-                self.versions.insert(record.address_key(), version);
+                self.learn(record.address_key(), version);
                 Ok(StoreResult::Done)
             }
             Err(StoreError::AlreadyExists { existing }) if existing.record.txn == record.txn => {
                 // The reply of an earlier try was lost: the record names this transaction.
-                self.versions.insert(record.address_key(), existing.version);
+                self.learn(record.address_key(), existing.version);
                 Ok(StoreResult::Done)
             }
             Err(StoreError::AlreadyExists { existing }) => {
-                self.versions.insert(record.address_key(), existing.version);
+                self.learn(record.address_key(), existing.version);
                 Ok(StoreResult::Others(Box::new(existing.record)))
             }
-            Err(StoreError::OutcomeUnknown { operation, cause }) => self.settle(record, operation, cause),
+            Err(StoreError::OutcomeUnknown { operation, cause }) => {
+                self.settle(record, operation, cause).await
+            }
             Err(error) => Err(error),
         }
     }
 
     /// A create of unknown outcome: only a live read tells.
-    fn settle(
-        &mut self,
+    async fn settle(
+        &self,
         record: &LeaseRecord,
         operation: &'static str,
         cause: std::sync::Arc<dyn std::error::Error + Send + Sync>,
     ) -> Result<StoreResult, StoreError> {
-        match wait(self.store.get(&record.address_key()))? {
+        match self.store.get(&record.address_key()).await? {
             Some(found) if found.record.txn == record.txn => {
-                self.versions.insert(record.address_key(), found.version);
+                self.learn(record.address_key(), found.version);
                 Ok(StoreResult::Done)
             }
             Some(found) => Ok(StoreResult::Others(Box::new(found.record))),
@@ -248,29 +288,29 @@ impl Worker {
         }
     }
 
-    fn replace(&mut self, record: &LeaseRecord, of: &TxnId) -> Result<StoreResult, StoreError> {
+    async fn replace(&self, record: &LeaseRecord, of: &TxnId) -> Result<StoreResult, StoreError> {
         let key = record.address_key();
         for _ in 0..2 {
-            let Some(version) = self.versions.get(&key).cloned() else {
-                if !self.look(&key)? {
-                    return self.create(record);
+            let Some(version) = self.known(&key) else {
+                if !self.look(&key).await? {
+                    return self.create(record).await;
                 }
                 continue;
             };
-            match wait(self.store.replace(record, &version)) {
+            match self.store.replace(record, &version).await {
                 Ok(version) => {
-                    self.versions.insert(key, version);
+                    self.learn(key, version);
                     return Ok(StoreResult::Done);
                 }
                 Err(StoreError::Conflict { current, .. })
                     if current.record.txn == *of || current.record.txn == record.txn =>
                 {
-                    self.versions.insert(key.clone(), current.version);
+                    self.learn(key.clone(), current.version);
                 }
                 Err(StoreError::Conflict { current, .. }) => {
                     return Ok(StoreResult::Others(Box::new(current.record)));
                 }
-                Err(StoreError::Gone { .. }) => drop(self.versions.remove(&key)),
+                Err(StoreError::Gone { .. }) => self.forget(&key),
                 Err(error) => return Err(error),
             }
         }
@@ -280,21 +320,21 @@ impl Worker {
         )))
     }
 
-    fn delete(&mut self, key: &AddressKey, of: &TxnId) -> Result<StoreResult, StoreError> {
+    async fn delete(&self, key: &AddressKey, of: &TxnId) -> Result<StoreResult, StoreError> {
         for _ in 0..2 {
-            let Some(version) = self.versions.get(key).cloned() else {
-                if !self.look(key)? {
+            let Some(version) = self.known(key) else {
+                if !self.look(key).await? {
                     return Ok(StoreResult::Done);
                 }
                 continue;
             };
-            match wait(self.store.delete(key, &version)) {
+            match self.store.delete(key, &version).await {
                 Ok(()) | Err(StoreError::Gone { .. }) => {
-                    self.versions.remove(key);
+                    self.forget(key);
                     return Ok(StoreResult::Done);
                 }
                 Err(StoreError::Conflict { current, .. }) if current.record.txn == *of => {
-                    self.versions.insert(key.clone(), current.version);
+                    self.learn(key.clone(), current.version);
                 }
                 Err(StoreError::Conflict { current, .. }) => {
                     return Ok(StoreResult::Others(Box::new(current.record)));
@@ -309,13 +349,30 @@ impl Worker {
     }
 
     /// Reads the record's version. False if there is none.
-    fn look(&mut self, key: &AddressKey) -> Result<bool, StoreError> {
-        let found = wait(self.store.get(key))?;
+    async fn look(&self, key: &AddressKey) -> Result<bool, StoreError> {
+        let found = self.store.get(key).await?;
         if let Some(found) = &found {
-            self.versions.insert(key.clone(), found.version.clone());
+            self.learn(key.clone(), found.version.clone());
         }
         Ok(found.is_some())
     }
+}
+
+/// The commits that wait behind `first` and are about other addresses, and the order that ended that.
+fn gather(first: Commit, inbox: &Receiver<Order>) -> (Vec<Commit>, Option<Order>) {
+    let mut touched: BTreeSet<AddressKey> = first.addresses().collect();
+    let mut batch = vec![first];
+    while batch.len() < BATCH {
+        match inbox.try_recv() {
+            Ok(Order::Commit(next)) if next.addresses().all(|address| !touched.contains(&address)) => {
+                touched.extend(next.addresses());
+                batch.push(next);
+            }
+            Ok(other) => return (batch, Some(other)),
+            Err(_) => break,
+        }
+    }
+    (batch, None)
 }
 
 fn change(write: &JournalWrite) -> Result<Change, serde_json::Error> {

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use berth_protocol::response::{
-    Diagnosis, EventKind, EventRow, Explanation, Finding, LeaseRow, LeaseState, PoolRow,
+    Diagnosis, EventKind, EventRow, Explanation, Finding, LeaseRow, LeaseState, PoolRow, WireRow,
 };
 
 use crate::table::{Table, duration, or_dash, printable};
@@ -84,6 +84,7 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
             format!("{address} is {}{since} ({})\n", state(row.state), printable(&row.reason)) + &holder(row)
         }
     };
+    text.extend(explanation.wires.iter().map(wire));
     if explanation.history.is_empty() {
         text.push_str("nothing was observed of it since the agent started\n");
         return text;
@@ -100,6 +101,22 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
     }
     let _ = write!(text, "\n{table}");
     text
+}
+
+/// What the watcher heard of it on one wire, as a line.
+fn wire(row: &WireRow) -> String {
+    let place = row.vlan.map_or_else(|| row.parent.to_string(), |vlan| format!("{} VLAN {vlan}", row.parent));
+    if row.hits == 0 {
+        return format!("nobody spoke for it on {place} since it is watched\n");
+    }
+    let ago =
+        |millis: Option<u64>| millis.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", duration(ms)));
+    let (inside, outside) = (ago(row.heard_out_ago_ms), ago(row.heard_in_ago_ms));
+    let speaker = row.speaker.map(|mac| format!(", last other speaker {mac}")).unwrap_or_default();
+    format!(
+        "spoken for {} times on {place}: from outside {outside}, from this node {inside}, {} conflicts{speaker}\n",
+        row.hits, row.conflicts
+    )
 }
 
 fn holder(row: &LeaseRow) -> String {

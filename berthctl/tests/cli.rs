@@ -133,7 +133,9 @@ fn pools_are_counted() {
 
 #[test]
 fn explain_names_holder_time_and_history() {
-    let found = json!({"address": "10.0.0.7", "lease": bound(), "sinceMs": 61_000,
+    let wire = json!({"parent": "eth1", "vlan": 5, "heardInAgoMs": 1500, "heardOutAgoMs": null,
+                      "speaker": "02:00:00:00:00:09", "hits": 7, "conflicts": 2});
+    let found = json!({"address": "10.0.0.7", "lease": bound(), "sinceMs": 61_000, "wires": [wire],
                        "history": [event(1500, "its namespace is gone")]});
     let answer = || vec![json!({"ok": {"explain": found}})];
     let (output, request) = FakeAgent::answering(answer()).run(&["explain", "10.0.0.7"]);
@@ -144,6 +146,8 @@ fn explain_names_holder_time_and_history() {
         "pod          web/shop-1\n",
         "container    0123456789abcdef\n",
         "cookie 18446744073709551615, nsid 77",
+        "spoken for 7 times on eth1 VLAN 5: from outside 1.5 s ago, from this node never, 2 conflicts, \
+         last other speaker 02:00:00:00:00:09\n",
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
@@ -151,7 +155,7 @@ fn explain_names_holder_time_and_history() {
     let (output, _) = FakeAgent::answering(answer()).run(&["explain", "10.0.0.7", "--output", "json"]);
     assert_eq!(serde_json::from_slice::<Value>(&output.stdout).unwrap(), found);
 
-    let free = json!({"address": "10.0.0.9", "lease": null, "sinceMs": null, "history": []});
+    let free = json!({"address": "10.0.0.9", "lease": null, "sinceMs": null, "wires": [], "history": []});
     let agent = FakeAgent::answering(vec![json!({"ok": {"explain": free}})]);
     let (output, _) = agent.run(&["explain", "10.0.0.9"]);
     assert_eq!(

@@ -206,8 +206,31 @@ pub struct Explanation {
     pub lease: Option<LeaseRow>,
     /// Milliseconds since it came to be so, by `CLOCK_BOOTTIME`; null if that was before this boot or never.
     pub since_ms: Option<u64>,
+    /// Who spoke for it on the wires that the watcher in the kernel sits on; empty where none does.
+    #[serde(default)]
+    pub wires: Vec<WireRow>,
     /// Observations and verdicts on it, oldest first.
     pub history: Vec<EventRow>,
+}
+
+/// What the watcher knows of an address on one wire.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct WireRow {
+    /// The interface in the node's namespace.
+    pub parent: IfName,
+    /// The VLAN on it; null: untagged.
+    pub vlan: Option<u16>,
+    /// How long ago a frame from outside last spoke for the address, in milliseconds; null: none did.
+    pub heard_in_ago_ms: Option<u64>,
+    /// The same of frames from this node.
+    pub heard_out_ago_ms: Option<u64>,
+    /// Who spoke last; of an address with a holder here, who else did.
+    pub speaker: Option<Mac>,
+    /// How often it was spoken for.
+    pub hits: u32,
+    /// How often by somebody else than its holder here.
+    pub conflicts: u32,
 }
 
 /// One observation, verdict or action.

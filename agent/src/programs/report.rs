@@ -2,11 +2,10 @@
 
 use std::net::IpAddr;
 
-use berth_ipam::config::Wire;
 use berth_ipam::time::Time;
+use berth_probes::Probes;
 use berth_probes::pins::Pins;
-use berth_probes::{Probes, watch};
-use berth_protocol::response::Finding;
+use berth_protocol::response::{Finding, WireRow};
 
 use super::watching::Chair;
 use super::{Programs, State};
@@ -76,12 +75,22 @@ impl Programs {
         finding("ebpf.counters", lost == 0, false, text)
     }
 
-    /// What the watcher knows of an address.
-    pub fn known(&self, address: IpAddr) -> Vec<(Wire, watch::Known)> {
-        match &self.state {
-            State::Here(probes, _) => self.watching.known(probes, address),
-            _ => Vec::new(),
-        }
+    /// What the watcher knows of an address, on each wire that it is on.
+    pub fn heard_of(&self, now: Time, address: IpAddr) -> Vec<WireRow> {
+        let State::Here(probes, _) = &self.state else { return Vec::new() };
+        let ago = |at: Time| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);
+        let known = self.watching.known(probes, address).into_iter();
+        known
+            .map(|(wire, known)| WireRow {
+                parent: wire.parent,
+                vlan: wire.vlan,
+                heard_in_ago_ms: known.heard_in.map(ago),
+                heard_out_ago_ms: known.heard_out.map(ago),
+                speaker: known.speaker,
+                hits: known.hits,
+                conflicts: known.conflicts,
+            })
+            .collect()
     }
 }
 

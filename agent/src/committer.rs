@@ -206,7 +206,9 @@ impl Worker {
         if let Err(error) = self.journal.apply(&changes, flush) {
             return all_fail(&chain(&error));
         }
-        batch.iter().for_each(|commit| hit(commit.step, "journaled"));
+        for commit in &batch {
+            hit(commit.step, "journaled");
+        }
         // Together: the store makes one durable commit of the writes that wait for it.
         wait(join_all(batch.into_iter().map(|commit| self.store_all(commit.step, commit.store))))
     }

@@ -15,6 +15,7 @@ use super::pools::{Choice, Pick};
 use crate::alloc::check_requested;
 use crate::attachment::AttachmentKey;
 use crate::config::Network;
+use crate::evidence::Epoch;
 use crate::interval::Family;
 use crate::name::{IfName, NetworkName, PoolName};
 use crate::record::AddressKey;
@@ -23,6 +24,8 @@ use crate::time::Time;
 /// How long an ADD waits for the former sandbox of its pod to be proven dead before it takes
 /// another address.
 const FORMER_SANDBOX: Duration = Duration::from_millis(300);
+/// The same after a reboot, which ended all of them: only the wire has still to be asked.
+const REBOOTED_SANDBOX: Duration = Duration::from_secs(2);
 /// How many former addresses are remembered for pods that may come back.
 const HOMES_MAX: usize = 4096;
 /// How many holders an error names.
@@ -182,7 +185,7 @@ impl Ledger {
                     && key.ifname == request.key.ifname
                     && slot.entry.pod.as_ref().and_then(|pod| pod.uid.as_deref()) == Some(&uid)
             })
-            .map(|(key, _)| key.clone())
+            .map(|(key, slot)| (key.clone(), slot.epoch(&self.me.boot_id, &self.me.machine_id)))
             .collect();
         let waiter = self.line.iter_mut().find(|waiter| waiter.request.txn == request.txn);
         let Some(waiter) = waiter else { return false };
@@ -190,11 +193,13 @@ impl Ledger {
             waiter.former_until = Some(waiter.since);
             return false;
         }
-        let until = *waiter.former_until.get_or_insert(waiter.since + FORMER_SANDBOX);
+        let rebooted = former.iter().any(|(_, epoch)| *epoch == Epoch::Rebooted);
+        let patience = if rebooted { REBOOTED_SANDBOX } else { FORMER_SANDBOX };
+        let until = *waiter.former_until.get_or_insert(waiter.since + patience);
         if until <= now {
             return false;
         }
-        for key in former {
+        for (key, _) in former {
             self.gather(key, false);
         }
         true

@@ -26,7 +26,7 @@ pub struct Need {
 
 /// All that the agent keeps. `CAP_DAC_OVERRIDE` is not among them: nothing is written outside the
 /// agent's own folders.
-pub const NEEDS: [Need; 8] = [
+pub const NEEDS: [Need; 9] = [
     vital(Capability::CAP_NET_ADMIN, "links, addresses and namespace numbers by netlink"),
     vital(Capability::CAP_NET_RAW, "ARP and neighbour discovery probes on the parent"),
     vital(Capability::CAP_SYS_ADMIN, "entering a pod's namespace to remove addresses"),
@@ -36,6 +36,8 @@ pub const NEEDS: [Need; 8] = [
     optional(Capability::CAP_NET_BROADCAST, "kernels that ask for it in multicast sockets"),
     optional(Capability::CAP_BPF, "the eBPF rung"),
     optional(Capability::CAP_PERFMON, "the eBPF rung's tracing programs"),
+    // kernel.kptr_restrict hides addresses from everybody else.
+    optional(Capability::CAP_SYSLOG, "the early hint of the tracepoint rung that namespaces end"),
 ];
 
 const fn vital(capability: Capability, purpose: &'static str) -> Need {

@@ -36,7 +36,15 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("berth-testbed", &["berth-ipam", "berth-protocol"]),
     (
         "berth-agent",
-        &["berth-ipam", "berth-protocol", "berth-cni", "berth-api", "berth-underlay", "berth-store"],
+        &[
+            "berth-ipam",
+            "berth-protocol",
+            "berth-cni",
+            "berth-api",
+            "berth-underlay",
+            "berth-store",
+            "berth-probes",
+        ],
     ),
 ];
 

@@ -163,7 +163,7 @@ impl Programs {
         self.proved_at = clock::now();
         self.doubt = None;
         // At once: what sits on which wire is to be known elsewhere too.
-        self.turned_at = Instant::now() - TURN;
+        self.turned_at = Instant::now().checked_sub(TURN).unwrap_or_else(Instant::now);
         self.refresh();
     }
 

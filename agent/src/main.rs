@@ -38,6 +38,7 @@ fn main() -> ExitCode {
 fn start() -> anyhow::Result<()> {
     let flags = Flags::parse();
     logging::init(flags.log, flags.ebpf_log)?;
+    berth_probes::share_one_heap();
     // Before the runtime, so that every thread is born without the others.
     let held = capabilities::reduce()?;
     raise_descriptor_limit(DESCRIPTORS);

@@ -33,5 +33,6 @@ pub use error::Error;
 pub use event::ProbeEvent;
 pub use ladder::{Allowed, Refusal, Rung, Stage};
 pub use log::LogLevel;
+pub use memory::share_one_heap;
 pub use probes::{Object, Options, Probes};
 pub use readable::Readable;

@@ -80,6 +80,13 @@ impl Following {
         self.wanted.insert(key, (followed, places));
     }
 
+    /// Whether exactly this link of it is wanted already.
+    pub fn has(&self, key: &AttachmentKey, followed: &Followed) -> bool {
+        self.wanted
+            .get(key)
+            .is_some_and(|(before, _)| before.netns == followed.netns && before.ifindex == followed.ifindex)
+    }
+
     /// It ended; where its addresses are spoken for.
     pub fn end(&mut self, key: &AttachmentKey, now: Time) -> Vec<Place> {
         self.told.remove(key);
@@ -157,5 +164,32 @@ impl Following {
     /// How many are followed.
     pub fn len(&self) -> usize {
         self.wanted.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_ipam::identity::NetnsCookie;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_after_a_links_end_does_not_follow_it_again() {
+        let key: AttachmentKey = AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        let netns = NetnsIdentity { cookie: NetnsCookie(7), inode: 1, nsid: Nsid(5), nsid_is_random: true };
+        let followed = |ifindex, was_up| Followed { netns: netns.clone(), ifindex, was_up };
+        let mut following = Following::default();
+        assert!(!following.has(&key, &followed(None, false)), "a lease is new");
+        following.set(key.clone(), followed(None, false), Vec::new());
+        assert!(!following.has(&key, &followed(Some(2), false)), "a bind says which link");
+        following.set(key.clone(), followed(Some(2), false), Vec::new());
+        // Done, a DEL, a release: the same link.
+        assert!(following.has(&key, &followed(Some(2), true)));
+        following.end(&key, Time(0));
+        assert!(!following.has(&key, &followed(Some(2), true)), "the next holder of that name is new");
     }
 }

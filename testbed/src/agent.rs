@@ -33,6 +33,8 @@ pub struct AgentSetup {
     pub bpffs: PathBuf,
     /// How it sees teardowns (`--rung`); `None`: as it likes.
     pub rung: Option<String>,
+    /// Another file with its programs (`--ebpf-object`); `None`: those that it was built with.
+    pub object: Option<PathBuf>,
     /// What it is made deaf to, in test builds: [`NETLINK`], [`RECONCILE`].
     pub deaf: Vec<&'static str>,
 }
@@ -104,6 +106,9 @@ impl AgentSetup {
         command.arg("--state-dir").arg(self.state());
         command.arg("--socket").arg(self.socket());
         command.arg("--bpffs").arg(&self.bpffs);
+        if let Some(object) = &self.object {
+            command.arg("--ebpf-object").arg(object);
+        }
         command.args(["--node-name", &self.node_name, "--log", "text"]);
         command.arg("--boot-id-file").arg(self.folder.join("boot-id"));
         command.arg("--machine-id-file").arg(self.folder.join("machine-id"));

@@ -97,6 +97,21 @@ impl Client {
         Ok(answer.history)
     }
 
+    /// How often the watcher in the kernel heard somebody speak for an address; `None`: it watches it
+    /// on no wire.
+    pub fn hits(&mut self, address: IpAddr) -> Result<Option<u64>> {
+        #[derive(Deserialize)]
+        struct Wire {
+            hits: u64,
+        }
+        #[derive(Deserialize)]
+        struct Explanation {
+            wires: Vec<Wire>,
+        }
+        let answer: Explanation = self.ask("explain", &json!({"explain": {"address": address}}))?;
+        Ok(answer.wires.iter().map(|wire| wire.hits).max())
+    }
+
     /// What the agent says of its own health.
     pub fn doctor(&mut self) -> Result<Vec<Finding>> {
         #[derive(Deserialize)]

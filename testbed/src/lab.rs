@@ -214,6 +214,7 @@ impl Lab {
             node_name: NODE.to_owned(),
             bpffs: world.bpffs().unwrap_or_else(|_| world.folder().to_owned()).join("berth"),
             rung: options.rung.clone(),
+            object: None,
             deaf: options.deaf.clone(),
         };
         setup.prepare(&network_config(&pool, extra, families), 1, 1)?;

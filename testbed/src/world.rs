@@ -65,6 +65,11 @@ pub(crate) struct Tracked {
 /// The namespaces to read; shared with the monitor.
 pub(crate) type TrackedList = Arc<Mutex<Vec<Tracked>>>;
 
+/// What connects the node's parent with the switch.
+fn cable(id: &str) -> String {
+    format!("link add nd0 type veth peer name {PARENT} netns {id}-node\nlink set nd0 master br0 up\n")
+}
+
 /// A switch, a neighbour, a node and pods.
 #[derive(Debug)]
 pub struct World {
@@ -73,8 +78,7 @@ pub struct World {
     pods: Mutex<BTreeMap<String, Netns>>,
     node: Netns,
     neighbour: Netns,
-    /// Held so that the switch lives as long as the world.
-    _switch: Netns,
+    switch: Netns,
     folder: Folder,
     /// Why there is no BPF file system in it, if there is none.
     no_bpffs: Option<Error>,
@@ -111,7 +115,8 @@ impl World {
         let wiring = format!(
             "link add br0 type bridge forward_delay 0 mcast_snooping 0\nlink set br0 up\n\
              link add nb0 type veth peer name eth0 netns {id}-neighbour\nlink set nb0 master br0 up\n\
-             link add nd0 type veth peer name {PARENT} netns {id}-node\nlink set nd0 master br0 up\n"
+             {}",
+            cable(&id)
         );
         ip(switch.path(), &wiring)?;
         ip(neighbour.path(), &format!("link set lo up\naddr add {GATEWAY}/16 dev eth0\nlink set eth0 up\n"))?;
@@ -125,13 +130,21 @@ impl World {
             pods,
             node,
             neighbour,
-            _switch: switch,
+            switch,
             folder,
             no_bpffs,
             numbering,
             tracked,
             next: AtomicU32::new(0),
         })
+    }
+
+    /// Takes the node's parent away, as a driver that is loaded again does, and puts another device of
+    /// that name in its place. The pods on it are gone with it.
+    pub fn replace_parent(&self) -> Result<()> {
+        ip(self.node.path(), &format!("link del {PARENT}\n"))?;
+        ip(self.switch.path(), &cable(&self.id))?;
+        ip(self.node.path(), &format!("link set {PARENT} up\n"))
     }
 
     /// Its name, the start of all names in it.

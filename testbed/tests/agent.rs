@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 use berth_testbed::lab::{Lab, Options};
 
 /// What the agent may keep (docs: `berthctl doctor`): bits of `CAP_DAC_READ_SEARCH`, `CAP_NET_BROADCAST`,
-/// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_PERFMON` and `CAP_BPF`.
-const KEPT: u64 = 1 << 2 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 19 | 1 << 21 | 1 << 38 | 1 << 39;
+/// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_SYSLOG`, `CAP_PERFMON` and `CAP_BPF`.
+const KEPT: u64 = 1 << 2 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 19 | 1 << 21 | 1 << 34 | 1 << 38 | 1 << 39;
 
 fn options() -> Option<Options> {
     Options::of_tests(1.0)

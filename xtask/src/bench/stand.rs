@@ -71,6 +71,7 @@ impl Stand {
             node_name: "bench".to_owned(),
             bpffs: world.bpffs().map_or_else(|_| world.folder().to_owned(), |bpf| bpf.join("berth")),
             rung: None,
+            object: None,
             deaf: Vec::new(),
         };
         setup.prepare(&declaration(), 1, 1)?;

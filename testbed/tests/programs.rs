@@ -1,0 +1,165 @@
+//! The agent with its programs in the kernel, without them, and with them taken away.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use berth_testbed::client::Finding;
+use berth_testbed::declare::Families;
+use berth_testbed::lab::{Attachment, Lab, Options};
+use berth_testbed::skip;
+use berth_testbed::stranger::Stranger;
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// A lab whose agent was not started.
+fn prepared() -> Option<Lab> {
+    let options = Options::of_tests(1.0)?;
+    Some(Lab::prepare(&options, 8, "", Families::V4).unwrap())
+}
+
+/// What the agent says of itself under that name, once it says it is so (or not).
+fn finding(lab: &Lab, what: &str, ok: bool) -> Finding {
+    let end = Instant::now() + SOON;
+    loop {
+        let found = lab.client().doctor().unwrap().into_iter().find(|finding| finding.what == what);
+        let loading = found.as_ref().is_some_and(|found| found.text.contains("being loaded"));
+        if let Some(found) = found
+            && ((found.ok == ok && !loading) || Instant::now() > end)
+        {
+            return found;
+        }
+        assert!(Instant::now() < end, "doctor never told of {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Whether this kernel takes programs at all; else the test is skipped.
+fn has_rung(lab: &Lab) -> bool {
+    let rung = finding(lab, "rung.ebpf", true);
+    if !rung.ok {
+        skip::because(&format!("this agent has no rung here: {}", rung.text));
+    }
+    rung.ok
+}
+
+/// Waits until the addresses are free.
+fn freed(lab: &Lab, pods: &[Attachment]) -> bool {
+    let end = Instant::now() + SOON;
+    while Instant::now() < end {
+        let held = lab.leases().unwrap();
+        if !pods.iter().any(|pod| held.iter().any(|row| row.address == pod.address)) {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    false
+}
+
+fn told(lab: &Lab, pod: &Attachment, code: &str) -> Option<String> {
+    let history = lab.client().history(pod.address).unwrap();
+    history.into_iter().rfind(|event| event.code == code).map(|event| event.text)
+}
+
+#[test]
+fn what_ends_while_no_agent_runs_is_told_by_the_programs_that_it_left_behind() {
+    let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    if !has_rung(&lab) {
+        return;
+    }
+    assert!(finding(&lab, "ebpf.pins", true).ok, "{:?}", finding(&lab, "ebpf.pins", true));
+    let pods = lab.attach_many(3).unwrap();
+    lab.stop_agent().unwrap();
+    for pod in &pods {
+        lab.world.remove(&pod.pod);
+    }
+    lab.start_agent(None).unwrap();
+    assert!(freed(&lab, &pods));
+    // The reads at the start may have been first; a program told all the same, unless it was done by then.
+    let end = Instant::now() + SOON;
+    let any = || pods.iter().any(|pod| told(&lab, pod, "link-torn-down").is_some());
+    let counted = || finding(&lab, "ebpf.counters", true).text;
+    while !any() && Instant::now() < end && counted().contains("devices 0") {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert!(any() || !counted().contains("devices 0"), "{}", counted());
+}
+
+#[test]
+fn an_object_that_is_none_or_of_another_version_costs_time_and_nothing_else() {
+    let Some(mut lab) = prepared() else { return };
+    let path = lab.setup.folder.join("other.o");
+    std::fs::write(&path, b"not an object").unwrap();
+    for object in [path, PathBuf::from("/nonexistent/berth.o")] {
+        lab.setup.object = Some(object);
+        lab.start_agent(None).unwrap();
+        let rung = finding(&lab, "rung.ebpf", false);
+        assert!(!rung.ok && rung.text.contains("stand in"), "{rung:?}");
+        assert!(rung.text.contains("object"), "{rung:?}");
+        let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();
+        lab.world.remove(&pod.pod);
+        assert!(freed(&lab, std::slice::from_ref(&pod)));
+        assert!(told(&lab, &pod, "netns-gone").unwrap().ends_with("first told by netlink"));
+        lab.stop_agent().unwrap();
+    }
+}
+
+#[test]
+fn without_a_bpf_file_system_programs_run_unpinned_and_that_is_said() {
+    let Some(mut lab) = prepared() else { return };
+    lab.setup.bpffs = lab.setup.folder.join("plain");
+    lab.start_agent(None).unwrap();
+    if !has_rung(&lab) {
+        return;
+    }
+    let pins = finding(&lab, "ebpf.pins", false);
+    assert!(!pins.ok && pins.text.contains("mount -t bpf"), "{pins:?}");
+    let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();
+    lab.world.remove(&pod.pod);
+    assert!(freed(&lab, std::slice::from_ref(&pod)));
+    lab.stop_agent().unwrap();
+    lab.start_agent(None).unwrap();
+    assert!(has_rung(&lab), "and again after a restart");
+}
+
+#[test]
+fn no_rung_means_no_program_and_a_socket_that_listens() {
+    let Some(mut lab) = prepared() else { return };
+    lab.setup.rung = Some("none".to_owned());
+    lab.start_agent(None).unwrap();
+    let rung = finding(&lab, "rung.ebpf", false);
+    assert!(rung.text.starts_with("switched off by --rung none"), "{rung:?}");
+    assert!(!lab.client().doctor().unwrap().iter().any(|finding| finding.what.starts_with("watch.")));
+    let pid = lab.agent().unwrap().pid();
+    let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
+    let targets: Vec<_> = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
+    let bpf = targets.iter().any(|target| target.to_string_lossy().contains("bpf"));
+    assert!(!bpf, "{targets:?}");
+}
+
+#[test]
+fn a_parent_that_comes_back_is_watched_again_and_so_are_its_addresses() {
+    let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    if !has_rung(&lab) || !finding(&lab, "watch.eth1", true).ok {
+        return;
+    }
+    let stranger = Stranger::join(&lab.world).unwrap();
+    // Heard on the first device, and on the one that takes its place.
+    for index in [0, 1] {
+        let address = IpAddr::V4(lab.addresses[index]);
+        let end = Instant::now() + SOON;
+        let heard = || lab.client().hits(address).unwrap().unwrap_or(0) > 0;
+        while !heard() && Instant::now() < end {
+            stranger.announce(address).unwrap();
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        assert!(heard(), "{address} was not heard on device {index}");
+        if index == 0 {
+            lab.world.replace_parent().unwrap();
+        }
+    }
+}

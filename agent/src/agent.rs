@@ -225,6 +225,16 @@ impl Agent {
         for told in self.hands.programs.drain() {
             self.take(told);
         }
+        if self.hands.programs.is_turn_due() {
+            self.take_turn();
+        }
+        if self.hands.programs.has_news() {
+            self.ledger.reconcile();
+            self.take(Input::Tick);
+        }
+    }
+
+    fn take_turn(&mut self) {
         let now = clock::now();
         let Hands { programs, parents, wires, .. } = &mut self.hands;
         let notes = programs.turn(now, |followed| match followed.ifindex {
@@ -234,10 +244,6 @@ impl Agent {
         wires.watched(programs.watched_parents());
         for note in notes {
             self.act(now, Action::Note(note));
-        }
-        if self.hands.programs.has_news() {
-            self.ledger.reconcile();
-            self.take(Input::Tick);
         }
     }
 

@@ -25,6 +25,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
 use berth_probes::{Allowed, Options, ProbeEvent, Probes, Readable};
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
 use crate::clock;
 use crate::committer::chain;
@@ -60,6 +61,8 @@ pub struct Programs {
     state: State,
     following: Following,
     watching: Watching,
+    /// When what goes by the clock last had its turn.
+    turned_at: Instant,
     /// When the rung was last proved, or tried to be.
     proved_at: Time,
     /// Why the last proof failed; the second one in a row counts.
@@ -93,6 +96,7 @@ impl Programs {
             state,
             following: Following::default(),
             watching: Watching::default(),
+            turned_at: Instant::now(),
             proved_at: clock::now(),
             doubt: None,
             left: None,
@@ -114,7 +118,7 @@ impl Programs {
     pub async fn ready(&mut self) {
         match &mut self.state {
             State::Off(_) if self.left.is_none() => std::future::pending().await,
-            State::Off(_) => tokio::time::sleep(TRY_AGAIN).await,
+            State::Off(_) => tokio::time::sleep_until(self.turned_at + TRY_AGAIN).await,
             State::Aside(result) => {
                 let outcome = result.await;
                 self.come_back(outcome.unwrap_or_else(|_| Err("the loading thread ended".to_owned())));
@@ -123,10 +127,11 @@ impl Programs {
                 if probes.has_kept() {
                     return;
                 }
-                let turn = if probes.is_proving() { TURN_PROVING } else { TURN };
+                // A moment, not a length of time: whoever waits here is interrupted all the time.
+                let turn = next_turn(self.turned_at, probes);
                 tokio::select! {
                     () = readable.ready() => {}
-                    () = tokio::time::sleep(turn) => {}
+                    () = tokio::time::sleep_until(turn) => {}
                 }
             }
         }
@@ -157,6 +162,8 @@ impl Programs {
         };
         self.proved_at = clock::now();
         self.doubt = None;
+        // At once: what sits on which wire is to be known elsewhere too.
+        self.turned_at = Instant::now().checked_sub(TURN).unwrap_or_else(Instant::now);
         self.refresh();
     }
 
@@ -357,10 +364,19 @@ impl Programs {
         Some(Input::Kernel(by, hint))
     }
 
+    /// Whether it is time for [`Self::turn`].
+    pub fn is_turn_due(&self) -> bool {
+        match &self.state {
+            State::Here(probes, _) => next_turn(self.turned_at, probes) <= Instant::now(),
+            _ => true,
+        }
+    }
+
     /// The turn of everything that goes by the clock: proofs, wires, ends that no program saw.
-    /// `is_there` reads a link by (namespace number, index). Returns what is to be told.
+    /// `is_there` reads whether the link is. Returns what is to be told.
     pub fn turn(&mut self, now: Time, is_there: impl FnMut(&Followed) -> bool) -> Vec<Note> {
         let mut notes = Vec::new();
+        self.turned_at = Instant::now();
         let State::Here(probes, _) = &mut self.state else {
             self.try_again(now);
             return notes;
@@ -448,6 +464,10 @@ impl Programs {
             _ => Vec::new(),
         }
     }
+}
+
+fn next_turn(turned_at: Instant, probes: &Probes) -> Instant {
+    turned_at + if probes.is_proving() { TURN_PROVING } else { TURN }
 }
 
 fn aside(work: impl FnOnce() -> Result<Probes, String> + Send + 'static) -> State {

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use berth_testbed::client::Finding;
@@ -162,4 +163,50 @@ fn a_parent_that_comes_back_is_watched_again_and_so_are_its_addresses() {
             lab.world.replace_parent().unwrap();
         }
     }
+}
+
+/// Runs bpftool; its standard output.
+fn bpftool(arguments: &[&str]) -> String {
+    let output = Command::new("bpftool").args(arguments).output().unwrap();
+    assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_end_that_no_program_told_of_is_an_event_and_the_rung_is_proved_again() {
+    let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    if !has_rung(&lab) {
+        return;
+    }
+    let map = lab.setup.bpffs.join("v1/ATTACH");
+    if Command::new("bpftool").arg("version").output().is_err() || !map.exists() {
+        return skip::because("needs the Debian package bpftool, and pins");
+    }
+    let map = map.to_str().unwrap();
+    let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();
+    let rows: serde_json::Value =
+        serde_json::from_str(&bpftool(&["--json", "map", "dump", "pinned", map])).unwrap();
+    let bytes = |part: &str| -> Vec<String> {
+        let row = rows.as_array().unwrap().last().unwrap();
+        row[part].as_array().unwrap().iter().map(|byte| byte.as_str().unwrap()[2..].to_owned()).collect()
+    };
+    let (key, value) = (bytes("key"), bytes("value"));
+    lab.world.remove(&pod.pod);
+    assert!(freed(&lab, std::slice::from_ref(&pod)));
+    // As if the program had not been there: it takes the entry out when it tells of the end.
+    let mut update = vec!["map", "update", "pinned", map, "key", "hex"];
+    update.extend(key.iter().map(String::as_str));
+    update.extend(["value", "hex"]);
+    update.extend(value.iter().map(String::as_str));
+    // The teardown itself comes a little after the address is free.
+    std::thread::sleep(Duration::from_millis(300));
+    bpftool(&update);
+    let end = Instant::now() + SOON;
+    while told(&lab, &pod, "sources-disagree").is_none() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let event = told(&lab, &pod, "sources-disagree").expect("nobody noticed");
+    assert!(event.contains("proved again"), "{event}");
+    assert!(finding(&lab, "rung.ebpf", true).ok, "the proof stands");
 }

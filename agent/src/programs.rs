@@ -216,7 +216,10 @@ impl Programs {
 
     fn follow(&mut self, config: &Config, entry: &Entry) {
         let followed = Followed::of(entry);
+        // A program that told of a link's end has ended to follow it. What is written of the
+        // attachment afterwards (its release, a DEL) must not have it followed again.
         if let State::Here(probes, _) = &mut self.state
+            && !self.following.has(&entry.key, &followed)
             && let Err(error) = followed.put(probes, &entry.key)
         {
             complain(&mut self.told_full, &error);

@@ -58,13 +58,27 @@ impl Followed {
     }
 }
 
+/// One that ended.
+#[derive(Debug)]
+struct Ended {
+    at: Time,
+    key: AttachmentKey,
+    followed: Followed,
+    places: Vec<Place>,
+    /// Whether an event about it was ever read.
+    told: bool,
+}
+
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Following {
     wanted: BTreeMap<AttachmentKey, (Followed, Vec<Place>)>,
     /// Of these an event was read, with which a program ended to follow.
     told: BTreeSet<AttachmentKey>,
-    ended: VecDeque<(Time, AttachmentKey, Followed, Vec<Place>)>,
+    /// Of these an event was ever read. A link that is being torn down may be read as there, and is
+    /// followed again then, but no second event comes.
+    spoken_of: BTreeSet<AttachmentKey>,
+    ended: VecDeque<Ended>,
     /// Since then an entry that is left in a map proves nothing.
     lost_at: Option<Time>,
     /// Whether the maps were filled since somebody asked.
@@ -74,17 +88,25 @@ pub struct Following {
 impl Following {
     /// An attachment, and where its addresses are spoken for.
     pub fn set(&mut self, key: AttachmentKey, followed: Followed, places: Vec<Place>) {
-        self.ended.retain(|(_, other, ..)| *other != key);
+        self.ended.retain(|ended| ended.key != key);
         let was_up = self.wanted.get(&key).is_some_and(|(before, _)| before.was_up);
         let followed = Followed { was_up: was_up || followed.was_up, ..followed };
         self.wanted.insert(key, (followed, places));
+    }
+
+    /// Whether exactly this link of it is wanted already.
+    pub fn has(&self, key: &AttachmentKey, followed: &Followed) -> bool {
+        self.wanted
+            .get(key)
+            .is_some_and(|(before, _)| before.netns == followed.netns && before.ifindex == followed.ifindex)
     }
 
     /// It ended; where its addresses are spoken for.
     pub fn end(&mut self, key: &AttachmentKey, now: Time) -> Vec<Place> {
         self.told.remove(key);
         let Some((followed, places)) = self.wanted.remove(key) else { return Vec::new() };
-        self.ended.push_back((now, key.clone(), followed, places.clone()));
+        let told = self.spoken_of.remove(key);
+        self.ended.push_back(Ended { at: now, key: key.clone(), followed, places: places.clone(), told });
         places
     }
 
@@ -102,6 +124,7 @@ impl Following {
     pub fn told(&mut self, key: &AttachmentKey) {
         if self.wanted.contains_key(key) {
             self.told.insert(key.clone());
+            self.spoken_of.insert(key.clone());
         }
     }
 
@@ -138,13 +161,13 @@ impl Following {
         mut is_there: impl FnMut(&Followed) -> bool,
     ) -> Vec<(AttachmentKey, Vec<IpAddr>)> {
         let mut missed = Vec::new();
-        while let Some((at, ..)) = self.ended.front() {
-            let late = now.since(*at) >= LINGER;
+        while let Some(first) = self.ended.front() {
+            let late = now.since(first.at) >= LINGER;
             if !late && self.ended.len() <= LINGERING_MAX {
                 break;
             }
-            let Some((at, key, followed, places)) = self.ended.pop_front() else { break };
-            let unseen = probes.attachments().forget(&key).unwrap_or(false);
+            let Some(Ended { at, key, followed, places, told }) = self.ended.pop_front() else { break };
+            let unseen = probes.attachments().forget(&key).unwrap_or(false) && !told;
             let lossy = self.lost_at.is_some_and(|lost| lost >= at);
             if unseen && late && !lossy && followed.was_up && probes.rung().is_some() && !is_there(&followed)
             {
@@ -157,5 +180,34 @@ impl Following {
     /// How many are followed.
     pub fn len(&self) -> usize {
         self.wanted.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_ipam::identity::NetnsCookie;
+
+    use super::*;
+
+    #[test]
+    fn what_is_written_after_a_links_end_does_not_follow_it_again() {
+        let key: AttachmentKey = AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        let netns = NetnsIdentity { cookie: NetnsCookie(7), inode: 1, nsid: Nsid(5), nsid_is_random: true };
+        let followed = |ifindex, was_up| Followed { netns: netns.clone(), ifindex, was_up };
+        let mut following = Following::default();
+        assert!(!following.has(&key, &followed(None, false)), "a lease is new");
+        following.set(key.clone(), followed(None, false), Vec::new());
+        assert!(!following.has(&key, &followed(Some(2), false)), "a bind says which link");
+        following.set(key.clone(), followed(Some(2), false), Vec::new());
+        // Done, a DEL, a release: the same link.
+        assert!(following.has(&key, &followed(Some(2), true)));
+        following.told(&key);
+        following.end(&key, Time(0));
+        assert!(following.ended.pop_back().is_some_and(|ended| ended.told), "nobody may say it was missed");
+        assert!(!following.has(&key, &followed(Some(2), true)), "the next holder of that name is new");
     }
 }

@@ -75,6 +75,8 @@ impl Ledger {
             None if self.scans.on_exit_only && self.watched_for_leaks().all(|slot| slot.entry.inhabited) => {
                 return;
             }
+            // What the scan under way sees decides when the next one is due.
+            None if self.scanning => return,
             None => now + SCAN_EVERY,
         };
         self.next_scan = Some(at);

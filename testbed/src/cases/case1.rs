@@ -76,6 +76,7 @@ fn whole(options: &Options, case: &mut Builder) -> Result<Rung> {
     case.times(n, seen.free, Some(bound));
     seen.firsts.report(&lab, case);
     case.equal("addresses given again by a real ADD", seen.given, n);
+    sources::agree(&lab, case)?;
     lab.finish(case)?;
     Ok(rung)
 }

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use berth_ipam::alloc;
 
+use super::sources;
 use crate::cleanup;
 use crate::error::{Error, Result};
 use crate::lab::{Lab, NODE, Options};
@@ -29,6 +30,7 @@ const READY: usize = 8;
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     let lab = Lab::start(options, POOL, "  addTimeout: 1s\n")?;
+    sources::watched(&lab, case)?;
     let order = order(&lab)?;
     let taken = [order[2], order[READY + 1], order[READY + 4]];
     let stranger = Stranger::join(&lab.world)?;

@@ -7,6 +7,7 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
+use super::sources;
 use crate::cleanup;
 use crate::error::Result;
 use crate::lab::{Attachment, Lab, Options};
@@ -25,6 +26,7 @@ const ROBBED: usize = 4;
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     let lab = Lab::start_dual(options, 12)?;
+    sources::watched(&lab, case)?;
     let robbed = lab.attach_many(options.scaled(ROBBED))?;
     let mut watch = LeaseWatch::new(lab.client());
     watch.follow_all(&robbed);

@@ -23,8 +23,8 @@ use crate::stats::Times;
 const RUNGS: [&str; 4] = ["fentry", "tp_btf", "kprobe", NO_PROGRAMS];
 /// Attachments of each kind.
 const EACH: usize = 4;
-/// How long past the last deletion the kept ones are watched; longer than settle.
-const KEPT_FOR: Duration = Duration::from_millis(2500);
+/// How long the kept ones are watched after the deleted links settled, which they would have, too.
+const KEPT_FOR: Duration = Duration::from_millis(700);
 /// From the end of the last evidence to free: a teardown or a settle time.
 const FREED_WITHIN: Duration = Duration::from_secs(4);
 

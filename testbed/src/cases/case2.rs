@@ -85,6 +85,7 @@ fn whole(options: &Options, case: &mut Builder) -> Result<Rung> {
         moved.iter().chain(&moved_unseen).map(|a| lab.answers(a.address)).collect::<Result<Vec<_>>>()?;
     case.equal("moved links that answer on the wire", answering.iter().filter(|yes| **yes).count(), 2 * each);
     case.equal("addresses given again by a real ADD", lab.prove_free(&doomed)?, n);
+    sources::agree(&lab, case)?;
     lab.finish(case)?;
     Ok(rung)
 }

@@ -16,11 +16,14 @@ use crate::lab::{Attachment, Lab, Options};
 use crate::lease_watch::LeaseWatch;
 use crate::narrate::{Narrator, Who};
 use crate::report::Builder;
+use crate::world::PARENT;
 
 /// How an agent names the rung without programs.
 pub const NO_PROGRAMS: &str = "none";
-/// How long an agent may take to prove its programs after it answers.
-const PROOF: Duration = Duration::from_secs(2);
+/// How long an agent that answers may take to load and prove its programs.
+const PROOF: Duration = Duration::from_secs(10);
+/// What `doctor` says while it does.
+const LOADING: &str = "being loaded";
 /// What stands before the name of the source that came first, in a verdict's text.
 const FIRST: &str = "first told by ";
 
@@ -37,13 +40,13 @@ impl Rung {
     pub fn of(lab: &Lab) -> Result<Self> {
         let from = Instant::now();
         loop {
-            let rung = Self::read(&lab.client().doctor()?);
-            let wanted = lab.setup.rung.as_deref() != Some(NO_PROGRAMS);
-            if rung.sees_teardowns() || !wanted || from.elapsed() > PROOF {
+            let findings = lab.client().doctor()?;
+            let rung = Self::read(&findings);
+            if !rung.text.contains(LOADING) || from.elapsed() > PROOF {
                 lab.tell.say(Who::Agent, &format!("rung {}: {}", rung.name, rung.text));
                 return Ok(rung);
             }
-            cleanup::pause(Duration::from_millis(50))?;
+            cleanup::pause(Duration::from_millis(20))?;
         }
     }
 
@@ -54,6 +57,13 @@ impl Rung {
             finding.text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').find(|word| !word.is_empty())
         });
         Self { name: name.unwrap_or(NO_PROGRAMS).to_owned(), text }
+    }
+
+    /// Whether a program watches the wire, too: what `doctor` says of the watcher on the parent.
+    pub fn watcher(lab: &Lab) -> Result<Option<String>> {
+        let findings = lab.client().doctor()?;
+        let watcher = findings.into_iter().find(|finding| finding.what == format!("watch.{PARENT}"));
+        Ok(watcher.filter(|finding| finding.ok).map(|finding| finding.text))
     }
 
     /// Its name: `fentry`, `tp_btf`, `kprobe` or `none`.
@@ -70,6 +80,34 @@ impl Rung {
     pub fn bound(&self, programs: Duration, netlink: Duration) -> Duration {
         if self.sees_teardowns() { programs } else { netlink }
     }
+}
+
+/// In a run without faults no source may miss what another tells: an agent that hears everything has
+/// nothing to warn of.
+pub fn agree(lab: &Lab, case: &mut Builder) -> Result<()> {
+    if !lab.setup.deaf.is_empty() {
+        return Ok(());
+    }
+    let mut client = lab.client();
+    let mut offences = Vec::new();
+    for address in &lab.addresses {
+        let history = client.history(IpAddr::V4(*address))?;
+        let warnings = history.iter().filter(|event| event.code == "sources-disagree");
+        offences.extend(warnings.map(|event| format!("{address}: {}", event.text)));
+    }
+    case.none("warnings that the sources disagree", &offences);
+    Ok(())
+}
+
+/// Where programs see teardowns, one watches the wire as well, and the packet socket rests.
+pub fn watched(lab: &Lab, case: &mut Builder) -> Result<()> {
+    let rung = Rung::of(lab)?;
+    let watcher = Rung::watcher(lab)?;
+    lab.tell.say(Who::Agent, &format!("the wire: {}", watcher.as_deref().unwrap_or("a packet socket")));
+    if rung.sees_teardowns() {
+        case.holds("a program watches the wire", watcher.is_some());
+    }
+    Ok(())
 }
 
 /// A part of a case: plays, and says on which rung that was.

@@ -23,6 +23,7 @@ use berth_ipam::ledger::io::{
 use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
+use berth_probes::pins::Pins;
 use berth_probes::{Allowed, Options, ProbeEvent, Probes, Readable};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -88,6 +89,12 @@ impl Programs {
                 aside(move || Probes::start(&options).map_err(|error| chain(&error)))
             }
         };
+        if let (State::Off(_), Some(Options { bpffs: Some(bpffs), .. })) = (&state, &options)
+            && let Err(error) = Pins::remove_all(bpffs)
+        {
+            // Else the programs of an earlier agent would go on working for nobody.
+            tracing::warn!(%error, "remove what an earlier agent pinned");
+        }
         if let State::Off(why) = &state {
             tracing::info!(why, "runs without eBPF: netlink, reads and the parent's list of MACs stand in");
         }
@@ -334,10 +341,10 @@ impl Programs {
 
     fn input(&mut self, by: Source, event: ProbeEvent) -> Option<Input> {
         let hint = match event {
-            ProbeEvent::DeviceDown { key, .. } => {
+            ProbeEvent::DeviceDown { key, namespace_ends, .. } => {
                 let key = key?;
                 self.following.told(&key);
-                KernelHint::LinkTornDown(key)
+                KernelHint::LinkTornDown(key, namespace_ends != Some(false))
             }
             ProbeEvent::DeviceLeaving { key, .. } => {
                 let key = key?;

@@ -34,6 +34,8 @@ pub struct Attachments {
     /// Entries that an earlier agent left in pinned maps, and nobody has followed again yet.
     left: Left,
     next_slot: u32,
+    /// Whether the programs know where this kernel counts a namespace's users.
+    knows_endings: bool,
 }
 
 #[derive(Debug)]
@@ -79,7 +81,7 @@ impl std::fmt::Debug for Attachments {
 }
 
 impl Attachments {
-    pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
+    pub(crate) fn open(ebpf: &mut Ebpf, knows_endings: bool) -> Result<Self, Error> {
         let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing(name));
         let attach = HashMap::try_from(take(ATTACH)?).map_err(Error::open(ATTACH))?;
         let netns: HashMap<_, u64, [u8; NetnsValue::SIZE]> =
@@ -101,6 +103,7 @@ impl Attachments {
             spaces: BTreeMap::new(),
             left,
             next_slot: 0,
+            knows_endings,
         })
     }
 
@@ -252,6 +255,10 @@ impl Names for Attachments {
     fn inside(&self, netns: u64) -> Vec<AttachmentKey> {
         let members = self.spaces.get(&netns).map(|space| &space.members);
         members.into_iter().flatten().filter_map(|id| self.attachment(*id)).collect()
+    }
+
+    fn knows_endings(&self) -> bool {
+        self.knows_endings
     }
 }
 

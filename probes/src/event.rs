@@ -23,8 +23,8 @@ pub enum ProbeEvent {
         name: String,
         /// The link's first IPv4 addresses.
         ipv4: Vec<Ipv4Addr>,
-        /// Whether the whole namespace is being torn down.
-        namespace_ends: bool,
+        /// Whether the whole namespace is being torn down; `None`: this kernel keeps that elsewhere.
+        namespace_ends: Option<bool>,
         /// When, and who saw it.
         seen: Seen,
     },
@@ -138,6 +138,8 @@ pub(crate) trait Names {
     fn attachment(&self, id: u64) -> Option<AttachmentKey>;
     /// The attachments in a namespace.
     fn inside(&self, netns: u64) -> Vec<AttachmentKey>;
+    /// Whether the programs can tell that a namespace is being torn down.
+    fn knows_endings(&self) -> bool;
 }
 
 /// The event in the agent's words; `None`: it says nothing that can be understood.
@@ -177,7 +179,7 @@ fn device(kind: Kind, by: Source, event: &DeviceEvent, names: &impl Names) -> Pr
             ifindex: event.ifindex,
             name: name(&event.name),
             ipv4: event.ipv4.iter().filter(|four| **four != [0; 4]).map(|four| (*four).into()).collect(),
-            namespace_ends: event.flags & flag::NETNS_DYING != 0,
+            namespace_ends: names.knows_endings().then_some(event.flags & flag::NETNS_DYING != 0),
             seen,
         },
         Kind::DeviceLeaving => ProbeEvent::DeviceLeaving { key: names.attachment(event.id), seen },
@@ -212,6 +214,9 @@ mod tests {
         }
         fn inside(&self, _: u64) -> Vec<AttachmentKey> {
             Vec::new()
+        }
+        fn knows_endings(&self) -> bool {
+            true
         }
     }
 
@@ -248,7 +253,7 @@ mod tests {
             ifindex: 3,
             name: "net1".to_owned(),
             ipv4: vec![Ipv4Addr::new(192, 0, 2, 7)],
-            namespace_ends: true,
+            namespace_ends: Some(true),
             seen: Seen { at: Time(5), by: Source::TpBtf },
         };
         assert_eq!(told, expected);

@@ -53,6 +53,15 @@ impl Pins {
         }
     }
 
+    /// Unlinks everything that an agent of any version pinned below `base`: its programs end with that,
+    /// and its maps when nobody uses them.
+    pub fn remove_all(base: &Path) -> io::Result<()> {
+        for (path, _) in versions(base)? {
+            fs::remove_dir_all(path)?;
+        }
+        Ok(())
+    }
+
     /// The folder, if there is one.
     pub fn folder(&self) -> Option<&Path> {
         match self {
@@ -80,16 +89,29 @@ impl Pins {
     /// Removes the pins of older versions, now that this one works. Newer ones are another's.
     pub(crate) fn remove_older(&self) -> io::Result<()> {
         let Some(base) = self.folder().and_then(Path::parent) else { return Ok(()) };
-        for entry in fs::read_dir(base)? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let version = name.to_str().and_then(|name| name.strip_prefix('v')?.parse::<u32>().ok());
-            if version.is_some_and(|version| version < u32::from(LAYOUT)) {
-                fs::remove_dir_all(entry.path())?;
+        for (path, version) in versions(base)? {
+            if version < u32::from(LAYOUT) {
+                fs::remove_dir_all(path)?;
             }
         }
         Ok(())
     }
+}
+
+/// The folders of pins below `base`, each with its version; none if there is no such folder.
+fn versions(base: &Path) -> io::Result<Vec<(PathBuf, u32)>> {
+    let entries = match fs::read_dir(base) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let version = name.to_str().and_then(|name| name.strip_prefix('v')?.parse::<u32>().ok());
+        found.extend(version.map(|version| (entry.path(), version)));
+    }
+    Ok(found)
 }
 
 fn link_name(program: &str) -> String {

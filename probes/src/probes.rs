@@ -15,7 +15,7 @@ use aya::programs::kprobe::KProbeLink;
 use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::{Program, ProgramError};
 use aya::{Btf, Ebpf, EbpfError, EbpfLoader};
-use berth_ebpf_common::{Counter, KernelLayout};
+use berth_ebpf_common::{ABSENT, Counter, KernelLayout};
 use berth_ipam::name::IfName;
 
 use crate::attachments::{Attachments, CANARY};
@@ -126,7 +126,7 @@ impl Probes {
         let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
         let mut probes = Self {
             ring: Ring::open(&mut ebpf)?,
-            attachments: Attachments::open(&mut ebpf)?,
+            attachments: Attachments::open(&mut ebpf, layout.net_count != ABSENT)?,
             watches: Watches::open(&mut ebpf)?,
             counters: PerCpuArray::try_from(counters).map_err(Error::open(COUNTERS))?,
             log: ProgramLog::open(&mut ebpf, options.log),

@@ -29,9 +29,11 @@ pub mod monitor;
 pub mod narrate;
 pub mod plugin;
 pub mod report;
+pub mod runs;
 pub mod skip;
 pub mod stats;
 pub mod stranger;
+pub mod traffic;
 pub mod world;
 
 mod netlink;

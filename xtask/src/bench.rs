@@ -6,6 +6,7 @@
 
 mod agent;
 mod core;
+mod ebpf;
 mod plugin;
 mod reclaim;
 mod report;
@@ -31,7 +32,7 @@ pub struct Args {
     /// Rounds in which the contestants take turns.
     #[arg(long, default_value_t = 40, value_name = "N")]
     rounds: u32,
-    /// Leases that the agent holds when its memory and idle CPU are read.
+    /// Leases that the agent holds when its memory and idle CPU are read, and pods torn down at once.
     #[arg(long, default_value_t = 1000, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     leases: u32,
     /// Measure the binaries of this folder instead of building those of `dist`.
@@ -54,14 +55,24 @@ enum Part {
     Core,
     /// The agent's memory and idle CPU.
     Agent,
+    /// The programs in the kernel: what they cost packets, teardowns, ADD and the agent.
+    Ebpf,
 }
 
 /// Measures and reports.
 pub fn run(args: &Args) -> Result<()> {
-    let parts = if args.parts.is_empty() { Part::value_variants().to_vec() } else { args.parts.clone() };
+    let parts = if args.parts.is_empty() {
+        let all = Part::value_variants().iter().copied();
+        all.filter(|part| *part != Part::Ebpf || !args.ebpf.without_ebpf).collect()
+    } else {
+        args.parts.clone()
+    };
     let mut needs = vec![install::IPROUTE2, install::UTIL_LINUX, install::CNI_PLUGINS];
     if parts.contains(&Part::Core) {
         needs.push(install::VALGRIND);
+    }
+    if parts.contains(&Part::Ebpf) {
+        needs.push(install::BPFTOOL);
     }
     install::ensure("bench", &needs, args.install)?;
     let root = repo::root()?;
@@ -82,6 +93,7 @@ pub fn run(args: &Args) -> Result<()> {
                 Part::Plugin => plugin::measure(&binaries, args.rounds, &mut report)?,
                 Part::Reclaim => reclaim::measure(&binaries, args.rounds, &mut report)?,
                 Part::Agent => agent::measure(&binaries, args.leases, &mut report)?,
+                Part::Ebpf => ebpf::measure(&binaries, args.rounds, args.leases, &mut report)?,
                 Part::Core => {}
             }
         }

@@ -179,8 +179,9 @@ impl std::fmt::Display for Source {
 /// A hint: something to look at. No hint decides anything alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KernelHint {
-    /// The link of an attachment is being torn down. Only programs name attachments.
-    LinkTornDown(AttachmentKey),
+    /// The link of an attachment is being torn down, and perhaps its whole namespace with it. Only
+    /// programs name attachments.
+    LinkTornDown(AttachmentKey, bool),
     /// The link of an attachment is leaving its namespace, or its queueing discipline is replaced.
     LinkLeaving(AttachmentKey),
     /// The namespace of these attachments ended.

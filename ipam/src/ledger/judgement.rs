@@ -24,6 +24,8 @@ const RECHECK_SOON: u32 = 50;
 const RECHECK_LATER: Duration = Duration::from_millis(10);
 const RECHECK_LATER_TIMES: u32 = 500;
 const RECHECK_LAST: Duration = Duration::from_secs(1);
+/// A link's teardown in a living namespace is read about this much later.
+const AFTER_TEARDOWN: Duration = Duration::from_millis(50);
 /// An incomplete search is repeated after this long, doubled up to the last.
 const SEARCH_AGAIN: Duration = Duration::from_secs(1);
 
@@ -31,7 +33,7 @@ impl Ledger {
     /// A hint: something to look at.
     pub(super) fn hint(&mut self, now: Time, by: Source, hint: KernelHint) {
         match hint {
-            KernelHint::LinkTornDown(key) => self.torn_down(now, by, key),
+            KernelHint::LinkTornDown(key, with_namespace) => self.torn_down(now, by, key, with_namespace),
             KernelHint::LinkLeaving(key) => {
                 let text = format!("{by}: the link leaves its namespace");
                 self.departed(now, by, key, Departure::Moved, ("link-leaves", text));
@@ -111,14 +113,25 @@ impl Ledger {
 
     /// A program saw the end of exactly this attachment's link, unless the link had left before:
     /// then another one was given its index.
-    fn torn_down(&mut self, now: Time, by: Source, key: AttachmentKey) {
+    ///
+    /// Where the namespace lives, it is most often the DEL under way, whose teardown reads would only
+    /// hold up, and the address has to settle anyhow: they are made a little later.
+    fn torn_down(&mut self, now: Time, by: Source, key: AttachmentKey, with_namespace: bool) {
         let Some(slot) = self.slots.get(&key) else { return };
         if slot.live.departure == Departure::Moved || slot.entry.at != slot.entry.netns.nsid {
             return self.gather(key, false);
         }
         let index = slot.entry.ifindex.map_or_else(String::new, |index| format!(" {index}"));
         let text = format!("{by}: link{index} is being torn down");
-        self.departed(now, by, key, Departure::Destroyed, ("link-torn-down", text));
+        let observed = ("link-torn-down", text);
+        if with_namespace {
+            return self.departed(now, by, key, Departure::Destroyed, observed);
+        }
+        self.depart(now, by, &key, Departure::Destroyed, observed);
+        if let Some(slot) = self.slots.get_mut(&key) {
+            let later = now + AFTER_TEARDOWN;
+            slot.live.recheck_at = Some(slot.live.recheck_at.map_or(later, |at| at.min(later)));
+        }
     }
 
     /// The kernel said that a link was deleted or went away.
@@ -130,14 +143,28 @@ impl Ledger {
         how: Departure,
         observed: (&'static str, String),
     ) {
-        let Some(slot) = self.slots.get_mut(&key) else { return };
+        if self.depart(now, by, &key, how, observed) {
+            self.gather(key, false);
+        }
+    }
+
+    /// Takes note of it; whether there is such an attachment.
+    fn depart(
+        &mut self,
+        now: Time,
+        by: Source,
+        key: &AttachmentKey,
+        how: Departure,
+        observed: (&'static str, String),
+    ) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
         slot.live.departure = how;
         slot.live.search = SearchFact::NotMade;
         slot.live.stamp += 1;
         slot.live.missing_since.get_or_insert(now);
-        self.told(by, &key);
-        self.observe(&key, observed.0, observed.1);
-        self.gather(key, false);
+        self.told(by, key);
+        self.observe(key, observed.0, observed.1);
+        true
     }
 
     fn namespace_ended(&mut self, by: Source, key: AttachmentKey, text: String) {

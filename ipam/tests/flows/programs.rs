@@ -19,7 +19,7 @@ fn program(hint: KernelHint) -> Input {
 }
 
 fn torn_down(pod: u64) -> Input {
-    program(KernelHint::LinkTornDown(request(pod).key))
+    program(KernelHint::LinkTornDown(request(pod).key, true))
 }
 
 fn netlink_gone(pod: u64) -> Input {
@@ -66,6 +66,23 @@ fn a_program_that_tells_what_is_not_so_frees_nothing_and_must_prove_itself() {
     rig.observe(LINK_GONE, AddressFact::Absent);
     assert_eq!(rig.held_by(1).len(), 1);
     assert!(rig.text("link-gone").unwrap().ends_with("; first told by netlink"));
+}
+
+#[test]
+fn a_teardown_in_a_living_namespace_is_read_about_a_little_later() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.observe(ALIVE, AddressFact::Present);
+    rig.step(program(KernelHint::LinkTornDown(request(1).key, false)));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    assert!(rig.text("link-gone").is_none(), "its DEL is under way, perhaps");
+    rig.pass(Duration::from_millis(50));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    assert!(rig.text("link-gone").is_some());
+    // The settle time counts from the program's word.
+    rig.pass(Duration::from_millis(1_950));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
 }
 
 #[test]

@@ -316,7 +316,7 @@ impl World {
     fn drop_link(&mut self, index: usize) {
         let link = self.links.remove(index);
         let hint = KernelHint::LinkGone(Some(Nsid(link.at)), link.ifindex, Some(link.mac));
-        self.program_tells(KernelHint::LinkTornDown(link.key.clone()));
+        self.program_tells(KernelHint::LinkTornDown(link.key.clone(), self.rng.is_multiple_of(2)));
         self.events.push(Event::ToLedger(Input::Kernel(Source::Netlink, hint)));
     }
 
@@ -325,7 +325,7 @@ impl World {
         if self.namespaces.remove(&nsid) {
             let ended: Vec<_> = self.links.extract_if(.., |link| link.at == nsid).collect();
             for link in ended {
-                self.program_tells(KernelHint::LinkTornDown(link.key));
+                self.program_tells(KernelHint::LinkTornDown(link.key, true));
             }
             self.events
                 .push(Event::ToLedger(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(Nsid(nsid)))));

@@ -83,7 +83,7 @@ fn a_followed_link_is_told_once_and_an_unfollowed_one_is_not() {
     assert_eq!((told, *cookie, *ifindex), (&Some(key("a")), identity.cookie, index));
     assert_eq!(
         (name.as_str(), &ipv4[..], *namespace_ends),
-        ("net1", &["192.0.2.7".parse().unwrap()][..], false)
+        ("net1", &["192.0.2.7".parse().unwrap()][..], Some(false))
     );
 }
 
@@ -216,7 +216,7 @@ fn a_namespace_that_ends_is_told_with_its_devices() {
         }
         _ => None,
     });
-    assert_eq!(ends, Some(true), "told, and as part of the namespace's end");
+    assert_eq!(ends, Some(Some(true)), "told, and as part of the namespace's end");
     if probes.rung() != Some(Rung::TpBtf) {
         let told = wait_for(&mut probes, SOON, |event| match event {
             ProbeEvent::NamespaceEnd { keys, cookie, .. } if *cookie == identity.cookie => Some(keys.clone()),

@@ -1,6 +1,7 @@
 //! The testbed's own system calls: the only modules here with `unsafe`, and the only ones that
 //! enter a namespace (on threads or in children that do nothing else).
 
+pub mod bpf;
 pub mod netns;
 pub mod process;
 pub mod socket;

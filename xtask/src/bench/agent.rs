@@ -6,10 +6,15 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use berth_testbed::cleanup;
 use berth_testbed::client::Client;
+use berth_testbed::world::Pod;
 
 use super::report::Report;
-use super::stand::Stand;
+use super::stand::{Contestant, Stand};
 
+/// The design's bound for resident memory with 1,000 leases, in MB.
+pub const MEMORY_MAX: f64 = 30.0;
+/// The design's bound for idle CPU with 1,000 leases, in percent of a core.
+pub const IDLE_MAX: f64 = 0.5;
 /// What comes before the measurement: the last ADD's aftermath is no idleness.
 const QUIET: Duration = Duration::from_secs(5);
 /// For how long CPU is counted; longer than one periodic reconcile.
@@ -19,23 +24,38 @@ const WINDOW: Duration = Duration::from_secs(40);
 pub fn measure(binaries: &Path, leases: u32, report: &mut Report) -> Result<()> {
     let stand = Stand::build(binaries)?;
     let berth = stand.berth(binaries);
+    crowd(&stand, &berth, leases)?;
+    let process = format!("/proc/{}", stand.pid()?);
+    let idle = idle(&process)?;
+    report.value(&format!("agent: memory at {leases} leases"), resident(&process)?, "MB", Some(MEMORY_MAX));
+    report.value(&format!("agent: idle CPU at {leases} leases"), idle, "% of a core", Some(IDLE_MAX));
+    Ok(())
+}
+
+/// Attaches so many pods, which must be all that the agent has.
+pub fn crowd(stand: &Stand, berth: &Contestant, leases: u32) -> Result<Vec<Pod>> {
     println!("attaching {leases} pods ...");
+    let mut pods = Vec::new();
     for _ in 0..leases {
         cleanup::interrupted()?;
-        berth.call("ADD", &stand.world.pod()?)?;
+        let pod = stand.world.pod()?;
+        berth.call("ADD", &pod)?;
+        pods.push(pod);
     }
     let held = Client::new(&stand.setup.socket()).leases()?.len();
-    if u32::try_from(held).ok() != Some(leases) {
+    if held != pods.len() {
         bail!("the agent lists {held} leases after {leases} ADDs");
     }
+    Ok(pods)
+}
+
+/// The CPU of a process that nobody asks for anything, in percent of a core.
+pub fn idle(process: &str) -> Result<f64> {
     cleanup::pause(QUIET)?;
-    let process = format!("/proc/{}", stand.agent.pid());
-    let (began, before) = (Instant::now(), cpu(&process)?);
+    let (began, before) = (Instant::now(), cpu(process)?);
     cleanup::pause(WINDOW)?;
-    let spent = cpu(&process)?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64();
-    report.value(&format!("agent: memory at {leases} leases"), resident(&process)?, "MB", Some(30.0));
-    report.value(&format!("agent: idle CPU at {leases} leases"), spent * 100.0, "% of a core", Some(0.5));
-    Ok(())
+    let spent = cpu(process)?.saturating_sub(before).as_secs_f64() / began.elapsed().as_secs_f64();
+    Ok(spent * 100.0)
 }
 
 /// CPU time of all living threads, to the nanosecond: the ticks of `stat` are too coarse for an idle process.
@@ -53,7 +73,7 @@ fn cpu(process: &str) -> Result<Duration> {
 }
 
 /// Resident memory in MB.
-fn resident(process: &str) -> Result<f64> {
+pub fn resident(process: &str) -> Result<f64> {
     let path = format!("{process}/status");
     let text = std::fs::read_to_string(&path).with_context(|| format!("read {path}"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));

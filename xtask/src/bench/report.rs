@@ -26,6 +26,8 @@ struct Ratio {
     against: &'static str,
     median: f64,
     least: f64,
+    /// By the 99th percentiles: what a busy machine disturbs most.
+    p99: f64,
     wanted: Option<f64>,
 }
 
@@ -33,7 +35,7 @@ struct Ratio {
 struct Single {
     what: String,
     value: f64,
-    unit: &'static str,
+    unit: String,
     wanted: Option<f64>,
 }
 
@@ -43,8 +45,9 @@ impl Report {
         self.times.push(Timing { what: what.to_owned(), who, times });
     }
 
-    /// Adds times of two contestants and their ratio, the first by the second: by their medians and by
-    /// their least times (which a busy machine disturbs less). `wanted` is the design's limit.
+    /// Adds times of two contestants and their ratio, the first by the second: by their medians, by
+    /// their least times (which a busy machine disturbs less) and by their 99th percentiles. `wanted` is
+    /// the design's limit for the median.
     pub fn duel(
         &mut self,
         what: &str,
@@ -56,18 +59,18 @@ impl Report {
             let (ours, theirs) = (pick(&ours.1)?.as_secs_f64(), pick(&theirs.1)?.as_secs_f64());
             (theirs > 0.0).then(|| ours / theirs)
         };
-        let (median, least) = (by(&|times| times.percentile(50)), by(&Times::min));
-        if let (Some(median), Some(least)) = (median, least) {
+        let at = |percent| by(&|times: &Times| times.percentile(percent));
+        if let (Some(median), Some(least), Some(p99)) = (at(50), by(&Times::min), at(99)) {
             let against = theirs.0;
-            self.ratios.push(Ratio { what: what.to_owned(), against, median, least, wanted });
+            self.ratios.push(Ratio { what: what.to_owned(), against, median, least, p99, wanted });
         }
         self.times(what, ours.0, ours.1);
         self.times(what, theirs.0, theirs.1);
     }
 
     /// Adds one number.
-    pub fn value(&mut self, what: &str, value: f64, unit: &'static str, wanted: Option<f64>) {
-        self.values.push(Single { what: what.to_owned(), value, unit, wanted });
+    pub fn value(&mut self, what: &str, value: f64, unit: &str, wanted: Option<f64>) {
+        self.values.push(Single { what: what.to_owned(), value, unit: unit.to_owned(), wanted });
     }
 
     /// Everything as aligned text.
@@ -93,8 +96,8 @@ impl Report {
             let wanted = wanted(row.wanted, row.median);
             let _ = writeln!(
                 text,
-                "{:<34} {:.2} x {} by the median, {:.2} x by the least{wanted}",
-                row.what, row.median, row.against, row.least
+                "{:<34} {:.2} x {} by the median, {:.2} x by the least, {:.2} x by the p99{wanted}",
+                row.what, row.median, row.against, row.least, row.p99
             );
         }
         for row in &self.values {
@@ -125,7 +128,7 @@ impl Report {
             .map(|row| {
                 json!({
                     "what": row.what, "against": row.against, "median": row.median, "least": row.least,
-                    "wanted": row.wanted,
+                    "p99": row.p99, "wanted": row.wanted,
                 })
             })
             .collect();
@@ -163,6 +166,7 @@ mod tests {
         let ratio = &report.json()["ratios"][0];
         assert_eq!(ratio["median"], 0.6);
         assert_eq!(ratio["least"], 0.5);
+        assert_eq!(ratio["p99"].as_f64().map(|p99| (p99 * 1e3).round()), Some(81.0));
         assert!(report.table().contains("wanted 0.5: MISSED"));
         assert_eq!(report.json()["times"].as_array().unwrap().len(), 2);
     }

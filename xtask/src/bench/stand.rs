@@ -52,8 +52,7 @@ impl Contestant {
 
 /// One world with an agent in it. Its fields are dropped in order: the agent ends before its files go.
 pub struct Stand {
-    /// The agent.
-    pub agent: Agent,
+    agent: Option<Agent>,
     /// Its set-up.
     pub setup: AgentSetup,
     /// The world.
@@ -61,23 +60,59 @@ pub struct Stand {
 }
 
 impl Stand {
-    /// Builds the world and starts the agent of `binaries`.
+    /// Builds the world and starts the agent of `binaries`, which sees teardowns as it likes.
     pub fn build(binaries: &Path) -> Result<Self> {
+        Self::build_on(binaries, None)
+    }
+
+    /// The same on a certain rung.
+    pub fn build_on(binaries: &Path, rung: Option<&str>) -> Result<Self> {
         let world = World::build()?;
         let setup = AgentSetup {
             binary: binaries.join("berth-agent"),
             node: world.node().to_owned(),
             folder: world.folder().join("agent"),
             node_name: "bench".to_owned(),
-            bpffs: world.bpffs().map_or_else(|_| world.folder().to_owned(), |bpf| bpf.join("berth")),
-            rung: None,
+            bpffs: world.bpffs().unwrap_or_else(|_| world.folder().join("no-bpf")).join("berth"),
+            rung: rung.map(str::to_owned),
             object: None,
             deaf: Vec::new(),
         };
         setup.prepare(&declaration(), 1, 1)?;
-        let mut agent = setup.start(None)?;
-        agent.wait_ready()?;
-        Ok(Self { agent, setup, world })
+        let mut stand = Self { agent: None, setup, world };
+        stand.start()?;
+        Ok(stand)
+    }
+
+    fn start(&mut self) -> Result<()> {
+        self.agent.insert(self.setup.start(None)?).wait_ready()?;
+        Ok(())
+    }
+
+    /// Replaces the agent by one of another rung (`None`: as it likes), which keeps the leases, and
+    /// nothing in the kernel: what the former one pinned there would go on to run.
+    pub fn restart(&mut self, rung: Option<&str>) -> Result<()> {
+        if let Some(agent) = self.agent.take() {
+            agent.stop()?;
+        }
+        match std::fs::remove_dir_all(&self.setup.bpffs) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(error).with_context(|| format!("unpin {}", self.setup.bpffs.display()));
+            }
+            _ => {}
+        }
+        self.setup.rung = rung.map(str::to_owned);
+        self.start()
+    }
+
+    /// The agent.
+    pub fn agent(&self) -> Result<&Agent> {
+        self.agent.as_ref().context("the agent was stopped")
+    }
+
+    /// The agent's process.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.agent()?.pid())
     }
 
     /// Berth as main plugin.

@@ -12,6 +12,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "probes/src/memory.rs",
     "probes/src/readable.rs",
     "store/tests/full_disk.rs",
+    "testbed/src/sys/bpf.rs",
     "testbed/src/sys/netns.rs",
     "testbed/src/sys/process.rs",
     "testbed/src/sys/socket.rs",

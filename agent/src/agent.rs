@@ -154,6 +154,7 @@ impl Agent {
                         let Ok(event) = events.try_recv() else { break };
                         self.serve(event).await;
                     }
+                    self.hear_programs();
                     if clock::now().since(alive_at) >= ALIVE {
                         alive_at = clock::now();
                         self.sign_of_life();
@@ -203,11 +204,12 @@ impl Agent {
             }
             Input::Gathered(seen) => {
                 // What a program told before the reads were made is known before they are judged.
-                for told in self.hands.programs.drain() {
-                    self.take(told);
-                }
+                self.hear_events();
                 self.hands.programs.observed(seen);
             }
+            // Nothing is given before everything that was heard of it is known.
+            Input::Lease(..) | Input::Probed(..) => self.hear_events(),
+            Input::Heard(heard) => self.hands.programs.confirm(heard),
             _ => {}
         }
         self.take(input);
@@ -220,11 +222,15 @@ impl Agent {
         }
     }
 
-    /// What the programs in the kernel told, and the turn of what they do by the clock.
-    fn hear_programs(&mut self) {
+    fn hear_events(&mut self) {
         for told in self.hands.programs.drain() {
             self.take(told);
         }
+    }
+
+    /// What the programs in the kernel told, and the turn of what they do by the clock.
+    fn hear_programs(&mut self) {
+        self.hear_events();
         if self.hands.programs.is_turn_due() {
             self.take_turn();
         }
@@ -235,6 +241,9 @@ impl Agent {
     }
 
     fn take_turn(&mut self) {
+        if let Some(overrun) = self.hands.programs.overrun() {
+            self.take(overrun);
+        }
         let now = clock::now();
         let Hands { programs, parents, wires, .. } = &mut self.hands;
         let notes = programs.turn(now, |followed| match followed.ifindex {
@@ -341,7 +350,7 @@ impl Agent {
             Request::Lease(lease) => return self.lease(caller, answers::request(lease)).await.map(Err),
             Request::Bind(bind) => {
                 let seen = self.ledger.entry(&bind.attachment).map_or(LinkSeen::NotThere, |entry| {
-                    self.hands.programs.binding(entry, bind.ifindex);
+                    self.hands.programs.binding(entry, &bind.txn, bind.ifindex);
                     self.hands.parents.read_back(entry.at, bind.ifindex)
                 });
                 self.step(Input::Bind(caller, bind.txn, bind.attachment, bind.ifindex, bind.mac, seen));

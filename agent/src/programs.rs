@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::config::Config;
+use berth_ipam::identity::TxnId;
 use berth_ipam::ledger::Ledger;
 use berth_ipam::ledger::entry::Entry;
 use berth_ipam::ledger::io::{
@@ -24,7 +25,7 @@ use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
 use berth_probes::pins::Pins;
-use berth_probes::{Allowed, Options, ProbeEvent, Probes, Readable};
+use berth_probes::{Allowed, Options, ProbeEvent, Probes, Readable, Verdict};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
@@ -64,14 +65,20 @@ pub struct Programs {
     watching: Watching,
     /// When what goes by the clock last had its turn.
     turned_at: Instant,
-    /// When the rung was last proved, or tried to be.
+    /// When the rung was last proved.
     proved_at: Time,
+    /// When that, or all rungs, were last tried.
+    tried_at: Time,
     /// Why the last proof failed; the second one in a row counts.
     doubt: Option<String>,
     /// The rung before it was left.
     left: Option<String>,
     /// Maps refused something, once told.
     told_full: bool,
+    /// Events were lost, and nobody was told yet.
+    lost: bool,
+    /// The programs have just come: everything should be read once.
+    fresh: bool,
 }
 
 impl Programs {
@@ -105,9 +112,12 @@ impl Programs {
             watching: Watching::default(),
             turned_at: Instant::now(),
             proved_at: clock::now(),
+            tried_at: clock::now(),
             doubt: None,
             left: None,
             told_full: false,
+            lost: false,
+            fresh: false,
         }
     }
 
@@ -168,7 +178,9 @@ impl Programs {
             Err(error) => State::Off(format!("wait for the programs' events: {error}")),
         };
         self.proved_at = clock::now();
+        self.tried_at = self.proved_at;
         self.doubt = None;
+        self.fresh = true;
         // At once: what sits on which wire is to be known elsewhere too.
         self.turned_at = Instant::now().checked_sub(TURN).unwrap_or_else(Instant::now);
         self.refresh();
@@ -177,7 +189,8 @@ impl Programs {
     /// Everything that is followed and watched goes into the maps, and what nobody wants out of them.
     fn refresh(&mut self) {
         let State::Here(probes, _) = &mut self.state else { return };
-        let full = self.following.refresh(probes).and_then(|()| self.watching.refresh(probes));
+        let seated = self.watching.take_seats(probes, clock::now());
+        let full = self.following.refresh(probes).and(self.watching.refresh(probes)).and(seated);
         if let Err(error) = full {
             complain(&mut self.told_full, &error);
         }
@@ -186,7 +199,7 @@ impl Programs {
     /// Whether the programs have just come: then everything should be read once, because what ended
     /// before they followed it is told by nobody.
     pub fn has_news(&mut self) -> bool {
-        std::mem::take(&mut self.following.fresh)
+        std::mem::take(&mut self.fresh)
     }
 
     /// What the ledger knows after its start.
@@ -243,7 +256,10 @@ impl Programs {
 
     /// A bind says which link it is: followed before that link is read back, so that its end is seen
     /// by the one or by the other.
-    pub fn binding(&mut self, entry: &Entry, ifindex: u32) {
+    pub fn binding(&mut self, entry: &Entry, txn: &TxnId, ifindex: u32) {
+        if entry.txn != *txn || !entry.phase.is_open() {
+            return; // It will be refused, and what is followed stays.
+        }
         let State::Here(probes, _) = &mut self.state else { return };
         let followed = Followed::of(entry).with_link(ifindex);
         if let Err(error) = followed.put(probes, &entry.key) {
@@ -280,7 +296,7 @@ impl Programs {
         for place in places {
             self.watching.want(place.clone(), holder.cloned());
             if let State::Here(probes, _) = &mut self.state
-                && let Err(error) = self.watching.put(probes, &place)
+                && let Err(error) = self.watching.put(probes, &[place])
             {
                 complain(&mut self.told_full, &error);
             }
@@ -289,9 +305,9 @@ impl Programs {
 
     /// What is watched follows from the ledger anew: after an edit, and now and then.
     pub fn tidy(&mut self, ledger: &Ledger) {
-        self.watching.rebuild(ledger);
+        let changed = self.watching.rebuild(ledger);
         if let State::Here(probes, _) = &mut self.state
-            && let Err(error) = self.watching.refresh(probes)
+            && let Err(error) = self.watching.put(probes, &changed)
         {
             complain(&mut self.told_full, &error);
         }
@@ -323,26 +339,31 @@ impl Programs {
             Ok(events) => events,
             Err(error) => {
                 tracing::warn!(error = chain(&error), "read the programs' events");
-                return vec![Input::Kernel(by, KernelHint::Overrun)];
+                self.lost = true;
+                return Vec::new();
             }
         };
-        let mut inputs = Vec::new();
-        let mut lost = false;
-        for event in events {
-            lost |= matches!(event, ProbeEvent::Lost(_));
-            inputs.extend(self.input(by, event));
+        events.into_iter().filter_map(|event| self.input(by, event)).collect()
+    }
+
+    /// What follows from lost events, at most once a turn: a storm must not make one of full reads.
+    pub fn overrun(&mut self) -> Option<Input> {
+        let by = self.source().filter(|_| std::mem::take(&mut self.lost))?;
+        self.refresh();
+        Some(Input::Kernel(by, KernelHint::Overrun))
+    }
+
+    /// A packet socket heard this: what sits on that wire should have seen it too.
+    pub fn confirm(&mut self, heard: &HeardOnWire) {
+        if let State::Here(probes, _) = &mut self.state {
+            self.watching.confirm(probes, clock::now(), heard);
         }
-        if lost {
-            self.following.lost(clock::now());
-            self.refresh();
-        }
-        inputs
     }
 
     fn input(&mut self, by: Source, event: ProbeEvent) -> Option<Input> {
         let hint = match event {
-            ProbeEvent::DeviceDown { key, namespace_ends, .. } => {
-                let key = key?;
+            ProbeEvent::DeviceDown { key, cookie, ifindex, namespace_ends, .. } => {
+                let key = key.filter(|key| self.following.is(key, cookie, ifindex))?;
                 self.following.told(&key);
                 KernelHint::LinkTornDown(key, namespace_ends != Some(false))
             }
@@ -366,7 +387,11 @@ impl Programs {
                     outgoing,
                 }));
             }
-            ProbeEvent::Lost(_) => KernelHint::Overrun,
+            ProbeEvent::Lost(_) => {
+                self.lost = true;
+                self.following.lost(clock::now());
+                return None;
+            }
         };
         Some(Input::Kernel(by, hint))
     }
@@ -402,7 +427,7 @@ impl Programs {
             });
             self.proved_at = Time(0);
         }
-        if let Err(error) = self.watching.take_seats(probes) {
+        if let Err(error) = self.watching.take_seats(probes, now) {
             complain(&mut self.told_full, &error);
         }
         notes.extend(self.prove(now));
@@ -411,42 +436,53 @@ impl Programs {
 
     /// The rung is doubted: proved again at the next turn.
     pub fn doubted(&mut self) {
-        self.proved_at = Time(0);
+        self.tried_at = Time(0);
     }
 
     fn prove(&mut self, now: Time) -> Option<Note> {
         let State::Here(probes, _) = &mut self.state else { return None };
-        let rung = probes.rung()?;
-        if now.since(self.proved_at) >= PROVE && !probes.is_proving() {
-            self.proved_at = now;
+        let Some(rung) = probes.rung() else {
+            self.try_again(now);
+            return None;
+        };
+        if now.since(self.tried_at) >= PROVE && !probes.is_proving() {
+            self.tried_at = now;
             if let Err(why) = probes.begin_proof() {
                 tracing::warn!(why, "begin to prove the rung again");
             }
         }
-        let verdict = match probes.proved() {
-            Ok(verdict) => verdict?,
-            Err(error) => Err(chain(&error)),
-        };
-        let Err(why) = verdict else {
-            self.doubt = None;
-            return None;
+        let why = match probes.proved() {
+            Ok(None) => return None,
+            Ok(Some(Verdict::Proved)) => {
+                self.proved_at = now;
+                self.doubt = None;
+                return None;
+            }
+            Ok(Some(Verdict::Unknown(why))) => {
+                tracing::info!(why, "the rung could be neither proved nor refuted");
+                return None;
+            }
+            Ok(Some(Verdict::Refuted(why))) => why,
+            Err(error) => chain(&error),
         };
         // A machine that stood still for a second proves nothing: once more.
         if self.doubt.replace(why.clone()).is_none() {
-            self.proved_at = Time(0);
+            self.tried_at = Time(0);
             return None;
         }
         self.left = Some(rung.as_str().to_owned());
-        let text = format!("{rung} was proved twice in vain ({why}): the next rung is tried");
-        self.step_down(why);
+        self.tried_at = now;
+        let text = format!("{rung} was refuted twice ({why}): the next rung is tried");
+        self.aside(move |probes| probes.step_down(why));
         Some(Note { kind: NoteKind::Warning, code: "rung-lost", addresses: Vec::new(), key: None, text })
     }
 
-    fn step_down(&mut self, why: String) {
+    /// Has a thread change the programs, which are away for that long.
+    fn aside(&mut self, work: impl FnOnce(&mut Probes) -> Result<(), berth_probes::Error> + Send + 'static) {
         let before = std::mem::replace(&mut self.state, State::Off(String::new()));
         self.state = match before {
             State::Here(mut probes, _) => aside(move || {
-                probes.step_down(why).map_err(|error| chain(&error))?;
+                work(&mut probes).map_err(|error| chain(&error))?;
                 Ok(*probes)
             }),
             other => other,
@@ -455,12 +491,16 @@ impl Programs {
 
     /// After every rung was lost all are tried again, at a calm pace.
     fn try_again(&mut self, now: Time) {
-        let State::Off(_) = &self.state else { return };
-        if self.left.is_some() && now.since(self.proved_at) >= TRY_AGAIN {
-            self.proved_at = now;
-            if let Some(options) = self.options.clone() {
+        if self.left.is_none() || now.since(self.tried_at) < TRY_AGAIN {
+            return;
+        }
+        self.tried_at = now;
+        match (&self.state, self.options.clone()) {
+            (State::Here(..), _) => self.aside(Probes::try_again),
+            (State::Off(_), Some(options)) => {
                 self.state = aside(move || Probes::start(&options).map_err(|error| chain(&error)));
             }
+            _ => {}
         }
     }
 

@@ -34,10 +34,16 @@ pub fn declarations(path: &Path) -> Result<Config, berth_api::ApiError> {
     berth_api::load(path)?.into_config()
 }
 
-/// The devices on which the wire is asked, each with the wire that it is on.
-pub fn devices(config: &Config) -> BTreeMap<IfName, Wire> {
-    let links = config.networks.values().map(|network| &network.link);
-    links.filter_map(|link| Some((link.wire_device()?, link.wire()))).collect()
+/// The devices on which the wire is asked, each with the wires that networks call it: a macvlan on
+/// `eth1.5` and VLAN 5 on `eth1` share one.
+pub fn devices(config: &Config) -> BTreeMap<IfName, BTreeSet<Wire>> {
+    let mut devices = BTreeMap::<_, BTreeSet<_>>::new();
+    for link in config.networks.values().map(|network| &network.link) {
+        if let Some(device) = link.wire_device() {
+            devices.entry(device).or_default().insert(link.wire());
+        }
+    }
+    devices
 }
 
 /// The devices whose lists of MACs show pods' links.

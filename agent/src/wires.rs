@@ -1,7 +1,7 @@
 //! The wires: for each device that networks use, one thread that probes, and listens where no
 //! program in the kernel does.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_ipam::config::Wire;
@@ -18,8 +18,8 @@ use crate::committer::chain;
 #[derive(Debug)]
 pub struct Wires {
     by_device: BTreeMap<IfName, ParentWire>,
-    /// The wire that each declared device is on.
-    places: BTreeMap<IfName, Wire>,
+    /// What networks call the wire that each declared device is on.
+    places: BTreeMap<IfName, BTreeSet<Wire>>,
     /// The parents on which a program in the kernel listens.
     watched: Vec<IfName>,
     refused: BTreeMap<IfName, String>,
@@ -38,8 +38,8 @@ impl Wires {
         }
     }
 
-    /// Listens on these devices, each with the wire that it is on, and on no others.
-    pub fn listen(&mut self, places: BTreeMap<IfName, Wire>) {
+    /// Listens on these devices, each with the wires that it is on, and on no others.
+    pub fn listen(&mut self, places: BTreeMap<IfName, BTreeSet<Wire>>) {
         self.by_device.retain(|device, _| places.contains_key(device));
         self.refused.retain(|device, _| places.contains_key(device));
         self.places = places;
@@ -59,7 +59,8 @@ impl Wires {
     }
 
     fn is_watched(&self, device: &IfName) -> bool {
-        self.places.get(device).is_some_and(|place| self.watched.contains(&place.parent))
+        let places = self.places.get(device);
+        places.is_some_and(|places| places.iter().all(|place| self.watched.contains(&place.parent)))
     }
 
     /// Devices that are listened on, and those that could not be opened, with the reason.
@@ -73,17 +74,14 @@ impl Wires {
         }
         let inputs = self.inputs.clone();
         let name = device.clone();
-        let Some(place) = self.places.get(device).cloned() else { return };
+        let places = self.places.get(device).cloned().unwrap_or_default();
         let report = move |event| match event {
             WireEvent::Heard(heard) => {
-                let Some(wire) = tagged(&place, heard.vlan) else { return };
-                let heard = HeardOnWire {
-                    wire,
-                    address: heard.address,
-                    mac: heard.mac,
-                    outgoing: heard.direction == Direction::Out,
-                };
-                let _ = inputs.send(Input::Heard(heard));
+                for wire in places.iter().filter_map(|place| tagged(place, heard.vlan)) {
+                    let outgoing = heard.direction == Direction::Out;
+                    let heard = HeardOnWire { wire, address: heard.address, mac: heard.mac, outgoing };
+                    let _ = inputs.send(Input::Heard(heard));
+                }
             }
             WireEvent::Up { .. } => tracing::info!(device = %name, "the wire is up"),
             WireEvent::Down(reason) => tracing::warn!(device = %name, reason, "the wire is down"),

@@ -117,11 +117,13 @@ pub enum Counter {
     BadFrame = 7,
     /// Frames with one VLAN tag inside another.
     NestedTag = 8,
+    /// Events about frames that were held back because the ring was half full.
+    WireHeld = 9,
 }
 
 impl Counter {
     /// All, in the order of their indices, with the word that names each.
-    pub const ALL: [(Self, &'static str); 9] = [
+    pub const ALL: [(Self, &'static str); 10] = [
         (Self::Devices, "devices"),
         (Self::Namespaces, "namespaces"),
         (Self::Tasks, "tasks"),
@@ -131,6 +133,7 @@ impl Counter {
         (Self::RingFull, "ring_full"),
         (Self::BadFrame, "bad_frame"),
         (Self::NestedTag, "nested_tag"),
+        (Self::WireHeld, "wire_held"),
     ];
 
     /// How many slots COUNTERS has; some are spare.

@@ -1,6 +1,8 @@
 //! The maps, the counters, and the kernel's layout as user space wrote it.
 
+use aya_ebpf::bindings::BPF_RB_AVAIL_DATA;
 use aya_ebpf::btf_maps::{Array, HashMap, PerCpuArray, RingBuf};
+use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use aya_ebpf::macros::btf_map;
 use aya_log_ebpf::warn;
 use berth_ebpf_common::{
@@ -100,9 +102,20 @@ pub fn emit(event: DeviceEvent) -> bool {
     }
 }
 
+/// How much of the ring events about frames may fill. Anybody can send frames: the ends of devices
+/// must find room all the same.
+const WIRE_SHARE: u64 = RING_BYTES as u64 / 2;
+
 /// Puts an event about a frame into the ring; whether that worked.
 #[inline(always)]
 pub fn emit_wire(event: WireEvent) -> bool {
+    // SAFETY: a map, and a question that changes nothing.
+    let waiting =
+        unsafe { bpf_ringbuf_query((&raw const EVENTS).cast_mut().cast(), u64::from(BPF_RB_AVAIL_DATA)) };
+    if waiting > WIRE_SHARE {
+        count(Counter::WireHeld);
+        return false;
+    }
     let entry = EVENTS.reserve_untyped::<WireEvent>(0);
     match entry {
         Some(mut entry) => {

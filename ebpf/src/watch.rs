@@ -81,16 +81,14 @@ fn heard(parent: u32, claim: &Claim, source: Source) {
         if bound && (*value).mac == claim.mac {
             return;
         }
+        if bound {
+            (*value).conflicts = (*value).conflicts.wrapping_add(1);
+        }
         let before = if bound { (*value).other } else { (*value).mac };
         let known = (*value).mac;
-        if bound {
-            (*value).other = claim.mac;
-            (*value).conflicts = (*value).conflicts.wrapping_add(1);
-        } else {
-            (*value).mac = claim.mac;
-        }
         let silent = now.wrapping_sub((*value).told);
         let due = if before == claim.mac { AGAIN_NS } else { CHANGE_NS };
+        // Who is kept back is not remembered either: the next word of theirs is a change again.
         if (*value).told != 0 && silent < due {
             return count(Counter::Filtered);
         }
@@ -112,6 +110,11 @@ fn heard(parent: u32, claim: &Claim, source: Source) {
         };
         if emit_wire(event) {
             (*value).told = now;
+            if bound {
+                (*value).other = claim.mac;
+            } else {
+                (*value).mac = claim.mac;
+            }
         }
     }
 }

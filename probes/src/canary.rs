@@ -5,7 +5,7 @@
 //! The namespace belongs to one thread and ends with it, whatever happens, and the devices with it.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -68,8 +68,17 @@ impl Canary {
         let _ = self.go.send(());
     }
 
-    /// How the deletion went.
-    pub(crate) fn ended(&self) -> Result<(), String> {
+    /// How the deletion went, once it is over; never waits.
+    pub(crate) fn ended(&self) -> Option<Result<(), String>> {
+        match self.done.try_recv() {
+            Ok(result) => Some(result),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err("its thread ended".to_owned())),
+        }
+    }
+
+    /// The same, and waits for it.
+    pub(crate) fn wait_for_end(&self) -> Result<(), String> {
         self.done.recv_timeout(STEP).map_err(|_| "it was not deleted in time".to_owned())?
     }
 

@@ -35,4 +35,5 @@ pub use ladder::{Allowed, Refusal, Rung, Stage};
 pub use log::LogLevel;
 pub use memory::share_one_heap;
 pub use probes::{Object, Options, Probes};
+pub use proof::Verdict;
 pub use readable::Readable;

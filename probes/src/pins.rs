@@ -44,18 +44,23 @@ pub enum Pins {
 
 impl Pins {
     /// Makes the folder of this version below `base`, which must be in a BPF file system, and
-    /// unlinks maps there that are not as this version makes them.
-    pub(crate) fn prepare(base: Option<&Path>) -> Self {
-        let Some(base) = base else { return Self::None("no folder for pins was named".to_owned()) };
+    /// unlinks maps there that are not as this version makes them. While the lock is held no other
+    /// agent uses pins there: two would empty each other's maps.
+    pub(crate) fn prepare(base: Option<&Path>) -> (Self, Option<Lock>) {
+        let Some(base) = base else { return (Self::None("no folder for pins was named".to_owned()), None) };
         match folder(base) {
-            Ok(folder) => Self::At(folder),
-            Err(error) => Self::None(format!("{}: {error}", base.display())),
+            Ok((folder, lock)) => (Self::At(folder), Some(lock)),
+            Err(error) => (Self::None(format!("{}: {error}", base.display())), None),
         }
     }
 
     /// Unlinks everything that an agent of any version pinned below `base`: its programs end with that,
-    /// and its maps when nobody uses them.
+    /// and its maps when nobody uses them. Not while an agent uses it.
     pub fn remove_all(base: &Path) -> io::Result<()> {
+        if !base.is_dir() {
+            return Ok(());
+        }
+        let _lock = lock(base)?;
         for (path, _) in versions(base)? {
             fs::remove_dir_all(path)?;
         }
@@ -118,12 +123,27 @@ fn link_name(program: &str) -> String {
     format!("link_{program}")
 }
 
-fn folder(base: &Path) -> io::Result<PathBuf> {
+/// Held while an agent uses the folder.
+pub(crate) type Lock = fs::File;
+
+fn lock(base: &Path) -> io::Result<Lock> {
+    let folder = fs::File::open(base)?;
+    match folder.try_lock() {
+        Ok(()) => Ok(folder),
+        Err(fs::TryLockError::WouldBlock) => {
+            Err(io::Error::other("another agent has its pins there: give each its own --bpffs"))
+        }
+        Err(fs::TryLockError::Error(error)) => Err(error),
+    }
+}
+
+fn folder(base: &Path) -> io::Result<(PathBuf, Lock)> {
     fs::create_dir_all(base)?;
     let kind = rustix::fs::statfs(base)?.f_type;
     if u64::try_from(kind).ok() != Some(BPF_FS) {
         return Err(io::Error::other("is not in a BPF file system (mount -t bpf bpf /sys/fs/bpf)"));
     }
+    let lock = lock(base)?;
     let folder = base.join(format!("v{LAYOUT}"));
     fs::create_dir_all(&folder)?;
     for shape in MAPS {
@@ -132,7 +152,7 @@ fn folder(base: &Path) -> io::Result<PathBuf> {
             fs::remove_file(&path)?;
         }
     }
-    Ok(folder)
+    Ok((folder, lock))
 }
 
 /// Whether the pinned map is as this version makes it. One that cannot be looked at is not.
@@ -149,12 +169,12 @@ mod tests {
     #[test]
     fn an_ordinary_folder_is_no_place_for_pins() {
         let folder = tempfile::tempdir().unwrap();
-        let Pins::None(reason) = Pins::prepare(Some(folder.path())) else { panic!("pinned") };
+        let (Pins::None(reason), None) = Pins::prepare(Some(folder.path())) else { panic!("pinned") };
         assert!(reason.contains("BPF file system"), "{reason}");
-        assert!(matches!(Pins::prepare(None), Pins::None(_)));
+        assert!(matches!(Pins::prepare(None), (Pins::None(_), None)));
         // A file where the folder should be.
         let file = folder.path().join("file");
         fs::write(&file, "").unwrap();
-        assert!(matches!(Pins::prepare(Some(&file)), Pins::None(_)));
+        assert!(matches!(Pins::prepare(Some(&file)), (Pins::None(_), None)));
     }
 }

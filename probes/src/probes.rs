@@ -25,8 +25,8 @@ use crate::event::{ProbeEvent, told};
 use crate::kernel;
 use crate::ladder::{Allowed, Refusal, Rung, Stage, chain};
 use crate::log::{self, LogLevel, ProgramLog};
-use crate::pins::{MAPS, Pins};
-use crate::proof::{Proof, Verdict, unheard};
+use crate::pins::{Lock, MAPS, Pins};
+use crate::proof::{Proof, Verdict, verdict_of};
 use crate::readable::Readable;
 use crate::ring::Ring;
 use crate::watch::{Known, Watches};
@@ -97,6 +97,9 @@ pub struct Probes {
     canaries: u64,
     proof: Option<Proof>,
     types: PathBuf,
+    allowed: Allowed,
+    /// Of the pins' folder.
+    _lock: Option<Lock>,
 }
 
 /// What keeps a program in its place.
@@ -121,7 +124,7 @@ impl Probes {
     pub fn start(options: &Options) -> Result<Self, Error> {
         let object = options.object.bytes()?;
         let (layout, types) = read_kernel(&options.types)?;
-        let pins = Pins::prepare(options.bpffs.as_deref());
+        let (pins, lock) = Pins::prepare(options.bpffs.as_deref());
         let (mut ebpf, pins) = load(&object, &layout, &types, pins, options.log)?;
         let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
         let mut probes = Self {
@@ -141,9 +144,12 @@ impl Probes {
             canaries: 0,
             proof: None,
             types: options.types.clone(),
+            allowed: options.allowed,
+            _lock: lock,
         };
-        probes.lost = probes.counter(Counter::RingFull)?;
+        probes.lost = probes.lost_so_far()?;
         probes.climb(&options.allowed.rungs(), &types)?;
+        Seats::load(&mut probes.ebpf)?;
         if options.allowed != Allowed::None {
             probes.follow_tasks(&types);
         }
@@ -163,12 +169,12 @@ impl Probes {
             // An earlier agent's programs would else answer in place of ours.
             self.drop_earlier();
             match self.prove_rung(rung)? {
-                Ok(()) => {
+                Verdict::Proved => {
                     self.rung = Some(rung);
                     self.pin_links(types);
                     return Ok(());
                 }
-                Err(reason) => self.leave(rung, reason),
+                Verdict::Refuted(reason) | Verdict::Unknown(reason) => self.leave(rung, reason),
             }
         }
         // Nothing of ours sees teardowns: then nothing of an earlier agent's shall either.
@@ -178,33 +184,55 @@ impl Probes {
 
     /// Takes the programs of a rung that could not be proved out of their places.
     fn leave(&mut self, rung: Rung, reason: String) {
-        let own = |program: &str| rung.programs().iter().any(|(name, ..)| *name == program);
-        self.held.retain(|(program, _)| !own(program));
+        self.release(rung);
         rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
         let (program, target, _) = rung.programs()[0];
         self.refusals.push(Refusal { program, target, stage: Stage::Prove, errno: None, reason });
     }
 
-    /// Leaves the rung in use, which was not proved for this reason, for the next one that is: blocks
-    /// for as long as a start.
+    /// Takes the programs of a rung out of their places, and no others.
+    fn release(&mut self, rung: Rung) {
+        let own = |program: &str| rung.programs().iter().any(|(name, ..)| *name == program);
+        self.held.retain(|(program, _)| !own(program));
+    }
+
+    /// Leaves the rung in use, which was not proved for this reason, for the next allowed one that is:
+    /// blocks for as long as a start.
     pub fn step_down(&mut self, reason: String) -> Result<(), Error> {
         let Some(rung) = self.rung.take() else { return Ok(()) };
         self.proof = None;
         self.leave(rung, reason);
+        let lower: Vec<Rung> = self.allowed.rungs().into_iter().filter(|other| *other > rung).collect();
+        self.climb_again(&lower)
+    }
+
+    /// Tries all allowed rungs once more, where none is in use: blocks for as long as a start.
+    pub fn try_again(&mut self) -> Result<(), Error> {
+        if self.rung.is_some() {
+            return Ok(());
+        }
+        self.refusals.clear();
+        self.climb_again(&self.allowed.rungs())
+    }
+
+    fn climb_again(&mut self, rungs: &[Rung]) -> Result<(), Error> {
         let (_, types) = read_kernel(&self.types)?;
-        let lower: Vec<Rung> = Rung::ALL.into_iter().filter(|other| *other > rung).collect();
-        self.climb(&lower, &types)?;
+        self.climb(rungs, &types)?;
         drop(types);
         crate::memory::give_back();
         Ok(())
     }
 
-    /// Unlinks the programs of an earlier agent.
+    /// Unlinks the programs of an earlier agent; those that this one holds stay.
     fn drop_earlier(&self) {
-        for rung in Rung::ALL {
-            rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
+        let programs = Rung::ALL.into_iter().flat_map(|rung| rung.programs().iter().map(|(name, ..)| *name));
+        for program in programs.chain([TASKS.0]) {
+            let own =
+                self.held.iter().any(|(held, link)| *held == program && matches!(link, Held::Pinned(_)));
+            if !own {
+                self.pins.drop_link(program);
+            }
         }
-        self.pins.drop_link(TASKS.0);
     }
 
     /// Whether all programs without which the rung is worth nothing are in their places.
@@ -215,7 +243,7 @@ impl Probes {
                 Err(refusal) => {
                     self.refusals.push(refusal);
                     if needed {
-                        self.held.clear();
+                        self.release(rung);
                         return false;
                     }
                 }
@@ -263,28 +291,30 @@ impl Probes {
         }
     }
 
-    /// Proves again that the programs see ends, with a device of its own. `Err`: what is wrong;
-    /// then nothing but netlink and reads should be relied on. Takes up to a second.
-    pub fn prove(&mut self) -> Result<Result<(), String>, Error> {
+    /// Proves again that the programs see ends, with a device of its own. Takes up to some seconds.
+    pub fn prove(&mut self) -> Result<Verdict, Error> {
         match self.rung {
             Some(rung) => self.prove_rung(rung),
-            None => Ok(Err("no rung is in use".to_owned())),
+            None => Ok(Verdict::Unknown("no rung is in use".to_owned())),
         }
     }
 
-    fn prove_rung(&mut self, rung: Rung) -> Result<Result<(), String>, Error> {
+    fn prove_rung(&mut self, rung: Rung) -> Result<Verdict, Error> {
         let canary = match Canary::hatch(self.next_canary()) {
             Ok(canary) => canary,
-            Err(reason) => return Ok(Err(format!("no canary: {reason}"))),
+            Err(reason) => return Ok(Verdict::Unknown(format!("no canary: {reason}"))),
         };
         self.attachments.follow_canary(&canary)?;
         canary.release();
-        let heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(rung, raw));
+        let mut heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(rung, raw));
+        let mut gone = None;
+        if heard.is_none() {
+            // Deleting a device waits for others who do; from then on the word has a second once more.
+            gone = Some(canary.wait_for_end());
+            heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(rung, raw));
+        }
         self.attachments.forget_canary(canary.number)?;
-        Ok(match heard {
-            Some(verdict) => verdict.map_err(|wrong| format!("of the canary's end {wrong}")),
-            None => Err(unheard(&canary)),
-        })
+        Ok(verdict_of(heard, gone.unwrap_or(Ok(()))))
     }
 
     fn next_canary(&mut self) -> u64 {
@@ -386,7 +416,8 @@ impl Probes {
         self.as_fd().try_clone_to_owned().and_then(Readable::new)
     }
 
-    /// All events that wait, in order, without waiting for more. Attachments should be followed
+    /// The events that wait, in order, without waiting for more: some hundreds at a time, with
+    /// [`Self::has_kept`] for the rest. Attachments should be followed
     /// before the first call: pinned rings hold what happened while no agent ran.
     pub fn drain(&mut self) -> Result<Vec<ProbeEvent>, Error> {
         let mut events = Vec::new();
@@ -399,7 +430,7 @@ impl Probes {
                 events.extend(told(&raw, &self.attachments));
             }
         }
-        let lost = self.counter(Counter::RingFull)?;
+        let lost = self.lost_so_far()?;
         if lost > self.lost {
             events.push(ProbeEvent::Lost(lost - self.lost));
         }
@@ -408,9 +439,14 @@ impl Probes {
     }
 
     /// Whether [`Self::drain`] has something that the descriptor does not tell of: events that came
-    /// while the canary was waited for.
+    /// while the canary was waited for, or that the last turn left.
     pub fn has_kept(&self) -> bool {
         self.ring.has_kept()
+    }
+
+    /// Whether the watcher still sits on a device, first in line; `None`: that cannot be told.
+    pub fn is_watching(&self, device: &IfName) -> Option<bool> {
+        self.seats.is_there(&self.ebpf, device)
     }
 
     /// Passes on what the programs wrote to their log, to `tracing` under the target
@@ -434,6 +470,10 @@ impl Probes {
             all.insert(name, self.counter(counter)?);
         }
         Ok(all)
+    }
+
+    fn lost_so_far(&self) -> Result<u64, Error> {
+        Ok(self.counter(Counter::RingFull)? + self.counter(Counter::WireHeld)?)
     }
 
     fn counter(&self, counter: Counter) -> Result<u64, Error> {

@@ -4,7 +4,7 @@
 //! anyhow. The invariant: at most one proof is under way, and each ends: with a verdict, or by time.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::attachments::Attachments;
 use crate::canary::{Canary, PATIENCE};
@@ -12,20 +12,32 @@ use crate::error::Error;
 use crate::event::Raw;
 use crate::ladder::Rung;
 
-/// What came of a proof: nothing is wrong, or what is.
-pub type Verdict = Result<(), String>;
+/// What came of a proof.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// The canary's end was told in full.
+    Proved,
+    /// It was not told, or wrongly, although the canary ended.
+    Refuted(String),
+    /// There was no canary, or it did not end in time: that says nothing of the programs.
+    Unknown(String),
+}
+
+/// How long hatching and the deletion may take, which wait for everybody else who changes devices.
+const KERNEL: Duration = Duration::from_secs(15);
 
 /// See the module's head.
 #[derive(Debug)]
 pub(crate) struct Proof {
     rung: Rung,
     stage: Stage,
+    began: Instant,
 }
 
 #[derive(Debug)]
 enum Stage {
     Hatching(Receiver<Result<Canary, String>>),
-    Waiting { canary: Canary, until: Instant, heard: Option<Verdict> },
+    Waiting { canary: Canary, heard: Option<Result<(), String>>, gone_at: Option<Instant> },
 }
 
 impl Proof {
@@ -36,7 +48,7 @@ impl Proof {
             .name("berth-hatch".to_owned())
             .spawn(move || drop(tell.send(Canary::hatch(number))))
             .map_err(|error| format!("start a thread: {error}"))?;
-        Ok(Self { rung, stage: Stage::Hatching(born) })
+        Ok(Self { rung, stage: Stage::Hatching(born), began: Instant::now() })
     }
 
     /// Looks whether an event is the one that is waited for.
@@ -50,30 +62,50 @@ impl Proof {
 
     /// Goes on as far as it can; a verdict ends it.
     pub(crate) fn advance(&mut self, attachments: &mut Attachments) -> Result<Option<Verdict>, Error> {
+        let late = self.began.elapsed() > KERNEL;
         match &mut self.stage {
             Stage::Hatching(born) => {
                 let canary = match born.try_recv() {
-                    Err(TryRecvError::Empty) => return Ok(None),
-                    Err(TryRecvError::Disconnected) => return Ok(Some(Err("no canary".to_owned()))),
-                    Ok(Err(reason)) => return Ok(Some(Err(format!("no canary: {reason}")))),
+                    Err(TryRecvError::Empty) if !late => return Ok(None),
+                    Err(_) => return Ok(Some(Verdict::Unknown("no canary hatched in time".to_owned()))),
+                    Ok(Err(reason)) => return Ok(Some(Verdict::Unknown(format!("no canary: {reason}")))),
                     Ok(Ok(canary)) => canary,
                 };
                 attachments.follow_canary(&canary)?;
                 canary.release();
-                let until = Instant::now() + PATIENCE;
-                self.stage = Stage::Waiting { canary, until, heard: None };
+                self.stage = Stage::Waiting { canary, heard: None, gone_at: None };
                 Ok(None)
             }
-            Stage::Waiting { canary, until, heard } => {
-                let verdict = match heard.take() {
-                    Some(verdict) => verdict.map_err(|wrong| format!("of the canary's end {wrong}")),
-                    None if Instant::now() < *until => return Ok(None),
-                    None => Err(unheard(canary)),
+            Stage::Waiting { canary, heard, gone_at } => {
+                let ended = if gone_at.is_none() { canary.ended() } else { None };
+                if let Some(Ok(())) = ended {
+                    *gone_at = Some(Instant::now());
+                }
+                let verdict = match (heard.take(), ended) {
+                    (Some(heard), _) => verdict_of(Some(heard), Ok(())),
+                    (None, Some(Err(reason))) => verdict_of(None, Err(reason)),
+                    (None, _) if gone_at.is_some_and(|at| at.elapsed() > PATIENCE) => {
+                        verdict_of(None, Ok(()))
+                    }
+                    (None, _) if gone_at.is_none() && late => {
+                        verdict_of(None, Err("it was not deleted in time".to_owned()))
+                    }
+                    _ => return Ok(None),
                 };
                 attachments.forget_canary(canary.number)?;
                 Ok(Some(verdict))
             }
         }
+    }
+}
+
+/// What was heard of a canary's end, and how that went, as a verdict.
+pub(crate) fn verdict_of(heard: Option<Result<(), String>>, ended: Result<(), String>) -> Verdict {
+    match (heard, ended) {
+        (Some(Ok(())), _) => Verdict::Proved,
+        (Some(Err(wrong)), _) => Verdict::Refuted(format!("of the canary's end {wrong}")),
+        (None, Ok(())) => Verdict::Refuted("the canary's end was not told within a second".to_owned()),
+        (None, Err(reason)) => Verdict::Unknown(format!("the canary: {reason}")),
     }
 }
 
@@ -84,13 +116,5 @@ impl Drop for Proof {
         let stage = std::mem::replace(&mut self.stage, Stage::Hatching(nobody));
         let ended = std::thread::Builder::new().name("berth-hatch".to_owned()).spawn(move || drop(stage));
         drop(ended);
-    }
-}
-
-/// Why the end of a canary was not told.
-pub(crate) fn unheard(canary: &Canary) -> String {
-    match canary.ended() {
-        Err(reason) => format!("the canary: {reason}"),
-        Ok(()) => "the canary's end was not told within a second".to_owned(),
     }
 }

@@ -13,8 +13,8 @@ use crate::event::{Raw, read};
 
 const EVENTS: &str = "EVENTS";
 
-/// How many events one turn takes, so that a flood cannot hold the caller for ever.
-const BATCH: usize = 20_000;
+/// How many events one turn takes, so that a flood cannot hold the caller.
+const BATCH: usize = 512;
 
 /// See the module's head.
 pub(crate) struct Ring {
@@ -23,6 +23,8 @@ pub(crate) struct Ring {
     kept: VecDeque<Raw>,
     /// Events of another version or kind.
     unread: u64,
+    /// Whether the last turn ended before the ring was empty.
+    more: bool,
 }
 
 impl std::fmt::Debug for Ring {
@@ -38,7 +40,7 @@ impl Ring {
     pub(crate) fn open(ebpf: &mut Ebpf) -> Result<Self, Error> {
         let map = ebpf.take_map(EVENTS).ok_or(Error::Missing(EVENTS))?;
         let map = RingBuf::try_from(map).map_err(Error::open(EVENTS))?;
-        Ok(Self { map, kept: VecDeque::new(), unread: 0 })
+        Ok(Self { map, kept: VecDeque::new(), unread: 0, more: false })
     }
 
     /// All that waits, in order.
@@ -81,10 +83,11 @@ impl Ring {
 
     /// Whether something waits that no descriptor tells of.
     pub(crate) fn has_kept(&self) -> bool {
-        !self.kept.is_empty()
+        self.more || !self.kept.is_empty()
     }
 
     fn take(&mut self, each: &mut dyn FnMut(Raw)) {
+        self.more = false;
         for _ in 0..BATCH {
             let Some(item) = self.map.next() else { return };
             match read(&item) {
@@ -92,6 +95,7 @@ impl Ring {
                 None => self.unread += 1,
             }
         }
+        self.more = true;
     }
 }
 

@@ -15,9 +15,9 @@ use berth_ipam::name::IfName;
 
 use crate::error::Error;
 
-/// Filters run in the order of their priority; nobody else's use is disturbed, because the
-/// programs always say "next".
-const PRIORITY: u16 = 49;
+/// The first of all: a program before ours that takes or drops a frame would make us deaf for it.
+/// Nobody else's use is disturbed, because ours always say "next".
+const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 const ENDS: [(&str, TcAttachType); 2] =
@@ -86,6 +86,27 @@ impl Seats {
         }
     }
 
+    /// Whether it still sits there, first in line. `None`: this kind of seat does not tell.
+    pub(crate) fn is_there(&self, ebpf: &Ebpf, device: &IfName) -> Option<bool> {
+        let (Seat::Tcx, _) = self.by_device.get(device)? else { return None };
+        let mut there = true;
+        for (name, end) in ENDS {
+            let own = ebpf.program(name)?.info().ok()?.id();
+            let (_, programs) = SchedClassifier::query_tcx(device.as_str(), end).ok()?;
+            there &= programs.first().is_some_and(|first| first.id() == own);
+        }
+        Some(there)
+    }
+
+    /// Loads the programs, so that sitting down takes no time.
+    pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), Error> {
+        for (name, _) in ENDS {
+            // What is refused here is refused again, and told, when a seat is taken.
+            let _ = program(ebpf, name)?.load();
+        }
+        Ok(())
+    }
+
     /// Where it sits, and how.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&IfName, Seat)> {
         self.by_device.iter().map(|(device, (seat, _))| (device, *seat))
@@ -109,7 +130,7 @@ fn attach(
         Err(error) => return Err(error),
     }
     let options = match seat {
-        Seat::Tcx => TcAttachOptions::TcxOrder(LinkOrder::default()),
+        Seat::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
         Seat::Clsact => {
             // What a dead agent left there; as a rule nothing.
             let _ = qdisc_detach_program(device.as_str(), end, name);

@@ -59,8 +59,8 @@ fn freed(lab: &Lab, pods: &[Attachment]) -> bool {
     false
 }
 
-fn told(lab: &Lab, pod: &Attachment, code: &str) -> Option<String> {
-    let history = lab.client().history(pod.address).unwrap();
+fn told(lab: &Lab, address: IpAddr, code: &str) -> Option<String> {
+    let history = lab.client().history(address).unwrap();
     history.into_iter().rfind(|event| event.code == code).map(|event| event.text)
 }
 
@@ -74,19 +74,29 @@ fn what_ends_while_no_agent_runs_is_told_by_the_programs_that_it_left_behind() {
     assert!(finding(&lab, "ebpf.pins", true).ok, "{:?}", finding(&lab, "ebpf.pins", true));
     let pods = lab.attach_many(3).unwrap();
     lab.stop_agent().unwrap();
+    let before = emitted(&lab);
     for pod in &pods {
         lab.world.remove(&pod.pod);
     }
-    lab.start_agent(None).unwrap();
-    assert!(freed(&lab, &pods));
-    // The reads at the start may have been first; a program told all the same, unless it was done by then.
     let end = Instant::now() + SOON;
-    let any = || pods.iter().any(|pod| told(&lab, pod, "link-torn-down").is_some());
-    let counted = || finding(&lab, "ebpf.counters", true).text;
-    while !any() && Instant::now() < end && counted().contains("devices 0") {
+    while emitted(&lab) < before.map(|count| count + 3) && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(20));
     }
-    assert!(any() || !counted().contains("devices 0"), "{}", counted());
+    assert!(emitted(&lab) >= before.map(|count| count + 3), "no program was at work without an agent");
+    lab.start_agent(None).unwrap();
+    assert!(freed(&lab, &pods));
+}
+
+/// How many events the programs put into the ring, as the pinned counters say; `None` without bpftool.
+fn emitted(lab: &Lab) -> Option<u64> {
+    const EMITTED: u64 = 4;
+    let map = lab.setup.bpffs.join("v1/COUNTERS");
+    Command::new("bpftool").arg("version").output().ok()?;
+    let rows: serde_json::Value =
+        serde_json::from_str(&bpftool(&["--json", "map", "dump", "pinned", map.to_str()?])).unwrap();
+    let row = rows.as_array()?.iter().find(|row| row["formatted"]["key"] == EMITTED)?;
+    let values = row["formatted"]["values"].as_array()?;
+    Some(values.iter().filter_map(|value| value["value"].as_u64()).sum())
 }
 
 #[test]
@@ -103,7 +113,7 @@ fn an_object_that_is_none_or_of_another_version_costs_time_and_nothing_else() {
         let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();
         lab.world.remove(&pod.pod);
         assert!(freed(&lab, std::slice::from_ref(&pod)));
-        assert!(told(&lab, &pod, "netns-gone").unwrap().ends_with("first told by netlink"));
+        assert!(told(&lab, pod.address, "netns-gone").unwrap().ends_with("first told by netlink"));
         lab.stop_agent().unwrap();
     }
 }
@@ -127,18 +137,80 @@ fn without_a_bpf_file_system_programs_run_unpinned_and_that_is_said() {
 }
 
 #[test]
-fn no_rung_means_no_program_and_a_socket_that_listens() {
+fn no_rung_means_no_program_not_even_a_former_agents_and_a_socket_that_listens() {
     let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    let pinned = has_rung(&lab) && finding(&lab, "ebpf.pins", true).ok;
+    lab.stop_agent().unwrap();
+    assert_eq!(lab.setup.bpffs.join("v1").exists(), pinned);
     lab.setup.rung = Some("none".to_owned());
     lab.start_agent(None).unwrap();
     let rung = finding(&lab, "rung.ebpf", false);
     assert!(rung.text.starts_with("switched off by --rung none"), "{rung:?}");
     assert!(!lab.client().doctor().unwrap().iter().any(|finding| finding.what.starts_with("watch.")));
+    assert!(!lab.setup.bpffs.join("v1").exists(), "what was pinned is gone");
     let pid = lab.agent().unwrap().pid();
     let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).unwrap().flatten();
     let targets: Vec<_> = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
     let bpf = targets.iter().any(|target| target.to_string_lossy().contains("bpf"));
     assert!(!bpf, "{targets:?}");
+    // What a neighbour says unasked is heard all the same.
+    let stranger = Stranger::join(&lab.world).unwrap();
+    let address = IpAddr::V4(lab.addresses[0]);
+    let end = Instant::now() + SOON;
+    while told(&lab, address, "quarantined").is_none() && Instant::now() < end {
+        stranger.announce(address).unwrap();
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert!(told(&lab, address, "quarantined").is_some());
+}
+
+#[test]
+fn a_watcher_that_somebody_takes_away_sits_down_again() {
+    let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    if !has_rung(&lab) || !finding(&lab, "watch.eth1", true).ok {
+        return;
+    }
+    let shown = bpftool(&["--json", "link", "show"]);
+    let links: serde_json::Value = serde_json::from_str(&shown).unwrap();
+    let pid = lab.agent().unwrap().pid();
+    let mine = program_ids(pid);
+    let seats: Vec<u64> = links
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|link| mine.contains(&link["prog_id"].as_u64().unwrap_or(0)))
+        // A bpftool that is older than these links gives their number.
+        .filter(|link| link["type"] == "tcx" || link["type"] == 11)
+        .filter_map(|link| link["id"].as_u64())
+        .collect();
+    let detached = seats.iter().filter(|id| {
+        let arguments = ["link", "detach", "id", &id.to_string()].map(str::to_owned);
+        Command::new("bpftool").args(arguments).status().is_ok_and(|status| status.success())
+    });
+    if detached.count() == 0 {
+        return skip::because("this bpftool finds or detaches no tcx link");
+    }
+    let stranger = Stranger::join(&lab.world).unwrap();
+    let address = IpAddr::V4(lab.addresses[0]);
+    let end = Instant::now() + Duration::from_secs(20);
+    let heard = || lab.client().hits(address).unwrap().unwrap_or(0) > 0;
+    while !heard() && Instant::now() < end {
+        stranger.announce(address).unwrap();
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    assert!(heard(), "{:?}", finding(&lab, "watch.eth1", true));
+}
+
+/// The programs of which a process holds a descriptor.
+fn program_ids(pid: u32) -> Vec<u64> {
+    let entries = std::fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap().flatten();
+    let id = |entry: std::fs::DirEntry| {
+        let text = std::fs::read_to_string(entry.path()).ok()?;
+        text.lines().find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+    };
+    entries.filter_map(id).collect()
 }
 
 #[test]
@@ -192,9 +264,12 @@ fn an_end_that_no_program_told_of_is_an_event_and_the_rung_is_proved_again() {
         row[part].as_array().unwrap().iter().map(|byte| byte.as_str().unwrap()[2..].to_owned()).collect()
     };
     let (key, value) = (bytes("key"), bytes("value"));
+    // As if the program had not been there: it follows nobody, says nothing, and takes nothing out.
+    let mut delete = vec!["map", "delete", "pinned", map, "key", "hex"];
+    delete.extend(key.iter().map(String::as_str));
+    bpftool(&delete);
     lab.world.remove(&pod.pod);
     assert!(freed(&lab, std::slice::from_ref(&pod)));
-    // As if the program had not been there: it takes the entry out when it tells of the end.
     let mut update = vec!["map", "update", "pinned", map, "key", "hex"];
     update.extend(key.iter().map(String::as_str));
     update.extend(["value", "hex"]);
@@ -203,10 +278,10 @@ fn an_end_that_no_program_told_of_is_an_event_and_the_rung_is_proved_again() {
     std::thread::sleep(Duration::from_millis(300));
     bpftool(&update);
     let end = Instant::now() + SOON;
-    while told(&lab, &pod, "sources-disagree").is_none() && Instant::now() < end {
+    while told(&lab, pod.address, "sources-disagree").is_none() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let event = told(&lab, &pod, "sources-disagree").expect("nobody noticed");
+    let event = told(&lab, pod.address, "sources-disagree").expect("nobody noticed");
     assert!(event.contains("proved again"), "{event}");
     assert!(finding(&lab, "rung.ebpf", true).ok, "the proof stands");
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::evidence::LinkFact;
-use berth_ipam::identity::{NetnsIdentity, Nsid};
+use berth_ipam::identity::{NetnsCookie, NetnsIdentity, Nsid};
 use berth_ipam::ledger::entry::{Entry, Phase};
 use berth_ipam::ledger::io::Observation;
 use berth_ipam::time::Time;
@@ -16,7 +16,7 @@ use berth_probes::{Error, Probes};
 use super::watching::Place;
 
 /// A program has told of an end long before this.
-const LINGER: Duration = Duration::from_secs(2);
+const LINGER: Duration = Duration::from_secs(5);
 /// How many ended ones are kept; more at once are forgotten without a question.
 const LINGERING_MAX: usize = 4096;
 
@@ -81,8 +81,6 @@ pub struct Following {
     ended: VecDeque<Ended>,
     /// Since then an entry that is left in a map proves nothing.
     lost_at: Option<Time>,
-    /// Whether the maps were filled since somebody asked.
-    pub fresh: bool,
 }
 
 impl Following {
@@ -110,14 +108,24 @@ impl Following {
         places
     }
 
-    /// Everything into the maps again, and what nobody wants out of them.
+    /// Everything into the maps again, and what nobody wants out of them. The first refusal is
+    /// returned, and stops nothing.
     pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
-        self.fresh = true;
         self.told.clear();
+        let mut first = Ok(());
         for (key, (followed, _)) in &self.wanted {
-            followed.put(probes, key)?;
+            first = first.and(followed.put(probes, key));
         }
-        probes.attachments().settle()
+        first.and(probes.attachments().settle())
+    }
+
+    /// Whether an event about a link of that attachment is about the one that is followed, and not
+    /// about a former one of the same name.
+    pub fn is(&self, key: &AttachmentKey, cookie: NetnsCookie, ifindex: u32) -> bool {
+        self.wanted.get(key).is_some_and(|(followed, _)| {
+            (cookie.0 == 0 || followed.netns.cookie == cookie)
+                && followed.ifindex.is_none_or(|own| own == ifindex)
+        })
     }
 
     /// An event about it was read.
@@ -185,8 +193,6 @@ impl Following {
 
 #[cfg(test)]
 mod tests {
-    use berth_ipam::identity::NetnsCookie;
-
     use super::*;
 
     #[test]

@@ -25,9 +25,15 @@ impl Programs {
             }
         };
         let mut checks = vec![self.rung(probes, now), tasks(probes), pins(probes)];
-        for (parent, chair) in self.watching.chairs() {
+        for (parent, chair, complete) in self.watching.chairs() {
             let what = format!("watch.{parent}");
             checks.push(match chair {
+                Chair::Taken(_, seat) if !complete => {
+                    let text = format!(
+                        "{seat}: the map has no room for all addresses, so a packet socket listens too"
+                    );
+                    finding(&what, false, false, text)
+                }
                 Chair::Taken(_, seat) => finding(
                     &what,
                     true,

@@ -1,19 +1,24 @@
 //! The addresses that the watcher on the wires looks for, and the parents that it sits on.
 //!
 //! Watched are: every address with a holder, every one in quarantine, every one that is about to be
-//! asked for, and the whole of each pool that is small enough. The map is keyed by the parent's
-//! index, so a parent that comes back under its name is filled in anew.
+//! asked for or known to be silent, and the whole of each pool that is small enough. The map is keyed
+//! by the parent's index, so a parent that comes back under its name is filled in anew. The invariant:
+//! a wire counts as watched only while the programs sit on it first in line, see what a socket hears,
+//! and have all its addresses in their map; else a socket listens.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::config::{Config, Wire};
 use berth_ipam::interval::Family;
 use berth_ipam::ledger::Ledger;
+use berth_ipam::ledger::io::HeardOnWire;
 use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
 use berth_ipam::name::{IfName, PoolName};
+use berth_ipam::time::Time;
 use berth_probes::wire::Seat;
 use berth_probes::{Error, Probes, watch};
 use berth_underlay::wire::device::Device;
@@ -26,20 +31,49 @@ pub type Place = (Wire, IpAddr);
 /// Pools are watched as a whole as long as that takes no more room than this of the map.
 const WHOLE_POOLS_MAX: usize = 8192;
 
-/// One parent of the declared networks.
+/// A place that the kernel refused is asked for again after this long; one where nothing was heard
+/// that a socket heard, after [`DEAF`].
+const REFUSED: Duration = Duration::from_secs(5);
+const DEAF: Duration = Duration::from_mins(1);
+/// Whether the watcher still sits where it sat is looked at this often.
+const LOOK: Duration = Duration::from_secs(5);
+/// What a socket hears a program has seen this long ago at most.
+const HEARD_BY_BOTH: Duration = Duration::from_secs(2);
+/// So many statements in a row that a socket alone heard: the program does not see the frames.
+const STRIKES: u32 = 3;
+
+/// Whether the watcher sits on a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chair {
-    /// The watcher sits on the device of this index.
+    /// It sits on the device of this index.
     Taken(u32, Seat),
     /// It does not, for this reason.
     Refused(String),
+}
+
+/// One parent of the declared networks.
+#[derive(Debug)]
+pub struct Parent {
+    /// Whether the watcher sits there.
+    pub chair: Chair,
+    /// Addresses on it that the map did not take: a socket has to listen for them.
+    unplaced: bool,
+    strikes: u32,
+    next_look: Time,
+}
+
+impl Parent {
+    fn new() -> Self {
+        let chair = Chair::Refused("not tried yet".to_owned());
+        Self { chair, unplaced: false, strikes: 0, next_look: Time(0) }
+    }
 }
 
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Watching {
     wanted: BTreeMap<Place, Option<(AttachmentKey, Mac)>>,
-    parents: BTreeMap<IfName, Chair>,
+    parents: BTreeMap<IfName, Parent>,
 }
 
 /// The wires on which a pool's addresses are.
@@ -59,113 +93,147 @@ impl Watching {
         self.wanted.contains_key(place)
     }
 
-    /// All that is wanted, from the ledger.
-    pub fn rebuild(&mut self, ledger: &Ledger) {
+    /// All that is wanted, from the ledger. Returns the places of which that changed.
+    pub fn rebuild(&mut self, ledger: &Ledger) -> Vec<Place> {
         let config = ledger.config();
-        let mut wanted = BTreeMap::new();
-        for network in config.networks.values() {
-            let pools = network.pools.iter().filter_map(|name| config.pools.get(name));
-            for pool in pools {
-                let room = WHOLE_POOLS_MAX.saturating_sub(wanted.len());
-                if usize::try_from(pool.members.len()).is_ok_and(|size| size <= room) {
-                    let all = pool.members.addresses(Family::of(pool.subnet.ip()));
-                    wanted.extend(all.map(|address| ((network.link.wire(), address), None)));
-                }
-            }
-        }
-        for view in ledger.leases() {
-            match view {
-                View::Held { slot, held, .. } => {
-                    let Some(network) = config.networks.get(&slot.entry.key.network) else { continue };
-                    let holder = slot.entry.mac.map(|mac| (slot.entry.key.clone(), mac));
-                    wanted.insert((network.link.wire(), held.address), holder);
-                }
-                View::Shut(shut) => {
-                    for wire in wires_of(config, &shut.pool) {
-                        wanted.insert((wire, shut.key.address), None);
-                    }
-                }
-            }
-        }
+        let wanted = wanted(ledger);
+        let gone = self.wanted.keys().filter(|place| !wanted.contains_key(place)).cloned();
+        let other = wanted.iter().filter(|(place, holder)| self.wanted.get(place) != Some(holder));
+        let changed = gone.chain(other.map(|(place, _)| place.clone())).collect();
         self.wanted = wanted;
         let parents = config.networks.values().map(|network| network.link.parent());
-        let unseated = || Chair::Refused("not tried yet".to_owned());
         self.parents = parents
-            .map(|parent| (parent.clone(), self.parents.remove(parent).unwrap_or_else(unseated)))
+            .map(|parent| (parent.clone(), self.parents.remove(parent).unwrap_or_else(Parent::new)))
             .collect();
+        changed
     }
 
-    /// Everything into the map, and what nobody wants out of it.
+    /// Everything into the map, and what nobody wants out of it. The first refusal is returned, and
+    /// stops nothing.
     pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
-        self.take_seats(probes)?;
-        let wanted: std::collections::BTreeSet<_> =
+        let keys: BTreeSet<_> =
             self.wanted.keys().filter_map(|(wire, address)| Some((self.key(wire)?, *address))).collect();
-        probes.watches().retain(|wire, address| wanted.contains(&(wire, address)))?;
-        self.wanted.keys().try_for_each(|place| self.put(probes, place))
+        let cleared = probes.watches().retain(|wire, address| keys.contains(&(wire, address)));
+        for parent in self.parents.values_mut() {
+            parent.unplaced = false;
+        }
+        let places: Vec<_> = self.wanted.keys().cloned().collect();
+        cleared.and(self.put(probes, &places))
     }
 
-    /// One address into the map, if the watcher sits on its wire.
-    pub fn put(&self, probes: &mut Probes, place: &Place) -> Result<(), Error> {
-        let (Some(wire), Some(holder)) = (self.key(&place.0), self.wanted.get(place)) else { return Ok(()) };
-        probes.watches().watch(wire, place.1, holder.as_ref().map(|(key, mac)| (key, *mac)))
+    /// These places as they are wanted into the map, or out of it. The first refusal is returned.
+    pub fn put(&mut self, probes: &mut Probes, places: &[Place]) -> Result<(), Error> {
+        let mut first = Ok(());
+        for (wire, address) in places {
+            let Some(key) = self.key(wire) else { continue };
+            let put = match self.wanted.get(&(wire.clone(), *address)) {
+                Some(holder) => {
+                    probes.watches().watch(key, *address, holder.as_ref().map(|(key, mac)| (key, *mac)))
+                }
+                None => probes.watches().unwatch(key, *address),
+            };
+            if let Err(error) = put {
+                if let Some(parent) = self.parents.get_mut(&wire.parent) {
+                    parent.unplaced = true;
+                }
+                first = first.and(Err(error));
+            }
+        }
+        first
     }
 
     fn key(&self, wire: &Wire) -> Option<watch::Wire> {
-        match self.parents.get(&wire.parent)? {
-            Chair::Taken(parent, _) => Some(watch::Wire { parent: *parent, vlan: wire.vlan }),
+        match self.parents.get(&wire.parent)?.chair {
+            Chair::Taken(parent, _) => Some(watch::Wire { parent, vlan: wire.vlan }),
             Chair::Refused(_) => None,
         }
     }
 
     /// The wire that an event names by the parent's index.
     pub fn wire_of(&self, index: u32, vlan: Option<u16>) -> Option<Wire> {
-        let mut taken = self.parents.iter();
-        let parent = taken.find(|(_, chair)| matches!(chair, Chair::Taken(own, _) if *own == index))?;
-        Some(Wire { parent: parent.0.clone(), vlan })
+        let mut parents = self.parents.iter();
+        let here = |parent: &Parent| matches!(parent.chair, Chair::Taken(own, _) if own == index);
+        let (name, _) = parents.find(|(_, parent)| here(parent))?;
+        Some(Wire { parent: name.clone(), vlan })
     }
 
-    /// Sits on every parent that is there, and again on one that came back as another device. The
-    /// watcher was taken off by the kernel with the former one.
-    pub fn take_seats(&mut self, probes: &mut Probes) -> Result<(), Error> {
+    /// Sits on every parent that is there, and again on one that came back as another device or from
+    /// which somebody took the watcher.
+    pub fn take_seats(&mut self, probes: &mut Probes, now: Time) -> Result<(), Error> {
         let seated: Vec<IfName> = probes.wires().into_iter().map(|(device, _)| device.clone()).collect();
         for device in seated.iter().filter(|device| !self.parents.contains_key(device)) {
             probes.unwatch_wire(device);
         }
-        let mut fresh = Vec::new();
-        for (parent, chair) in &mut self.parents {
-            let index = match Device::by_name(parent.as_str()) {
+        let mut fresh = BTreeSet::new();
+        for (name, parent) in &mut self.parents {
+            let index = match Device::by_name(name.as_str()) {
                 Ok(device) => device.ifindex,
                 Err(error) => {
-                    *chair = Chair::Refused(chain(&error));
+                    parent.chair = Chair::Refused(chain(&error));
+                    parent.next_look = Time(0);
                     continue;
                 }
             };
-            if matches!(chair, Chair::Taken(own, _) if *own == index) && seated.contains(parent) {
+            let same = matches!(parent.chair, Chair::Taken(own, _) if own == index) && seated.contains(name);
+            if now < parent.next_look && (same || matches!(parent.chair, Chair::Refused(_))) {
                 continue;
             }
-            *chair = match probes.watch_wire(parent) {
+            parent.next_look = now + LOOK;
+            if same && probes.is_watching(name) != Some(false) {
+                continue;
+            }
+            parent.strikes = 0;
+            parent.chair = match probes.watch_wire(name) {
                 Ok(seat) => {
-                    tracing::info!(%parent, ?seat, "the watcher sits on the wire");
-                    fresh.push(parent.clone());
+                    tracing::info!(parent = %name, ?seat, "the watcher sits on the wire");
+                    fresh.insert(name.clone());
                     Chair::Taken(index, seat)
                 }
-                Err(error) => Chair::Refused(chain(&error)),
+                Err(error) => {
+                    parent.next_look = now + REFUSED;
+                    Chair::Refused(chain(&error))
+                }
             };
+        }
+        if fresh.is_empty() {
+            return Ok(());
         }
         let places: Vec<_> =
             self.wanted.keys().filter(|(wire, _)| fresh.contains(&wire.parent)).cloned().collect();
-        places.iter().try_for_each(|place| self.put(probes, place))
+        self.put(probes, &places)
     }
 
-    /// The parents that it sits on.
+    /// A socket heard this: if the program on that wire did not, time and again, it does not see the
+    /// frames (somebody else's takes them first), and the socket listens for it.
+    pub fn confirm(&mut self, probes: &mut Probes, now: Time, heard: &HeardOnWire) {
+        let place = (heard.wire.clone(), heard.address);
+        let (Some(key), true) = (self.key(&heard.wire), self.wanted.contains_key(&place)) else { return };
+        let Ok(Some(known)) = probes.watched(key, heard.address) else { return };
+        let seen = if heard.outgoing { known.heard_out } else { known.heard_in };
+        let Some(parent) = self.parents.get_mut(&heard.wire.parent) else { return };
+        if seen.is_some_and(|at| now.since(at) <= HEARD_BY_BOTH) {
+            parent.strikes = 0;
+            return;
+        }
+        parent.strikes += 1;
+        if parent.strikes >= STRIKES {
+            let why = "a packet socket hears frames there that the program does not see";
+            tracing::warn!(parent = %heard.wire.parent, why, "the watcher leaves the wire");
+            parent.chair = Chair::Refused(why.to_owned());
+            parent.next_look = now + DEAF;
+            probes.unwatch_wire(&heard.wire.parent);
+        }
+    }
+
+    /// The parents on which it hears all that is wanted.
     pub fn seated(&self) -> Vec<IfName> {
-        let taken = self.parents.iter().filter(|(_, chair)| matches!(chair, Chair::Taken(..)));
-        taken.map(|(parent, _)| parent.clone()).collect()
+        let taken = |parent: &Parent| matches!(parent.chair, Chair::Taken(..)) && !parent.unplaced;
+        self.parents.iter().filter(|(_, parent)| taken(parent)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Every parent, and whether it sits there.
-    pub fn chairs(&self) -> impl Iterator<Item = (&IfName, &Chair)> {
-        self.parents.iter()
+    /// Every parent, whether it sits there, and whether the map took all addresses on it.
+    pub fn chairs(&self) -> impl Iterator<Item = (&IfName, &Chair, bool)> {
+        self.parents.iter().map(|(name, parent)| (name, &parent.chair, !parent.unplaced))
     }
 
     /// How many addresses are watched.
@@ -181,5 +249,108 @@ impl Watching {
             Some((wire.clone(), known))
         };
         places.filter_map(known).collect()
+    }
+}
+
+/// What follows from the ledger: small pools as a whole, candidates, addresses with a holder, and
+/// those in quarantine.
+fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
+    let config = ledger.config();
+    let mut wanted = BTreeMap::new();
+    for network in config.networks.values() {
+        let pools = network.pools.iter().filter_map(|name| config.pools.get(name));
+        for pool in pools {
+            let room = WHOLE_POOLS_MAX.saturating_sub(wanted.len());
+            if usize::try_from(pool.members.len()).is_ok_and(|size| size <= room) {
+                let all = pool.members.addresses(Family::of(pool.subnet.ip()));
+                wanted.extend(all.map(|address| ((network.link.wire(), address), None)));
+            }
+        }
+    }
+    for (pool, address) in ledger.candidates() {
+        wanted.extend(wires_of(config, &pool).into_iter().map(|wire| ((wire, address), None)));
+    }
+    for view in ledger.leases() {
+        match view {
+            View::Held { slot, held, .. } => {
+                let Some(network) = config.networks.get(&slot.entry.key.network) else { continue };
+                let holder = slot.entry.mac.map(|mac| (slot.entry.key.clone(), mac));
+                wanted.insert((network.link.wire(), held.address), holder);
+            }
+            View::Shut(shut) => {
+                let wires = wires_of(config, &shut.pool).into_iter();
+                wanted.extend(wires.map(|wire| ((wire, shut.key.address), None)));
+            }
+        }
+    }
+    wanted
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_ipam::config::{LinkSpec, MacvlanMode, Network, Pool};
+    use berth_ipam::identity::{BootId, MachineId};
+    use berth_ipam::interval::{IntervalSet, to_bits};
+    use berth_ipam::ledger::Identity;
+    use berth_ipam::ledger::io::Input;
+
+    use super::*;
+
+    /// A ledger of one network with one pool of 10.0.0.1 and so many more.
+    fn ledger(more: u32) -> Ledger {
+        let first = IpAddr::from([10, 0, 0, 1]);
+        let mut members = IntervalSet::new();
+        members.insert(to_bits(first), to_bits(first) + u128::from(more));
+        let pool = Pool {
+            segment: "default".parse().unwrap(),
+            subnet: "10.0.0.0/8".parse().unwrap(),
+            members,
+            gateway: None,
+            routes: Vec::new(),
+            disabled: false,
+        };
+        let network = Network {
+            link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
+            pools: vec!["p".parse().unwrap()],
+            accept_ra: false,
+            add_timeout: Duration::from_secs(1),
+            settle: Duration::from_secs(2),
+            leaked_after: None,
+            proxy_macs: BTreeSet::new(),
+        };
+        let config = Config {
+            networks: BTreeMap::from([("lan".parse().unwrap(), network)]),
+            pools: BTreeMap::from([("p".parse().unwrap(), pool)]),
+        };
+        let me = Identity {
+            node: "n1".parse().unwrap(),
+            boot_id: BootId("boot".into()),
+            machine_id: MachineId("m1".into()),
+        };
+        let mut ledger = Ledger::new(me, config);
+        ledger.step(Time::from_millis(1), Input::Loaded(Box::default()));
+        ledger.step(Time::from_millis(60_000), Input::Tick);
+        ledger
+    }
+
+    #[test]
+    fn a_small_pool_is_watched_as_a_whole() {
+        let mut watching = Watching::default();
+        assert_eq!(watching.rebuild(&ledger(99)).len(), 100);
+        assert_eq!(watching.len(), 100);
+        assert!(watching.rebuild(&ledger(99)).is_empty(), "nothing changed");
+        assert_eq!(watching.rebuild(&ledger(9)).len(), 90, "what is wanted no more");
+    }
+
+    #[test]
+    fn of_a_large_pool_every_candidate_stays_watched() {
+        let ledger = ledger(1_000_000);
+        let candidates = ledger.candidates();
+        assert!(!candidates.is_empty());
+        let mut watching = Watching::default();
+        watching.rebuild(&ledger);
+        let wire = Wire { parent: "eth1".parse().unwrap(), vlan: None };
+        assert!(candidates.iter().all(|(_, address)| watching.has(&(wire.clone(), *address))));
+        assert_eq!(watching.len(), candidates.len());
     }
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::io::{Caller, Source};
+use super::leak::Exits;
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::LinkSpec;
 use crate::evidence::{Departure, Epoch, Inhabitants, Intent, SearchFact, WireFact};
@@ -213,6 +214,8 @@ pub struct Live {
     pub inhabitants: Inhabitants,
     /// Tasks seen in the namespace, and when first.
     pub tenants: BTreeMap<(i32, u64), Time>,
+    /// Exits of tasks in the namespace.
+    pub exits: Exits,
     /// When the first of the complete scans in a row saw nobody.
     pub empty_since: Option<Time>,
     /// The id of the table's row that fits.
@@ -248,6 +251,7 @@ impl Live {
             wire: WireFact::NotAsked,
             inhabitants: Inhabitants::Assumed,
             tenants: BTreeMap::new(),
+            exits: Exits::default(),
             empty_since: None,
             reason,
             suspect: false,

@@ -40,13 +40,10 @@ impl Ledger {
             }
             KernelHint::LinkGone(at, ifindex, mac) => {
                 for key in self.keys_of_link(at, ifindex, mac) {
-                    let echo = self.slots.get(&key).is_some_and(|slot| {
-                        slot.live.departure == Departure::Moved && at == Some(slot.entry.at)
-                    });
-                    // The old namespace's echo of a move is no deletion.
-                    if !echo {
+                    let how = self.deleted_as(&key, at, by);
+                    if let Some(how) = how {
                         let text = format!("{by}: link {ifindex} was deleted");
-                        self.departed(now, by, key, Departure::Destroyed, ("link-deleted", text));
+                        self.departed(now, by, key, how, ("link-deleted", text));
                     }
                 }
             }
@@ -97,6 +94,18 @@ impl Ledger {
         })
     }
 
+    /// What netlink's word that a link was deleted means; `None`: it is the old namespace's echo of a
+    /// move, and no deletion.
+    fn deleted_as(&self, key: &AttachmentKey, at: Option<Nsid>, by: Source) -> Option<Departure> {
+        let slot = self.slots.get(key)?;
+        if slot.live.departure != Departure::Moved || at != Some(slot.entry.at) {
+            return Some(Departure::Destroyed);
+        }
+        // If only a program said that it left, it may have meant a queueing discipline: then nobody
+        // knows which way it went, and a search has to tell.
+        (!slot.live.told.contains(&by)).then_some(Departure::EventsLost)
+    }
+
     pub(super) fn observe(&mut self, key: &AttachmentKey, code: &'static str, text: String) {
         let addresses = self.slots.get(key).map(|slot| slot.entry.addresses()).unwrap_or_default();
         self.note(NoteKind::Observation, code, addresses, Some(key), text);
@@ -121,13 +130,18 @@ impl Ledger {
         if slot.live.departure == Departure::Moved || slot.entry.at != slot.entry.netns.nsid {
             return self.gather(key, false);
         }
+        // While netlink was deaf it may have moved unseen, and left its index to another: a search tells.
+        let how = match slot.live.departure {
+            Departure::EventsLost => Departure::EventsLost,
+            _ => Departure::Destroyed,
+        };
         let index = slot.entry.ifindex.map_or_else(String::new, |index| format!(" {index}"));
         let text = format!("{by}: link{index} is being torn down");
         let observed = ("link-torn-down", text);
         if with_namespace {
-            return self.departed(now, by, key, Departure::Destroyed, observed);
+            return self.departed(now, by, key, how, observed);
         }
-        self.depart(now, by, &key, Departure::Destroyed, observed);
+        self.depart(now, by, &key, how, observed);
         if let Some(slot) = self.slots.get_mut(&key) {
             let later = now + AFTER_TEARDOWN;
             slot.live.recheck_at = Some(slot.live.recheck_at.map_or(later, |at| at.min(later)));
@@ -191,6 +205,10 @@ impl Ledger {
             for slot in self.slots.values_mut() {
                 slot.live.departure = Departure::EventsLost;
             }
+        }
+        // Somebody may have spoken for a candidate meanwhile: each is asked for again.
+        for pool in self.pools.values_mut() {
+            pool.silent.clear();
         }
         let text = format!("{by}: events were lost: everything is read again");
         self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);

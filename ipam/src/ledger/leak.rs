@@ -7,7 +7,7 @@
 //!
 //! Scans are made at a calm pace, and soon after a program in the kernel saw a task exit in an
 //! inhabited namespace. A pod that ends processes all day long makes no storm of scans: each one
-//! that finds all such namespaces occupied doubles the distance to the next that an exit may ask for.
+//! that finds it occupied doubles the distance to the next that an exit in it may ask for.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -24,8 +24,8 @@ use crate::time::Time;
 const SCAN_EVERY: Duration = Duration::from_millis(2500);
 /// An exit is followed by a scan this much later, so that exits at one moment share one.
 const AFTER_EXIT: Duration = Duration::from_millis(20);
-/// The least distance of scans that exits ask for: doubled by each that found nobody gone, up to
-/// [`SCAN_EVERY`], and back to this when a namespace was found empty or no exit came for a while.
+/// The least distance of scans that exits in one namespace ask for: doubled by each that found somebody
+/// in it, up to [`SCAN_EVERY`], and back to this when it was found empty or no exit came for a while.
 const BETWEEN_EXITS: Duration = Duration::from_millis(50);
 /// For how long a task must have been seen before it makes its namespace inhabited.
 const SETTLED_IN: Duration = Duration::from_secs(5);
@@ -33,23 +33,28 @@ const SETTLED_IN: Duration = Duration::from_secs(5);
 const EMPTY_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// The pace of the scans.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub(super) struct Scans {
     /// When the last one began.
     last: Time,
-    /// When an exit last asked for one.
-    asked: Time,
-    /// How far apart exits may ask for them.
-    distance: Duration,
-    /// Whether an exit asked for the next one.
-    by_exit: bool,
     /// Whether none is made by the clock alone.
     on_exit_only: bool,
 }
 
-impl Default for Scans {
+/// What exits in one namespace asked for.
+#[derive(Debug, Clone)]
+pub struct Exits {
+    /// When one last asked for a scan.
+    asked_at: Time,
+    /// How far apart they may ask.
+    distance: Duration,
+    /// Who told of the last one since the last scan, and which task it was.
+    last: Option<(Source, i32)>,
+}
+
+impl Default for Exits {
     fn default() -> Self {
-        Self { last: Time(0), asked: Time(0), distance: BETWEEN_EXITS, by_exit: false, on_exit_only: false }
+        Self { asked_at: Time(0), distance: BETWEEN_EXITS, last: None }
     }
 }
 
@@ -96,24 +101,21 @@ impl Ledger {
             .filter(|slot| slot.entry.inhabited && keys.contains(&slot.entry.key))
             .map(|slot| slot.entry.key.clone())
             .collect();
-        if watched.is_empty() {
-            return;
-        }
-        if now.since(self.scans.asked) >= SCAN_EVERY {
-            self.scans.distance = BETWEEN_EXITS;
-        }
-        self.scans.asked = now;
-        let soon = (now + AFTER_EXIT).max(self.scans.last + self.scans.distance);
-        self.scans.by_exit = true;
-        self.next_scan = Some(self.next_scan.map_or(soon, |at| at.min(soon)));
         for key in watched {
-            self.observe(&key, "task-exit", format!("{by}: task {pid} exits in the namespace"));
+            let Some(slot) = self.slots.get_mut(&key) else { continue };
+            let exits = &mut slot.live.exits;
+            if now.since(exits.asked_at) >= SCAN_EVERY {
+                exits.distance = BETWEEN_EXITS;
+            }
+            exits.asked_at = now;
+            exits.last = Some((by, pid));
+            let soon = (now + AFTER_EXIT).max(self.scans.last + exits.distance);
+            self.next_scan = Some(self.next_scan.map_or(soon, |at| at.min(soon)));
         }
     }
 
     pub(super) fn scanned(&mut self, now: Time, report: &ScanReport) {
         self.scanning = false;
-        let mut anybody_gone = false;
         let keys: Vec<_> = self.watched_for_leaks().map(|slot| slot.entry.key.clone()).collect();
         let mut next = (!self.scans.on_exit_only).then_some(now + SCAN_EVERY);
         for key in keys {
@@ -138,12 +140,16 @@ impl Ledger {
                 continue;
             }
             let held = report.held.contains(&inode) || !report.holders_complete;
+            let exit = slot.live.exits.last.take();
+            if exit.is_some() {
+                slot.live.exits.distance = (slot.live.exits.distance * 2).min(SCAN_EVERY);
+            }
             if report.occupied.contains(&inode) || !report.complete || held || !slot.entry.inhabited {
                 slot.live.empty_since = None;
                 slot.live.inhabitants = Inhabitants::Assumed;
                 continue;
             }
-            anybody_gone = true;
+            slot.live.exits.distance = BETWEEN_EXITS;
             let first = *slot.live.empty_since.get_or_insert(now);
             let wait = slot.entry.leaked_after.unwrap_or_default().max(EMPTY_AT_LEAST);
             let addresses = slot.entry.addresses();
@@ -158,16 +164,15 @@ impl Ledger {
                 );
                 self.left(&key);
             } else {
+                if let Some((by, pid)) = exit {
+                    self.observe(&key, "task-exit", format!("{by}: task {pid} left the namespace"));
+                }
                 if first == now {
                     let text = "a complete scan saw nobody in the namespace and nobody holding it".to_owned();
                     self.note(NoteKind::Observation, "namespace-empty", addresses, Some(&key), text);
                 }
                 next = Some(next.map_or(first + wait, |at| at.min(first + wait)));
             }
-        }
-        if std::mem::take(&mut self.scans.by_exit) {
-            self.scans.distance =
-                if anybody_gone { BETWEEN_EXITS } else { (self.scans.distance * 2).min(SCAN_EVERY) };
         }
         // An exit that was told while the scan was under way may have asked for an earlier one.
         self.next_scan = [self.next_scan, next].into_iter().flatten().min();

@@ -17,7 +17,7 @@ mod del;
 pub mod entry;
 pub mod io;
 mod judgement;
-mod leak;
+pub mod leak;
 mod line;
 mod pools;
 mod repair;

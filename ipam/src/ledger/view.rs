@@ -7,7 +7,8 @@ use super::Ledger;
 use super::entry::{Phase, Quarantined, Slot};
 use super::io::{PoolCount, State};
 use super::line::Stage;
-use crate::name::{IfName, NodeName};
+use super::wire::ProbePurpose;
+use crate::name::{IfName, NodeName, PoolName};
 use crate::time::Time;
 
 /// One address that is not free.
@@ -58,6 +59,20 @@ impl Slot {
 }
 
 impl Ledger {
+    /// Addresses that nobody holds and somebody may get without another question: known to be silent, or
+    /// being asked for. Whoever speaks for one of them must be heard.
+    pub fn candidates(&self) -> Vec<(PoolName, IpAddr)> {
+        let pools = self.pools.iter().flat_map(|(name, state)| {
+            let known = state.silent.keys().chain(&state.probing);
+            known.map(move |address| (name.clone(), *address))
+        });
+        let picked = self.probes.values().flat_map(|purpose| match purpose {
+            ProbePurpose::Add { picks, .. } => picks.as_slice(),
+            _ => &[],
+        });
+        pools.chain(picked.map(|pick| (pick.pool.clone(), pick.key.address))).collect()
+    }
+
     /// Every address that is not free.
     pub fn leases(&self) -> Vec<View<'_>> {
         let held = self.slots.values().flat_map(|slot| {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use berth_probes::pins::Pins;
-use berth_probes::{Allowed, Error, Object, Options, ProbeEvent, Probes};
+use berth_probes::{Allowed, Error, Object, Options, ProbeEvent, Probes, Verdict};
 use berth_testbed::skip;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 
@@ -120,13 +120,42 @@ fn a_map_of_another_layout_is_replaced_and_older_versions_are_removed() {
 }
 
 #[test]
+fn two_agents_never_share_pins() {
+    let Some(fs) = options().and_then(|_| BpfFs::new()) else { return };
+    let Some(options) = fs.options() else { return };
+    let first = Probes::start(&options).unwrap();
+    let second = Probes::start(&options).unwrap();
+    assert!(matches!(second.pins(), Pins::None(reason) if reason.contains("another agent")), "{second:?}");
+    assert!(Pins::remove_all(&fs.base()).is_err(), "not under the first one's feet");
+    drop(first);
+    Pins::remove_all(&fs.base()).unwrap();
+    assert_eq!(std::fs::read_dir(fs.base()).unwrap().count(), 0);
+}
+
+#[test]
+fn a_bpf_file_system_that_takes_nothing_costs_the_pins_and_no_program() {
+    let Some(fs) = options().and_then(|_| BpfFs::new()) else { return };
+    let Some(options) = fs.options() else { return };
+    drop(Probes::start(&options).unwrap());
+    std::fs::remove_file(fs.base().join("v1/WATCH")).unwrap();
+    let none: Option<&str> = None;
+    let flags = MsFlags::MS_REMOUNT | MsFlags::MS_RDONLY;
+    mount(none, fs.folder.path(), none, flags, none).unwrap();
+    let mut probes = Probes::start(&options).unwrap();
+    assert!(matches!(probes.pins(), Pins::None(_)), "{:?}", probes.pins());
+    if probes.rung().is_some() {
+        assert_eq!(probes.prove().unwrap(), Verdict::Proved);
+    }
+}
+
+#[test]
 fn without_a_bpf_file_system_it_works_and_says_so() {
     let Some(options) = options() else { return };
     let folder = tempfile::tempdir().unwrap();
     let mut probes = Probes::start(&Options { bpffs: Some(folder.path().join("x")), ..options }).unwrap();
     assert!(matches!(probes.pins(), Pins::None(reason) if reason.contains("BPF file system")));
     if probes.rung().is_some() {
-        probes.prove().unwrap().unwrap();
+        assert_eq!(probes.prove().unwrap(), Verdict::Proved);
     }
 }
 

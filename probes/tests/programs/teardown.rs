@@ -4,7 +4,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use berth_ipam::identity::NetnsCookie;
-use berth_probes::{Allowed, ProbeEvent, Probes, Rung, Stage};
+use berth_probes::{Allowed, ProbeEvent, Probes, Rung, Stage, Verdict};
 
 use crate::world::{Netns, key, options, probes, wait_for};
 
@@ -39,7 +39,7 @@ fn no_rung_at_all_is_no_error_and_nothing_is_told() {
     let Some(options) = options() else { return };
     let mut probes = Probes::start(&berth_probes::Options { allowed: Allowed::None, ..options }).unwrap();
     assert_eq!(probes.rung(), None);
-    assert!(probes.prove().unwrap().is_err());
+    assert!(matches!(probes.prove().unwrap(), Verdict::Unknown(_)));
     assert!(probes.drain().unwrap().is_empty());
 }
 
@@ -50,7 +50,7 @@ fn the_rung_is_proved_again_and_other_events_are_kept_meanwhile() {
     let index = pod.pair("192.0.2.7");
     probes.attachments().follow(&key("kept"), &pod.identity(), Some(index)).unwrap();
     pod.ip("link del net1");
-    probes.prove().unwrap().unwrap();
+    assert_eq!(probes.prove().unwrap(), Verdict::Proved);
     assert!(probes.has_kept());
     let told = wait_for(&mut probes, SOON, |event| match event {
         ProbeEvent::DeviceDown { key, .. } => Some(key.clone()),
@@ -163,7 +163,7 @@ fn a_proof_that_nobody_waits_for_ends_by_itself() {
         verdicts.extend(probes.proved().unwrap());
         std::thread::sleep(Duration::from_millis(2));
     }
-    assert_eq!(verdicts, [Ok(())]);
+    assert_eq!(verdicts, [Verdict::Proved]);
     assert!(!probes.is_proving());
     assert!(probes.attachments().is_empty());
 }
@@ -176,14 +176,29 @@ fn a_rung_that_says_nothing_any_more_is_left() {
     assert_ne!(probes.rung(), Some(rung));
     let left = probes.refusals().iter().find(|refusal| refusal.stage == Stage::Prove).unwrap();
     assert_eq!(left.reason, "a reason");
+    let pod = Netns::new("pod");
+    let index = pod.pair("192.0.2.7");
+    probes.attachments().follow(&key("late"), &pod.identity(), Some(index)).unwrap();
     if probes.rung().is_none() {
-        let pod = Netns::new("pod");
-        let index = pod.pair("192.0.2.7");
-        probes.attachments().follow(&key("late"), &pod.identity(), Some(index)).unwrap();
         pod.ip("link del net1");
         assert_eq!(ends_and_leavings(&mut probes), (0, vec![]));
-        assert!(probes.attachments().forget(&key("late")).unwrap());
     }
+    // Exits of tasks have nothing to do with rungs.
+    if probes.sees_tasks() {
+        // `ip` itself was a task there.
+        probes.rearm(&key("late")).unwrap();
+        let mut command = Command::new("ip");
+        assert!(command.args(["netns", "exec", &pod.name, "true"]).status().unwrap().success());
+        let told = wait_for(&mut probes, SOON, |event| match event {
+            ProbeEvent::TaskExit { keys, .. } => Some(keys.clone()),
+            _ => None,
+        });
+        assert_eq!(told, Some(vec![key("late")]));
+    }
+    // And what was left may be tried again.
+    probes.try_again().unwrap();
+    assert_eq!(probes.rung(), Some(rung));
+    assert_eq!(probes.prove().unwrap(), Verdict::Proved);
 }
 
 #[test]

@@ -54,6 +54,9 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     Ok(())
 }
 
+/// Where a kernel tells its types, which the tracepoint programs need and nothing else.
+const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
+
 /// What is alive though it looks gone: its kind, and what keeps it.
 struct Hidden {
     kind: &'static str,
@@ -67,6 +70,11 @@ fn one(options: &Options, wanted: &str, case: &mut Builder) -> Result<Verdicts> 
     // Which rungs a kernel takes is its own affair; that the agent says which one it is on is not.
     let says = if rung.sees_teardowns() { rung.name() == wanted } else { !rung.text.is_empty() };
     case.holds("doctor names this rung, or says why it is refused", says);
+    let built_with = !rung.text.contains("built without");
+    if wanted == "tp_btf" && built_with && Path::new(KERNEL_TYPES).exists() {
+        // Else programs that no kernel takes would go unnoticed: everything works without them.
+        case.holds("a kernel that tells its types takes the tracepoint programs", rung.name() == wanted);
+    }
 
     let each = options.scaled(EACH);
     let (dead, unlinked) = (lab.attach_many(each)?, lab.attach_many(each)?);

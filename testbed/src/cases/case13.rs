@@ -5,6 +5,7 @@
 //! be kept though it looks gone. The bounds are those of the netlink rung.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::case1;

@@ -28,6 +28,7 @@ use crate::notify::{Notifier, State};
 use crate::observer::{self, Observer};
 use crate::parents::Parents;
 use crate::programs::Programs;
+use crate::readiness::Readiness;
 use crate::server::{ConnId, Connections, ServerEvent};
 use crate::startup::{self, VLANS};
 use crate::wires::Wires;
@@ -40,9 +41,8 @@ const RECONCILE_JITTER_MS: u64 = 5_000;
 const ALIVE: Duration = Duration::from_secs(10);
 /// DELs that plugins spooled although the agent runs are looked for this often.
 const SPOOL: Duration = Duration::from_secs(2);
-/// A failed write makes STATUS fail for this long. A node out of service gets no ADD by whose success
-/// the agent could see that there is room again, so the trouble must end by itself.
-const STORAGE_TROUBLE_LASTS: Duration = Duration::from_mins(1);
+/// What the readiness calls the agent's files; no network can have that name.
+const STORAGE: &str = "(files)";
 /// How many past events a client gets at most.
 const EVENTS_SHOWN: usize = 200;
 /// How many inputs are taken before the loop looks elsewhere.
@@ -96,8 +96,8 @@ pub struct Agent {
     history: History,
     followers: BTreeMap<ConnId, u64>,
     spooled: BTreeSet<PathBuf>,
-    /// When and why the last write failed; `None` once one succeeded.
-    storage_trouble: Option<(Time, String)>,
+    /// What keeps the node from serving.
+    readiness: Readiness,
     /// Why the declarations in the files are not the ones in force.
     config_trouble: Option<String>,
 }
@@ -113,7 +113,7 @@ impl Agent {
             history: History::default(),
             followers: BTreeMap::new(),
             spooled: BTreeSet::new(),
-            storage_trouble: None,
+            readiness: Readiness::default(),
             config_trouble: None,
         }
     }
@@ -199,9 +199,7 @@ impl Agent {
     /// One input, and what follows from it.
     fn step(&mut self, input: Input) {
         match &input {
-            Input::Committed(_, result) => {
-                self.storage_trouble = result.trouble().map(|why| (clock::now(), why));
-            }
+            Input::Committed(_, result) => self.readiness.note(clock::now(), STORAGE, result.trouble()),
             Input::Gathered(seen) => {
                 // What a program told before the reads were made is known before they are judged.
                 self.hear_events();
@@ -361,6 +359,10 @@ impl Agent {
                 self.step(Input::Release(Some(caller), release.attachment, link, release.txn));
             }
             Request::Check(check) => self.step(Input::Check(caller, check.attachment)),
+            Request::Gc(gc) => {
+                let valid = gc.valid.into_iter().map(|valid| (valid.container_id, valid.ifname)).collect();
+                self.step(Input::Gc(caller, gc.cni_network, valid));
+            }
             Request::AdminRelease { address, force } => {
                 self.step(Input::AdminRelease(caller, address, force));
             }
@@ -402,25 +404,28 @@ impl Agent {
         None
     }
 
-    /// Only the network that is asked about can make the node unready for it.
+    /// Only the network that is asked about can make the node unready for it, and only by what lasts.
     fn status(&mut self, of: Option<&NetworkName>) -> Status {
-        let mut reasons = Vec::new();
-        let networks: Vec<_> = self
-            .ledger
-            .config()
-            .networks
-            .iter()
-            .filter(|(name, _)| of.is_none_or(|of| of == *name))
-            .map(|(name, network)| (name.clone(), network.link.clone()))
+        self.look_at_parents(of);
+        let now = clock::now();
+        let networks = self.ledger.config().networks.keys().filter(|name| of.is_none_or(|of| of == *name));
+        let reasons: Vec<_> = networks
+            .map(NetworkName::as_str)
+            .chain([STORAGE])
+            .filter_map(|what| self.readiness.lasting(now, what))
             .collect();
-        for (name, link) in networks {
-            if let Err(failure) = self.hands.parents.check(&name, &link) {
-                reasons.push(failure.msg);
-            }
-        }
-        let fresh = |(at, _): &&(Time, String)| clock::now().since(*at) < STORAGE_TROUBLE_LASTS;
-        reasons.extend(self.storage_trouble.as_ref().filter(fresh).map(|(_, why)| why.clone()));
         Status { ready: reasons.is_empty(), reasons }
+    }
+
+    fn look_at_parents(&mut self, of: Option<&NetworkName>) {
+        let now = clock::now();
+        let Self { ledger, hands, readiness, .. } = self;
+        let networks = &ledger.config().networks;
+        readiness.retain(|what| what == STORAGE || networks.keys().any(|name| name.as_str() == what));
+        for (name, network) in networks.iter().filter(|(name, _)| of.is_none_or(|of| of == *name)) {
+            let trouble = hands.parents.check(name, &network.link).err().map(|failure| failure.msg);
+            readiness.note(now, name.as_str(), trouble);
+        }
     }
 
     fn explain(&self, address: IpAddr) -> Explanation {
@@ -460,7 +465,7 @@ impl Agent {
         checks.extend(doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand));
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
-        let store = match &self.storage_trouble {
+        let store = match self.readiness.trouble(STORAGE) {
             None => doctor::finding(
                 "store",
                 true,
@@ -511,7 +516,12 @@ impl Agent {
         }
     }
 
-    fn sign_of_life(&self) {
+    fn sign_of_life(&mut self) {
+        self.look_at_parents(None);
+        if self.readiness.trouble(STORAGE).is_some() {
+            // A node out of service gets no ADD by whose success it would show that there is room again.
+            self.hands.committer.send(committer::Order::Try);
+        }
         let sign = Alive { boot_id: self.identity.boot_id.clone(), boottime_ms: clock::now().0 / 1_000_000 };
         let folder = self.paths.state_dir.clone();
         tokio::task::spawn_blocking(move || {

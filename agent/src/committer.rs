@@ -28,6 +28,8 @@ pub enum Order {
     Commit(Commit),
     /// A spool entry whose release is in the journal by now.
     ForgetSpooled(PathBuf),
+    /// A write of no consequence, answered like a commit of number 0: is there room again?
+    Try,
     /// A row of the journal's meta table.
     PutMeta(&'static str, Vec<u8>),
 }
@@ -56,6 +58,8 @@ impl Commit {
     }
 }
 
+/// The meta row of [`Order::Try`].
+const TRIED: &str = "tried";
 /// So many commits share a flush at most.
 const BATCH: usize = 64;
 
@@ -180,6 +184,16 @@ impl Worker {
                 Order::ForgetSpooled(path) => {
                     if let Err(error) = spool::remove(&path) {
                         tracing::warn!(%error, "forget a spool entry");
+                    }
+                }
+                Order::Try => {
+                    let put = Change::Put { table: Table::Meta, key: TRIED.to_owned(), value: vec![b'1'] };
+                    let result = match self.journal.apply(&[put], journal::Flush::Durable) {
+                        Ok(()) => CommitResult::Journaled(Vec::new()),
+                        Err(error) => CommitResult::Failed(chain(&error)),
+                    };
+                    if self.inputs.send(Input::Committed(0, result)).is_err() {
+                        return;
                     }
                 }
                 Order::PutMeta(key, value) => {

@@ -70,6 +70,9 @@ pub fn of(error: &LedgerError) -> Failure {
             IO,
             "make room in, and correct the permissions of, the agent's --state-dir; see `berthctl doctor`",
         ),
+        LedgerError::NotCollected { .. } => {
+            (IO, "call GC again; what is over is freed without it, too, as soon as it can be judged")
+        }
         LedgerError::NotRecorded(_) => (DIFFERS, "re-create the pod"),
         LedgerError::Free(_) => (DIFFERS, "nothing is to be done"),
         LedgerError::Alive { .. } => (

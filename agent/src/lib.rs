@@ -22,6 +22,7 @@ pub mod object;
 pub mod observer;
 pub mod parents;
 pub mod programs;
+pub mod readiness;
 pub mod scanner;
 pub mod server;
 pub mod startup;

@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+#[path = "flows/gc.rs"]
+mod gc;
 #[path = "flows/programs.rs"]
 mod programs;
 #[path = "flows/rig.rs"]

@@ -8,6 +8,7 @@ use berth_cni::{Attach, NetConf};
 use berth_ipam::attachment::{AttachmentKey, Role};
 use berth_protocol::request::Check;
 use berth_protocol::{CallError, Request, Response};
+use berth_underlay::facts::RouteFacts;
 
 use crate::errors::PluginError;
 use crate::settings::Settings;
@@ -69,6 +70,16 @@ fn check_interface(
     }
     if !link.up {
         return differs(format!("the interface {} is down", attach.ifname));
+    }
+    let routes = world.routes().map_err(unknown)?;
+    for (to, via) in prev.routes() {
+        // In whatever table: a later plugin may have moved it.
+        let mine = |route: &RouteFacts| route.ifindex.is_none_or(|index| index == link.ifindex);
+        let there = |route: &RouteFacts| route.to == to && (via.is_none() || route.via == via);
+        if !routes.iter().any(|route| there(route) && mine(route)) {
+            let via = via.map_or_else(String::new, |via| format!(" via {via}"));
+            return differs(format!("the route to {to}{via} is missing"));
+        }
     }
     for ip in prev.ips_of(position) {
         if !addresses.iter().any(|held| held.ifindex == link.ifindex && held.address == ip.address) {

@@ -3,7 +3,7 @@ use berth_cni::Version;
 use super::*;
 use crate::sim::{Agent, Sim, attach, conf};
 
-const RESULT: &str = r#""prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:07","sandbox":"/n"}],"ips":[{"address":"10.0.0.7/24","interface":0}]}"#;
+const RESULT: &str = r#""prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:07","sandbox":"/n"}],"ips":[{"address":"10.0.0.7/24","interface":0}],"routes":[{"dst":"0.0.0.0/0","gw":"10.0.0.1"},{"dst":"10.9.0.0/16"}]}"#;
 
 fn run(sim: &mut Sim, more: &str) -> Result<(), PluginError> {
     let conf = conf(more);
@@ -16,13 +16,16 @@ fn healthy() -> Sim {
         .with_link("eth0", "02:00:00:00:00:07", None)
         .with_address("10.0.0.7/24")
         .with_address("10.0.0.8/24")
+        .with_route("0.0.0.0/0", Some("10.0.0.1"), 254)
+        // A later plugin moved this one.
+        .with_route("10.9.0.0/16", None, 100)
 }
 
 #[test]
 fn an_attachment_as_add_left_it_passes() {
     let mut sim = healthy();
     run(&mut sim, RESULT).unwrap();
-    assert_eq!(sim.log, ["enter", "links", "addresses", "check"]);
+    assert_eq!(sim.log, ["enter", "links", "addresses", "routes", "check"]);
 }
 
 #[test]
@@ -33,9 +36,18 @@ fn c1_each_difference_is_named() {
     bare.addresses.remove(0);
     let mut other = healthy();
     other.links[0].mac = "02:00:00:00:00:08".parse().ok();
-    for (mut sim, word) in
-        [(Sim::new(), "no interface"), (down, "is down"), (bare, "10.0.0.7/24"), (other, "MAC")]
-    {
+    let mut unrouted = healthy();
+    unrouted.routes.remove(1);
+    let mut rerouted = healthy();
+    rerouted.routes[0].via = "10.0.0.2".parse().ok();
+    for (mut sim, word) in [
+        (Sim::new(), "no interface"),
+        (down, "is down"),
+        (bare, "10.0.0.7/24"),
+        (other, "MAC"),
+        (unrouted, "route to 10.9.0.0/16 is missing"),
+        (rerouted, "route to 0.0.0.0/0 via 10.0.0.1 is missing"),
+    ] {
         let error = run(&mut sim, RESULT).unwrap_err();
         assert!(error.to_string().contains(word), "{error}");
         assert_eq!(error.object(Version::LATEST).code, 100);

@@ -17,7 +17,7 @@ use berth_protocol::spool::{self, SpoolError};
 use berth_protocol::{CallError, Client, Request, Response};
 use berth_underlay::change::{Changer, LinkChange, MacvlanSpec, RouteSocket, VlanSpec};
 use berth_underlay::error::{Checked, Error as KernelError, Unknown};
-use berth_underlay::facts::{AddressFacts, LinkFacts};
+use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use berth_underlay::netns::{NetnsFile, own_cookie, run_in};
 use berth_underlay::nsid;
 use berth_underlay::read::{LinkRead, Reader};
@@ -112,6 +112,10 @@ impl World for Kernel {
 
     fn addresses(&mut self) -> Checked<Vec<AddressFacts>> {
         self.container()?.reader.addresses(None)
+    }
+
+    fn routes(&mut self) -> Checked<Vec<RouteFacts>> {
+        self.container()?.reader.routes()
     }
 
     fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>> {

@@ -8,6 +8,7 @@ mod add;
 mod check;
 mod del;
 mod errors;
+mod gc;
 mod kernel;
 mod links;
 mod release;
@@ -80,21 +81,13 @@ fn run(call: &Call) -> Result<Option<Value>, PluginError> {
             conf.require("STATUS", Version::V1_1_0)?;
             status::status(&mut world, Some(settings.network.clone()))?;
         }
-        Call::Gc => gc(&conf)?,
+        Call::Gc => {
+            conf.require("GC", Version::V1_1_0)?;
+            gc::gc(&mut world, &conf)?;
+        }
         Call::About | Call::Version => {}
     }
     Ok(None)
-}
-
-/// GC has nothing to do for Berth: the agent frees by evidence. The list is checked all the same, so
-/// that a caller who leaves it out learns of it.
-fn gc(conf: &NetConf) -> Result<(), PluginError> {
-    conf.require("GC", Version::V1_1_0)?;
-    let kept = conf.valid_attachments()?.len();
-    eprintln!(
-        "berth: GC with {kept} valid attachments changed nothing: the agent frees addresses by evidence"
-    );
-    Ok(())
 }
 
 fn stdin() -> Result<Vec<u8>, PluginError> {

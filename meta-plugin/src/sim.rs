@@ -18,7 +18,7 @@ use berth_protocol::response::{Granted, LeaseGrant, LinkPlan, Status};
 use berth_protocol::spool::SpoolError;
 use berth_protocol::{CallError, Failure, Request, Response};
 use berth_underlay::error::{Checked, Error as KernelError, Unknown};
-use berth_underlay::facts::{AddressFacts, LinkFacts};
+use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
 use crate::world::{Entered, NewLink, Setup, World};
@@ -45,6 +45,7 @@ pub struct Sim {
     pub grant: LeaseGrant,
     pub links: Vec<LinkFacts>,
     pub addresses: Vec<AddressFacts>,
+    pub routes: Vec<RouteFacts>,
     pub macs_in_use: BTreeSet<Mac>,
     pub is_own: bool,
     pub no_netns: bool,
@@ -64,6 +65,8 @@ pub struct Sim {
     pub done: bool,
     pub released: Vec<Release>,
     pub spooled: Vec<Release>,
+    /// How many each GC kept.
+    pub kept: Vec<usize>,
 }
 
 impl Sim {
@@ -73,6 +76,7 @@ impl Sim {
             grant: grant(),
             links: Vec::new(),
             addresses: Vec::new(),
+            routes: Vec::new(),
             macs_in_use: BTreeSet::new(),
             is_own: false,
             no_netns: false,
@@ -90,6 +94,7 @@ impl Sim {
             done: false,
             released: Vec::new(),
             spooled: Vec::new(),
+            kept: Vec::new(),
         }
     }
 
@@ -113,6 +118,13 @@ impl Sim {
     /// Puts an address on the first link.
     pub fn with_address(mut self, address: &str) -> Self {
         self.addresses.push(AddressFacts { ifindex: 7, address: address.parse().unwrap(), flags: 0 });
+        self
+    }
+
+    /// Puts a route over the first link into a table.
+    pub fn with_route(mut self, to: &str, via: Option<&str>, table: u32) -> Self {
+        let via = via.map(|via| via.parse().unwrap());
+        self.routes.push(RouteFacts { to: to.parse().unwrap(), via, ifindex: Some(7), table });
         self
     }
 
@@ -150,6 +162,10 @@ impl Sim {
                 self.leased = None;
                 Response::Done
             }
+            Request::Gc(gc) => {
+                self.kept.push(gc.valid.len());
+                Response::Done
+            }
             Request::Status { .. } => {
                 Response::Status(Status { ready: self.ready, reasons: vec!["store refused".to_owned()] })
             }
@@ -165,6 +181,7 @@ fn word(request: &Request) -> &'static str {
         Request::Done(_) => "done",
         Request::Release(_) => "release",
         Request::Check(_) => "check",
+        Request::Gc(_) => "gc",
         _ => "ask",
     }
 }
@@ -191,6 +208,11 @@ impl World for Sim {
     fn addresses(&mut self) -> Checked<Vec<AddressFacts>> {
         self.read("addresses")?;
         Ok(self.addresses.clone())
+    }
+
+    fn routes(&mut self) -> Checked<Vec<RouteFacts>> {
+        self.read("routes")?;
+        Ok(self.routes.clone())
     }
 
     fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>> {

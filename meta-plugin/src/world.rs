@@ -17,7 +17,7 @@ use berth_protocol::response::{LeaseGrant, LinkPlan};
 use berth_protocol::spool::SpoolError;
 use berth_protocol::{CallError, Request, Response};
 use berth_underlay::error::{Checked, Error as KernelError};
-use berth_underlay::facts::{AddressFacts, LinkFacts};
+use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
 /// The container's namespace, as it was entered.
@@ -77,6 +77,9 @@ pub trait World {
 
     /// All addresses of the container.
     fn addresses(&mut self) -> Checked<Vec<AddressFacts>>;
+
+    /// All unicast routes of the container.
+    fn routes(&mut self) -> Checked<Vec<RouteFacts>>;
 
     /// The index of an interface of the node; `None`: there is none of that name.
     fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>>;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::identity::{NetnsIdentity, TxnId};
 use berth_ipam::mac::Mac;
-use berth_ipam::name::{IfName, NetworkName};
+use berth_ipam::name::{ContainerId, IfName, NetworkName};
 use serde::{Deserialize, Serialize};
 
 /// One request, tagged by its name: `{"lease": {...}}`.
@@ -22,6 +22,8 @@ pub enum Request {
     Release(Release),
     /// CHECK: does the reservation still belong to the attachment?
     Check(Check),
+    /// GC: everything of one CNI network that the runtime does not name is judged at once.
+    Gc(Gc),
     /// STATUS: can the agent serve an ADD?
     Status {
         /// The network that an ADD would be for; absent: all of them.
@@ -137,6 +139,27 @@ pub enum LinkRemoval {
     Unreachable,
     /// The plugin is a delegate: somebody else removes the link, perhaps later.
     NotMine,
+}
+
+/// GC. Nothing is freed on its word: what lives is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Gc {
+    /// The CNI network name under which the runtime asks; others are left alone.
+    pub cni_network: NetworkName,
+    /// What the runtime still has.
+    pub valid: Vec<Valid>,
+}
+
+/// An attachment that the runtime still has.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Valid {
+    /// The container.
+    #[serde(rename = "containerID")]
+    pub container_id: ContainerId,
+    /// The interface.
+    pub ifname: IfName,
 }
 
 /// CHECK.

@@ -367,6 +367,7 @@ impl Ledger {
     /// The plugin is gone. What it left open is undone at once.
     pub(super) fn hangup(&mut self, now: Time, conn: u64) {
         self.line.retain(|waiter| waiter.caller.conn != conn || waiter.stage == Stage::Committing);
+        self.forget_collections(conn);
         for slot in self.slots.values_mut() {
             slot.live.del_waiters.retain(|(caller, _)| caller.conn != conn);
         }

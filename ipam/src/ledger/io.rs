@@ -12,7 +12,7 @@ use crate::config::{Config, LinkSpec, Route, Wire};
 use crate::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
-use crate::name::{IfName, NetworkName, PoolName, SegmentName};
+use crate::name::{ContainerId, IfName, NetworkName, PoolName, SegmentName};
 use crate::record::{AddressKey, LeaseRecord};
 
 /// One call on one connection: where an answer goes.
@@ -73,6 +73,8 @@ pub enum Input {
     Release(Option<Caller>, AttachmentKey, LinkRemoval, Option<TxnId>),
     /// CHECK.
     Check(Caller, AttachmentKey),
+    /// GC of a CNI network: these attachments are all that its runtime still has.
+    Gc(Caller, NetworkName, BTreeSet<(ContainerId, IfName)>),
     /// A connection ended.
     Hangup(u64),
     /// An operator wants an address freed.
@@ -560,6 +562,14 @@ pub enum LedgerError {
     /// CHECK: nothing is recorded for the attachment.
     #[error("no address is recorded for {0}")]
     NotRecorded(AttachmentKey),
+    /// GC: not every attachment that the runtime does not have any more could be judged.
+    #[error("of {network} could not be judged: {}", .problems.join("; "))]
+    NotCollected {
+        /// The CNI network.
+        network: NetworkName,
+        /// Each with its reason.
+        problems: Vec<String>,
+    },
     /// An operator asked for an address that nobody has.
     #[error("address {0} is free")]
     Free(IpAddr),

@@ -342,6 +342,7 @@ impl Ledger {
     fn carry_out(&mut self, now: Time, seen: &Observation, facts: &Facts, row: &'static Row) {
         let key = &seen.key;
         self.tell(now, key, facts, row);
+        self.judged_for_gc(key, facts, row);
         if self.answer_operator(now, key, row) {
             return;
         }

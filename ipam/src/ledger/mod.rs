@@ -15,6 +15,7 @@ mod commit;
 mod config;
 mod del;
 pub mod entry;
+mod gc;
 pub mod io;
 mod judgement;
 pub mod leak;
@@ -82,6 +83,7 @@ pub struct Ledger {
     strays: BTreeMap<IfName, BTreeSet<crate::mac::Mac>>,
     strays_at: Option<Time>,
     homes: line::Homes,
+    collections: Vec<gc::Collection>,
     answers: wire::Answers,
     numbers_hold: bool,
     hears_all: bool,
@@ -115,6 +117,7 @@ impl Ledger {
             strays: BTreeMap::new(),
             strays_at: None,
             homes: line::Homes::default(),
+            collections: Vec::new(),
             answers: wire::Answers::default(),
             numbers_hold: true,
             hears_all: true,
@@ -134,6 +137,7 @@ impl Ledger {
             Input::Done(caller, txn, key) => self.done(now, caller, &txn, &key),
             Input::Release(caller, key, link, txn) => self.release(now, caller, &key, link, txn.as_ref()),
             Input::Check(caller, key) => self.check(caller, &key),
+            Input::Gc(caller, network, valid) => self.collect_garbage(now, caller, network, &valid),
             Input::Hangup(conn) => self.hangup(now, conn),
             Input::AdminRelease(caller, address, force) => self.admin_release(now, caller, address, force),
             Input::Kernel(by, hint) => self.hint(now, by, hint),
@@ -161,7 +165,8 @@ impl Ledger {
         let line = self.line.iter().filter_map(Waiter::wakes_at);
         let quarantine = self.quarantine.values().filter_map(Quarantined::wakes_at);
         let own = [self.next_scan, self.next_refill, self.strays_at].into_iter().flatten();
-        slots.chain(line).chain(quarantine).chain(own).min()
+        let collections = self.collections.iter().map(gc::Collection::wakes_at);
+        slots.chain(line).chain(quarantine).chain(own).chain(collections).min()
     }
 
     /// The attachment of that key, if there is one.
@@ -201,6 +206,7 @@ impl Ledger {
         self.find_strays_if_due(now);
         self.scan_if_due(now);
         self.refill_if_due(now);
+        self.answer_collections(now);
     }
 
     fn id(&mut self) -> u64 {

@@ -81,15 +81,26 @@ fn errors_are_in_the_callers_version() {
 }
 
 #[test]
-fn gc_checks_its_list_and_changes_nothing() {
-    for list in ["null", "[]", r#"[{"containerID":"c1","ifname":"eth0"}]"#] {
-        let conf = format!(
-            r#"{{"name":"lan","type":"berth","cniVersion":"1.1.0","cni.dev/valid-attachments":{list}}}"#
-        );
-        let outcome = bare(&[("CNI_COMMAND", "GC")], &conf);
-        outcome.silent_success();
-        assert!(outcome.stderr.contains("changed nothing"));
+fn gc_hands_its_list_to_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("agent.sock");
+    let agent = Agent::serving(&socket, &bridge(), &["192.0.2.7/24"]);
+    let conf = |list: serde_json::Value| {
+        json!({"name": "lan", "type": "berth", "cniVersion": "1.1.0", "socket": socket,
+            "cni.dev/valid-attachments": list})
+        .to_string()
+    };
+    let one = json!([{"containerID": "c1", "ifname": "eth0"}]);
+    for (list, told) in [(json!(null), json!([])), (json!([]), json!([])), (one.clone(), one)] {
+        bare(&[("CNI_COMMAND", "GC")], &conf(list)).silent_success();
+        assert_eq!(agent.last(), json!({"cniNetwork": "lan", "valid": told}));
     }
+    // Without an agent: later.
+    drop(agent);
+    let nobody = folder.path().join("nobody.sock");
+    let conf = json!({"name": "lan", "type": "berth", "cniVersion": "1.1.0", "socket": nobody,
+        "cni.dev/valid-attachments": []});
+    assert_eq!(bare(&[("CNI_COMMAND", "GC")], &conf.to_string()).error().0, 11);
 }
 
 #[test]

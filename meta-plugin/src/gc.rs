@@ -1,0 +1,36 @@
+//! `GC`: the agent judges at once what the runtime does not have any more.
+//!
+//! The list is checked before anybody is asked: one that is absent would mean everything, and says
+//! nothing (cni.md G4).
+
+use std::time::Duration;
+
+use berth_cni::NetConf;
+use berth_protocol::request::{Gc, Valid};
+use berth_protocol::{CallError, Request, Response};
+
+use crate::errors::PluginError;
+use crate::world::World;
+
+/// How long the agent may take: it reads about every attachment that is not listed.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Hands the list to the agent.
+pub fn gc(world: &mut impl World, conf: &NetConf) -> Result<(), PluginError> {
+    let valid = conf.valid_attachments()?;
+    let valid = valid
+        .into_iter()
+        .map(|kept| Valid { container_id: kept.container_id, ifname: kept.ifname })
+        .collect();
+    let what = "collect what the runtime does not have any more";
+    match world.ask(&Request::Gc(Gc { cni_network: conf.name().clone(), valid }), PATIENCE) {
+        Ok(Response::Done) => Ok(()),
+        Ok(_) => Err(PluginError::OtherAnswer { what }),
+        Err(CallError::Refused(failure)) => Err(PluginError::Refused(failure)),
+        Err(cause) => Err(PluginError::Agent { what, cause }),
+    }
+}
+
+#[cfg(test)]
+#[path = "gc_tests.rs"]
+mod tests;

@@ -18,6 +18,7 @@ pub fn request(lease: Lease) -> LeaseRequest {
         netns: lease.netns,
         pod: lease.pod,
         ips: lease.ips,
+        adopt: lease.adopt,
         mac: lease.mac,
         add_timeout: lease.add_timeout_ms.map(std::time::Duration::from_millis),
     }

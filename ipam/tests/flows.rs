@@ -12,6 +12,7 @@ mod programs;
 #[path = "flows/rig.rs"]
 mod rig;
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_ipam::attachment::Role;
@@ -272,6 +273,63 @@ fn a_repeated_request_is_answered_where_it_was_repeated() {
     assert_eq!(rig.granted(77), Some(vec![address(10)]));
 }
 
+/// The ADD of a chained pod whose link has an address of another IPAM.
+fn adoption(pod: u64, last: u8) -> LeaseRequest {
+    LeaseRequest {
+        role: Role::Chained,
+        ips: vec![address(last)],
+        adopt: true,
+        mac: Some(Mac([2, 0, 0, 0, 0, last])),
+        ..request(pod)
+    }
+}
+
+#[test]
+fn an_address_of_another_ipam_is_taken_over_as_it_is_and_no_other_family_with_it() {
+    let mut rig = Rig::new(rig::dual(4));
+    // The link announced it before its lease was asked for.
+    let heard = HeardOnWire {
+        wire: Wire { parent: "eth1".parse().unwrap(), vlan: None },
+        address: address(12),
+        mac: Mac([2, 0, 0, 0, 0, 12]),
+        outgoing: true,
+    };
+    rig.step(Input::Heard(heard));
+    rig.ask(1, adoption(1, 12));
+    // And once more while the wire is asked.
+    rig.answer_probes_as(&[address(12)], Mac([2, 0, 0, 0, 0, 12]));
+    assert_eq!(rig.granted(1), Some(vec![address(12)]));
+    // Its address is nobody else's.
+    rig.warm();
+    for pod in 2..=4 {
+        rig.lease(pod);
+        rig.answer_probes(&[]);
+        assert!(!rig.granted(pod).unwrap().contains(&address(12)));
+    }
+}
+
+#[test]
+fn an_address_that_somebody_holds_or_answers_for_is_not_adopted() {
+    let mut rig = Rig::new(config(4));
+    rig.bound(1);
+    let IpAddr::V4(taken) = rig.held_by(1)[0] else { panic!("an IPv4 pool") };
+    rig.ask(2, adoption(2, taken.octets()[3]));
+    rig.observe((NetnsFact::Alive, LinkFact::Present, FdbFact::Present), AddressFact::Present);
+    rig.pass(Duration::from_millis(5_001));
+    let told = rig.reply(2).unwrap().as_ref().unwrap_err().to_string();
+    assert!(told.contains(&taken.to_string()) && told.contains("d/p1"), "{told}");
+    // On the wire.
+    let free = (10..14).find(|last| address(*last) != IpAddr::V4(taken)).unwrap();
+    let mut rig = Rig::new(config(4));
+    rig.ask(3, adoption(3, free));
+    rig.answer_probes(&[address(free)]);
+    rig.pass(Duration::from_millis(5_001));
+    assert!(rig.reply(3).unwrap().is_err());
+    // Of no pool.
+    rig.ask(4, adoption(4, 99));
+    assert!(matches!(rig.reply(4), Some(Err(LedgerError::NotGivable { .. }))));
+}
+
 #[test]
 fn a_storm_of_invented_macs_is_not_remembered_for_ever() {
     let mut rig = Rig::new(config(1));
@@ -300,7 +358,7 @@ fn a_host_that_speaks_for_a_whole_subnet_fills_no_memory() {
     for last in 10..6_000 {
         let heard = HeardOnWire {
             wire: Wire { parent: "eth1".parse().unwrap(), vlan: None },
-            address: std::net::IpAddr::V6(six(last).into()),
+            address: IpAddr::V6(six(last).into()),
             mac: Mac([2, 0, 0, 0, 0, 9]),
             outgoing: false,
         };

@@ -4,6 +4,7 @@
 //! can be; the lease is recorded before there is a link; the link stays down and without addresses
 //! until the agent watches it; each change notes its undo before it is made.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_cni::result::Ip;
@@ -56,13 +57,16 @@ struct Order {
     prev: CniResult,
     /// The interface's place in `prev`, if it is listed there.
     position: Option<usize>,
+    /// The addresses that another IPAM gave to the interface of a chained ADD: they are leased as they
+    /// are, and neither they nor the routes are touched.
+    adopted: Vec<IpAddr>,
     dns: Option<serde_json::Value>,
     cni_network: berth_ipam::name::NetworkName,
 }
 
 /// The parts of a lease that the runtime may ask for.
 struct LeaseWish {
-    ips: Vec<std::net::IpAddr>,
+    ips: Vec<IpAddr>,
     mac: Option<Mac>,
     pod: Option<berth_ipam::attachment::PodRef>,
 }
@@ -88,18 +92,24 @@ impl LeaseWish {
     /// A wish that can never come true is refused before anything is made.
     fn read(conf: &NetConf, attach: &Attach) -> Result<Self, PluginError> {
         let ips = conf.requested_ips(&attach.args)?;
-        for v4 in [true, false] {
-            let mut family = ips.iter().filter(|ip| ip.is_ipv4() == v4);
-            if let (Some(first), Some(second)) = (family.next(), family.next()) {
-                return Err(PluginError::TwoOfAFamily { first: *first, second: *second });
-            }
-        }
+        one_of_each_family(&ips)?;
         let mac = conf.requested_mac(&attach.args)?;
         if let Some(mac) = mac.filter(|mac| mac.0[0] & 1 == 1 || mac.0 == [0; 6]) {
             return Err(PluginError::NoHostMac { mac });
         }
         Ok(Self { ips, mac, pod: attach.args.pod.clone() })
     }
+}
+
+/// An attachment has one address of each family.
+fn one_of_each_family(ips: &[IpAddr]) -> Result<(), PluginError> {
+    for v4 in [true, false] {
+        let mut family = ips.iter().filter(|ip| ip.is_ipv4() == v4);
+        if let (Some(first), Some(second)) = (family.next(), family.next()) {
+            return Err(PluginError::TwoOfAFamily { first: *first, second: *second });
+        }
+    }
+    Ok(())
 }
 
 impl Order {
@@ -109,15 +119,12 @@ impl Order {
         let prev =
             if role == Role::Chained { conf.prev_result()?.unwrap_or_default() } else { CniResult::new() };
         let position = prev.container_interface(attach.ifname.as_str());
-        if role == Role::Chained {
-            if position.is_none() && !prev.interfaces().is_empty() {
-                return Err(PluginError::InterfaceMissing { ifname: attach.ifname.clone() });
-            }
-            if let Some(ip) = prev.ips_of(position).first() {
-                let address = ip.address.to_string();
-                return Err(PluginError::AlreadyAddressed { ifname: attach.ifname.clone(), address });
-            }
+        if role == Role::Chained && position.is_none() && !prev.interfaces().is_empty() {
+            return Err(PluginError::InterfaceMissing { ifname: attach.ifname.clone() });
         }
+        let given = prev.ips_of(position).into_iter().map(|ip| ip.address.ip());
+        let adopted: Vec<IpAddr> = given.filter(|_| role == Role::Chained).collect();
+        one_of_each_family(&adopted)?;
         Ok(Self {
             key: AttachmentKey {
                 network: settings.network.clone(),
@@ -129,6 +136,7 @@ impl Order {
             lease: LeaseWish::read(conf, attach)?,
             prev,
             position,
+            adopted,
             dns: conf.get("dns")?.cloned(),
             cni_network: conf.name().clone(),
         })
@@ -157,7 +165,8 @@ impl Order {
             role: self.role,
             netns: ground.netns.clone(),
             pod: self.lease.pod.clone(),
-            ips: self.lease.ips.clone(),
+            ips: if self.adopted.is_empty() { &self.lease.ips } else { &self.adopted }.clone(),
+            adopt: !self.adopted.is_empty(),
             mac,
             add_timeout_ms: self.add_timeout.and_then(|time| u64::try_from(time.as_millis()).ok()),
         }
@@ -178,6 +187,9 @@ impl Order {
     }
 
     fn result(mut self, attach: &Attach, grant: &LeaseGrant, link: Option<&Link>) -> CniResult {
+        if !self.adopted.is_empty() {
+            return self.prev;
+        }
         let sandbox = attach.netns.to_string_lossy();
         let interface =
             match (self.role, link) {
@@ -359,7 +371,7 @@ fn existing_link(
     let Some(link) = ground.existing.clone() else { return Ok(None) };
     agent.bind(world, order.bind(ground, &link))?;
     fault::point("add.bound");
-    if order.role == Role::Chained {
+    if order.role == Role::Chained && order.adopted.is_empty() {
         let addresses = grant.addresses.iter().map(|granted| granted.address).collect();
         undo.push(Step::RemoveAddresses { ifindex: link.ifindex, addresses });
         configure(world, order, grant, &link)?;

@@ -209,7 +209,7 @@ fn a_requested_mac_is_used_and_a_passthru_child_has_its_parents() {
     assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:55");
     let lease = sim.last_lease.unwrap();
     assert_eq!(lease.mac.unwrap().to_string(), "02:00:00:00:00:55");
-    assert_eq!(lease.ips, ["10.0.0.7".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(lease.ips, ["10.0.0.7".parse::<IpAddr>().unwrap()]);
 
     let mut sim = Sim::new();
     sim.grant.link = LinkPlan::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Passthru };
@@ -260,11 +260,32 @@ fn chained_refuses_what_it_cannot_address() {
     assert!(matches!(run(&mut sim, CHAINED), Err(PluginError::InterfaceMissing { .. })));
     let other = CHAINED.replace("eth0", "eth9");
     assert!(matches!(run(&mut sim, &other), Err(PluginError::InterfaceMissing { .. })));
-    let addressed = r#""prevResult":{"interfaces":[{"name":"eth0","sandbox":"/n"}],"ips":[{"address":"10.9.9.9/24","interface":0}]}"#;
-    let error = run(&mut sim, addressed).unwrap_err();
-    assert_eq!(code(&error), 7);
-    assert!(error.to_string().contains("10.9.9.9/24"));
     assert_eq!(sim.leased, None);
+}
+
+const ADDRESSED: &str = r#""prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:07","sandbox":"/n"}],"ips":[{"address":"10.9.9.9/24","interface":0,"x":1}],"routes":[{"dst":"0.0.0.0/0","mtu":1400}]},"runtimeConfig":{"ips":["10.0.0.1/24"]}"#;
+
+#[test]
+fn chained_leases_what_another_ipam_gave_and_touches_nothing() {
+    let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None).with_address("10.9.9.9/24");
+    let result = run(&mut sim, ADDRESSED).unwrap();
+    assert_eq!(sim.log, ["enter", "links", "number", "lease", "bind", "done"]);
+    let lease = sim.last_lease.clone().unwrap();
+    assert!(lease.adopt);
+    assert_eq!(lease.ips, ["10.9.9.9".parse::<IpAddr>().unwrap()], "not what was asked of that IPAM");
+    assert_eq!(result["ips"], json!([{"address": "10.9.9.9/24", "interface": 0, "x": 1}]));
+    assert_eq!(result["routes"], json!([{"dst": "0.0.0.0/0", "mtu": 1400}]));
+    assert_eq!(sim.addresses.len(), 1);
+}
+
+#[test]
+fn an_adoption_that_fails_leaves_the_other_ipams_address() {
+    for fails in ["bind", "done"] {
+        let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None).with_address("10.9.9.9/24");
+        sim.fails = Some(fails);
+        run(&mut sim, ADDRESSED).unwrap_err();
+        assert_eq!((sim.addresses.len(), sim.log.last()), (1, Some(&"release")));
+    }
 }
 
 #[test]

@@ -55,16 +55,10 @@ pub enum PluginError {
         /// `CNI_IFNAME`.
         ifname: IfName,
     },
-    /// A chained ADD finds addresses of another IPAM.
-    #[error("prevResult gives the interface {ifname} the address {address} already")]
-    AlreadyAddressed {
-        /// `CNI_IFNAME`.
-        ifname: IfName,
-        /// The first of its addresses.
-        address: String,
-    },
     /// An attachment gets one address of each family, and two of one were asked for.
-    #[error("two addresses of one family are asked for, {first} and {second}, and an attachment gets one")]
+    #[error(
+        "the interface is to have two addresses of one family, {first} and {second}, and an attachment gets one"
+    )]
     TwoOfAFamily {
         /// The first of them.
         first: IpAddr,
@@ -191,10 +185,6 @@ impl PluginError {
             Self::InterfaceMissing { .. } => advised(
                 code::BAD_CONFIG,
                 "the main plugin before berth in the list must make it; check their order",
-            ),
-            Self::AlreadyAddressed { .. } => advised(
-                code::BAD_CONFIG,
-                "remove the ipam section of the main plugin: an address of another IPAM cannot be taken over yet",
             ),
             Self::TwoOfAFamily { .. } => advised(
                 code::BAD_CONFIG,

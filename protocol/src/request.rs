@@ -80,6 +80,9 @@ pub struct Lease {
     /// Addresses asked for by name (`runtimeConfig.ips` and its older channels); empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
+    /// Whether the interface has exactly these addresses already, from another IPAM, to be tracked.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopt: bool,
     /// A MAC that the runtime or a main plugin decided; absent: derived from the attachment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,

@@ -24,6 +24,10 @@ use crate::time::Time;
 /// How long an open transaction without a connection is left alone: its plugin retries every 50 ms.
 pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 
+/// How long an ADD waits for an address that its interface has already, if nothing else is asked for:
+/// a former holder's proof takes the settle time, and a living one is a mistake that time does not mend.
+const ADOPTION: Duration = Duration::from_secs(5);
+
 impl Ledger {
     /// First step: an address for the attachment, recorded before the answer.
     pub(super) fn lease(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
@@ -54,7 +58,30 @@ impl Ledger {
     /// How long an ADD waits for an address.
     fn patience(&self, request: &LeaseRequest) -> Duration {
         let network = self.config.networks.get(&request.key.network);
-        request.add_timeout.unwrap_or_else(|| network.map_or(Duration::ZERO, |network| network.add_timeout))
+        let usual = || network.map_or(Duration::ZERO, |network| network.add_timeout);
+        request.add_timeout.unwrap_or_else(|| if request.adopt { ADOPTION } else { usual() })
+    }
+
+    /// An interface that announced its address before its lease was asked for had it quarantined, by
+    /// its own MAC: that is no stranger's.
+    fn readmit(&mut self, now: Time, request: &LeaseRequest) {
+        let Some(mac) = request.mac else { return };
+        let own: Vec<_> = self
+            .quarantine
+            .values()
+            .filter(|shut| {
+                shut.guard.is_none() && shut.macs == [mac] && request.ips.contains(&shut.key.address)
+            })
+            .map(|shut| shut.key.clone())
+            .collect();
+        for key in own {
+            self.quarantine.remove(&key);
+            self.give_back(now, &key);
+            let journal = vec![JournalWrite::Unquarantine(key.clone())];
+            self.commit(Pending::Nothing, Step::Lease, journal, Flush::Lazy, Vec::new());
+            let text = format!("it was {mac}, whose address it is to be");
+            self.note(NoteKind::Action, "quarantine-ended", vec![key.address], Some(&request.key), text);
+        }
     }
 
     /// The plugin repeats itself, perhaps to a new agent.
@@ -117,6 +144,9 @@ impl Ledger {
         let (caller, request, avoid) = (waiter.caller, waiter.request.clone(), waiter.avoid.clone());
         if self.must_wait(now, &request) {
             return;
+        }
+        if request.adopt {
+            self.readmit(now, &request);
         }
         match self.choose(now, &request, &avoid) {
             Err(error) => {
@@ -191,7 +221,7 @@ impl Ledger {
             self.holders.insert(pick.key.clone(), request.key.clone());
         }
         // The first address of a result counts as the primary one: the order is the network's.
-        let order = self.families(&network);
+        let order = self.families(&network, &request);
         held.sort_by_key(|held| order.iter().position(|family| *family == Family::of(held.address)));
         let entry = Entry {
             key: request.key.clone(),

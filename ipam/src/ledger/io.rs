@@ -41,6 +41,9 @@ pub struct LeaseRequest {
     pub pod: Option<PodRef>,
     /// Addresses asked for.
     pub ips: Vec<IpAddr>,
+    /// Whether the interface has these addresses already, from another IPAM: then the lease is of
+    /// exactly them.
+    pub adopt: bool,
     /// A MAC that somebody else decided.
     pub mac: Option<Mac>,
     /// How long to wait; `None`: the network's time.

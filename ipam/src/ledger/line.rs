@@ -269,9 +269,10 @@ impl Ledger {
         picks: &[Pick],
     ) -> Option<Vec<Pick>> {
         let network = self.network(request).ok()?;
-        let open = network.pools.iter().filter_map(|name| self.config.pools.get(name)).any(|pool| {
-            !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(pool.subnet.ip()))
-        });
+        let open = self
+            .families(network, request)
+            .into_iter()
+            .any(|family| !picks.iter().any(|pick| Family::of(pick.key.address) == family));
         if !open {
             return Some(Vec::new());
         }

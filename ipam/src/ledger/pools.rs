@@ -92,7 +92,7 @@ impl Ledger {
         let home = self.homes.of(request);
         let (mut sure, mut unsure) = (Vec::new(), Vec::new());
         let mut seen_families = Vec::new();
-        for family in self.families(&network) {
+        for family in self.families(&network, request) {
             seen_families.push(family);
             let wanted: Vec<IpAddr> =
                 request.ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
@@ -134,12 +134,15 @@ impl Ledger {
         pools.into_iter().any(|pool| Family::of(pool.subnet.ip()) == family && !pool.disabled)
     }
 
-    /// The families of the network's pools, in the order in which they are named.
-    pub(super) fn families(&self, network: &Network) -> Vec<Family> {
+    /// The families of which a request gets an address, in the order in which the network names its
+    /// pools: all of them, or those of the addresses that its interface has already.
+    pub(super) fn families(&self, network: &Network, request: &LeaseRequest) -> Vec<Family> {
+        let wanted =
+            |family: Family| !request.adopt || request.ips.iter().any(|ip| Family::of(*ip) == family);
         let mut families = Vec::new();
         for pool in network.pools.iter().filter_map(|name| self.config.pools.get(name)) {
             let family = Family::of(pool.subnet.ip());
-            if !families.contains(&family) {
+            if wanted(family) && !families.contains(&family) {
                 families.push(family);
             }
         }

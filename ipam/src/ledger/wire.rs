@@ -175,13 +175,18 @@ impl Ledger {
                 return self.serve_line(now);
             }
         };
+        // An interface that has the address already may announce it just now: that is no stranger.
+        let own = index
+            .and_then(|index| self.line.get(index))
+            .and_then(|waiter| waiter.request.mac.filter(|_| waiter.request.adopt));
         let mut chosen: Vec<Pick> = Vec::new();
         for pick in picks {
             let macs = answers
                 .iter()
                 .find(|(address, _)| *address == pick.key.address)
                 .map(|(_, macs)| macs.clone());
-            let macs = self.vetoes(&macs.unwrap_or_default());
+            let mut macs = self.vetoes(&macs.unwrap_or_default());
+            macs.retain(|mac| Some(*mac) != own);
             let family = Family::of(pick.key.address);
             if !macs.is_empty() {
                 self.avoid(txn, pick.key.address);
@@ -194,8 +199,12 @@ impl Ledger {
             }
         }
         let Some(index) = index else { return self.serve_line(now) };
-        let network = self.line.get(index).and_then(|waiter| self.network(&waiter.request).ok());
-        let families = network.map_or(0, |network| self.families(network).len());
+        let request = self.line.get(index).map(|waiter| &waiter.request);
+        let families = request.and_then(|request| {
+            let network = self.network(request).ok()?;
+            Some(self.families(network, request).len())
+        });
+        let families = families.unwrap_or(0);
         if chosen.len() == families {
             self.reserve(now, index, &chosen);
         } else {

@@ -100,6 +100,7 @@ pub fn request(pod: u64) -> LeaseRequest {
         },
         pod: Some(PodRef { namespace: "d".into(), name: format!("p{pod}"), uid: Some(format!("u{pod}")) }),
         ips: Vec::new(),
+        adopt: false,
         mac: None,
         add_timeout: None,
     }
@@ -282,9 +283,14 @@ impl Rig {
 
     /// Ends all rounds of probes that run: the named addresses answer, the others are silent.
     pub fn answer_probes(&mut self, answering: &[IpAddr]) {
+        self.answer_probes_as(answering, FOREIGN);
+    }
+
+    /// The same with a MAC of one's own.
+    pub fn answer_probes_as(&mut self, answering: &[IpAddr], mac: Mac) {
         for (id, addresses) in std::mem::take(&mut self.probes) {
             let answer = |address: IpAddr| {
-                (address, if answering.contains(&address) { vec![FOREIGN] } else { Vec::new() })
+                (address, if answering.contains(&address) { vec![mac] } else { Vec::new() })
             };
             let answers = addresses.into_iter().map(answer).collect();
             self.step(Input::Probed(id, ProbeResult::Heard(answers)));

@@ -282,6 +282,7 @@ impl World {
                 uid: Some(format!("u{pod}")),
             }),
             ips: Vec::new(),
+            adopt: false,
             mac: None,
             add_timeout: None,
         };

@@ -148,6 +148,19 @@ pub struct ErrorObject {
 }
 
 impl ErrorObject {
+    /// Reads what a plugin printed; `None`: that is no error object.
+    pub fn parse(output: &[u8]) -> Option<Self> {
+        let object: Value = serde_json::from_slice(output).ok()?;
+        let text = |key| object.get(key).and_then(Value::as_str).map(str::to_owned);
+        let version = text("cniVersion").and_then(|text| text.parse().ok());
+        Some(Self {
+            version: version.unwrap_or(Version::LATEST),
+            code: object.get("code")?.as_u64()?.try_into().ok()?,
+            msg: text("msg")?,
+            details: text("details").unwrap_or_default(),
+        })
+    }
+
     /// The object as it is printed; `details` is left out when empty.
     pub fn to_json(&self) -> Value {
         let mut object = json!({"cniVersion": self.version.as_str(), "code": self.code, "msg": self.msg});
@@ -173,6 +186,8 @@ mod tests {
         assert_eq!(object.to_json().to_string(), r#"{"cniVersion":"1.0.0","code":11,"msg":"busy"}"#);
         let detailed = ErrorObject { details: "wait".to_owned(), ..object };
         assert_eq!(detailed.to_json()["details"], "wait");
+        assert_eq!(ErrorObject::parse(detailed.to_json().to_string().as_bytes()), Some(detailed));
+        assert_eq!(ErrorObject::parse(b"{\"code\":-1,\"msg\":\"\"}"), None);
     }
 
     #[test]

@@ -160,6 +160,16 @@ impl CniResult {
         self.push("ips", entry);
     }
 
+    /// Says of all addresses without an interface that the one at `position` has them.
+    pub fn place_ips(&mut self, position: usize) {
+        let list = self.body.get_mut("ips").and_then(Value::as_array_mut);
+        for entry in list.into_iter().flatten().filter_map(Value::as_object_mut) {
+            if entry.get("interface").and_then(Value::as_u64).is_none() {
+                entry.insert("interface".to_owned(), Value::from(position));
+            }
+        }
+    }
+
     /// Appends a route.
     pub fn push_route(&mut self, destination: IpNetwork, gateway: Option<IpAddr>) {
         let mut entry = json!({"dst": destination.to_string()});
@@ -169,9 +179,12 @@ impl CniResult {
         self.push("routes", entry);
     }
 
-    /// Sets `dns`, unless a plugin before this one did.
+    /// Sets `dns`, unless a plugin before this one did; an empty object says nothing.
     pub fn set_dns_if_absent(&mut self, dns: Value) {
-        self.body.entry("dns").or_insert(dns);
+        let slot = self.body.entry("dns").or_insert(Value::Null);
+        if slot.is_null() || slot.as_object().is_some_and(Map::is_empty) {
+            *slot = dns;
+        }
     }
 
     /// The result as it is printed for a configuration of `version`.

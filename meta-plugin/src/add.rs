@@ -21,6 +21,7 @@ use berth_protocol::response::{LeaseGrant, LinkPlan};
 use berth_underlay::error::Error as KernelError;
 use berth_underlay::facts::LinkFacts;
 
+use crate::delegate::{Given, Ipam};
 use crate::errors::PluginError;
 use crate::links::{Removal, remove_own};
 use crate::session::Session;
@@ -44,8 +45,7 @@ pub fn add(
     if outcome.is_err() {
         undo.run(world, &whose);
     }
-    let (grant, link) = outcome?;
-    Ok(order.result(attach, &grant, link.as_ref()))
+    Ok(order.result(attach, outcome?))
 }
 
 /// What the call asks for, checked without looking at the node.
@@ -60,6 +60,8 @@ struct Order {
     /// The addresses that another IPAM gave to the interface of a chained ADD: they are leased as they
     /// are, and neither they nor the routes are touched.
     adopted: Vec<IpAddr>,
+    /// Another IPAM that is to give the addresses of role main.
+    ipam: Option<Ipam>,
     dns: Option<serde_json::Value>,
     cni_network: berth_ipam::name::NetworkName,
 }
@@ -86,6 +88,14 @@ struct Link {
     ifindex: u32,
     mac: Mac,
     name: IfName,
+}
+
+/// What came of it.
+struct Attached {
+    grant: LeaseGrant,
+    link: Option<Link>,
+    /// What another IPAM gave.
+    given: Option<Given>,
 }
 
 impl LeaseWish {
@@ -115,7 +125,10 @@ fn one_of_each_family(ips: &[IpAddr]) -> Result<(), PluginError> {
 impl Order {
     fn read(conf: &NetConf, settings: &Settings, attach: &Attach) -> Result<Self, PluginError> {
         let role = settings.role(conf)?;
-        settings::refuse_foreign_ipam(conf, settings.delegate)?;
+        let ipam = if settings.delegate { None } else { Ipam::of(conf)? };
+        if let Some(ipam) = ipam.as_ref().filter(|_| role == Role::Chained) {
+            return Err(PluginError::IpamOfChained { kind: ipam.kind().to_owned() });
+        }
         let prev =
             if role == Role::Chained { conf.prev_result()?.unwrap_or_default() } else { CniResult::new() };
         let position = prev.container_interface(attach.ifname.as_str());
@@ -137,6 +150,7 @@ impl Order {
             prev,
             position,
             adopted,
+            ipam,
             dns: conf.get("dns")?.cloned(),
             cni_network: conf.name().clone(),
         })
@@ -152,7 +166,8 @@ impl Order {
         }
     }
 
-    fn lease(&self, ground: &Ground) -> Lease {
+    /// `given` are the addresses that another IPAM gave, now or to the main plugin before.
+    fn lease(&self, ground: &Ground, given: &[IpAddr]) -> Lease {
         // A delegate and a chained plugin take the MAC that the main plugin gave, not the wish.
         let mac = match self.role {
             Role::Main => self.lease.mac,
@@ -165,8 +180,8 @@ impl Order {
             role: self.role,
             netns: ground.netns.clone(),
             pod: self.lease.pod.clone(),
-            ips: if self.adopted.is_empty() { &self.lease.ips } else { &self.adopted }.clone(),
-            adopt: !self.adopted.is_empty(),
+            ips: if given.is_empty() { self.lease.ips.clone() } else { given.to_vec() },
+            adopt: !given.is_empty(),
             mac,
             add_timeout_ms: self.add_timeout.and_then(|time| u64::try_from(time.as_millis()).ok()),
         }
@@ -186,28 +201,37 @@ impl Order {
         }
     }
 
-    fn result(mut self, attach: &Attach, grant: &LeaseGrant, link: Option<&Link>) -> CniResult {
+    fn result(self, attach: &Attach, attached: Attached) -> CniResult {
         if !self.adopted.is_empty() {
             return self.prev;
         }
+        let Attached { grant, link, given } = attached;
+        let was_given = given.is_some();
+        let mut result = given.map_or(self.prev, Given::into_result);
         let sandbox = attach.netns.to_string_lossy();
-        let interface =
-            match (self.role, link) {
-                (Role::Delegate, _) | (_, None) => None,
-                (_, Some(link)) => Some(self.position.unwrap_or_else(|| {
-                    self.prev.push_interface(self.key.ifname.as_str(), link.mac, &sandbox)
-                })),
-            };
-        for granted in &grant.addresses {
-            self.prev.push_ip(&Ip { address: granted.address, gateway: granted.gateway, interface });
-        }
-        for route in &grant.routes {
-            self.prev.push_route(route.to, route.via);
+        let interface = match (self.role, link) {
+            (Role::Delegate, _) | (_, None) => None,
+            (_, Some(link)) => Some(
+                self.position
+                    .unwrap_or_else(|| result.push_interface(self.key.ifname.as_str(), link.mac, &sandbox)),
+            ),
+        };
+        if was_given {
+            if let Some(position) = interface {
+                result.place_ips(position);
+            }
+        } else {
+            for granted in &grant.addresses {
+                result.push_ip(&Ip { address: granted.address, gateway: granted.gateway, interface });
+            }
+            for route in &grant.routes {
+                result.push_route(route.to, route.via);
+            }
         }
         if let Some(dns) = self.dns {
-            self.prev.set_dns_if_absent(dns);
+            result.set_dns_if_absent(dns);
         }
-        self.prev
+        result
     }
 }
 
@@ -253,22 +277,33 @@ fn temporary_name(txn: &str) -> Result<IfName, PluginError> {
     Ok(format!("bt{}", txn.get(..12).unwrap_or_default()).parse().map_err(wrong)?)
 }
 
-/// Lease, link with bind and configuration, done.
+/// Another IPAM's part if there is one, lease, link with bind and configuration, done.
 fn attach_interface(
     world: &mut impl World,
     order: &Order,
     ground: &Ground,
     undo: &mut Undo,
-) -> Result<(LeaseGrant, Option<Link>), PluginError> {
+) -> Result<Attached, PluginError> {
     let mut agent = Session::default();
     fault::point("add.start");
 
+    let given = match &order.ipam {
+        Some(ipam) => {
+            undo.push(Step::Delegate(ipam.clone()));
+            Some(ipam.add(world)?)
+        }
+        None => None,
+    };
+    let addresses = given.as_ref().map_or_else(|| order.adopted.clone(), Given::ips);
+    one_of_each_family(&addresses)?;
+
     undo.push(Step::Release);
-    let leased = agent.lease(world, order.lease(ground));
+    let leased = agent.lease(world, order.lease(ground, &addresses));
     if matches!(leased, Err(PluginError::Refused(_))) || !agent.heard {
         undo.pop();
     }
-    let grant = leased?;
+    let leased = leased?;
+    let grant = given.as_ref().map_or(leased.clone(), |given| given.grant(leased));
     fault::point("add.leased");
 
     let link = match order.role {
@@ -279,7 +314,7 @@ fn attach_interface(
 
     agent.done(world, Done { txn: ground.txn.clone(), attachment: order.key.clone() })?;
     fault::point("add.done");
-    Ok((grant, link))
+    Ok(Attached { grant, link, given })
 }
 
 /// Makes the link of role main and brings it into service. The kernel tells that a MAC is in use only

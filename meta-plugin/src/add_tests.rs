@@ -301,13 +301,6 @@ fn a_delegate_returns_addresses_only() {
 }
 
 #[test]
-fn foreign_ipam_under_the_main_role_is_refused_for_now() {
-    let mut sim = Sim::new();
-    assert_eq!(code(&run(&mut sim, r#""type":"berth","ipam":{"type":"host-local"}"#).unwrap_err()), 7);
-    assert!(sim.log.is_empty());
-}
-
-#[test]
 fn dns_of_the_configuration_is_passed_on() {
     let result = run(&mut Sim::new(), r#""dns":{"nameservers":["10.0.0.53"]}"#).unwrap();
     assert_eq!(result["dns"], json!({"nameservers": ["10.0.0.53"]}));

@@ -10,6 +10,7 @@ use berth_protocol::request::Check;
 use berth_protocol::{CallError, Request, Response};
 use berth_underlay::facts::RouteFacts;
 
+use crate::delegate::Ipam;
 use crate::errors::PluginError;
 use crate::settings::Settings;
 use crate::world::World;
@@ -36,10 +37,14 @@ pub fn check(
     };
     let what = "check the reservation";
     match world.ask(&Request::Check(Check { attachment }), PATIENCE) {
-        Ok(Response::Done) => Ok(()),
-        Ok(_) => Err(PluginError::OtherAnswer { what }),
-        Err(CallError::Refused(failure)) => Err(PluginError::Refused(failure)),
-        Err(cause) => Err(PluginError::Agent { what, cause }),
+        Ok(Response::Done) => {}
+        Ok(_) => return Err(PluginError::OtherAnswer { what }),
+        Err(CallError::Refused(failure)) => return Err(PluginError::Refused(failure)),
+        Err(cause) => return Err(PluginError::Agent { what, cause }),
+    }
+    match Ipam::of(conf)?.filter(|_| !settings.delegate) {
+        Some(ipam) => ipam.check(world),
+        None => Ok(()),
     }
 }
 

@@ -9,6 +9,7 @@ use berth_ipam::attachment::{AttachmentKey, Role};
 use berth_protocol::fault;
 use berth_protocol::request::{LinkRemoval, Release};
 
+use crate::delegate::Ipam;
 use crate::errors::{PluginError, chain};
 use crate::links::{Removal, is_own, remove_own};
 use crate::release;
@@ -52,11 +53,14 @@ pub fn del(
     fault::point("del.released");
     match outcome {
         // The agent finds out by itself that the link is gone; failing would only stop the chain.
-        Err(error) if cleared.seen_gone => {
-            world.note(&chain(&error));
-            Ok(())
-        }
-        outcome => outcome,
+        Err(error) if cleared.seen_gone => world.note(&chain(&error)),
+        outcome => outcome?,
+    }
+    // Last: from here on the other IPAM may give the address to anybody, and Berth's record refuses
+    // whoever gets it before the link is gone.
+    match Ipam::of(conf)?.filter(|_| !settings.delegate) {
+        Some(ipam) => ipam.del(world),
+        None => Ok(()),
     }
 }
 

@@ -153,6 +153,41 @@ pub enum PluginError {
     /// CHECK without the result to compare with.
     #[error("CHECK needs a prevResult, and the configuration has none")]
     NoPrevResult,
+    /// The configuration names an IPAM of its own for an interface that another plugin made.
+    #[error("berth comes after another main plugin, and its configuration names the IPAM {kind}")]
+    IpamOfChained {
+        /// `ipam.type`.
+        kind: String,
+    },
+    /// The IPAM plugin that the configuration names cannot be run.
+    #[error("run the IPAM plugin {kind}")]
+    NoDelegate {
+        /// `ipam.type`.
+        kind: String,
+        /// Why not.
+        #[source]
+        cause: io::Error,
+    },
+    /// The IPAM plugin that the configuration names failed; its words are passed on.
+    #[error("the IPAM plugin {kind} refused {verb}: {}", object.msg)]
+    Delegate {
+        /// `ipam.type`.
+        kind: String,
+        /// What it was asked for.
+        verb: &'static str,
+        /// What it printed.
+        object: Box<ErrorObject>,
+    },
+    /// The IPAM plugin that the configuration names printed nothing of use.
+    #[error("the IPAM plugin {kind} gave no valid answer to {verb}: {why}")]
+    DelegateOutput {
+        /// `ipam.type`.
+        kind: String,
+        /// What it was asked for.
+        verb: &'static str,
+        /// What is wrong with it.
+        why: String,
+    },
     /// STATUS: an ADD would not be served.
     #[error("the node cannot attach pods: {why}")]
     Unavailable {
@@ -219,6 +254,17 @@ impl PluginError {
             Self::Random(_) => advised(code::IO, "the kernel's random source is not ready; try again"),
             Self::Differs { .. } => advised(CHECK_DIFFERS, "re-create the pod"),
             Self::NoPrevResult => advised(code::BAD_CONFIG, "pass the result of ADD as prevResult"),
+            Self::IpamOfChained { .. } => advised(
+                code::BAD_CONFIG,
+                "move \"ipam\" to the main plugin's configuration: berth tracks what it gives",
+            ),
+            Self::NoDelegate { .. } => {
+                advised(code::BAD_CONFIG, "install the plugin in a folder of CNI_PATH, or correct ipam.type")
+            }
+            Self::Delegate { object, .. } => (object.code, object.details.clone()),
+            Self::DelegateOutput { .. } => {
+                advised(code::DECODE, "see what it wrote to the runtime's log, and which CNI versions it has")
+            }
             Self::Unavailable { .. } => advised(code::UNAVAILABLE, "see: berthctl doctor"),
         }
     }

@@ -25,6 +25,7 @@ use berth_underlay::sysctl::{self, Setting};
 use berth_underlay::wire::announce::announce;
 use tokio::runtime::Runtime;
 
+use crate::delegate::{self, Ended};
 use crate::errors::chain;
 use crate::settings::Settings;
 use crate::world::{Entered, NewLink, Setup, World};
@@ -213,6 +214,10 @@ impl World for Kernel {
             self.client = Some(client);
         }
         outcome
+    }
+
+    fn delegate(&mut self, kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
+        delegate::run(kind, verb, input)
     }
 
     fn spool(&mut self, release: Release) -> Result<(), SpoolError> {

@@ -7,6 +7,7 @@
 mod add;
 mod check;
 mod del;
+mod delegate;
 mod errors;
 mod gc;
 mod kernel;
@@ -31,6 +32,7 @@ use serde_json::Value;
 use crate::errors::PluginError;
 use crate::kernel::Kernel;
 use crate::settings::Settings;
+use crate::world::World;
 
 /// No configuration with its `prevResult` comes near this.
 const STDIN_LIMIT: u64 = 16 * 1024 * 1024;
@@ -80,10 +82,17 @@ fn run(call: &Call) -> Result<Option<Value>, PluginError> {
         Call::Status => {
             conf.require("STATUS", Version::V1_1_0)?;
             status::status(&mut world, Some(settings.network.clone()))?;
+            delegate::forward(&mut world, &conf, &settings, "STATUS")?;
         }
         Call::Gc => {
             conf.require("GC", Version::V1_1_0)?;
-            gc::gc(&mut world, &conf)?;
+            // Both, whatever the other says.
+            let own = gc::gc(&mut world, &conf);
+            let other = delegate::forward(&mut world, &conf, &settings, "GC");
+            if let (Err(_), Err(error)) = (&own, &other) {
+                world.note(&errors::chain(error));
+            }
+            own.and(other)?;
         }
         Call::About | Call::Version => {}
     }

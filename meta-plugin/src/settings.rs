@@ -86,27 +86,30 @@ pub fn add_timeout(conf: &NetConf) -> Result<Option<Duration>, Error> {
     }
 }
 
-/// Refuses combinations that are not supported yet, so that nobody finds out by a lost address.
-pub fn refuse_foreign_ipam(conf: &NetConf, delegate: bool) -> Result<(), Error> {
-    match conf.text("ipam.type")? {
-        Some(other) if !delegate && other != TYPE => {
-            Err(wrong("ipam.type", other, "\"berth\" or absent: Berth brings its own addresses"))
-        }
-        _ => Ok(()),
+/// The IPAM plugin that gives the addresses instead of Berth; `None`: Berth gives them.
+pub fn foreign_ipam(conf: &NetConf) -> Result<Option<&str>, Error> {
+    let Some(kind) = conf.text("ipam.type")?.filter(|kind| !kind.is_empty() && *kind != TYPE) else {
+        return Ok(None);
+    };
+    if kind.contains('/') {
+        return Err(wrong("ipam.type", kind, "the name of a plugin in CNI_PATH, without a slash"));
     }
+    Ok(Some(kind))
 }
 
 /// Where keys are looked for: a delegate's are in `ipam` and the top level belongs to the main
-/// plugin; otherwise the top level comes first.
+/// plugin; otherwise the top level comes first, and an `ipam` of another plugin is that plugin's.
 struct Keys<'a> {
     conf: &'a NetConf,
     delegate: bool,
+    foreign: bool,
 }
 
 impl<'a> Keys<'a> {
     fn of(conf: &'a NetConf) -> Result<Self, Error> {
         let own = conf.text("type")?;
-        let delegate = match (own, conf.text("ipam.type").unwrap_or_default()) {
+        let ipam = conf.text("ipam.type").unwrap_or_default();
+        let delegate = match (own, ipam) {
             (Some(TYPE), _) => false,
             (_, Some(TYPE)) => true,
             _ => {
@@ -114,7 +117,7 @@ impl<'a> Keys<'a> {
                 return Err(Error::field("type", &value, "\"berth\", or ipam.type must be"));
             }
         };
-        Ok(Self { conf, delegate })
+        Ok(Self { conf, delegate, foreign: !matches!(ipam, None | Some("" | TYPE)) })
     }
 
     fn text(&self, name: &str) -> Result<Option<(String, &'a str)>, Error> {
@@ -122,7 +125,8 @@ impl<'a> Keys<'a> {
         let places = if self.delegate { [nested, name.to_owned()] } else { [name.to_owned(), nested] };
         for key in places {
             // The network of a delegate is never the main plugin's key of that name.
-            if self.delegate && key == "network" {
+            let not_ours = if self.delegate { key == "network" } else { self.foreign && key.contains('.') };
+            if not_ours {
                 continue;
             }
             if let Some(text) = self.conf.text(&key)?.filter(|text| !text.is_empty()) {
@@ -209,9 +213,17 @@ mod tests {
             let error = Settings::read(&conf(text)).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains(value), "{error}");
         }
-        let error =
-            refuse_foreign_ipam(&conf(r#"{"name":"n","type":"berth","ipam":{"type":"dhcp"}}"#), false);
-        assert!(error.unwrap_err().to_string().contains("dhcp"));
+        let path = conf(r#"{"name":"n","type":"berth","ipam":{"type":"../dhcp"}}"#);
+        assert!(foreign_ipam(&path).unwrap_err().to_string().contains("../dhcp"));
+    }
+
+    #[test]
+    fn the_ipam_of_another_plugin_says_nothing_to_berth() {
+        let conf =
+            conf(r#"{"name":"n","type":"berth","ipam":{"type":"dhcp","socket":"/run/dhcp","network":7}}"#);
+        assert_eq!(foreign_ipam(&conf).unwrap(), Some("dhcp"));
+        let read = Settings::read(&conf).unwrap();
+        assert_eq!((read.socket, read.network.as_str()), (PathBuf::from(SOCKET), "n"));
     }
 
     #[test]

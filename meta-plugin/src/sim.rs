@@ -21,6 +21,7 @@ use berth_underlay::error::{Checked, Error as KernelError, Unknown};
 use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
+use crate::delegate::Ended;
 use crate::world::{Entered, NewLink, Setup, World};
 
 /// How the simulated agent behaves.
@@ -67,6 +68,10 @@ pub struct Sim {
     pub spooled: Vec<Release>,
     /// How many each GC kept.
     pub kept: Vec<usize>,
+    /// What the other IPAM prints, and whether it succeeds.
+    pub given: (bool, &'static str),
+    /// What it was asked for, each with its input.
+    pub delegated: Vec<(String, &'static str, Vec<u8>)>,
 }
 
 impl Sim {
@@ -95,6 +100,8 @@ impl Sim {
             released: Vec::new(),
             spooled: Vec::new(),
             kept: Vec::new(),
+            given: (true, ""),
+            delegated: Vec::new(),
         }
     }
 
@@ -294,6 +301,16 @@ impl World for Sim {
         }
         let response = self.act(request);
         if self.agent == Agent::DiesOver(self.questions) { Err(absent("")) } else { Ok(response) }
+    }
+
+    fn delegate(&mut self, kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
+        self.log.push("delegate");
+        self.delegated.push((kind.to_owned(), verb, input.to_vec()));
+        if self.fails == Some("delegate") {
+            return Err(io::ErrorKind::NotFound.into());
+        }
+        let (success, output) = self.given;
+        Ok(Ended { success, status: "exit status: 1".to_owned(), stdout: output.into() })
     }
 
     fn spool(&mut self, release: Release) -> Result<(), SpoolError> {

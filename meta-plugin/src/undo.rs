@@ -7,6 +7,7 @@ use berth_ipam::name::{IfName, NetworkName};
 use berth_protocol::request::{LinkRemoval, Release};
 use ipnetwork::IpNetwork;
 
+use crate::delegate::Ipam;
 use crate::errors::chain;
 use crate::links::{Removal, remove_own};
 use crate::release;
@@ -17,6 +18,8 @@ use crate::world::World;
 pub enum Step {
     /// Give the lease back under the ADD's transaction.
     Release,
+    /// Have the other IPAM take back what it gave.
+    Delegate(Ipam),
     /// Remove the link, whether it still has its temporary name or not.
     RemoveLink {
         /// The temporary name.
@@ -81,6 +84,11 @@ impl Undo {
                     if let Err(error) = world.remove_addresses(*ifindex, addresses) {
                         world.note(&format!("the addresses were not removed: {}", chain(&error)));
                         link = LinkRemoval::Unreachable;
+                    }
+                }
+                Step::Delegate(ipam) => {
+                    if let Err(error) = ipam.del(world) {
+                        world.note(&chain(&error));
                     }
                 }
                 Step::Release => {

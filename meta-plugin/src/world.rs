@@ -20,6 +20,8 @@ use berth_underlay::error::{Checked, Error as KernelError};
 use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
+use crate::delegate::Ended;
+
 /// The container's namespace, as it was entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entered {
@@ -101,6 +103,9 @@ pub trait World {
 
     /// Asks the agent, over the connection of the last call if that is still good.
     fn ask(&mut self, request: &Request, within: Duration) -> Result<Response, CallError>;
+
+    /// Runs a plugin of `CNI_PATH` under this call's environment with another verb.
+    fn delegate(&mut self, kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended>;
 
     /// Keeps a release for the agent, durably.
     fn spool(&mut self, release: Release) -> Result<(), SpoolError>;

@@ -121,3 +121,60 @@ fn in_order_both_let_go_and_an_address_that_berth_gave_to_another_is_refused() {
     assert_eq!(chain.state(taken).as_deref(), Some("bound"), "{holder:?} keeps it");
     chain.main("DEL", &late).expect_success().unwrap();
 }
+
+/// Berth as main, with host-local as the IPAM that its configuration names.
+fn under_berth(chain: &Chain, dir: &Path) -> Value {
+    let mut config = chain.lab.config.clone();
+    config["ipam"] = chain.config["ipam"].clone();
+    config["ipam"]["dataDir"] = json!(dir);
+    config
+}
+
+fn files(dir: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(dir.join("lan")) else { return 0 };
+    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    names.filter(|name| name.parse::<IpAddr>().is_ok()).count()
+}
+
+#[test]
+fn host_local_under_berth_gives_and_berth_makes_the_link_and_defends_the_address() {
+    let Some(chain) = Chain::new() else { return };
+    let dir = chain.lab.world.folder().join("under");
+    let config = under_berth(&chain, &dir);
+    let call = |command: &str, pod: &Pod, prev: Option<&Value>| {
+        let mut config = config.clone();
+        if let Some(prev) = prev {
+            config["prevResult"] = prev.clone();
+        }
+        let call = Call::new(command, &config, pod).variable("CNI_PATH", DEBIAN);
+        chain.lab.plugin.run(&call).unwrap()
+    };
+    let pod = chain.lab.world.pod().unwrap();
+    let outcome = call("ADD", &pod, None);
+    outcome.expect_success().unwrap();
+    let result: Value = serde_json::from_str(&outcome.stdout).unwrap();
+    let given = address(&result);
+    assert_eq!(result["ips"][0]["interface"], 0);
+    assert_eq!(result["interfaces"].as_array().unwrap().len(), 1);
+    assert_eq!((chain.state(given).as_deref(), files(&dir)), (Some("bound"), 1));
+    call("CHECK", &pod, Some(&result)).expect_success().unwrap();
+
+    // A pod of Berth's own IPAM never gets it, and host-local's loss of its file does not matter.
+    std::fs::remove_file(dir.join("lan").join(given.to_string())).unwrap();
+    assert!(call("CHECK", &pod, Some(&result)).expect_success().is_err(), "the delegate is asked too");
+    std::fs::remove_dir_all(dir.join("lan")).unwrap();
+    let late = chain.lab.world.pod().unwrap();
+    let refused = call("ADD", &late, None);
+    assert!(refused.expect_success().is_err(), "host-local gives the first address twice");
+    assert!(refused.stdout.contains(&given.to_string()), "{}", refused.stdout);
+    assert_eq!(files(&dir), 0, "and what it gave was taken back by its own DEL");
+    let links = chain.lab.world.links(&late).unwrap().unwrap();
+    assert!(links.iter().all(|link| link.name == "lo"), "{links:?}");
+
+    call("DEL", &pod, Some(&result)).expect_success().unwrap();
+    assert_eq!(chain.state(given), None);
+    call("ADD", &late, None).expect_success().unwrap();
+    assert_eq!(files(&dir), 1);
+    call("DEL", &late, None).expect_success().unwrap();
+    assert_eq!(files(&dir), 0);
+}

@@ -1,0 +1,195 @@
+//! Another IPAM plugin under berth as main: it gives the addresses, and Berth makes the link, watches
+//! the addresses and defends them.
+//!
+//! The delegate gets the whole configuration and this process's environment, as the specification
+//! wants it (cni.md A5), its standard error goes where ours goes, and its failure is passed on in its
+//! own words. What it gave is given back by its own DEL only.
+
+use std::ffi::OsStr;
+use std::io::{self, Read, Write};
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use berth_cni::error::code;
+use berth_cni::result::Ip;
+use berth_cni::{CniResult, ErrorObject, NetConf, Version};
+use berth_ipam::config::Route;
+use berth_protocol::response::{Granted, LeaseGrant};
+use ipnetwork::IpNetwork;
+use serde_json::Value;
+
+use crate::errors::PluginError;
+use crate::settings::{self, Settings};
+use crate::world::World;
+
+/// No result comes near this many bytes.
+const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
+
+/// How often a binary that is just being written is tried again, and after what time.
+const BUSY: (u32, Duration) = (20, Duration::from_millis(25));
+
+/// The delegate of a configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ipam {
+    kind: String,
+    input: Vec<u8>,
+    version: Version,
+}
+
+/// Addresses and more, as the delegate gave them.
+#[derive(Debug, Clone)]
+pub struct Given {
+    result: CniResult,
+}
+
+impl Ipam {
+    /// The IPAM plugin that the configuration names, if it is another than berth.
+    pub fn of(conf: &NetConf) -> Result<Option<Self>, PluginError> {
+        let Some(kind) = settings::foreign_ipam(conf)? else { return Ok(None) };
+        let input = Value::Object(conf.raw().clone()).to_string().into_bytes();
+        Ok(Some(Self { kind: kind.to_owned(), input, version: conf.version() }))
+    }
+
+    /// Its name.
+    pub fn kind(&self) -> &str {
+        &self.kind
+    }
+
+    /// ADD: at least one address.
+    pub fn add(&self, world: &mut impl World) -> Result<Given, PluginError> {
+        let verb = "ADD";
+        let output = self.run(world, verb)?;
+        let malformed = |why| PluginError::DelegateOutput { kind: self.kind.clone(), verb, why };
+        let value: Value =
+            serde_json::from_slice(&output).map_err(|error| malformed(format!("no JSON: {error}")))?;
+        let result =
+            CniResult::parse("result", &value, self.version).map_err(|error| malformed(error.to_string()))?;
+        if result.ips().is_empty() {
+            return Err(malformed("no address".to_owned()));
+        }
+        Ok(Given { result })
+    }
+
+    /// DEL, which gives back what was given.
+    pub fn del(&self, world: &mut impl World) -> Result<(), PluginError> {
+        self.run(world, "DEL").map(drop)
+    }
+
+    /// CHECK.
+    pub fn check(&self, world: &mut impl World) -> Result<(), PluginError> {
+        self.run(world, "CHECK").map(drop)
+    }
+
+    fn run(&self, world: &mut impl World, verb: &'static str) -> Result<Vec<u8>, PluginError> {
+        let kind = self.kind.clone();
+        let ended = match world.delegate(&self.kind, verb, &self.input) {
+            Ok(ended) => ended,
+            Err(cause) => return Err(PluginError::NoDelegate { kind, cause }),
+        };
+        if ended.success {
+            return Ok(ended.stdout);
+        }
+        match ErrorObject::parse(&ended.stdout) {
+            Some(object) => Err(PluginError::Delegate { kind, verb, object: Box::new(object) }),
+            None => Err(PluginError::DelegateOutput { kind, verb, why: ended.status }),
+        }
+    }
+}
+
+/// Passes STATUS or GC on to the delegate, if there is one. Plugins older than these verbs answer that
+/// they do not know them, which is no fault.
+pub fn forward(
+    world: &mut impl World,
+    conf: &NetConf,
+    settings: &Settings,
+    verb: &'static str,
+) -> Result<(), PluginError> {
+    let Some(ipam) = Ipam::of(conf)?.filter(|_| !settings.delegate) else { return Ok(()) };
+    match ipam.run(world, verb) {
+        Err(PluginError::Delegate { object, .. }) if object.code == code::BAD_ENVIRONMENT => {
+            world.note(&format!("the IPAM plugin {} has no {verb}: {}", ipam.kind, object.msg));
+            Ok(())
+        }
+        outcome => outcome.map(drop),
+    }
+}
+
+impl Given {
+    /// The addresses without more.
+    pub fn ips(&self) -> Vec<IpAddr> {
+        self.result.ips().iter().map(|ip| ip.address.ip()).collect()
+    }
+
+    /// The network's grant with what the delegate gave in place of addresses and routes. A route
+    /// without a next hop goes by the gateway of its family, as main plugins take it.
+    pub fn grant(&self, network: LeaseGrant) -> LeaseGrant {
+        let ips = self.result.ips();
+        let gateway = |to: IpNetwork| {
+            ips.iter().find(|ip| ip.address.is_ipv4() == to.is_ipv4()).and_then(|ip| ip.gateway)
+        };
+        let routes = self.result.routes().into_iter();
+        let routes = routes.map(|(to, via)| Route { to, via: via.or_else(|| gateway(to)) }).collect();
+        let granted = |ip: &Ip| Granted { address: ip.address, gateway: ip.gateway };
+        LeaseGrant { addresses: ips.iter().map(granted).collect(), routes, ..network }
+    }
+
+    /// What the delegate printed: the start of the whole result.
+    pub fn into_result(self) -> CniResult {
+        self.result
+    }
+}
+
+/// How a delegate ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Ended {
+    /// Whether it said that all went well.
+    pub success: bool,
+    /// Its exit status in words.
+    pub status: String,
+    /// Its standard output.
+    pub stdout: Vec<u8>,
+}
+
+/// Runs a plugin of `CNI_PATH` to its end. There is no limit in time but the runtime's own: a
+/// delegate that is killed over an address leaves one behind.
+pub fn run(kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
+    let path = std::env::var_os("CNI_PATH").unwrap_or_default();
+    let binary = find(kind, &path)?;
+    let mut child = start(Command::new(&binary).env("CNI_COMMAND", verb))?;
+    let (pipe, output) = (child.stdin.take(), child.stdout.take());
+    let mut stdout = Vec::new();
+    std::thread::scope(|scope| {
+        // On the side, for a delegate that prints before it has read everything. One that does not
+        // read at all says in its own words why.
+        scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input)));
+        output.map_or(Ok(0), |output| output.take(OUTPUT_LIMIT).read_to_end(&mut stdout))
+    })?;
+    let status = child.wait()?;
+    Ok(Ended { success: status.success(), status: status.to_string(), stdout })
+}
+
+/// The first of that name in the folders.
+fn find(kind: &str, path: &OsStr) -> io::Result<PathBuf> {
+    let mut folders = std::env::split_paths(path).filter(|folder| !folder.as_os_str().is_empty());
+    let found = folders.find_map(|folder| Some(folder.join(kind)).filter(|binary| binary.is_file()));
+    let missing = || io::Error::other(format!("no folder of CNI_PATH {} has it", path.display()));
+    found.ok_or_else(missing)
+}
+
+fn start(command: &mut Command) -> io::Result<Child> {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+    let (tries, pause) = BUSY;
+    for _ in 1..tries {
+        match command.spawn() {
+            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(pause),
+            outcome => return outcome,
+        }
+    }
+    command.spawn()
+}
+
+#[cfg(test)]
+#[path = "delegate_tests.rs"]
+mod tests;

@@ -185,7 +185,8 @@ impl NetConf {
     }
 }
 
-fn address_with_or_without_prefix(text: &str) -> Option<IpAddr> {
+/// An address as requests for one write it: the prefix length, if there is one, must be valid too.
+pub(crate) fn address_with_or_without_prefix(text: &str) -> Option<IpAddr> {
     match text.split_once('/') {
         None => text.parse().ok(),
         Some(_) => text.parse::<ipnetwork::IpNetwork>().ok().map(|network| network.ip()),

@@ -129,7 +129,7 @@ impl Order {
             lease: LeaseWish::read(conf, attach)?,
             prev,
             position,
-            dns: conf.get("dns")?.cloned(),
+            dns: conf.dns()?.cloned(),
             cni_network: conf.name().clone(),
         })
     }

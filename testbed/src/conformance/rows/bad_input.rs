@@ -83,6 +83,8 @@ fn configurations() -> Vec<(&'static str, Value, u32, &'static [&'static str])> 
         ("runtimeConfig", json!({"mac": "01:00:5e:00:00:01"}), 7, &["01:00:5e:00:00:01"]),
         ("runtimeConfig", json!({"mac": "00:00:00:00:00:00"}), 7, &["00:00:00:00:00:00"]),
         ("dns", json!("10.77.0.1"), 7, &["dns", "10.77.0.1"]),
+        ("dns", json!({"nameservers": "10.77.0.1"}), 7, &["dns.nameservers", "10.77.0.1"]),
+        ("dns", json!({"search": [5]}), 7, &["dns.search", "[5]"]),
         ("prevResult", json!("x"), 7, &["prevResult", "x"]),
     ]
 }

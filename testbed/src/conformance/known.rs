@@ -17,8 +17,6 @@ const KNOWN: &[(&str, &str)] = &[
     // The agent frees by evidence, and GC does not ask it to look.
     ("G2", "GC frees nothing"),
     ("G6", "GC frees nothing"),
-    // Values that are not looked at.
-    ("B3", "prevResult.interfaces [{\"name\":\"eth0\",\"mac\":5,\"sandbox\":\"/n\"}]: succeeded"),
 ];
 
 /// What an ADD with an `ipam.type` other than `berth` comes to.

@@ -251,6 +251,8 @@ mod tests {
             ('R', 6),
             ('T', 16),
             ('F', 19),
+            ('W', 4),
+            ('B', 5),
         ];
         for (letter, count) in counts {
             for number in 1..=count {

@@ -16,6 +16,10 @@ rows! {
         "a malformed configuration: code 1, 6 or 7, key and value named, at once, nothing changed";
     B3 plugin b3_a_wrong_prevresult_is_named
         "a malformed `prevResult`: code 1 or 7, key and value named, at once, nothing changed";
+    B4 plugin b4_del_fails_only_for_what_it_reads
+        "DEL: refuses what it cannot do without, and bears every other malformed key";
+    B5 plugin b5_check_status_and_gc_name_what_is_wrong
+        "CHECK, STATUS, GC: malformed input has its code, key and value named, nothing changed";
 }
 
 /// A variable, its value, and what the message must hold.
@@ -198,4 +202,77 @@ fn b3_a_wrong_prevresult_is_named(stage: &mut Stage) -> Play {
         refused(&stage.ask(&what, &stage.call("ADD", &config, &pod))?, code, words)?;
     }
     untouched(stage, &pod, 1)
+}
+
+fn b4_del_fails_only_for_what_it_reads(stage: &mut Stage) -> Play {
+    stage.needs_berth("the keys are Berth's")?;
+    let pod = stage.pod()?;
+    let result = stage.add(&pod)?;
+    let broken = |key: &str, value: &Value| {
+        let mut config = stage.config();
+        config[key] = value.clone();
+        stage.call("DEL", &config, &pod)
+    };
+    // The first word of each is the key.
+    let needed = ["cniVersion", "name", "type", "socket", "stateDir", "bootIDFile"];
+    for (key, value, code, words) in configurations() {
+        let readable = value == json!("undeclared") || value == json!("macvlan");
+        if needed.contains(&key) && !readable {
+            let answer = stage.ask(&format!("DEL with {key} {value}"), &broken(key, &value))?;
+            refused(&answer, code, words)?;
+        }
+    }
+    for (text, code) in WHOLE {
+        let call = stage.call("DEL", &stage.config(), &pod).garbage(text);
+        refused(&stage.ask(&format!("DEL with the input {text:?}"), &call)?, *code, &[])?;
+    }
+    stage.keeps(&pod, &result, "a refused DEL took the attachment")?;
+    for (key, value) in [
+        ("addTimeout", json!(110)),
+        ("args", json!(5)),
+        ("runtimeConfig", json!({"ips": {}})),
+        ("dns", json!("x")),
+        ("prevResult", json!("x")),
+        ("prevResult", json!({"cniVersion": "7.0.0"})),
+        ("prevResult", json!({"interfaces": [5], "ips": [{"address": 5}]})),
+    ] {
+        let answer = stage.ask(&format!("DEL with {key} {value}"), &broken(key, &value))?;
+        answer.silent()?;
+        answer.holds(answer.outcome.took() < FAST, "took too long")?;
+    }
+    let garbage = stage.call("DEL", &stage.config(), &pod).variable("CNI_ARGS", "nonsense");
+    stage.ask("DEL with CNI_ARGS that are wrong", &garbage)?.silent()?;
+    stage.nothing_left(&pod, "DEL with a malformed key leaves something")
+}
+
+fn b5_check_status_and_gc_name_what_is_wrong(stage: &mut Stage) -> Play {
+    stage.needs_berth("the keys are Berth's")?;
+    let pod = stage.pod()?;
+    let result = stage.add(&pod)?;
+    for (key, value, code, words) in results() {
+        // Which interface it is about CHECK sees in the container.
+        if words == ["eth0"] {
+            continue;
+        }
+        let (mut config, mut prev) = (stage.config(), result.clone());
+        let what = format!("CHECK with prevResult.{key} {value}");
+        prev[key] = value;
+        config["prevResult"] = prev;
+        refused(&stage.ask(&what, &stage.call("CHECK", &config, &pod))?, code, words)?;
+    }
+    for verb in ["STATUS", "GC"] {
+        for (text, code) in WHOLE {
+            let call = stage.bare(verb, &stage.config()).garbage(text);
+            refused(&stage.ask(&format!("{verb} with the input {text:?}"), &call)?, *code, &[])?;
+        }
+        for (key, value) in [("network", json!(7)), ("socket", json!("relative.sock")), ("type", json!("x"))]
+        {
+            let mut config = stage.config();
+            let written = value.to_string();
+            config[key] = value;
+            let answer = stage.ask(&format!("{verb} with {key} {written}"), &stage.bare(verb, &config))?;
+            refused(&answer, 7, &[key, &written])?;
+        }
+    }
+    stage.keeps(&pod, &result, "a refused call harmed the attachment")
 }

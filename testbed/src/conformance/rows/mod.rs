@@ -4,11 +4,13 @@
 //! test plays such a caller, and shows that the plugin bears it.
 
 mod add;
+mod around_add;
+mod around_del;
 mod bad_input;
+mod callers;
 mod check;
 mod del;
 mod environment;
-mod failures;
 mod gc;
 mod results;
 mod status;
@@ -75,7 +77,7 @@ pub struct Part {
 }
 
 /// All rows, in the order of the checklist.
-pub const ALL: [Part; 12] = [
+pub const ALL: [Part; 13] = [
     Part { title: "Environment and dispatch", rows: environment::ROWS },
     Part { title: "Versions", rows: versions::ROWS },
     Part { title: "ADD", rows: add::ROWS },
@@ -86,6 +88,7 @@ pub const ALL: [Part; 12] = [
     Part { title: "Results, errors, streams", rows: results::ROWS },
     Part { title: "Bad input", rows: bad_input::ROWS },
     Part { title: "Traps: ordering and identity", rows: traps::ROWS },
-    Part { title: "What kubelet and containerd do to ADD", rows: failures::ADD },
-    Part { title: "What kubelet and containerd do to DEL and STATUS", rows: failures::DEL },
+    Part { title: "Who calls what", rows: callers::ROWS },
+    Part { title: "What kubelet and containerd do to ADD", rows: around_add::ROWS },
+    Part { title: "What kubelet and containerd do to DEL and STATUS", rows: around_del::ROWS },
 ];

@@ -1,7 +1,5 @@
 //! T: traps of order and identity, each of which caught somebody.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use super::add::{foreign_link, foreign_result};
@@ -298,6 +296,3 @@ fn t16_the_link_goes_before_the_address(stage: &mut Stage) -> Play {
     let there = recorder.links("DEL");
     holds(!there.contains("eth0"), "the address goes before the link", &there)
 }
-
-/// How long two calls may overlap at most before the suite goes on.
-pub const OVERLAP: Duration = Duration::from_millis(50);

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use berth_ipam::attachment::PodRef;
 use berth_ipam::mac::Mac;
 
+use crate::config::address_with_or_without_prefix;
 use crate::error::Error;
 
 /// What `CNI_ARGS` said. Keys that Berth does not know are dropped, if the sender allowed it.
@@ -42,8 +43,8 @@ impl Args {
                 "K8S_POD_INFRA_CONTAINER_ID" => args.infra_container = present,
                 "IP" => {
                     for part in value.split(',').filter(|part| !part.is_empty()) {
-                        let address = part.split('/').next().unwrap_or_default();
-                        args.ips.push(address.parse().map_err(|_| wrong("which is no IP address"))?);
+                        let address = address_with_or_without_prefix(part);
+                        args.ips.push(address.ok_or_else(|| wrong("which is no IP address"))?);
                     }
                 }
                 "MAC" if value.is_empty() => {}
@@ -103,7 +104,7 @@ mod tests {
 
     #[test]
     fn nonsense_is_named() {
-        for bad in ["FOO", "IgnoreUnknown=maybe", "IP=10.0.0", "MAC=zz"] {
+        for bad in ["FOO", "IgnoreUnknown=maybe", "IP=10.0.0", "IP=10.0.0.7/33", "IP=10.0.0.7/", "MAC=zz"] {
             let error = Args::parse(bad).unwrap_err().to_string();
             assert!(error.contains(bad), "{error}");
         }

@@ -149,6 +149,21 @@ impl NetConf {
         Ok(args.mac)
     }
 
+    /// `dns`, which becomes part of the result as it stands. Its parts must have the types of the
+    /// specification, or the runtime would fail over a result that this plugin calls a success.
+    pub fn dns(&self) -> Result<Option<&Value>, Error> {
+        let Some(dns) = self.get("dns")? else { return Ok(None) };
+        self.text("dns.domain")?;
+        for path in ["dns.nameservers", "dns.search", "dns.options"] {
+            let Some(list) = self.get(path)? else { continue };
+            let texts = list.as_array().is_some_and(|list| list.iter().all(Value::is_string));
+            if !texts {
+                return Err(Error::field(path, list, "a list of strings"));
+            }
+        }
+        Ok(Some(dns))
+    }
+
     /// What the plugins before this one in the chain made, or (in DEL and CHECK) the chain's result.
     pub fn prev_result(&self) -> Result<Option<CniResult>, Error> {
         self.get("prevResult")?.map(|value| CniResult::parse("prevResult", value, self.version)).transpose()
@@ -185,7 +200,8 @@ impl NetConf {
     }
 }
 
-fn address_with_or_without_prefix(text: &str) -> Option<IpAddr> {
+/// An address as requests for one write it: the prefix length, if there is one, must be valid too.
+pub(crate) fn address_with_or_without_prefix(text: &str) -> Option<IpAddr> {
     match text.split_once('/') {
         None => text.parse().ok(),
         Some(_) => text.parse::<ipnetwork::IpNetwork>().ok().map(|network| network.ip()),
@@ -270,6 +286,22 @@ mod tests {
         let both = conf(r#"{"name":"l","runtimeConfig":{"mac":"02:00:00:00:00:02"}}"#);
         assert_eq!(both.requested_mac(&args).unwrap().unwrap().to_string(), "02:00:00:00:00:02");
         assert_eq!(conf(r#"{"name":"l"}"#).requested_mac(&args).unwrap(), args.mac);
+    }
+
+    #[test]
+    fn dns_has_the_types_of_the_specification() {
+        for good in ["{}", r#"{"nameservers":["10.0.0.1"],"domain":"a","search":[],"own":5}"#, "null"] {
+            assert!(conf(&format!(r#"{{"name":"l","dns":{good}}}"#)).dns().is_ok(), "{good}");
+        }
+        for (bad, key) in [
+            (r#""10.0.0.1""#, "dns is"),
+            (r#"{"nameservers":"10.0.0.1"}"#, "dns.nameservers"),
+            (r#"{"search":[5]}"#, "dns.search"),
+            (r#"{"domain":[]}"#, "dns.domain"),
+        ] {
+            let error = conf(&format!(r#"{{"name":"l","dns":{bad}}}"#)).dns().unwrap_err().to_string();
+            assert!(error.contains(key), "{error}");
+        }
     }
 
     #[test]

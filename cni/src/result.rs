@@ -65,22 +65,27 @@ impl CniResult {
         for list in ["interfaces", "ips", "routes"] {
             result.checked_list(key, list)?;
         }
-        for (index, entry) in result.list("interfaces").enumerate() {
-            if entry.get("name").and_then(Value::as_str).is_none() {
-                return Err(Error::field(
-                    format!("{key}.interfaces[{index}]"),
-                    entry,
-                    "an object with a name",
-                ));
-            }
-        }
-        for (index, entry) in result.list("ips").enumerate() {
-            if ip(entry).is_none() {
-                let expected = "an object with an address such as 192.0.2.7/24";
-                return Err(Error::field(format!("{key}.ips[{index}]"), entry, expected));
-            }
-        }
+        let interfaces = result.list("interfaces").count();
+        let known = |entry: &Value| ip(entry)?.interface.is_none_or(|at| at < interfaces).then_some(());
+        result.check_each(key, "interfaces", "an object with a name, all in strings", interface)?;
+        result.check_each(key, "ips", "an object with an address such as 192.0.2.7/24", ip)?;
+        result.check_each(key, "ips", "of an interface that is in the list", known)?;
+        result.check_each(key, "routes", "an object with a dst such as 192.0.2.0/24", route)?;
         Ok(result)
+    }
+
+    /// An error that names the first entry of a list that cannot be read.
+    fn check_each<T>(
+        &self,
+        key: &str,
+        list: &str,
+        expected: &str,
+        read: impl Fn(&Value) -> Option<T>,
+    ) -> Result<(), Error> {
+        match self.list(list).enumerate().find(|(_, entry)| read(entry).is_none()) {
+            None => Ok(()),
+            Some((index, entry)) => Err(Error::field(format!("{key}.{list}[{index}]"), entry, expected)),
+        }
     }
 
     fn checked_list(&self, key: &str, list: &str) -> Result<(), Error> {
@@ -109,13 +114,7 @@ impl CniResult {
 
     /// The interfaces, in order.
     pub fn interfaces(&self) -> Vec<Interface> {
-        let text = |entry: &Value, key| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-        let read = |entry: &Value| Interface {
-            name: text(entry, "name").unwrap_or_default(),
-            mac: text(entry, "mac").and_then(|mac| mac.parse().ok()),
-            sandbox: text(entry, "sandbox").filter(|path| !path.is_empty()),
-        };
-        self.list("interfaces").map(read).collect()
+        self.list("interfaces").filter_map(interface).collect()
     }
 
     /// The position of the interface with this name that lies in a container.
@@ -133,14 +132,9 @@ impl CniResult {
         self.ips().into_iter().filter(|ip| ip.interface.is_none() || ip.interface == position).collect()
     }
 
-    /// The routes' destinations and next hops, in order; entries that cannot be read are left out.
+    /// The routes' destinations and next hops, in order.
     pub fn routes(&self) -> Vec<(IpNetwork, Option<IpAddr>)> {
-        let part = |entry: &Value, key| entry.get(key).and_then(Value::as_str).map(str::to_owned);
-        let read = |entry: &Value| {
-            let destination = part(entry, "dst")?.parse().ok()?;
-            Some((destination, part(entry, "gw").and_then(|gateway| gateway.parse().ok())))
-        };
-        self.list("routes").filter_map(read).collect()
+        self.list("routes").filter_map(route).collect()
     }
 
     /// Appends an interface that lies in the container; returns its position.
@@ -202,17 +196,37 @@ impl Default for CniResult {
     }
 }
 
+/// An optional text, empty if it is absent; `None` if it is something else than text.
+fn text<'a>(entry: &'a Value, key: &str) -> Option<&'a str> {
+    match entry.get(key) {
+        None | Some(Value::Null) => Some(""),
+        Some(value) => value.as_str(),
+    }
+}
+
+fn interface(entry: &Value) -> Option<Interface> {
+    Some(Interface {
+        name: entry.get("name")?.as_str()?.to_owned(),
+        // Not every link has a MAC of six octets.
+        mac: text(entry, "mac")?.parse().ok(),
+        sandbox: Some(text(entry, "sandbox")?).filter(|path| !path.is_empty()).map(str::to_owned),
+    })
+}
+
 fn ip(entry: &Value) -> Option<Ip> {
     let address = entry.get("address")?.as_str().filter(|text| text.contains('/'))?.parse().ok()?;
-    let gateway = match entry.get("gateway") {
-        None | Some(Value::Null) => None,
-        Some(Value::String(text)) if text.is_empty() => None,
-        Some(text) => Some(text.as_str()?.parse().ok()?),
-    };
+    let gateway = Some(text(entry, "gateway")?).filter(|text| !text.is_empty());
+    let gateway = gateway.map(str::parse).transpose().ok()?;
     let interface = match entry.get("interface") {
         None | Some(Value::Null) => None,
         // A negative position is how some plugins say that there is none.
-        Some(position) => position.as_i64().and_then(|position| usize::try_from(position).ok()),
+        Some(position) => usize::try_from(position.as_i64()?).ok(),
     };
     Some(Ip { address, gateway, interface })
+}
+
+fn route(entry: &Value) -> Option<(IpNetwork, Option<IpAddr>)> {
+    let destination = entry.get("dst")?.as_str().filter(|text| text.contains('/'))?.parse().ok()?;
+    let gateway = Some(text(entry, "gw")?).filter(|text| !text.is_empty());
+    Some((destination, gateway.map(str::parse).transpose().ok()?))
 }

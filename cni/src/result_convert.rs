@@ -236,6 +236,11 @@ mod tests {
             (json!({"ips": {}}), "prevResult.ips"),
             (json!({"ips": [{"address": "10.0.0.7"}]}), "prevResult.ips[0]"),
             (json!({"interfaces": [{}]}), "prevResult.interfaces[0]"),
+            (json!({"interfaces": [{"name": "a"}, {"name": "b", "mac": 5}]}), "prevResult.interfaces[1]"),
+            (json!({"ips": [{"address": "10.0.0.7/8", "interface": "0"}]}), "prevResult.ips[0]"),
+            (json!({"ips": [{"address": "10.0.0.7/8", "interface": 0}]}), "prevResult.ips[0]"),
+            (json!({"routes": [{"dst": "10.0.0.0/8"}, {"gw": "10.0.0.1"}]}), "prevResult.routes[1]"),
+            (json!({"routes": [{"dst": "10.0.0.0/8", "gw": "x"}]}), "prevResult.routes[0]"),
             (json!({"cniVersion": "0.2.0", "ip4": {}}), "prevResult.ip4"),
             (json!({"cniVersion": "0.2.0", "ip4": 1}), "prevResult.ip4"),
         ] {

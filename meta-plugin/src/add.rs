@@ -151,7 +151,7 @@ impl Order {
             position,
             adopted,
             ipam,
-            dns: conf.get("dns")?.cloned(),
+            dns: conf.dns()?.cloned(),
             cni_network: conf.name().clone(),
         })
     }

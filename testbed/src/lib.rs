@@ -19,6 +19,7 @@ pub mod agent;
 pub mod cases;
 pub mod cleanup;
 pub mod client;
+pub mod conformance;
 pub mod declare;
 pub mod demo;
 pub mod error;

@@ -20,6 +20,11 @@ use crate::world::{self, POD_LINK, Pod};
 /// How long any call may take before it is killed and counts as failed.
 pub const LIMIT: Duration = Duration::from_mins(1);
 
+/// Stands for a variable that is left out; no value can hold this byte.
+const UNSET: &str = "\0";
+/// The pause between two pieces of standard input.
+const PIECES_APART: Duration = Duration::from_millis(60);
+
 /// A plugin binary on a node.
 #[derive(Debug, Clone)]
 pub struct Plugin {
@@ -37,12 +42,15 @@ pub struct Call {
     variables: Vec<(String, String)>,
     /// What is written instead of the configuration.
     garbage: Option<String>,
+    /// Whether standard input comes in two pieces, with a pause between them.
+    in_pieces: bool,
 }
 
 impl Call {
     /// A call of `command` with a network configuration and no attachment (STATUS, VERSION, GC).
     pub fn bare(command: &str, config: &Value) -> Self {
-        Self { command: command.to_owned(), config: config.clone(), variables: Vec::new(), garbage: None }
+        let (command, config, variables) = (command.to_owned(), config.clone(), Vec::new());
+        Self { command, config, variables, garbage: None, in_pieces: false }
     }
 
     /// A call of `command` for the interface of a pod.
@@ -66,6 +74,19 @@ impl Call {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Leaves out an environment variable, `CNI_COMMAND` and `CNI_PATH` included.
+    #[must_use]
+    pub fn without(self, name: &str) -> Self {
+        self.variable(name, UNSET)
+    }
+
+    /// Writes standard input in two pieces, the second after a pause: a reader must wait for its end.
+    #[must_use]
+    pub fn in_pieces(mut self) -> Self {
+        self.in_pieces = true;
         self
     }
 
@@ -107,14 +128,25 @@ impl Plugin {
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("CNI_PATH", self.binary.parent().unwrap_or_else(|| Path::new("/")));
         command.env("CNI_COMMAND", &call.command);
-        command.envs(call.variables.iter().map(|(name, value)| (name, value)));
+        for (name, value) in &call.variables {
+            if value == UNSET {
+                command.env_remove(name)
+            } else {
+                command.env(name, value)
+            };
+        }
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let began = Instant::now();
         let mut process = world::start(&mut command, Some(&self.node))?;
         if let Some(mut input) = process.child().stdin.take() {
             // A plugin may end without reading: its answer tells why, not this pipe.
             let text = call.garbage.clone().unwrap_or_else(|| call.config.to_string());
-            let _ = input.write_all(text.as_bytes());
+            let (first, second) = text.as_bytes().split_at(if call.in_pieces { text.len() / 2 } else { 0 });
+            let _ = input.write_all(first);
+            if call.in_pieces {
+                std::thread::sleep(PIECES_APART);
+            }
+            let _ = input.write_all(second);
         }
         Ok(Running { what: call.command.clone(), process, began })
     }
@@ -154,20 +186,22 @@ impl Running {
             });
         };
         let ended = Instant::now();
-        let stdout = self.process.child().stdout.take().map(rest).unwrap_or_default();
-        let stderr = self.process.child().stderr.take().map(rest).unwrap_or_default();
+        let (stdout, closed) = self.process.child().stdout.take().map(rest).unwrap_or_default();
+        let (stderr, _) = self.process.child().stderr.take().map(rest).unwrap_or_default();
         let signal = std::os::unix::process::ExitStatusExt::signal(&status);
-        Ok(Outcome { what: self.what, code: status.code(), signal, stdout, stderr, began: self.began, ended })
+        let (code, began) = (status.code(), self.began);
+        Ok(Outcome { what: self.what, code, signal, stdout, stderr, closed, began, ended })
     }
 }
 
-/// What a pipe holds after its writer's end. A grandchild that kept it open must not make us wait.
-fn rest(mut pipe: impl Read + std::os::fd::AsRawFd) -> String {
+/// What a pipe holds after its writer's end, and whether nobody has it open any more. A grandchild
+/// that kept it open must not make us wait.
+fn rest(mut pipe: impl Read + std::os::fd::AsRawFd) -> (String, bool) {
     let mut text = Vec::new();
-    // What was read before an error counts; `WouldBlock` means "no more".
+    // What was read before an error counts; `WouldBlock` means "no more for now".
     let _ = sys::process::do_not_block(&pipe);
-    let _ = pipe.read_to_end(&mut text);
-    String::from_utf8_lossy(&text).into_owned()
+    let closed = pipe.read_to_end(&mut text).is_ok();
+    (String::from_utf8_lossy(&text).into_owned(), closed)
 }
 
 /// How a call ended.
@@ -182,6 +216,8 @@ pub struct Outcome {
     pub stdout: String,
     /// All of standard error.
     pub stderr: String,
+    /// Whether nobody kept standard output open beyond the plugin's end.
+    pub closed: bool,
     /// When it was started.
     pub began: Instant,
     /// When its end was noticed.

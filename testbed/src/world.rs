@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -260,6 +260,29 @@ impl World {
         }
     }
 
+    /// The addresses of both families that a namespace has now, link-local ones and loopback's left
+    /// out; read by its number.
+    pub fn addresses(&self, pod: &Pod) -> Result<Vec<IpAddr>> {
+        let number =
+            lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number);
+        let Some(number) = number else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            match lock(&self.numbering).addresses(number, family) {
+                Ok(addresses) => found.extend(addresses.into_iter().map(|entry| entry.address)),
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
+                Err(cause) => {
+                    return Err(Error::System { what: format!("read the addresses of {}", pod.name), cause });
+                }
+            }
+        }
+        found.retain(|address| match address {
+            IpAddr::V4(v4) => !v4.is_loopback(),
+            IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
+        });
+        Ok(found)
+    }
+
     /// How long the kernel alone takes to remove a macvlan from a pod: own netlink, `count` times.
     pub fn removal_floor(&self, count: usize) -> Result<Times> {
         let pod = self.pod()?;
@@ -302,6 +325,22 @@ impl World {
         }
         Ok(found)
     }
+}
+
+/// What `ip` prints for these arguments inside a namespace.
+pub fn ip_shows(netns: &Path, arguments: &str) -> Result<String> {
+    let mut command = Command::new("ip");
+    command.args(arguments.split(' ')).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let doing = || Error::system(format!("run `ip {arguments}`"));
+    let child = sys::netns::spawn_inside(&mut command, netns).map_err(doing())?;
+    let output = child.wait_with_output().map_err(doing())?;
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Has the kernel take IPv6 addresses in a namespace into use without asking for them first.
+pub fn trust_addresses(netns: &Path) -> Result<()> {
+    let file = "/proc/sys/net/ipv6/conf/default/accept_dad";
+    sys::netns::inside(netns, || std::fs::write(file, "0")).map_err(Error::system(format!("write {file}")))
 }
 
 /// Runs lines of `ip -batch` inside a namespace.

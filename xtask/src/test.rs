@@ -4,6 +4,8 @@
 //! `berth_testbed::skip`, and counts as skipped, not as passed. A test process that dies without a
 //! result line counts as one failure: a crash must not make the sum look better.
 
+mod cni;
+
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -21,7 +23,10 @@ const NEEDS: [Need; 5] =
 
 /// Run all tests; the last line counts passed, failed and skipped.
 #[derive(Debug, Default, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    suite: Option<Suite>,
     /// Only the tests of this package (may be given several times).
     #[arg(short, long, value_name = "NAME")]
     package: Vec<String>,
@@ -35,6 +40,13 @@ pub struct Args {
     ebpf: EbpfArgs,
     #[command(flatten)]
     install: InstallArgs,
+}
+
+/// A suite that has flags of its own. Without them it is one of all tests.
+#[derive(Debug, clap::Subcommand)]
+enum Suite {
+    /// A test for each rule of CNI, for Berth and for Debian's macvlan with host-local.
+    Cni(cni::Args),
 }
 
 /// What was counted.
@@ -63,6 +75,9 @@ impl std::fmt::Display for Count {
 
 /// Runs them and prints the count; fails if a test failed.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(Suite::Cni(args)) = &args.suite {
+        return cni::run(args);
+    }
     let count = count(args)?;
     println!("{count}");
     if let (Some(filter), true) = (&args.filter, count == Count::default()) {

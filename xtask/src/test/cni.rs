@@ -1,0 +1,57 @@
+//! `cargo xtask test cni`: the conformance suite with its flags: another plugin instead of Berth, and
+//! writing the document that says what was found.
+//!
+//! Here is only the command line; the suite is `berth_testbed::conformance`, and `cargo xtask test`
+//! runs it with all other tests.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use berth_testbed::cleanup;
+use berth_testbed::conformance::{self, Settings};
+
+use crate::build::{self, Variant};
+use crate::build_ebpf::{self, EbpfArgs};
+use crate::install::{self, InstallArgs, Need};
+use crate::{process, repo};
+
+/// What its worlds and its reference need.
+const NEEDS: [Need; 3] = [install::IPROUTE2, install::UTIL_LINUX, install::CNI_PLUGINS];
+
+/// A test for each rule of CNI, for Berth and for Debian's macvlan with host-local.
+#[derive(Debug, Default, clap::Args)]
+pub struct Args {
+    /// List what this plugin obeys and what it breaks, instead of Berth.
+    #[arg(long, value_name = "PATH")]
+    plugin: Option<PathBuf>,
+    /// The IPAM of that plugin: `host-local`, `berth`, or another's type.
+    #[arg(long, value_name = "TYPE", default_value = "host-local", requires = "plugin")]
+    ipam: String,
+    /// Write docs/conformance.md from what is found.
+    #[arg(long, conflicts_with_all = ["plugin", "filter"])]
+    write_docs: bool,
+    /// Only tests whose name contains this.
+    #[arg(value_name = "FILTER")]
+    filter: Option<String>,
+    #[command(flatten)]
+    ebpf: EbpfArgs,
+    #[command(flatten)]
+    install: InstallArgs,
+}
+
+/// Runs it; fails if a test failed.
+pub fn run(args: &Args) -> Result<()> {
+    let root = repo::root()?;
+    install::ensure("test cni", &NEEDS, args.install)?;
+    let object = build_ebpf::wanted(args.ebpf, args.install)?;
+    let binaries = build::binaries(Variant::Trial, object.as_deref())?;
+    cleanup::watch_signals()?;
+    let settings = Settings {
+        binaries,
+        other: args.plugin.clone().map(|plugin| (plugin, args.ipam.clone())),
+        filter: args.filter.clone(),
+        document: root.join("docs/conformance.md"),
+        write: args.write_docs,
+    };
+    if conformance::run(&settings)? { Ok(()) } else { Err(process::AlreadyTold.into()) }
+}

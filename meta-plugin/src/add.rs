@@ -23,7 +23,7 @@ use berth_underlay::facts::LinkFacts;
 
 use crate::delegate::{Given, Ipam};
 use crate::errors::PluginError;
-use crate::links::{Removal, remove_own};
+use crate::links::{Removal, is_own, remove_own};
 use crate::session::Session;
 use crate::settings::{self, Settings};
 use crate::undo::{Step, Undo, Whose};
@@ -77,7 +77,7 @@ struct LeaseWish {
 struct Ground {
     txn: TxnId,
     netns: NetnsIdentity,
-    /// The container's interface of that name, which a main plugin has made.
+    /// The container's interface of that name, which a main plugin or an ADD before has made.
     existing: Option<Link>,
     temporary: IfName,
 }
@@ -238,19 +238,23 @@ impl Order {
 /// Looks at the node. The only thing that it leaves behind is the namespace's number, which pins
 /// nothing and is used again by the next attempt.
 fn survey(world: &mut impl World, order: &Order, attach: &Attach) -> Result<Ground, PluginError> {
-    let Entered { cookie, inode, is_own } = world.enter(&attach.netns).map_err(PluginError::Netns)?;
-    if is_own && !attach.netns_override {
+    let entered = world.enter(&attach.netns).map_err(PluginError::Netns)?;
+    let Entered { cookie, inode, .. } = entered;
+    if entered.is_own && !attach.netns_override {
         return Err(PluginError::OwnNetns { path: attach.netns.clone() });
     }
     let what = "read the container's interfaces";
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
     let existing = links.iter().find(|link| link.name == attach.ifname.as_str());
     let existing = match (order.role, existing) {
-        (Role::Main, Some(_)) => return Err(PluginError::InterfaceExists { ifname: attach.ifname.clone() }),
+        // Its own is that of an ADD before, which is repeated; what another IPAM gave, it gives once.
+        (Role::Main, Some(found)) if order.ipam.is_some() || !is_own(found, &order.key, cookie) => {
+            return Err(PluginError::InterfaceExists { ifname: attach.ifname.clone() });
+        }
         (Role::Chained, None) => return Err(PluginError::InterfaceMissing { ifname: attach.ifname.clone() }),
         (_, None) => None,
         // A delegate under a main plugin without Ethernet goes on without a link.
-        (Role::Delegate, Some(found)) => found.mac.map(|mac| link(found, mac, &attach.ifname)),
+        (Role::Main | Role::Delegate, Some(found)) => found.mac.map(|mac| link(found, mac, &attach.ifname)),
         (_, Some(found)) => {
             let mac = found.mac.ok_or_else(|| PluginError::NoMac { ifname: attach.ifname.clone() })?;
             Some(link(found, mac, &attach.ifname))
@@ -333,6 +337,13 @@ fn main_link(
     let missing = || PluginError::NoParent { parent: parent.clone(), network: order.key.network.to_string() };
     let parent_index = found.ok_or_else(missing)?;
     undo.push(Step::RemoveLink { temporary: ground.temporary.clone() });
+    if ground.existing.is_some()
+        && let Some(link) = link_of_before(world, order, ground, grant)?
+    {
+        agent.bind(world, order.bind(ground, &link))?;
+        fault::point("add.bound");
+        return Ok(link);
+    }
     let choices = order.macs(grant);
     let mut last = None;
     for mac in &choices {
@@ -353,6 +364,32 @@ fn main_link(
         // A MAC that was asked for has no alternative: the kernel's words say enough.
         (0 | 1, Some(error)) => Err(error),
         _ => Err(PluginError::NoMacLeft { tried: SALTS, parent: parent.clone() }),
+    }
+}
+
+/// The link that an ADD before this one made, if it is up and has the addresses of the lease (cni.md
+/// A8): its connections go on. One that is half finished goes, and another is made.
+fn link_of_before(
+    world: &mut impl World,
+    order: &Order,
+    ground: &Ground,
+    grant: &LeaseGrant,
+) -> Result<Option<Link>, PluginError> {
+    let ifname = &order.key.ifname;
+    let unknown = |cause| PluginError::Unknown { what: "read the interface of an ADD before", cause };
+    let links = world.links().map_err(unknown)?;
+    let Some(found) = links.iter().find(|found| is_own(found, &order.key, ground.netns.cookie)) else {
+        return Ok(None);
+    };
+    let addresses = world.addresses().map_err(unknown)?;
+    let has = |address| addresses.iter().any(|held| held.ifindex == found.ifindex && held.address == address);
+    let complete = found.up && found.name == ifname.as_str();
+    if let Some(mac) = found.mac.filter(|_| complete && grant.addresses.iter().all(|to| has(to.address))) {
+        return Ok(Some(link(found, mac, ifname)));
+    }
+    match remove_own(world, &order.key, ground.netns.cookie, None) {
+        Removal::Failed => Err(PluginError::InterfaceExists { ifname: ifname.clone() }),
+        Removal::Removed | Removal::NoneHere => Ok(None),
     }
 }
 

@@ -301,6 +301,38 @@ fn a_delegate_returns_addresses_only() {
 }
 
 #[test]
+fn a8_an_add_repeated_in_the_same_namespace_leaves_its_link_as_it_is() {
+    let mut sim = Sim::new();
+    let first = run(&mut sim, "").unwrap();
+    let (before, until) = (sim.links.clone(), sim.log.len());
+    assert_eq!(run(&mut sim, "").unwrap(), first);
+    assert_eq!(sim.links, before);
+    let again = &sim.log[until..];
+    assert!(!again.contains(&"create") && !again.contains(&"configure"), "{again:?}");
+    assert!(again.ends_with(&["bind", "done"]), "{again:?}");
+}
+
+#[test]
+fn a8_a_half_finished_link_of_before_is_made_anew() {
+    let mut sim = Sim::new();
+    run(&mut sim, "").unwrap();
+    sim.addresses.pop();
+    let until = sim.log.len();
+    run(&mut sim, "").unwrap();
+    let again = &sim.log[until..];
+    assert!(again.contains(&"delete") && again.contains(&"create"), "{again:?}");
+    assert_eq!((sim.links.len(), sim.addresses.len()), (1, 2));
+
+    // Where it cannot be removed, nothing else is made beside it.
+    sim.addresses.pop();
+    sim.fails = Some("delete");
+    let error = run(&mut sim, "").unwrap_err();
+    assert!(matches!(error, PluginError::InterfaceExists { .. }), "{error}");
+    assert_eq!(sim.links.len(), 1);
+    assert_eq!(sim.released.last().unwrap().link, LinkRemoval::Unreachable, "the agent frees by evidence");
+}
+
+#[test]
 fn dns_of_the_configuration_is_passed_on() {
     let result = run(&mut Sim::new(), r#""dns":{"nameservers":["10.0.0.53"]}"#).unwrap();
     assert_eq!(result["dns"], json!({"nameservers": ["10.0.0.53"]}));

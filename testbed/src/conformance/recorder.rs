@@ -14,8 +14,8 @@ use crate::world::{PARENT, Pod};
 
 /// The type by which it is found.
 pub const KIND: &str = "recording";
-/// The address that it gives.
-pub const ADDRESS: &str = "10.77.2.9/16";
+/// The address that it gives: of the network's pool, and far from those that the pool gives first.
+pub const ADDRESS: &str = "10.77.0.70/16";
 /// What it says on standard error.
 pub const WORDS: &str = "the recording ipam speaks";
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -258,6 +258,23 @@ impl World {
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
             Err(cause) => Err(Error::System { what: format!("read the links of {}", pod.name), cause }),
         }
+    }
+
+    /// The addresses on a pod's interface `name` now, read by number: link-local ones left out.
+    pub fn addresses(&self, pod: &Pod, name: &str) -> Result<Vec<IpAddr>> {
+        let link = self.links(pod)?.into_iter().flatten().find(|link| link.name == name);
+        let number =
+            lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number);
+        let (Some(link), Some(number)) = (link, number) else { return Ok(Vec::new()) };
+        let mut found = Vec::new();
+        for family in [libc::AF_INET, libc::AF_INET6] {
+            let read = lock(&self.numbering).addresses(number, family);
+            let read = read.map_err(Error::system(format!("read the addresses of {}", pod.name)))?;
+            found.extend(read.iter().filter(|held| held.ifindex == link.ifindex).map(|held| held.address));
+        }
+        found.retain(|address| !matches!(address, IpAddr::V6(six) if six.is_unicast_link_local()));
+        found.sort();
+        Ok(found)
     }
 
     /// How long the kernel alone takes to remove a macvlan from a pod: own netlink, `count` times.

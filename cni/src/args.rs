@@ -6,7 +6,7 @@ use berth_ipam::attachment::PodRef;
 use berth_ipam::mac::Mac;
 
 use crate::config::address_with_or_without_prefix;
-use crate::error::Error;
+use crate::error::{Error, quotable};
 
 /// What `CNI_ARGS` said. Keys that Berth does not know are dropped, if the sender allowed it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -29,7 +29,7 @@ impl Args {
         let mut ignore_unknown = false;
         let mut unknown = None;
         for pair in text.split(';').filter(|pair| !pair.is_empty()) {
-            let wrong = |rule| Error::WrongArgs { part: pair.to_owned(), rule };
+            let wrong = |rule| Error::WrongArgs { part: quotable(pair), rule };
             let (key, value) = pair.split_once('=').ok_or_else(|| wrong("which is not KEY=VALUE"))?;
             let present = (!value.is_empty()).then(|| value.to_owned());
             match key {
@@ -54,7 +54,7 @@ impl Args {
         }
         if let (Some(part), false) = (unknown, ignore_unknown) {
             let rule = "whose key is not known; add IgnoreUnknown=1 if that is meant to be";
-            return Err(Error::WrongArgs { part, rule });
+            return Err(Error::WrongArgs { part: quotable(&part), rule });
         }
         if let (Some(namespace), Some(name)) = (namespace, name) {
             args.pod = Some(PodRef { namespace, name, uid });

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use berth_ipam::name::{ContainerId, IfName};
 
 use crate::args::{Args, boolean};
-use crate::error::Error;
+use crate::error::{Error, quotable};
 
 /// What the runtime asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,7 +69,7 @@ pub fn parse(lookup: impl Fn(&str) -> Option<OsString>) -> Result<Call, Error> {
         "GC" => Ok(Call::Gc),
         "STATUS" => Ok(Call::Status),
         "VERSION" => Ok(Call::Version),
-        _ => Err(Error::UnknownCommand { value: command }),
+        _ => Err(Error::UnknownCommand { value: quotable(&command) }),
     }
 }
 

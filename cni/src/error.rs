@@ -124,13 +124,17 @@ fn list() -> String {
     Version::ALL.map(Version::as_str).join(", ")
 }
 
-/// A value as it is quoted in messages: a megabyte of nonsense does not become a megabyte of error.
+/// A value as it is quoted in messages.
 fn shortened(value: &Value) -> String {
+    quotable(&value.to_string())
+}
+
+/// A text as it is quoted in messages: a megabyte of nonsense does not become a megabyte of error.
+pub(crate) fn quotable(text: &str) -> String {
     const CHARACTERS: usize = 120;
-    let text = value.to_string();
     match text.char_indices().nth(CHARACTERS) {
         Some((end, _)) => format!("{}...", &text[..end]),
-        None => text,
+        None => text.to_owned(),
     }
 }
 
@@ -194,5 +198,10 @@ mod tests {
     fn quoted_values_are_short() {
         let error = Error::field("name", &Value::String("ä".repeat(1000)), "short").to_string();
         assert!(error.len() < 400, "{}", error.len());
+        // Found by the fuzz target prev_result.
+        let error = "1".repeat(1_000_000).parse::<Version>().unwrap_err().to_string();
+        assert!(error.len() < 400 && error.contains("\"111"), "{}", error.len());
+        let error = crate::Args::parse(&format!("FOO={}", "x".repeat(100_000))).unwrap_err().to_string();
+        assert!(error.len() < 400 && error.contains("FOO=x"), "{}", error.len());
     }
 }

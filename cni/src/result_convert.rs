@@ -30,6 +30,10 @@ pub(crate) fn upgrade(
     }
     if from.has_ip4_ip6() {
         let (mut ips, mut routes) = (Vec::new(), Vec::new());
+        // Without meaning where they come from; here they would have one.
+        for list in ["interfaces", "ips", "routes"] {
+            body.shift_remove(list);
+        }
         for family in ["ip4", "ip6"] {
             let Some(value) = body.shift_remove(family).filter(|value| !value.is_null()) else { continue };
             let path = format!("{key}.{family}");
@@ -44,6 +48,9 @@ pub(crate) fn upgrade(
             let Some(address) = entry.shift_remove("ip") else {
                 return Err(Error::field(path, &Value::Object(entry), "an object with an ip"));
             };
+            for key in ["address", "interface"] {
+                entry.shift_remove(key);
+            }
             let mut moved = Map::from_iter([("address".to_owned(), address)]);
             moved.extend(entry);
             ips.push(Value::Object(moved));
@@ -71,12 +78,23 @@ pub(crate) fn downgrade(mut body: Map<String, Value>, from: Version, to: Version
     if to.has_address_family() {
         for entry in entries(&mut body, "ips") {
             let version = if is_v6(entry.get("address")) { "6" } else { "4" };
+            // A label of a version that knows none is an invention, and may say anything.
+            entry.shift_remove("version");
             let mut labelled = Map::from_iter([("version".to_owned(), Value::from(version))]);
             labelled.append(entry);
             *entry = labelled;
         }
     }
-    if to.has_ip4_ip6() { into_ip4_ip6(body) } else { body }
+    if !to.has_ip4_ip6() {
+        return body;
+    }
+    if !from.has_ip4_ip6() {
+        // Without meaning where they come from, and so unchecked; here they would be addresses.
+        for family in ["ip4", "ip6"] {
+            body.shift_remove(family);
+        }
+    }
+    into_ip4_ip6(body)
 }
 
 /// These versions hold one address of each family and no interfaces: the first of each is kept.
@@ -87,7 +105,9 @@ fn into_ip4_ip6(mut body: Map<String, Value>) -> Map<String, Value> {
     for (family, wants_v6) in [("ip4", false), ("ip6", true)] {
         let first = ips.iter().filter_map(Value::as_object).find(|ip| is_v6(ip.get("address")) == wants_v6);
         let Some(mut entry) = first.cloned() else { continue };
-        entry.shift_remove("interface");
+        for key in ["interface", "ip", "routes"] {
+            entry.shift_remove(key);
+        }
         let address = entry.shift_remove("address").unwrap_or_default();
         let mut moved = Map::from_iter([("ip".to_owned(), address)]);
         moved.append(&mut entry);
@@ -210,6 +230,26 @@ mod tests {
                 assert_eq!(again.ips().len(), 2, "{from} to {to}");
             }
         }
+    }
+
+    /// Found by the fuzz target `prev_result`.
+    #[test]
+    fn a_name_without_meaning_gets_none_by_a_conversion() {
+        let parse = |value| CniResult::parse("prevResult", &value, Version::LATEST).unwrap();
+        let new = parse(json!({"ip4": {"ip": "nonsense"}, "ip6": {"ip": "fd00::ni64"},
+            "ips": [{"address": "10.0.0.7/24", "version": "8", "ip": "x", "routes": [{"dst": "::/5"}]}]}));
+        assert_eq!(
+            new.to_json(Version::V0_2_0),
+            json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.7/24", "version": "8"}})
+        );
+        assert_eq!(new.to_json(Version::V0_4_0)["ips"][0]["version"], "4");
+        assert_eq!(new.to_json(Version::V1_1_0)["ip6"], json!({"ip": "fd00::ni64"}), "it passes as it is");
+        let old = parse(json!({"cniVersion": "0.2.0", "interfaces": [7], "ips": 3, "routes": "x",
+            "ip4": {"ip": "10.0.0.7/24", "address": "10.0.0.8/24", "interface": 4}}));
+        assert_eq!(
+            old.to_json(Version::V1_0_0),
+            json!({"cniVersion": "1.0.0", "ips": [{"address": "10.0.0.7/24"}]})
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use serde_json::{Value, json};
 
-use crate::error::Error;
+use crate::error::{Error, quotable};
 
 /// One version of the specification. Ordered by age.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -81,7 +81,7 @@ impl FromStr for Version {
         Self::ALL
             .into_iter()
             .find(|version| version.as_str() == text)
-            .ok_or_else(|| Error::UnsupportedVersion { wanted: text.to_owned() })
+            .ok_or_else(|| Error::UnsupportedVersion { wanted: quotable(text) })
     }
 }
 

@@ -1,16 +1,23 @@
 //! What each target does with an input. A target fails by panicking, or by taking too long.
 //!
-//! Only parsers of what comes from outside: the kernel's types, and frames from the wire. Beside
+//! Only parsers of what comes from outside: the kernel's types and its netlink replies, frames from the
+//! wire, what a runtime sends, the lines between plugin and agent, the rows in the agent's files. Beside
 //! "does not panic" each target asserts what must hold of whatever is read. Left out: the loop, the
 //! coverage and the shrinking, which are libFuzzer's; and running it, which is `cargo xtask fuzz`.
 
 #![cfg(fuzzing)]
 
+mod cni;
+mod rows;
 pub mod seeds;
 
 use berth_ebpf_common::frame::{self, Bytes, Claim, Meta};
 use berth_probes::btf::Btf;
 use berth_probes::{agreement, btf_blob, kernel};
+
+pub use berth_underlay::trial::netlink;
+pub use cni::{conf, prev_result};
+pub use rows::{message, record};
 
 /// Names that the agent asks a kernel for.
 const NAMES: [&str; 4] = ["dev_shutdown", "rtnetlink_net_exit", "btf_trace_qdisc_destroy", "qdisc_destroy"];

@@ -1,12 +1,16 @@
 //! Where each target starts from: inputs that reach deep, made here because git is no place for
 //! binary files. Written into the folder that `BERTH_FUZZ_SEEDS` names, before libFuzzer reads it.
 
+mod json;
+
 use std::fs;
 use std::path::PathBuf;
 
 use berth_ebpf_common::frame::{ARP, IPV6};
 use berth_probes::btf::Btf;
 use berth_probes::{btf_blob, kernel};
+
+pub use json::{conf, message, prev_result, record};
 
 /// So much of the running kernel's types goes into a seed: libFuzzer slows down with the length.
 const KERNEL_TYPES: usize = 16 << 10;
@@ -117,4 +121,70 @@ fn neighbour(kind: u8, source: [u8; 16], target: [u8; 16], options: &[u8]) -> Ve
     let mut frame = ethernet(IPV6, &[&header[..], &source, &all_nodes, &message, &target, options].concat());
     berth_probes::agreement::repair(&mut frame);
     frame
+}
+
+/// Replies of the kernel: whole dumps as they are, framed, and cut.
+pub fn netlink() -> Vec<Vec<u8>> {
+    let attribute = |kind: u16, value: &[u8]| {
+        let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);
+        let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
+        bytes.resize(bytes.len().next_multiple_of(4), 0);
+        bytes
+    };
+    let info = [attribute(1, b"macvlan\0"), attribute(2, &attribute(1, &4_u32.to_ne_bytes()))].concat();
+    let link = [
+        vec![0, 0, 1, 0, 9, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0],
+        attribute(3, b"eth0\0"),
+        attribute(1, &[2, 0, 0, 0, 0, 7]),
+        attribute(4, &1500_u32.to_ne_bytes()),
+        attribute(5, &3_u32.to_ne_bytes()),
+        attribute(20, b"berth:lan:c1:eth0:7\0"),
+        attribute(18, &info),
+        attribute(45, &7_i32.to_ne_bytes()),
+    ]
+    .concat();
+    let four = [vec![2, 24, 0, 0, 9, 0, 0, 0], attribute(2, &[192, 0, 2, 7]), attribute(1, &[192, 0, 2, 7])];
+    let six = [vec![10, 64, 0, 0, 9, 0, 0, 0], attribute(1, &[0x20; 16]), attribute(8, &[0x80, 0, 0, 0])];
+    let route = [
+        vec![2, 24, 0, 0, 254, 0, 0, 1, 0, 0, 0, 0],
+        attribute(1, &[203, 0, 113, 0]),
+        attribute(5, &[192, 0, 2, 1]),
+        attribute(4, &9_u32.to_ne_bytes()),
+    ];
+    let entry = [vec![7, 0, 0, 0, 3, 0, 0, 0, 0, 0, 2, 0], attribute(2, &[2, 0, 0, 0, 0, 7])];
+    let number = [vec![0; 4], attribute(1, &7_i32.to_ne_bytes())];
+    let bodies = [
+        (16, link.clone()),
+        (17, link),
+        (20, four.concat()),
+        (21, six.concat()),
+        (24, route.concat()),
+        (28, entry.concat()),
+        (89, number.concat()),
+    ];
+    let done = (3, vec![0; 4]);
+    let refused = (2, [&(-19_i32).to_ne_bytes()[..], &[0; 16], &attribute(1, b"no such device\0")].concat());
+    let mut seeds = Vec::new();
+    for body in bodies {
+        for end in [&done, &refused] {
+            for (mode, framed) in [(0x83, true), (2, false)] {
+                let message = |part: &(u8, Vec<u8>)| part_of(part, framed);
+                seeds.push([&[mode][..], &message(&body), &message(end)].concat());
+            }
+        }
+    }
+    seeds
+}
+
+/// One message, as a trial frames it or as the kernel sends it.
+fn part_of((kind, body): &(u8, Vec<u8>), framed: bool) -> Vec<u8> {
+    let length = u8::try_from(body.len()).unwrap_or(u8::MAX);
+    if framed {
+        return [&[*kind, 4, length][..], body].concat();
+    }
+    let total = 16 + u32::from(length);
+    let head = [&total.to_ne_bytes()[..], &[*kind, 0, 2, 0, 7, 0, 0, 0, 0, 0, 0, 0]].concat();
+    let mut message = [&head[..], body].concat();
+    message.resize(message.len().next_multiple_of(4), 0);
+    message
 }

@@ -14,6 +14,15 @@ pub struct NameError {
     rule: &'static str,
 }
 
+/// The start of a text, as it is quoted: a megabyte of nonsense does not become a megabyte of error.
+fn quotable(text: &str) -> String {
+    const CHARACTERS: usize = 300;
+    match text.char_indices().nth(CHARACTERS) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $check:expr, $rule:literal) => {
         $(#[$doc])*
@@ -36,7 +45,7 @@ macro_rules! name {
                 if check(text) {
                     Ok(Self(text.to_owned()))
                 } else {
-                    Err(NameError { kind: $kind, value: text.to_owned(), rule: $rule })
+                    Err(NameError { kind: $kind, value: quotable(text), rule: $rule })
                 }
             }
         }
@@ -155,5 +164,7 @@ mod tests {
     fn an_error_says_kind_value_and_rule() {
         let error = "Big.Name".parse::<SegmentName>().unwrap_err().to_string();
         assert!(error.starts_with("segment name \"Big.Name\" is not valid: it is a DNS label"), "{error}");
+        let long = "x y".repeat(100_000).parse::<NetworkName>().unwrap_err().to_string();
+        assert!(long.len() < 600 && long.contains("\"x y"), "{}", long.len());
     }
 }

@@ -16,6 +16,9 @@ use crate::sys;
 /// Where named namespaces live, for `ip netns` too.
 pub const NETNS_FOLDER: &str = "/run/netns";
 
+/// Where cnitool keeps results; it cannot be told otherwise.
+pub const CNITOOL_RESULTS: &str = "/var/lib/cni/results";
+
 /// Marks every process that the testbed starts; its value is [`prefix`].
 pub const MARK: &str = "BERTH_TESTBED";
 
@@ -255,6 +258,9 @@ pub fn sweep() {
     }
     for name in entries(NETNS_FOLDER).filter(|name| orphaned(name)) {
         remove_netns(&Path::new(NETNS_FOLDER).join(name));
+    }
+    for name in entries(CNITOOL_RESULTS).filter(|name| orphaned(name)) {
+        let _ = std::fs::remove_file(Path::new(CNITOOL_RESULTS).join(name));
     }
     let temporary = std::env::temp_dir();
     for name in entries(&temporary).filter(|name| orphaned(name)) {

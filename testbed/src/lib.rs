@@ -16,6 +16,7 @@
 //! ```
 
 pub mod agent;
+pub mod callers;
 pub mod cases;
 pub mod cleanup;
 pub mod client;

@@ -161,6 +161,11 @@ pub struct Running {
 }
 
 impl Running {
+    /// Takes over a process that somebody else started at `began`, as a runtime's whole call is.
+    pub(crate) fn adopt(what: String, process: Process, began: Instant) -> Self {
+        Self { what, process, began }
+    }
+
     /// Kills it with SIGKILL, wherever it is.
     pub fn kill(&mut self) {
         self.process.signal(libc::SIGKILL);

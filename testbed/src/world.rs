@@ -17,7 +17,7 @@ use berth_ipam::mac::Mac;
 
 use crate::cleanup::{self, Folder, NETNS_FOLDER, Netns, Process};
 use crate::error::{Error, Result};
-use crate::netlink::{Link, Netlink};
+use crate::netlink::{self, Link, Netlink};
 use crate::stats::Times;
 use crate::sys;
 
@@ -263,20 +263,36 @@ impl World {
     /// The addresses of both families that a namespace has now, link-local ones and loopback's left
     /// out; read by its number.
     pub fn addresses(&self, pod: &Pod) -> Result<Vec<IpAddr>> {
+        Ok(self.held(pod)?.into_iter().map(|entry| entry.address).collect())
+    }
+
+    /// Those of one interface, in order.
+    pub fn addresses_on(&self, pod: &Pod, name: &str) -> Result<Vec<IpAddr>> {
+        let link = self.links(pod)?.into_iter().flatten().find(|link| link.name == name);
+        let mine = self
+            .held(pod)?
+            .into_iter()
+            .filter(|held| link.as_ref().is_some_and(|link| held.ifindex == link.ifindex));
+        let mut found: Vec<IpAddr> = mine.map(|held| held.address).collect();
+        found.sort();
+        Ok(found)
+    }
+
+    fn held(&self, pod: &Pod) -> Result<Vec<netlink::Address>> {
         let number =
             lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number);
         let Some(number) = number else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             match lock(&self.numbering).addresses(number, family) {
-                Ok(addresses) => found.extend(addresses.into_iter().map(|entry| entry.address)),
+                Ok(addresses) => found.extend(addresses),
                 Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {}
                 Err(cause) => {
                     return Err(Error::System { what: format!("read the addresses of {}", pod.name), cause });
                 }
             }
         }
-        found.retain(|address| match address {
+        found.retain(|held| match held.address {
             IpAddr::V4(v4) => !v4.is_loopback(),
             IpAddr::V6(v6) => !v6.is_loopback() && !v6.is_unicast_link_local(),
         });

@@ -23,4 +23,6 @@ pub mod socket;
 mod syscall;
 pub mod sysctl;
 pub mod tasks;
+#[cfg(any(test, fuzzing))]
+pub mod trial;
 pub mod wire;

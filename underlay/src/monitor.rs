@@ -189,7 +189,7 @@ fn subscribe() -> io::Result<(RawSocket, bool)> {
 
 /// Reads the messages of one datagram. Pure. What cannot be understood is an overrun: an event that
 /// is skipped in silence may be the one that mattered.
-fn read_events(mut datagram: &[u8], nsid: Option<Nsid>, events: &mut Vec<KernelEvent>) {
+pub(crate) fn read_events(mut datagram: &[u8], nsid: Option<Nsid>, events: &mut Vec<KernelEvent>) {
     while !datagram.is_empty() {
         let message = u32_at(datagram, 0)
             .and_then(|length| usize::try_from(length).ok())

@@ -9,8 +9,9 @@ use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use clap::ValueEnum as _;
 
 use crate::install::{self, InstallArgs, Need, Probe};
@@ -36,6 +37,17 @@ enum Target {
     Btf,
     /// ARP and neighbour discovery, as the programs in the kernel read them.
     Frame,
+    /// The network configuration on the plugin's standard input, and `CNI_ARGS`.
+    Conf,
+    /// Results of other plugins, in all versions.
+    #[value(name = "prev_result")]
+    PrevResult,
+    /// The lines between plugin and agent, the spool, aliases of links.
+    Message,
+    /// The kernel's replies and events.
+    Netlink,
+    /// Rows of journal and store, and a ledger that finds them.
+    Record,
 }
 
 impl Target {
@@ -43,6 +55,11 @@ impl Target {
         match self {
             Self::Btf => "btf",
             Self::Frame => "frame",
+            Self::Conf => "conf",
+            Self::PrevResult => "prev_result",
+            Self::Message => "message",
+            Self::Netlink => "netlink",
+            Self::Record => "record",
         }
     }
 }
@@ -65,6 +82,8 @@ const FLAGS: [&str; 8] = [
 /// A single input may take this many seconds: all take microseconds.
 const INPUT_SECONDS: u32 = 10;
 const MEMORY_MB: u32 = 1024;
+/// So many targets run at a time; CI has two processors.
+const AT_ONCE: usize = 2;
 /// How much of a failed run is shown.
 const LINES_SHOWN: usize = 60;
 
@@ -75,10 +94,7 @@ pub fn run(args: &Args) -> Result<()> {
     let folder = repo::output_folder(&root, "fuzz")?;
     let binaries = compile(&root, &folder)?;
     let targets = if args.targets.is_empty() { Target::value_variants() } else { &args.targets };
-    let mut outcomes = Vec::new();
-    for target in targets {
-        outcomes.push((target.name(), fuzz(*target, &binaries, &folder, args.seconds)?));
-    }
+    let outcomes = side_by_side(targets, |target| fuzz(target, &binaries, &folder, args.seconds))?;
     println!();
     for (name, outcome) in &outcomes {
         println!("{name:<8} {outcome}");
@@ -88,6 +104,33 @@ pub fn run(args: &Args) -> Result<()> {
     }
     println!("\nan input that failed: fix it, and keep its bytes as a unit test beside the parser");
     Err(process::AlreadyTold.into())
+}
+
+/// Runs all targets, [`AT_ONCE`] of them at a time, and returns their outcomes in order. An error of
+/// one ends the verb, but only when the others have ended: nothing runs on behind its back.
+fn side_by_side(
+    targets: &[Target],
+    run: impl Fn(Target) -> Result<Outcome> + Sync,
+) -> Result<Vec<(&'static str, Outcome)>> {
+    let next = AtomicUsize::new(0);
+    let work = || {
+        let mut done = Vec::new();
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some(target) = targets.get(place) else { return done };
+            done.push((place, run(*target)));
+        }
+    };
+    let mut done = Vec::new();
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..AT_ONCE).map(|_| scope.spawn(work)).collect();
+        for thread in threads {
+            done.extend(thread.join().map_err(|_| anyhow!("a thread of the fuzzer panicked"))?);
+        }
+        Ok::<_, anyhow::Error>(())
+    })?;
+    done.sort_by_key(|(place, _)| *place);
+    done.into_iter().map(|(place, outcome)| Ok((targets[place].name(), outcome?))).collect()
 }
 
 /// Builds everything instrumented; the folder of the executables.
@@ -141,7 +184,8 @@ fn fuzz(target: Target, binaries: &Path, folder: &Path, seconds: u32) -> Result<
     }
     let status = child.wait().with_context(|| format!("wait for the target {name}"))?;
     if !status.success() {
-        report.last.iter().for_each(|line| println!("{line}"));
+        // In one piece: another target may be running.
+        println!("{}", report.last.iter().map(String::as_str).collect::<Vec<_>>().join("\n"));
     }
     Ok(report.end(status.success()))
 }
@@ -241,6 +285,32 @@ mod tests {
         assert!(outcome(GOOD, false).failure().is_some());
         assert!(outcome("", true).failure().unwrap().contains("nothing"));
         assert!(outcome("stat::number_of_executed_units: 5\n", true).failure().is_some());
+    }
+
+    #[test]
+    fn every_target_runs_once_and_outcomes_stay_in_order() {
+        let runs = AtomicUsize::new(0);
+        let good = || Outcome { executions: 1, coverage: 1, artifact: None, success: true };
+        let targets = Target::value_variants();
+        let outcomes = side_by_side(targets, |target| {
+            runs.fetch_add(1, Ordering::Relaxed);
+            Ok(Outcome { executions: u64::try_from(target.name().len())?, ..good() })
+        });
+        let outcomes = outcomes.unwrap();
+        assert_eq!((runs.into_inner(), outcomes.len()), (targets.len(), targets.len()));
+        for (target, (name, outcome)) in targets.iter().zip(&outcomes) {
+            assert_eq!((target.name(), target.name().len() as u64), (*name, outcome.executions));
+        }
+        assert!(side_by_side(targets, |_| anyhow::bail!("broken")).is_err());
+    }
+
+    #[test]
+    fn each_target_has_a_program() {
+        let manifest = std::fs::read_to_string(repo::root().unwrap().join("fuzz/Cargo.toml")).unwrap();
+        for target in Target::value_variants() {
+            let (name, bin) = (target.name(), format!("name = \"{}\"", target.name()));
+            assert!(manifest.contains(&format!("[[bin]]\n{bin}\npath = \"targets/{name}.rs\"")), "{name}");
+        }
     }
 
     #[test]

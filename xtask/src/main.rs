@@ -16,6 +16,7 @@ mod process;
 mod repo;
 mod test;
 mod tidy;
+mod tools;
 
 use std::process::ExitCode;
 
@@ -45,7 +46,9 @@ enum Verb {
     Tidy(tidy::Args),
     /// Give the parsers inputs at random; a crash or a time-out is a failure.
     Fuzz(fuzz::Args),
-    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, test, fuzz, demo.
+    /// Build upstream's plugins and callers, by Go, into target/tools/bin: for tests and bench.
+    Tools(tools::Args),
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo.
     Ci(ci::Args),
 }
 
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         Verb::Dist(args) => dist::run(&args),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
+        Verb::Tools(args) => tools::run(args),
         Verb::Ci(args) => ci::run(&args),
     };
     match outcome {

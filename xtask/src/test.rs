@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::build::{self, Variant};
 use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs, Need};
-use crate::{process, repo};
+use crate::{process, repo, tools};
 
 /// What the tests with namespaces and with programs in the kernel need.
 const NEEDS: [Need; 5] =
@@ -90,13 +90,14 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn count(args: &Args) -> Result<Count> {
     let root = repo::root()?;
     let skips = repo::output_folder(&root, "test")?.join(format!("skips-{}", std::process::id()));
-    let (mut object, mut bins) = (None, None);
+    let (mut object, mut bins, mut others) = (None, None, None);
     if needs(args, &["berth-testbed", "berth-probes"]) {
         install::ensure("test", &NEEDS, args.install)?;
         object = build_ebpf::wanted(args.ebpf, args.install)?;
     }
     if needs(args, &["berth-testbed"]) {
         bins = Some(build::binaries(Variant::Trial, object.as_deref())?);
+        others = tools::wanted("test");
     }
 
     let mut tally = Tally::default();
@@ -108,6 +109,9 @@ pub fn count(args: &Args) -> Result<Count> {
         build::embed(&mut command, object.as_deref());
         if let Some(folder) = &bins {
             command.env("BERTH_BIN_DIR", folder);
+        }
+        if let Some(folder) = &others {
+            command.env("BERTH_TOOLS_DIR", folder);
         }
         run_phase(&mut command, &mut tally)?;
     }

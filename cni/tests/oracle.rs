@@ -84,8 +84,16 @@ fn theirs() -> impl Strategy<Value = CNIResult> {
     let dns = (vec(text(), 1..3), option::of(text()), option::of(vec(text(), 1..3)));
     let dns =
         dns.prop_map(|(nameservers, domain, search)| Dns { nameservers, domain, search, options: None });
-    (vec(interface(), 0..4), vec(ip_config(), 0..4), vec(route(), 0..4), option::of(dns))
-        .prop_map(|(interfaces, ips, routes, dns)| CNIResult { interfaces, ips, routes, dns })
+    (vec(interface(), 0..4), vec(ip_config(), 0..4), vec(route(), 0..4), option::of(dns)).prop_map(
+        |(interfaces, mut ips, routes, dns)| {
+            // A position that is not in the list is refused: see result_convert.rs.
+            let known = |at: &u32| usize::try_from(*at).is_ok_and(|at| at < interfaces.len());
+            for ip in &mut ips {
+                ip.interface = ip.interface.filter(known);
+            }
+            CNIResult { interfaces, ips, routes, dns }
+        },
+    )
 }
 
 fn spec(version: Version) -> SpecVersion {

@@ -76,6 +76,12 @@ fn check_interface(
     if !link.up {
         return differs(format!("the interface {} is down", attach.ifname));
     }
+    // Before the routes, which go with their addresses.
+    for ip in prev.ips_of(position) {
+        if !addresses.iter().any(|held| held.ifindex == link.ifindex && held.address == ip.address) {
+            return differs(format!("{} does not have the address {}", attach.ifname, ip.address));
+        }
+    }
     let routes = world.routes().map_err(unknown)?;
     for (to, via) in prev.routes() {
         // In whatever table: a later plugin may have moved it.
@@ -84,11 +90,6 @@ fn check_interface(
         if !routes.iter().any(|route| there(route) && mine(route)) {
             let via = via.map_or_else(String::new, |via| format!(" via {via}"));
             return differs(format!("the route to {to}{via} is missing"));
-        }
-    }
-    for ip in prev.ips_of(position) {
-        if !addresses.iter().any(|held| held.ifindex == link.ifindex && held.address == ip.address) {
-            return differs(format!("{} does not have the address {}", attach.ifname, ip.address));
         }
     }
     Ok(())

@@ -11,6 +11,8 @@ const KNOWN: &[(&str, &str)] = &[
     ("C4", OTHER_IPAM),
     // The plugin takes its own interface for a stranger's.
     ("A8", "ADD repeated: code 4"),
+    // The agent takes any link with the MAC that was asked for, wherever it is, for the attachment's own.
+    ("A11", "the link of another container with that MAC is removed"),
     ("C1", "CHECK without the route: succeeded"),
     // A reason counts at once, not after it has lasted for 60 s.
     ("S4", "STATUS right after the parent's end: code 50"),

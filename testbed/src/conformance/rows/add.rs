@@ -31,6 +31,8 @@ rows! {
         "`runtimeConfig`, `args.cni` and `CNI_ARGS` ask for addresses and MAC; `runtimeConfig.mac` prevails";
     A10 plugin a10_reserved_and_unknown_keys_are_ignored
         "`cni.dev/` keys that are not known are ignored, as are other plugins' keys";
+    A11 plugin a11_a_mac_in_use_is_refused_and_its_holder_unharmed
+        "a MAC that is in use on the parent: refused, all taken back, its holder unharmed (not of the checklist)";
 }
 
 /// A link that another plugin made: a macvlan of the node's parent inside the pod, with that MAC.
@@ -233,4 +235,23 @@ fn a10_reserved_and_unknown_keys_are_ignored(stage: &mut Stage) -> Play {
     let result = stage.add_with(&config, &pod)?;
     stage.keeps(&pod, &result, "the result's address is not in the container")?;
     stage.del_with(&config, &pod)
+}
+
+/// The kernel tells only at the last step that a MAC is in use: link and address are there by then.
+fn a11_a_mac_in_use_is_refused_and_its_holder_unharmed(stage: &mut Stage) -> Play {
+    let mut config = stage.config();
+    // Several times: an agent that clears up after its plugin is quick, but not always quicker than this.
+    for number in 0..4 {
+        let (neighbour, pod, mac) = (stage.pod()?, stage.pod()?, format!("02:00:00:00:06:{number:02x}"));
+        foreign_link(stage, &neighbour, "eth0", &mac)?;
+        world::ip(&neighbour.netns, "link set eth0 up\n")?;
+        config["runtimeConfig"] = json!({"mac": mac});
+        stage.ask("ADD with a MAC that is in use", &stage.call("ADD", &config, &pod))?.refused(&[])?;
+        let links = stage.links(&pod)?;
+        holds(links.is_empty(), "a link that cannot be set up stays", &links)?;
+        stage.freed(&pod, "an ADD that fails at its last step holds an address")?;
+        let theirs = stage.links(&neighbour)?;
+        holds(theirs.len() == 1, "the link of another container with that MAC is removed", &theirs)?;
+    }
+    Ok(())
 }

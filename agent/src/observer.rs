@@ -273,9 +273,12 @@ impl Worker {
 fn outcome(target: &Target, found: &SearchResult) -> SearchOutcome {
     let here = found.iter().find_map(|(place, link)| {
         let mac = link.mac.filter(|mac| target.macs.contains(mac))?;
-        // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart.
+        // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart. One
+        // that Berth made and has no alias yet is down, under a temporary name, and can be left where it
+        // is; one of a stranger may have the MAC that was asked for, and is not to be removed.
         let mine = match link.alias.as_deref().filter(|alias| alias.starts_with(alias::PREFIX)) {
             Some(alias) => alias::cookie_of(alias, &target.key).is_some(),
+            None if target.made_by_us => mac.belongs_to(&target.key),
             None => target.fdb_parent.is_some() || place.nsid.is_some(),
         };
         mine.then_some((place.nsid, link.ifindex, mac))
@@ -316,5 +319,80 @@ fn hint(event: &KernelEvent) -> Option<KernelHint> {
         }
         KernelEvent::Overrun => Some(KernelHint::Overrun),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_ipam::attachment::AttachmentKey;
+    use berth_underlay::search::NsSeen;
+
+    use super::*;
+
+    const ASKED_FOR: Mac = Mac([2, 0, 0, 0, 6, 1]);
+
+    fn key() -> AttachmentKey {
+        AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        }
+    }
+
+    /// Whether a search for the link with this MAC takes the only one that has it, in another
+    /// namespace, for the attachment's.
+    fn is_found(made_by_us: bool, mac: Mac, alias: Option<&str>) -> bool {
+        let target = Target {
+            key: key(),
+            stamp: 0,
+            nsid: None,
+            ifindex: None,
+            macs: vec![mac],
+            fdb_parent: Some("eth1".parse().unwrap()),
+            addresses: Vec::new(),
+            made_by_us,
+            search: true,
+            ending: true,
+        };
+        let place = NsSeen {
+            nsid: Some(Nsid(5)),
+            nsid_is_random: true,
+            cookie: None,
+            inode: 1,
+            path: "/run/netns/other".into(),
+        };
+        let link = LinkFacts {
+            ifindex: 9,
+            name: "eth0".to_owned(),
+            mac: Some(mac),
+            up: true,
+            mtu: 1500,
+            kind: Some("macvlan".to_owned()),
+            macvlan_mode: None,
+            vlan_id: None,
+            parent_index: Some(3),
+            alias: alias.map(str::to_owned),
+        };
+        let found = SearchResult {
+            complete: true,
+            namespaces: vec![place],
+            links: vec![(0, link)],
+            ..SearchResult::default()
+        };
+        match outcome(&target, &found) {
+            SearchOutcome::Found { .. } => true,
+            SearchOutcome::NotFound => false,
+            SearchOutcome::Incomplete(why) => panic!("{why}"),
+        }
+    }
+
+    #[test]
+    fn a_strangers_link_with_the_mac_that_was_asked_for_is_not_taken_for_ours() {
+        assert!(!is_found(true, ASKED_FOR, None), "it would be removed");
+        assert!(!is_found(true, ASKED_FOR, Some("somebody's")));
+        assert!(is_found(true, ASKED_FOR, Some("berth:lan:c1:eth0:7")), "ours, wherever it went");
+        assert!(!is_found(true, ASKED_FOR, Some("berth:lan:c2:eth0:7")));
+        assert!(is_found(true, Mac::derive(&key(), 0), None), "nobody else derives that MAC");
+        assert!(is_found(false, ASKED_FOR, None), "a main plugin's link has no alias of ours");
     }
 }

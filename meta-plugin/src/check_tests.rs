@@ -29,6 +29,13 @@ fn an_attachment_as_add_left_it_passes() {
 }
 
 #[test]
+fn a_second_interface_leaves_the_default_route_to_the_first() {
+    let mut sim = healthy();
+    (sim.routes[0].ifindex, sim.routes[0].via) = (Some(6), "192.0.2.1".parse().ok());
+    run(&mut sim, RESULT).unwrap();
+}
+
+#[test]
 fn c1_each_difference_is_named() {
     let mut down = healthy();
     down.links[0].up = false;

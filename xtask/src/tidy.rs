@@ -92,6 +92,7 @@ pub fn run(args: &Args) -> Result<()> {
     findings.extend(docs::check_code_map(text_of(&sources, "ARCHITECTURE.md"), &crates, &exists));
     findings.extend(licence::check(&sources));
     findings.extend(tables::check(&sources));
+    findings.extend(tables::check_conformance(&sources));
     findings.extend(codes::check_errors(&sources));
     findings.extend(codes::check_events(&sources));
 

@@ -226,6 +226,8 @@ pub struct Target {
     pub fdb_parent: Option<IfName>,
     /// Its addresses.
     pub addresses: Vec<IpAddr>,
+    /// Whether Berth made its link: then it has the attachment's alias, or a MAC derived for it.
+    pub made_by_us: bool,
     /// Whether every nameable namespace is to be searched for it.
     pub search: bool,
     /// Whether it is meant to be over: then its addresses are read even while its link is there.

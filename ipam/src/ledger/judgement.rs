@@ -11,7 +11,7 @@ use super::io::{
     Target,
 };
 use super::wire::ProbePurpose;
-use crate::attachment::AttachmentKey;
+use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::{Departure, Epoch, Facts, Inhabitants, LinkFact, NetnsFact, SearchFact};
 use crate::identity::Nsid;
 use crate::mac::Mac;
@@ -239,6 +239,7 @@ impl Ledger {
             macs: entry.macs(),
             fdb_parent: entry.fdb_parent.clone(),
             addresses: entry.addresses(),
+            made_by_us: entry.role == Role::Main,
             search: search || !here,
             ending: entry.del_seen,
         })

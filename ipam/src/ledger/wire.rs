@@ -268,6 +268,7 @@ impl Ledger {
                     macs: guard.macs.clone(),
                     fdb_parent: guard.fdb_parent.clone(),
                     addresses: Vec::new(),
+                    made_by_us: false,
                     search: true,
                     ending: false,
                 });

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use berth_ipam::verdict::{Row, TABLE};
+use berth_testbed::conformance;
 
 use super::{Finding, Source};
 
@@ -54,6 +55,23 @@ pub fn check(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
+/// Whether docs/conformance.md has each row of the suite once, in its words. What the tests found only a
+/// run of the suite can tell, and it compares the whole page.
+pub fn check_conformance(sources: &[Source]) -> Vec<Finding> {
+    const PAGE: &str = "docs/conformance.md";
+    let page = super::text_of(sources, PAGE);
+    let lines = page.lines().filter(|line| line.starts_with("| ") && !line.starts_with("| ID |")).count();
+    let rows: Vec<_> = conformance::ALL.iter().flat_map(|part| part.rows).collect();
+    let missing = rows.iter().filter(|row| !page.contains(&format!("\n| {} | {} | ", row.id, row.meaning)));
+    let mut findings: Vec<_> = missing
+        .map(|row| Finding::new(PAGE, format!("lacks row {}: `cargo xtask test cni --write-docs`", row.id)))
+        .collect();
+    if findings.is_empty() && lines != rows.len() {
+        findings.push(Finding::new(PAGE, format!("has {lines} rows, and the suite {}", rows.len())));
+    }
+    findings
+}
+
 /// Writes every generated table; returns the files that changed.
 pub fn rewrite(root: &Path) -> Result<Vec<&'static str>> {
     let mut changed = Vec::new();
@@ -91,6 +109,19 @@ mod tests {
         assert_eq!(check(&[source(&page)]), []);
         assert_eq!(check(&[source(&page.replace("keep", "release"))]).len(), 1);
         assert_eq!(check(&[source("no markers")]).len(), 1);
+    }
+
+    #[test]
+    fn every_row_of_the_conformance_suite_is_on_its_page() {
+        let rows = conformance::ALL.iter().flat_map(|part| part.rows);
+        let line = |row: &conformance::Row| format!("\n| {} | {} | pass | pass |", row.id, row.meaning);
+        let text = rows.map(line).collect::<Vec<_>>().concat();
+        let findings = |text: &str| {
+            check_conformance(&[Source { path: "docs/conformance.md".into(), text: text.into() }]).len()
+        };
+        assert_eq!(findings(&text), 0);
+        assert_eq!(findings(&text.replacen("\n| E1 |", "\n| E99 |", 1)), 1);
+        assert_eq!(findings(&format!("{text}\n| Z1 | gone | pass | pass |")), 1);
     }
 
     #[test]

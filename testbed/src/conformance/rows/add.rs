@@ -8,6 +8,7 @@ use super::{Row, rows};
 use crate::conformance::answer::{Play, Stop, holds};
 use crate::conformance::recorder::{ADDRESS, KIND, Recorder, WORDS};
 use crate::conformance::stage::{Stage, addresses_of};
+use crate::plugin::Call;
 use crate::world::{self, PARENT, Pod};
 
 rows! {
@@ -31,6 +32,8 @@ rows! {
         "`runtimeConfig`, `args.cni` and `CNI_ARGS` ask for addresses and MAC; `runtimeConfig.mac` prevails";
     A10 plugin a10_reserved_and_unknown_keys_are_ignored
         "`cni.dev/` keys that are not known are ignored, as are other plugins' keys";
+    A11 plugin a11_a_mac_in_use_is_refused_and_its_holder_unharmed
+        "a MAC that is in use on the parent: refused, all taken back, its holder unharmed (not of the checklist)";
 }
 
 /// A link that another plugin made: a macvlan of the node's parent inside the pod, with that MAC.
@@ -233,4 +236,24 @@ fn a10_reserved_and_unknown_keys_are_ignored(stage: &mut Stage) -> Play {
     let result = stage.add_with(&config, &pod)?;
     stage.keeps(&pod, &result, "the result's address is not in the container")?;
     stage.del_with(&config, &pod)
+}
+
+/// The kernel tells only at the last step that a MAC is in use: link and address are there by then.
+fn a11_a_mac_in_use_is_refused_and_its_holder_unharmed(stage: &mut Stage) -> Play {
+    let (neighbour, pod) = (stage.pod()?, stage.pod()?);
+    stage.ask("ADD with a MAC that is in use", &with_a_mac_of(stage, &neighbour, &pod)?)?.refused(&[])?;
+    let links = stage.links(&pod)?;
+    holds(links.is_empty(), "a link that cannot be set up stays", &links)?;
+    stage.freed(&pod, "an ADD that fails at its last step holds an address")?;
+    let theirs = stage.links(&neighbour)?;
+    holds(theirs.len() == 1, "the link of another container with that MAC is removed", &theirs)
+}
+
+/// An ADD for `pod` that asks for the MAC of a link that `neighbour` gets.
+fn with_a_mac_of(stage: &Stage, neighbour: &Pod, pod: &Pod) -> Play<Call> {
+    let (mut config, mac) = (stage.config(), "02:00:00:00:06:01");
+    foreign_link(stage, neighbour, "eth0", mac)?;
+    world::ip(&neighbour.netns, "link set eth0 up\n")?;
+    config["runtimeConfig"] = json!({"mac": mac});
+    Ok(stage.call("ADD", &config, pod))
 }

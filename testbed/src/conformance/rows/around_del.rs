@@ -130,7 +130,9 @@ fn f14_kubelet_down_while_the_pod_is_deleted(stage: &mut Stage) -> Play {
 }
 
 fn f15_two_dels_of_one_container_at_once(stage: &mut Stage) -> Play {
-    for _ in 0..3 {
+    // A page that is compared can say nothing of what differs from run to run.
+    stage.needs_berth("two of its DELs at once fail now and then (code 999)")?;
+    for _ in 0..8 {
         let (pod, mut config) = (stage.pod()?, stage.config());
         config["prevResult"] = stage.add(&pod)?;
         let call = stage.call("DEL", &config, &pod);

@@ -11,7 +11,14 @@ fn main() -> ExitCode {
     // Of libtest's arguments only the filter has a meaning here.
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let filter = arguments.iter().find(|argument| !argument.starts_with('-')).cloned();
-    if arguments.iter().any(|argument| argument == "--list") || Options::of_tests(1.0).is_none() {
+    if arguments.iter().any(|argument| argument == "--list") {
+        return ExitCode::SUCCESS;
+    }
+    if Options::of_tests(1.0).is_none() {
+        // A test that skips counts as passed in libtest's line, and xtask takes it off again.
+        println!(
+            "running 1 test\ntest cni ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured"
+        );
         return ExitCode::SUCCESS;
     }
     let binaries = PathBuf::from(std::env::var_os("BERTH_BIN_DIR").unwrap_or_default());

@@ -111,6 +111,8 @@ pub fn run(settings: &Settings) -> Result<bool> {
         compare(settings, &own, &theirs, &mut count)?;
     } else if whole {
         skip::because("the reference is not here: apt-get install containernetworking-plugins");
+        // A test that skips counts as passed in libtest's line, and xtask takes it off again.
+        count.passed += 1;
     }
     let outcome = if count.failed == 0 { "ok" } else { "FAILED" };
     println!(

@@ -108,11 +108,16 @@ impl World {
 
     /// Opens the parent's wire and waits until it says how the parent stands.
     fn listen(&self) -> (ParentWire, Receiver<WireEvent>) {
+        self.listen_until(|event| matches!(event, WireEvent::Up { .. } | WireEvent::Down(_)))
+    }
+
+    /// The same until it has said a certain thing; what it said before is gone.
+    fn listen_until(&self, wanted: fn(&WireEvent) -> bool) -> (ParentWire, Receiver<WireEvent>) {
         let (sender, events) = channel();
         let wire = self.on_node(move || {
             ParentWire::open("parent", Limits::default(), move |event| drop(sender.send(event))).unwrap()
         });
-        wait_for(&events, |event| matches!(event, WireEvent::Up { .. } | WireEvent::Down(_)));
+        wait_for(&events, wanted);
         (wire, events)
     }
 }
@@ -392,8 +397,7 @@ fn a_wire_for_answers_only_hears_nothing_between_its_rounds() {
         return;
     }
     let world = World::new();
-    let (wire, events) = world.listen();
-    wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
+    let (wire, events) = world.listen_until(|event| matches!(event, WireEvent::Up { .. }));
     wire.answers_only(true);
     // The order is carried out before the next one.
     assert_eq!(

@@ -1,4 +1,4 @@
-//! `cargo xtask bench`: what Berth costs, beside the plugins that Debian ships, in one run.
+//! `cargo xtask bench`: what Berth costs, beside the plugins that Debian ships and upstream's newest, in one run.
 //!
 //! Contestants take turns within one world on one machine, so a busy machine slows both; what counts
 //! is the ratio. The binaries are those of `dist`. Everything is printed, and written as JSON to
@@ -23,7 +23,7 @@ use crate::install::{self, InstallArgs};
 use crate::repo;
 use report::Report;
 
-/// Measure Berth beside Debian's macvlan and host-local.
+/// Measure Berth beside Debian's and upstream's newest macvlan and host-local.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// What to measure; everything if nothing is named.
@@ -47,7 +47,7 @@ pub struct Args {
 /// What can be measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
-    /// VERSION, ADD and DEL of the whole plugin, 1 and 8 at a time.
+    /// VERSION, STATUS, ADD and DEL of the whole plugin, 1 and 8 at a time, and of both families.
     Plugin,
     /// From a namespace's deletion to the address being free.
     Reclaim,

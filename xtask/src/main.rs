@@ -36,7 +36,7 @@ enum Verb {
     Demo(demo::Args),
     /// Run all tests; the last line counts passed, failed and skipped.
     Test(test::Args),
-    /// Measure Berth beside Debian's macvlan and host-local.
+    /// Measure Berth beside Debian's and upstream's newest macvlan and host-local.
     Bench(bench::Args),
     /// Build the programs for the kernel, with type information, into target/ebpf/berth.o.
     BuildEbpf(build_ebpf::Args),

@@ -45,18 +45,12 @@ impl Report {
         self.times.push(Timing { what: what.to_owned(), who, times });
     }
 
-    /// Adds times of two contestants and their ratio, the first by the second: by their medians, by
-    /// their least times (which a busy machine disturbs less) and by their 99th percentiles. `wanted` is
-    /// the design's limit for the median.
-    pub fn duel(
-        &mut self,
-        what: &str,
-        ours: (&'static str, Times),
-        theirs: (&'static str, Times),
-        wanted: Option<f64>,
-    ) {
+    /// Adds the ratio of two contestants' times, the first by the second: by their medians, by their
+    /// least times (which a busy machine disturbs less) and by their 99th percentiles. `wanted` is the
+    /// design's limit for the median.
+    pub fn ratio(&mut self, what: &str, ours: &Times, theirs: (&'static str, &Times), wanted: Option<f64>) {
         let by = |pick: &dyn Fn(&Times) -> Option<std::time::Duration>| -> Option<f64> {
-            let (ours, theirs) = (pick(&ours.1)?.as_secs_f64(), pick(&theirs.1)?.as_secs_f64());
+            let (ours, theirs) = (pick(ours)?.as_secs_f64(), pick(theirs.1)?.as_secs_f64());
             (theirs > 0.0).then(|| ours / theirs)
         };
         let at = |percent| by(&|times: &Times| times.percentile(percent));
@@ -64,6 +58,17 @@ impl Report {
             let against = theirs.0;
             self.ratios.push(Ratio { what: what.to_owned(), against, median, least, p99, wanted });
         }
+    }
+
+    /// Adds times of two contestants and their ratio.
+    pub fn duel(
+        &mut self,
+        what: &str,
+        ours: (&'static str, Times),
+        theirs: (&'static str, Times),
+        wanted: Option<f64>,
+    ) {
+        self.ratio(what, &ours.1, (theirs.0, &theirs.1), wanted);
         self.times(what, ours.0, ours.1);
         self.times(what, theirs.0, theirs.1);
     }
@@ -79,7 +84,7 @@ impl Report {
         if !self.times.is_empty() {
             let _ = writeln!(
                 text,
-                "\n{:<34} {:<18} {:>5} {:>9} {:>9} {:>9}",
+                "\n{:<34} {:<28} {:>5} {:>9} {:>9} {:>9}",
                 "times in ms", "of", "n", "least", "median", "p99"
             );
         }
@@ -90,7 +95,7 @@ impl Report {
             let times = [row.times.min(), row.times.percentile(50), row.times.percentile(99)].map(cell);
             let (count, [least, median, p99]) = (row.times.len(), times);
             let _ =
-                writeln!(text, "{:<34} {:<18} {count:>5} {least:>9} {median:>9} {p99:>9}", row.what, row.who);
+                writeln!(text, "{:<34} {:<28} {count:>5} {least:>9} {median:>9} {p99:>9}", row.what, row.who);
         }
         for row in &self.ratios {
             let wanted = wanted(row.wanted, row.median);
@@ -104,7 +109,7 @@ impl Report {
             let wanted = wanted(row.wanted, row.value);
             // Whole numbers without a fraction, the rest to a thousandth.
             let value = (row.value * 1e3).round() / 1e3;
-            let _ = writeln!(text, "{:<34} {value} {}{wanted}", row.what, row.unit);
+            let _ = writeln!(text, "{:<38} {value} {}{wanted}", row.what, row.unit);
         }
         text
     }

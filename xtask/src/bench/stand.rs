@@ -1,7 +1,8 @@
 //! The stand on which contestants meet: one world, a running agent, and for each contestant a
 //! network configuration of the same subnet and size.
 
-use std::path::Path;
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -15,8 +16,55 @@ use serde_json::{Value, json};
 pub const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
 /// Berth's pool: 1,000 addresses.
 const RANGE: (&str, &str) = ("10.77.4.1", "10.77.7.232");
-/// The reference's own: one subnet, so that both set the same routes; never the same address.
-const REFERENCE_RANGE: (&str, &str) = ("10.77.8.1", "10.77.11.232");
+/// The IPv6 pool of a dual stack.
+const SUBNET_V6: &str = "fd00:77::/64";
+
+/// Other people's plugins: where they are, and the addresses that they give. One subnet, so that all set
+/// the same routes; never the same address.
+#[derive(Debug, Clone)]
+pub struct Reference {
+    /// Its name in the report.
+    pub name: &'static str,
+    /// That of its IPAM.
+    pub ipam: &'static str,
+    /// The folder with its plugins.
+    pub folder: PathBuf,
+    range: (&'static str, &'static str),
+    range_v6: (&'static str, &'static str),
+}
+
+impl Reference {
+    /// What Debian packages.
+    pub fn debian() -> Self {
+        Self {
+            name: "Debian's macvlan+host-local",
+            ipam: "Debian's host-local",
+            folder: PathBuf::from(DEBIAN_PLUGINS),
+            range: ("10.77.8.1", "10.77.11.232"),
+            range_v6: ("fd00:77::1:1", "fd00:77::1:ffff"),
+        }
+    }
+
+    /// Upstream's newest, in the folder of `cargo xtask tools`.
+    pub fn newest(folder: &Path) -> Self {
+        Self {
+            name: "newest macvlan+host-local",
+            ipam: "newest host-local",
+            folder: folder.to_owned(),
+            range: ("10.77.12.1", "10.77.15.232"),
+            range_v6: ("fd00:77::2:1", "fd00:77::2:ffff"),
+        }
+    }
+}
+
+/// Which addresses a stand's contestants give.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stack {
+    /// IPv4 alone.
+    V4,
+    /// Both families.
+    Dual,
+}
 
 /// A plugin with its configuration.
 pub struct Contestant {
@@ -29,9 +77,30 @@ pub struct Contestant {
 impl Contestant {
     /// Runs a command for a pod, which must succeed; how it went.
     pub fn call(&self, command: &str, pod: &Pod) -> Result<Outcome> {
-        let outcome = self.plugin.run(&Call::new(command, &self.config, pod))?;
+        self.run(command, &Call::new(command, &self.config, pod))
+    }
+
+    /// An ADD that asks for an address.
+    pub fn add_at(&self, pod: &Pod, address: IpAddr) -> Result<Outcome> {
+        self.run("ADD", &Call::new("ADD", &self.config, pod).addresses(&[address]))
+    }
+
+    /// STATUS, in the first version that has it.
+    pub fn status(&self) -> Result<Outcome> {
+        self.run("STATUS", &Call::bare("STATUS", &self.config).setting("cniVersion", "1.1.0"))
+    }
+
+    fn run(&self, command: &str, call: &Call) -> Result<Outcome> {
+        let outcome = self.plugin.run(call)?;
         outcome.expect_success().with_context(|| format!("{command} of {}", self.name))?;
         Ok(outcome)
+    }
+
+    /// One that is only a name, for tests of the report.
+    #[cfg(test)]
+    pub fn of_nothing(name: &'static str) -> Self {
+        let plugin = Plugin { binary: PathBuf::new(), node: PathBuf::new() };
+        Self { name, plugin, config: Value::Null }
     }
 
     /// How long VERSION takes. It needs no namespace, so it is started in the cheapest way (no fork of
@@ -57,6 +126,7 @@ pub struct Stand {
     pub setup: AgentSetup,
     /// The world.
     pub world: World,
+    stack: Stack,
 }
 
 impl Stand {
@@ -65,8 +135,17 @@ impl Stand {
         Self::build_on(binaries, None)
     }
 
+    /// The same with both families.
+    pub fn build_dual(binaries: &Path) -> Result<Self> {
+        Self::build_with(binaries, None, Stack::Dual)
+    }
+
     /// The same on a certain rung.
     pub fn build_on(binaries: &Path, rung: Option<&str>) -> Result<Self> {
+        Self::build_with(binaries, rung, Stack::V4)
+    }
+
+    fn build_with(binaries: &Path, rung: Option<&str>, stack: Stack) -> Result<Self> {
         let world = World::build()?;
         let setup = AgentSetup {
             binary: binaries.join("berth-agent"),
@@ -78,8 +157,8 @@ impl Stand {
             object: None,
             deaf: Vec::new(),
         };
-        setup.prepare(&declaration(), 1, 1)?;
-        let mut stand = Self { agent: None, setup, world };
+        setup.prepare(&declaration(stack), 1, 1)?;
+        let mut stand = Self { agent: None, setup, world, stack };
         stand.start()?;
         Ok(stand)
     }
@@ -124,27 +203,31 @@ impl Stand {
         Contestant { name: "berth", plugin: self.plugin(&binaries.join("berth")), config }
     }
 
-    /// Debian's macvlan with host-local.
-    pub fn reference(&self) -> Contestant {
-        let (first, last) = REFERENCE_RANGE;
-        let range = json!({"subnet": SUBNET, "rangeStart": first, "rangeEnd": last, "gateway": GATEWAY});
+    /// Other people's macvlan with their host-local.
+    pub fn macvlan(&self, reference: &Reference) -> Contestant {
+        let range = |(first, last): (&str, &str), subnet: &str| json!([{"subnet": subnet, "rangeStart": first, "rangeEnd": last}]);
+        let mut ranges = vec![range(reference.range, SUBNET)];
+        ranges[0][0]["gateway"] = json!(GATEWAY);
+        if self.stack == Stack::Dual {
+            ranges.push(range(reference.range_v6, SUBNET_V6));
+        }
+        let folder = self.world.folder().join(reference.ipam.replace(|c: char| !c.is_alphanumeric(), "-"));
         let config = json!({
             "cniVersion": "1.0.0", "name": "reference", "type": "macvlan", "master": PARENT, "mode": "bridge",
-            "ipam": {"type": "host-local", "ranges": [[range]], "dataDir": self.world.folder().join("host-local")},
+            "ipam": {"type": "host-local", "ranges": ranges, "dataDir": folder},
         });
-        let binary = Path::new(DEBIAN_PLUGINS).join("macvlan");
-        Contestant { name: "macvlan+host-local", plugin: self.plugin(&binary), config }
+        Contestant { name: reference.name, plugin: self.plugin(&reference.folder.join("macvlan")), config }
     }
 
-    /// Debian's host-local alone, for VERSION.
-    pub fn host_local(&self) -> Contestant {
-        let binary = Path::new(DEBIAN_PLUGINS).join("host-local");
-        Contestant { name: "host-local", plugin: self.plugin(&binary), config: Value::Null }
+    /// Other people's host-local alone, for VERSION.
+    pub fn host_local(&self, reference: &Reference) -> Contestant {
+        let plugin = self.plugin(&reference.folder.join("host-local"));
+        Contestant { name: reference.ipam, plugin, config: Value::Null }
     }
 
-    /// A program that does nothing: what starting any process costs on this machine.
-    pub fn nothing(&self) -> Contestant {
-        Contestant { name: "/bin/true", plugin: self.plugin(Path::new("/bin/true")), config: Value::Null }
+    /// A program that does nothing, for VERSION.
+    pub fn nothing(&self, name: &'static str, binary: &Path) -> Contestant {
+        Contestant { name, plugin: self.plugin(binary), config: Value::Null }
     }
 
     fn plugin(&self, binary: &Path) -> Plugin {
@@ -152,13 +235,29 @@ impl Stand {
     }
 }
 
+/// Addresses of Berth's pool, the last first: so few are kept ready that these are hardly among them.
+pub fn last_addresses() -> impl Iterator<Item = IpAddr> {
+    let last = RANGE.1.parse::<Ipv4Addr>().map_or(0, u32::from);
+    (0..500).map(move |back| IpAddr::from(Ipv4Addr::from(last - back)))
+}
+
 /// The agent's configuration.
-fn declaration() -> String {
+fn declaration(stack: Stack) -> String {
     let (first, last) = RANGE;
+    let (names, more) = match stack {
+        Stack::V4 => ("lan-v4", String::new()),
+        Stack::Dual => (
+            "lan-v4, lan-v6",
+            format!(
+                "---\napiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: lan-v6\nspec:\n  \
+                 subnet: {SUBNET_V6}\n  exclude: [\"fd00:77::1:0/112\", \"fd00:77::2:0/112\"]\n"
+            ),
+        ),
+    };
     format!(
         "apiVersion: berth.dev/v1alpha1\nkind: UnderlayNetwork\nmetadata:\n  name: lan\nspec:\n  \
-         link: {{type: macvlan, parent: {PARENT}, mode: bridge}}\n  pools: [lan-v4]\n---\n\
+         link: {{type: macvlan, parent: {PARENT}, mode: bridge}}\n  pools: [{names}]\n---\n\
          apiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: lan-v4\nspec:\n  \
-         subnet: {SUBNET}\n  ranges: [{first}-{last}]\n  gateway: {GATEWAY}\n"
+         subnet: {SUBNET}\n  ranges: [{first}-{last}]\n  gateway: {GATEWAY}\n{more}"
     )
 }

@@ -163,6 +163,21 @@ fn a_dead_pods_address_goes_to_its_own_next_sandbox_first() {
 }
 
 #[test]
+fn an_add_in_a_hurry_gets_another_address_while_its_pods_former_sandbox_lives() {
+    let mut rig = Rig::new(config(2));
+    rig.bound(1);
+    let mut next = request(2);
+    next.pod = request(1).pod;
+    next.add_timeout = Some(Duration::from_millis(200));
+    rig.ask(2, next);
+    rig.observe(ALIVE, AddressFact::Present);
+    assert_eq!(rig.granted(2), None, "the former one may be about to end");
+    rig.pass(Duration::from_millis(101));
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(2), Some(vec![address(11)]));
+}
+
+#[test]
 fn a_hand_over_that_was_journaled_and_half_written_leaves_nothing_taken() {
     let mut rig = Rig::new(rig::dual(1));
     rig.bound(1);

@@ -195,6 +195,8 @@ impl Ledger {
         }
         let rebooted = former.iter().any(|(_, epoch)| *epoch == Epoch::Rebooted);
         let patience = if rebooted { REBOOTED_SANDBOX } else { FORMER_SANDBOX };
+        // An ADD in a hurry keeps half of its time for another address.
+        let patience = patience.min(waiter.until.since(waiter.since) / 2);
         let until = *waiter.former_until.get_or_insert(waiter.since + patience);
         if until <= now {
             return false;

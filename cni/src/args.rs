@@ -5,7 +5,6 @@ use std::net::IpAddr;
 use berth_ipam::attachment::PodRef;
 use berth_ipam::mac::Mac;
 
-use crate::config::address_with_or_without_prefix;
 use crate::error::{Error, quotable};
 
 /// What `CNI_ARGS` said. Keys that Berth does not know are dropped, if the sender allowed it.
@@ -69,6 +68,14 @@ pub(crate) fn boolean(text: &str) -> Option<bool> {
         "1" | "true" | "t" => Some(true),
         "0" | "false" | "f" => Some(false),
         _ => None,
+    }
+}
+
+/// An address as requests for one write it: the prefix length, if there is one, must be valid too.
+pub(crate) fn address_with_or_without_prefix(text: &str) -> Option<IpAddr> {
+    match text.split_once('/') {
+        None => text.parse().ok(),
+        Some(_) => text.parse::<ipnetwork::IpNetwork>().ok().map(|network| network.ip()),
     }
 }
 

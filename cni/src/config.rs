@@ -10,7 +10,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::name::{ContainerId, IfName, NetworkName};
 use serde_json::{Map, Value};
 
-use crate::args::Args;
+use crate::args::{Args, address_with_or_without_prefix};
 use crate::error::Error;
 use crate::result::CniResult;
 use crate::version::Version;
@@ -197,14 +197,6 @@ impl NetConf {
             }
         };
         list.iter().enumerate().map(parse).collect()
-    }
-}
-
-/// An address as requests for one write it: the prefix length, if there is one, must be valid too.
-pub(crate) fn address_with_or_without_prefix(text: &str) -> Option<IpAddr> {
-    match text.split_once('/') {
-        None => text.parse().ok(),
-        Some(_) => text.parse::<ipnetwork::IpNetwork>().ok().map(|network| network.ip()),
     }
 }
 

@@ -5,12 +5,7 @@
 //! wants it (cni.md A5), its standard error goes where ours goes, and its failure is passed on in its
 //! own words. What it gave is given back by its own DEL only.
 
-use std::ffi::OsStr;
-use std::io::{self, Read, Write};
 use std::net::IpAddr;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::time::Duration;
 
 use berth_cni::error::code;
 use berth_cni::result::Ip;
@@ -23,12 +18,6 @@ use serde_json::Value;
 use crate::errors::PluginError;
 use crate::settings::{self, Settings};
 use crate::world::World;
-
-/// No result comes near this many bytes.
-const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
-
-/// How often a binary that is just being written is tried again, and after what time.
-const BUSY: (u32, Duration) = (20, Duration::from_millis(25));
 
 /// The delegate of a configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -139,55 +128,6 @@ impl Given {
     pub fn into_result(self) -> CniResult {
         self.result
     }
-}
-
-/// How a delegate ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ended {
-    /// Whether it said that all went well.
-    pub success: bool,
-    /// Its exit status in words.
-    pub status: String,
-    /// Its standard output.
-    pub stdout: Vec<u8>,
-}
-
-/// Runs a plugin of `CNI_PATH` to its end. There is no limit in time but the runtime's own: a
-/// delegate that is killed over an address leaves one behind.
-pub fn run(kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
-    let path = std::env::var_os("CNI_PATH").unwrap_or_default();
-    let binary = find(kind, &path)?;
-    let mut child = start(Command::new(&binary).env("CNI_COMMAND", verb))?;
-    let (pipe, output) = (child.stdin.take(), child.stdout.take());
-    let mut stdout = Vec::new();
-    std::thread::scope(|scope| {
-        // On the side, for a delegate that prints before it has read everything. One that does not
-        // read at all says in its own words why.
-        scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input)));
-        output.map_or(Ok(0), |output| output.take(OUTPUT_LIMIT).read_to_end(&mut stdout))
-    })?;
-    let status = child.wait()?;
-    Ok(Ended { success: status.success(), status: status.to_string(), stdout })
-}
-
-/// The first of that name in the folders.
-fn find(kind: &str, path: &OsStr) -> io::Result<PathBuf> {
-    let mut folders = std::env::split_paths(path).filter(|folder| !folder.as_os_str().is_empty());
-    let found = folders.find_map(|folder| Some(folder.join(kind)).filter(|binary| binary.is_file()));
-    let missing = || io::Error::other(format!("no folder of CNI_PATH {} has it", path.display()));
-    found.ok_or_else(missing)
-}
-
-fn start(command: &mut Command) -> io::Result<Child> {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::inherit());
-    let (tries, pause) = BUSY;
-    for _ in 1..tries {
-        match command.spawn() {
-            Err(error) if error.kind() == io::ErrorKind::ExecutableFileBusy => std::thread::sleep(pause),
-            outcome => return outcome,
-        }
-    }
-    command.spawn()
 }
 
 #[cfg(test)]

@@ -150,14 +150,3 @@ fn a_chained_berth_gives_no_ipam_of_its_own_a_say() {
     assert!(matches!(error, PluginError::IpamOfChained { .. }), "{error}");
     assert!(sim.log.is_empty());
 }
-
-#[test]
-fn the_first_folder_that_has_the_plugin_is_taken() {
-    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    std::fs::create_dir(first.path().join("x")).unwrap();
-    std::fs::write(second.path().join("x"), "").unwrap();
-    let path = std::env::join_paths(["".as_ref(), first.path(), second.path()]).unwrap();
-    assert_eq!(find("x", &path).unwrap(), second.path().join("x"));
-    let error = find("y", &path).unwrap_err().to_string();
-    assert!(error.contains(first.path().to_str().unwrap()), "{error}");
-}

@@ -25,8 +25,8 @@ use berth_underlay::sysctl::{self, Setting};
 use berth_underlay::wire::announce::announce;
 use tokio::runtime::Runtime;
 
-use crate::delegate::{self, Ended};
 use crate::errors::chain;
+use crate::exec::{self, Ended};
 use crate::settings::Settings;
 use crate::world::{Entered, NewLink, Setup, World};
 
@@ -217,7 +217,7 @@ impl World for Kernel {
     }
 
     fn delegate(&mut self, kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
-        delegate::run(kind, verb, input)
+        exec::run(kind, verb, input)
     }
 
     fn spool(&mut self, release: Release) -> Result<(), SpoolError> {

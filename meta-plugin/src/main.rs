@@ -9,6 +9,7 @@ mod check;
 mod del;
 mod delegate;
 mod errors;
+mod exec;
 mod gc;
 mod kernel;
 mod links;

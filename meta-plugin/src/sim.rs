@@ -21,7 +21,7 @@ use berth_underlay::error::{Checked, Error as KernelError, Unknown};
 use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
-use crate::delegate::Ended;
+use crate::exec::Ended;
 use crate::world::{Entered, NewLink, Setup, World};
 
 /// How the simulated agent behaves.

@@ -20,7 +20,7 @@ use berth_underlay::error::{Checked, Error as KernelError};
 use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
-use crate::delegate::Ended;
+use crate::exec::Ended;
 
 /// The container's namespace, as it was entered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -125,7 +125,7 @@ fn one_of_each_family(ips: &[IpAddr]) -> Result<(), PluginError> {
 impl Order {
     fn read(conf: &NetConf, settings: &Settings, attach: &Attach) -> Result<Self, PluginError> {
         let role = settings.role(conf)?;
-        let ipam = if settings.delegate { None } else { Ipam::of(conf)? };
+        let ipam = Ipam::of(conf)?;
         if let Some(ipam) = ipam.as_ref().filter(|_| role == Role::Chained) {
             return Err(PluginError::IpamOfChained { kind: ipam.kind().to_owned() });
         }
@@ -306,8 +306,10 @@ fn attach_interface(
     if matches!(leased, Err(PluginError::Refused(_))) || !agent.heard {
         undo.pop();
     }
-    let leased = leased?;
-    let grant = given.as_ref().map_or(leased.clone(), |given| given.grant(leased));
+    let grant = match &given {
+        Some(given) => given.grant(leased?),
+        None => leased?,
+    };
     fault::point("add.leased");
 
     let link = match order.role {

@@ -6,12 +6,13 @@ use std::time::Duration;
 
 use berth_cni::{Attach, NetConf};
 use berth_ipam::attachment::{AttachmentKey, Role};
+use berth_protocol::Request;
 use berth_protocol::request::Check;
-use berth_protocol::{CallError, Request, Response};
 use berth_underlay::facts::RouteFacts;
 
 use crate::delegate::Ipam;
 use crate::errors::PluginError;
+use crate::session;
 use crate::settings::Settings;
 use crate::world::World;
 
@@ -36,13 +37,8 @@ pub fn check(
         ifname: attach.ifname.clone(),
     };
     let what = "check the reservation";
-    match world.ask(&Request::Check(Check { attachment }), PATIENCE) {
-        Ok(Response::Done) => {}
-        Ok(_) => return Err(PluginError::OtherAnswer { what }),
-        Err(CallError::Refused(failure)) => return Err(PluginError::Refused(failure)),
-        Err(cause) => return Err(PluginError::Agent { what, cause }),
-    }
-    match Ipam::of(conf)?.filter(|_| !settings.delegate) {
+    session::ask_once(world, what, &Request::Check(Check { attachment }), PATIENCE)?;
+    match Ipam::of(conf)? {
         Some(ipam) => ipam.check(world),
         None => Ok(()),
     }

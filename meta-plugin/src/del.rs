@@ -58,7 +58,7 @@ pub fn del(
     }
     // Last: from here on the other IPAM may give the address to anybody, and Berth's record refuses
     // whoever gets it before the link is gone.
-    match Ipam::of(conf)?.filter(|_| !settings.delegate) {
+    match Ipam::of(conf)? {
         Some(ipam) => ipam.del(world),
         None => Ok(()),
     }

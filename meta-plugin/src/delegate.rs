@@ -16,7 +16,7 @@ use ipnetwork::IpNetwork;
 use serde_json::Value;
 
 use crate::errors::PluginError;
-use crate::settings::{self, Settings};
+use crate::settings;
 use crate::world::World;
 
 /// The delegate of a configuration.
@@ -34,7 +34,8 @@ pub struct Given {
 }
 
 impl Ipam {
-    /// The IPAM plugin that the configuration names, if it is another than berth.
+    /// The IPAM plugin that the configuration names, if it is another than berth (and so never where
+    /// berth itself is another plugin's IPAM).
     pub fn of(conf: &NetConf) -> Result<Option<Self>, PluginError> {
         let Some(kind) = settings::foreign_ipam(conf)? else { return Ok(None) };
         let input = Value::Object(conf.raw().clone()).to_string().into_bytes();
@@ -89,13 +90,8 @@ impl Ipam {
 
 /// Passes STATUS or GC on to the delegate, if there is one. Plugins older than these verbs answer that
 /// they do not know them, which is no fault.
-pub fn forward(
-    world: &mut impl World,
-    conf: &NetConf,
-    settings: &Settings,
-    verb: &'static str,
-) -> Result<(), PluginError> {
-    let Some(ipam) = Ipam::of(conf)?.filter(|_| !settings.delegate) else { return Ok(()) };
+pub fn forward(world: &mut impl World, conf: &NetConf, verb: &'static str) -> Result<(), PluginError> {
+    let Some(ipam) = Ipam::of(conf)? else { return Ok(()) };
     match ipam.run(world, verb) {
         Err(PluginError::Delegate { object, .. }) if object.code == code::BAD_ENVIRONMENT => {
             world.note(&format!("the IPAM plugin {} has no {verb}: {}", ipam.kind, object.msg));

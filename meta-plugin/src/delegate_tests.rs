@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::settings::Settings;
 use crate::sim::{Agent, Sim, attach, conf, detach};
 
 const OTHER: &str = r#""type":"berth","keep":1,"ipam":{"type":"host-local","dataDir":"/d"}"#;
@@ -129,15 +130,14 @@ fn del_comes_to_it_last_and_only_when_berths_own_part_is_safe() {
 #[test]
 fn status_and_gc_are_passed_on_and_a_plugin_that_does_not_know_them_is_no_fault() {
     let other = conf(OTHER);
-    let settings = Settings::read(&other).unwrap();
     let mut sim = given(r#"{"code":4,"msg":"unknown CNI_COMMAND: STATUS"}"#);
     sim.given.0 = false;
-    forward(&mut sim, &other, &settings, "STATUS").unwrap();
+    forward(&mut sim, &other, "STATUS").unwrap();
     sim.given.1 = r#"{"code":50,"msg":"not ready"}"#;
-    forward(&mut sim, &other, &settings, "GC").unwrap_err();
+    forward(&mut sim, &other, "GC").unwrap_err();
     assert_eq!(verbs(&sim), ["STATUS", "GC"]);
     let own = conf(r#""type":"berth","ipam":{"type":"berth"}"#);
-    forward(&mut sim, &own, &Settings::read(&own).unwrap(), "GC").unwrap();
+    forward(&mut sim, &own, "GC").unwrap();
     assert_eq!(sim.delegated.len(), 2, "Berth's own IPAM is nobody's delegate here");
 }
 

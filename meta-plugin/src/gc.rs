@@ -6,10 +6,11 @@
 use std::time::Duration;
 
 use berth_cni::NetConf;
+use berth_protocol::Request;
 use berth_protocol::request::{Gc, Valid};
-use berth_protocol::{CallError, Request, Response};
 
 use crate::errors::PluginError;
+use crate::session;
 use crate::world::World;
 
 /// How long the agent may take: it reads about every attachment that is not listed.
@@ -23,12 +24,7 @@ pub fn gc(world: &mut impl World, conf: &NetConf) -> Result<(), PluginError> {
         .map(|kept| Valid { container_id: kept.container_id, ifname: kept.ifname })
         .collect();
     let what = "collect what the runtime does not have any more";
-    match world.ask(&Request::Gc(Gc { cni_network: conf.name().clone(), valid }), PATIENCE) {
-        Ok(Response::Done) => Ok(()),
-        Ok(_) => Err(PluginError::OtherAnswer { what }),
-        Err(CallError::Refused(failure)) => Err(PluginError::Refused(failure)),
-        Err(cause) => Err(PluginError::Agent { what, cause }),
-    }
+    session::ask_once(world, what, &Request::Gc(Gc { cni_network: conf.name().clone(), valid }), PATIENCE)
 }
 
 #[cfg(test)]

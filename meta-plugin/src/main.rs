@@ -83,13 +83,13 @@ fn run(call: &Call) -> Result<Option<Value>, PluginError> {
         Call::Status => {
             conf.require("STATUS", Version::V1_1_0)?;
             status::status(&mut world, Some(settings.network.clone()))?;
-            delegate::forward(&mut world, &conf, &settings, "STATUS")?;
+            delegate::forward(&mut world, &conf, "STATUS")?;
         }
         Call::Gc => {
             conf.require("GC", Version::V1_1_0)?;
             // Both, whatever the other says.
             let own = gc::gc(&mut world, &conf);
-            let other = delegate::forward(&mut world, &conf, &settings, "GC");
+            let other = delegate::forward(&mut world, &conf, "GC");
             if let (Err(_), Err(error)) = (&own, &other) {
                 world.note(&errors::chain(error));
             }

@@ -1,4 +1,4 @@
-//! What an ADD asks of the agent, through the agent's absence.
+//! What an ADD asks of the agent, through the agent's absence, and what other verbs ask once.
 //!
 //! Until *done* every question is repeated every 50 ms under the same transaction while there is no
 //! agent, so that an upgrade of the agent fails no ADD. All questions are idempotent for that.
@@ -27,6 +27,21 @@ const GRACE: Duration = Duration::from_secs(5);
 /// How long an ADD whose configuration sets no `addTimeout` listens: the network's own is the
 /// agent's business, and no runtime waits for longer than this.
 const LISTEN: Duration = Duration::from_mins(4);
+
+/// A question that is asked once and answered with no more than that it is done.
+pub fn ask_once(
+    world: &mut impl World,
+    what: &'static str,
+    request: &Request,
+    within: Duration,
+) -> Result<(), PluginError> {
+    match world.ask(request, within) {
+        Ok(Response::Done) => Ok(()),
+        Ok(_) => Err(PluginError::OtherAnswer { what }),
+        Err(CallError::Refused(failure)) => Err(PluginError::Refused(failure)),
+        Err(cause) => Err(PluginError::Agent { what, cause }),
+    }
+}
 
 /// One ADD's conversation with the agent.
 #[derive(Debug, Default)]

@@ -248,11 +248,14 @@ impl World {
         start(&mut command, Some(&pod.netns))
     }
 
+    /// The number of the pod's latest namespace; `None`: it was never tracked.
+    fn number_of(&self, pod: &Pod) -> Option<i32> {
+        lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number)
+    }
+
     /// The links that a namespace has now, read by its number; `None` once it is no more.
     pub fn links(&self, pod: &Pod) -> Result<Option<Vec<Link>>> {
-        let number =
-            lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number);
-        let Some(number) = number else { return Ok(None) };
+        let Some(number) = self.number_of(pod) else { return Ok(None) };
         match lock(&self.numbering).links(Some(number)) {
             Ok(links) => Ok(Some(links)),
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(None),
@@ -279,9 +282,7 @@ impl World {
     }
 
     fn held(&self, pod: &Pod) -> Result<Vec<netlink::Address>> {
-        let number =
-            lock(&self.tracked).iter().rev().find(|tracked| tracked.name == pod.name).map(|t| t.number);
-        let Some(number) = number else { return Ok(Vec::new()) };
+        let Some(number) = self.number_of(pod) else { return Ok(Vec::new()) };
         let mut found = Vec::new();
         for family in [libc::AF_INET, libc::AF_INET6] {
             match lock(&self.numbering).addresses(number, family) {

@@ -425,7 +425,7 @@ impl Programs {
                 key: Some(key),
                 text,
             });
-            self.proved_at = Time(0);
+            self.tried_at = Time(0);
         }
         if let Err(error) = self.watching.take_seats(probes, now) {
             complain(&mut self.told_full, &error);

@@ -83,13 +83,13 @@ fn an_edit_that_makes_a_lease_lie_is_refused() {
         ("192.0.2.7", "name must be", |lease| rename(lease, "192.0.2.7")),
         ("2001:db8::7", "name must be", |lease| rename(lease, "rack-7.2001-db8--7")),
         ("2001:db8::7", "name must be", |lease| {
-            rename(lease, "rack-7.2001-0db8-0000-0000-0000-0000-0000-0008")
+            rename(lease, "rack-7.2001-0db8-0000-0000-0000-0000-0000-0008");
         }),
         ("2001:db8::7", "name must be", |lease| {
-            rename(lease, "rack-8.2001-0db8-0000-0000-0000-0000-0000-0007")
+            rename(lease, "rack-8.2001-0db8-0000-0000-0000-0000-0000-0007");
         }),
         ("2001:db8::7", "name must be", |lease| {
-            rename(lease, "rack-7.2001-0db8-0000-0000-0000-0000-0000-000g")
+            rename(lease, "rack-7.2001-0db8-0000-0000-0000-0000-0000-000g");
         }),
         ("2001:db8::7", "name must be", |lease| rename(lease, "rack-7.192.0.2.7")),
         ("192.0.2.7", "IP address", |lease| lease.spec.address = "192.0.2.7/24".into()),

@@ -290,7 +290,7 @@ mod tests {
         assert!(longest(0) < longest(1) && longest(1) < longest(4));
         for failures in [0, 5, 1_000] {
             for random in [0, 500, 999] {
-                assert!(pause(failures, Some(Duration::from_secs(3_600)), random) <= PAUSE_MAX);
+                assert!(pause(failures, Some(Duration::from_hours(1)), random) <= PAUSE_MAX);
                 assert!(pause(failures, None, random) >= PAUSE_MIN / 2);
             }
         }

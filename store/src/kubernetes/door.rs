@@ -127,11 +127,14 @@ impl Door {
         Self { client, deadline, contact }
     }
 
-    /// Sends a request and reads the whole answer, within the deadline.
+    /// Sends a request and reads the whole answer, within the deadline. The server is told the deadline,
+    /// so that it does not carry out much later what nobody waits for.
     pub async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer, Fault> {
         let sent = self.contact.now();
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{joint}timeout={}ms", self.deadline.as_millis());
         let work = async {
-            let response = self.send(method, path, body).await?;
+            let response = self.send(method, &path, body).await?;
             let (status, retry_after) = (response.status(), retry_after(&response));
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(Fault::Cut)?;
             Ok(Answer { status, retry_after, body: body.to_bytes().to_vec() })

@@ -4,7 +4,8 @@
 //! process. What comes is early news. It may be seconds old, so a release is never decided by it.
 //!
 //! Invariant: between two [`LeaseEvent::Restarted`] no change is left out. Where that is not
-//! certain, the leases are listed anew.
+//! certain, the leases are listed anew: also when the server was away, because it may come back with
+//! an older copy of its storage, in which the moment to go on from means something else.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
@@ -32,8 +33,6 @@ const LINE_MAX: usize = 4 << 20;
 const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The first one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// After so many failures in a row the moment to go on from is given up.
-const FAILURES: u32 = 5;
 
 /// What happened to leases.
 #[derive(Debug, Clone)]
@@ -98,6 +97,8 @@ impl Drop for Watch {
 enum End {
     /// The connection did; the moment to go on from is still known.
     Resume,
+    /// The server is there, and wants to be left alone for a moment.
+    Busy(StoreError),
     /// The server has forgotten the moment, or it may have.
     Relist,
     /// Nobody listens any more.
@@ -145,11 +146,10 @@ impl Follower {
                         break;
                     }
                     Ok(End::Unwanted) => return,
+                    Ok(End::Busy(error)) => self.failed(error).await,
                     Err(error) => {
                         self.failed(error).await;
-                        if self.failures >= FAILURES {
-                            break;
-                        }
+                        break;
                     }
                 }
             }
@@ -169,8 +169,11 @@ impl Follower {
             // 504: the moment lies ahead of the server, as after a restore of its storage.
             Ok(Err(answer)) if answer.status.as_u16() == 504 => return Ok(End::Relist),
             Ok(Err(answer)) => {
-                return match asked.judge(Ok(answer))? {
-                    Said::Done(_) | Said::Missing | Said::Conflict | Said::Expired => Ok(End::Relist),
+                let busy = answer.status.as_u16() == 429;
+                return match asked.judge(Ok(answer)) {
+                    Ok(Said::Done(_) | Said::Missing | Said::Conflict | Said::Expired) => Ok(End::Relist),
+                    Err(error) if busy => Ok(End::Busy(error)),
+                    Err(error) => Err(error),
                 };
             }
             Err(fault) => return Err(asked.unavailable(None, fault)),
@@ -181,7 +184,10 @@ impl Follower {
             let line = match lines.next().await {
                 Ok(Some(line)) => line,
                 Ok(None) => return Ok(End::Resume),
-                Err(fault) => return Err(asked.unavailable(None, fault)),
+                Err(fault) => {
+                    tracing::debug!(error = %crate::error::chain(&fault), "the watch broke off");
+                    return Ok(End::Resume);
+                }
             };
             let Ok(line) = serde_json::from_slice::<Line>(&line) else {
                 tracing::warn!("a watch sent what is no event; listing all leases again");

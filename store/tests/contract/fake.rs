@@ -87,6 +87,11 @@ impl Fake {
         self.state().faults.push((kind, fault));
     }
 
+    /// No request fails any more.
+    pub fn calm(&self) {
+        self.state().faults.clear();
+    }
+
     /// Every request so far: its kind and its path with query.
     pub fn requests(&self) -> Vec<String> {
         self.state().requests.clone()

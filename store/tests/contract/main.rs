@@ -6,6 +6,7 @@
 mod common;
 mod fake;
 mod faults;
+mod outcomes;
 mod real;
 mod watching;
 

@@ -11,45 +11,38 @@ pub mod leases;
 pub mod pods;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use berth_ipam::attachment::PodRef;
 use berth_ipam::ledger::Identity;
 use berth_ipam::ledger::io::Input;
 use berth_ipam::record::AddressKey;
 use berth_protocol::response::Finding;
-use berth_store::kubernetes::KubernetesStore;
-use kube::config::{KubeConfigOptions, Kubeconfig};
-use kube::{Client, Config};
+use berth_store::StoreError;
+use berth_store::kubernetes::{self, Contact, KubernetesStore, Settings};
+use kube::Client;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::oneshot;
 
 use self::declarations::Refused;
 use self::pods::{Annotations, Pods};
-use crate::away;
 use crate::doctor::finding;
 use crate::writer::Writer;
+use crate::{away, clock};
 
 /// Why there is no way to the API server.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// The file with the way to it cannot be used.
-    #[error("use the kubeconfig {}: it must name a server and a user that this process may be", path.display())]
-    Kubeconfig {
-        /// The file.
-        path: PathBuf,
-        /// The cause.
-        #[source]
-        cause: kube::config::KubeconfigError,
-    },
-    /// There is no service account.
-    #[error("use the service account of this pod; outside of a pod give --kubeconfig FILE")]
-    InCluster(#[source] kube::config::InClusterError),
-    /// The client could not be made.
-    #[error("make a client for the API server")]
-    Client(#[source] Box<kube::Error>),
+    /// There is no way to it, or not one that can be used.
+    #[error("find the way to the API server")]
+    Connect(#[source] Box<StoreError>),
     /// The thread or its runtime could not be started.
     #[error("start the cluster's thread")]
     Thread(#[source] std::io::Error),
 }
+
+/// The API server counts as silent after this long.
+const SILENT: Duration = Duration::from_secs(30);
 
 /// How the API server is reached.
 #[derive(Debug, Clone)]
@@ -76,6 +69,7 @@ pub struct Cluster {
     asks: UnboundedSender<Ask>,
     pods: Pods,
     refused: Refused,
+    contact: Contact,
     /// The answers to [`Cluster::ask`], by ticket.
     pub answers: UnboundedReceiver<(u64, Annotations)>,
 }
@@ -87,30 +81,30 @@ impl Cluster {
         identity: &Identity,
         inputs: UnboundedSender<Input>,
     ) -> Result<Self, ClusterError> {
-        let config = config(&options).await?;
         let (orders, to_write) = unbounded_channel();
         let (asks, to_ask) = unbounded_channel();
         let (to_agent, answers) = unbounded_channel();
-        let (pods, refused) = (Pods::default(), Refused::default());
+        let (pods, refused, contact) = (Pods::default(), Refused::default(), Contact::new(clock::now));
         let thread = Thread {
             identity: identity.clone(),
             inputs,
             pods: pods.clone(),
             refused: refused.clone(),
+            contact: contact.clone(),
             to_write,
             to_ask,
             to_agent,
         };
-        let (up, is_up) = tokio::sync::oneshot::channel();
+        let (up, is_up) = oneshot::channel();
         std::thread::Builder::new()
             .name("cluster".to_owned())
-            .spawn(move || thread.main(config, up))
+            .spawn(move || thread.main(&options, up))
             .map_err(ClusterError::Thread)?;
         match is_up.await {
             Ok(outcome) => outcome?,
             Err(_) => return Err(ClusterError::Thread(std::io::Error::other("it ended at once"))),
         }
-        Ok(Self { orders, asks, pods, refused, answers })
+        Ok(Self { orders, asks, pods, refused, contact, answers })
     }
 
     /// Where the writes of records go.
@@ -143,17 +137,24 @@ impl Cluster {
         let all = refused
             .iter()
             .map(|(object, why)| finding("declared", false, true, format!("{object} cannot be used: {why}")));
-        all.collect()
+        std::iter::once(self.api_server()).chain(all).collect()
     }
-}
 
-async fn config(options: &Options) -> Result<Config, ClusterError> {
-    let Some(path) = &options.kubeconfig else {
-        return Config::incluster().map_err(ClusterError::InCluster);
-    };
-    let wrong = |cause| ClusterError::Kubeconfig { path: path.clone(), cause };
-    let file = Kubeconfig::read_from(path).map_err(wrong)?;
-    Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await.map_err(wrong)
+    fn api_server(&self) -> Finding {
+        let (ok, text) = match self.contact.last().map(|at| clock::now().since(at)) {
+            Some(ago) if ago < SILENT => (true, format!("served a request {} s ago", ago.as_secs())),
+            Some(ago) => {
+                let ago = ago.as_secs();
+                (false, format!("has served nothing for {ago} s: ADDs wait, DELs are carried out later"))
+            }
+            None => (
+                false,
+                "has served nothing yet: check --kubeconfig, the network and the agent's permissions"
+                    .to_owned(),
+            ),
+        };
+        finding("api-server", ok, !ok, text)
+    }
 }
 
 /// What the thread works with.
@@ -162,36 +163,38 @@ struct Thread {
     inputs: UnboundedSender<Input>,
     pods: Pods,
     refused: Refused,
+    contact: Contact,
     to_write: UnboundedReceiver<away::Order>,
     to_ask: UnboundedReceiver<Ask>,
     to_agent: UnboundedSender<(u64, Annotations)>,
 }
 
 impl Thread {
-    fn main(self, config: Config, up: tokio::sync::oneshot::Sender<Result<(), ClusterError>>) {
+    fn main(self, options: &Options, up: oneshot::Sender<Result<(), ClusterError>>) {
         let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
             Ok(runtime) => runtime,
             Err(error) => return drop(up.send(Err(ClusterError::Thread(error)))),
         };
         runtime.block_on(async {
-            match Client::try_from(config) {
+            match kubernetes::client(options.kubeconfig.as_deref()).await {
                 Ok(client) => {
                     // Who started the thread may have given up by now; then so does everything below.
                     let _ = up.send(Ok(()));
                     self.run(client).await;
                 }
-                Err(error) => drop(up.send(Err(ClusterError::Client(Box::new(error))))),
+                Err(error) => drop(up.send(Err(ClusterError::Connect(Box::new(error))))),
             }
         });
     }
 
     async fn run(self, client: Client) {
-        let Self { identity, inputs, pods, refused, to_write, to_ask, to_agent } = self;
-        let writer = Writer::new(KubernetesStore::new(client.clone()));
+        let Self { identity, inputs, pods, refused, contact, to_write, to_ask, to_agent } = self;
+        let store = KubernetesStore::new(client.clone(), contact, Settings::default());
+        let writer = Writer::new(store.clone());
         tokio::join!(
             away::run(&writer, to_write, &inputs),
             declarations::run(client.clone(), inputs.clone(), refused),
-            leases::run(client.clone(), inputs.clone()),
+            leases::run(store, inputs.clone()),
             pods.clone().run(client.clone(), identity.node, inputs.clone()),
             answer(client, pods, to_ask, to_agent),
         );

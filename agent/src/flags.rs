@@ -148,7 +148,7 @@ mod tests {
         assert_eq!(flags.node().unwrap().as_str(), "n1");
         assert_eq!(
             [
-                &flags.config,
+                flags.config.as_ref().unwrap(),
                 &flags.state_dir,
                 &flags.socket,
                 &flags.bpffs,

@@ -104,8 +104,8 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         capabilities: held,
         cluster,
     };
-    let config = flags.config.filter(|_| hands.cluster.is_none());
-    let paths = Paths { config, state_dir: flags.state_dir, bpffs: flags.bpffs };
+    let path = flags.config.filter(|_| hands.cluster.is_none());
+    let paths = Paths { config: path, state_dir: flags.state_dir, bpffs: flags.bpffs };
     let mut ledger = Ledger::new(identity.clone(), config);
     if hands.cluster.is_some() {
         ledger = ledger.shared();

@@ -40,14 +40,14 @@ pub type Refused = Arc<Mutex<BTreeMap<String, String>>>;
 /// Follows both kinds, and hands on what they come to.
 pub async fn run(client: Client, inputs: UnboundedSender<Input>, refused: Refused) {
     let found = Mutex::new(Found::default());
-    let (changed, changes) = watch::channel(());
+    let (touched, changes) = watch::channel(());
     let networks = follow(all::<UnderlayNetwork>(&client), watcher::Config::default(), |news| {
         take(&mut lock(&found).networks, news, "UnderlayNetworks");
-        changed.send(()).is_ok()
+        touched.send(()).is_ok()
     });
     let pools = follow(all::<IPPool>(&client), watcher::Config::default(), |news| {
         take(&mut lock(&found).pools, news, "IPPools");
-        changed.send(()).is_ok()
+        touched.send(()).is_ok()
     });
     tokio::join!(networks, pools, tell(&found, changes, &inputs, &refused));
 }

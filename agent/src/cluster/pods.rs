@@ -27,7 +27,7 @@ const OURS: &str = "berth.dev/";
 /// How long an ADD waits for the API server to know its pod: a mirror pod may be made after the ADD.
 const UNKNOWN: Duration = Duration::from_secs(2);
 /// How long it waits for an API server that does not answer; its record could not be written anyhow.
-const UNREACHABLE: Duration = Duration::from_secs(60);
+const UNREACHABLE: Duration = Duration::from_mins(1);
 /// How often the API server is asked meanwhile, and how long for.
 const ASK_AGAIN: Duration = Duration::from_millis(250);
 const ASK_FOR: Duration = Duration::from_secs(2);
@@ -175,7 +175,7 @@ mod tests {
         pod(name, uid, serde_json::json!({}))
     }
 
-    fn said(news: Vec<PodNews>) -> Vec<String> {
+    fn said(news: &[PodNews]) -> Vec<String> {
         news.iter().map(|news| format!("{news:?}")).collect()
     }
 
@@ -184,15 +184,15 @@ mod tests {
         let pods = Pods::default();
         let ended = pod("b", "u2", serde_json::json!({"status": {"phase": "Succeeded"}}));
         let listed = pods.take(News::All(vec![plain("a", "u1"), ended]));
-        assert_eq!(said(listed), [r#"Listed({"u1"})"#]);
+        assert_eq!(said(&listed), [r#"Listed({"u1"})"#]);
         assert!(pods.take(News::Changed(plain("a", "u1"))).is_empty());
         let deleting = serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
-        assert_eq!(said(pods.take(News::Changed(pod("a", "u1", deleting)))), [r#"Unwanted("u1")"#]);
-        assert_eq!(said(pods.take(News::Gone(plain("a", "u1")))), [r#"Unwanted("u1")"#]);
-        assert_eq!(said(pods.take(News::Changed(plain("a", "u3")))), [r#"Wanted("u3")"#]);
+        assert_eq!(said(&pods.take(News::Changed(pod("a", "u1", deleting)))), [r#"Unwanted("u1")"#]);
+        assert_eq!(said(&pods.take(News::Gone(plain("a", "u1")))), [r#"Unwanted("u1")"#]);
+        assert_eq!(said(&pods.take(News::Changed(plain("a", "u3")))), [r#"Wanted("u3")"#]);
         // A StatefulSet's pod of the same name is another pod (T3).
         assert_eq!(
-            said(pods.take(News::Changed(plain("a", "u4")))),
+            said(&pods.take(News::Changed(plain("a", "u4")))),
             [r#"Unwanted("u3")"#, r#"Wanted("u4")"#]
         );
     }

@@ -10,7 +10,7 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
-use berth_ipam::record::AddressKey;
+use berth_ipam::record::{AddressKey, LeaseRecord};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde::Deserialize;
@@ -56,6 +56,8 @@ pub enum LeaseEvent {
         key: Option<AddressKey>,
         /// Its last version, with the moment of its deletion.
         version: Version,
+        /// The record in it, if it could be read.
+        record: Option<Box<LeaseRecord>>,
     },
 }
 
@@ -202,8 +204,10 @@ impl Follower {
                     Err(unreadable) => LeaseEvent::Unreadable(*unreadable),
                 }),
                 "DELETED" => {
-                    let object = line.object.metadata.name;
-                    Some(LeaseEvent::Deleted { key: key_of(&object), object, version: version.clone() })
+                    let object = line.object.metadata.name.clone();
+                    let record = line.object.read().ok().map(|row| Box::new(row.record));
+                    let key = key_of(&object);
+                    Some(LeaseEvent::Deleted { object, key, version: version.clone(), record })
                 }
                 // ERROR, with a `Status`: 410 if the moment is forgotten, and nothing else is worth keeping.
                 kind => {

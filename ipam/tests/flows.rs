@@ -150,6 +150,45 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
 }
 
 #[test]
+fn an_undone_adds_address_is_free_though_another_link_has_the_mac_it_asked_for() {
+    let mac = Mac([2, 0, 0, 0, 6, 1]);
+    let bind = |rig: &mut Rig| {
+        let LeaseRequest { txn, key, .. } = request(1);
+        let caller = Caller { conn: 1, call: 2 };
+        rig.step(Input::Bind(caller, txn, key, 5, mac, LinkSeen::There(mac)));
+    };
+    let mut asks = request(1);
+    asks.mac = Some(mac);
+    let mut rig = Rig::new(config(1));
+    rig.warm();
+    rig.ask(1, asks.clone());
+    bind(&mut rig);
+    // The plugin removed the link again, and the kernel tells so before the plugin does.
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(Nsid(70_001)), 5, Some(mac))));
+    let listed = (NetnsFact::Alive, LinkFact::Gone, FdbFact::Present);
+    rig.observe(listed, AddressFact::Absent);
+    assert_eq!(rig.held_by(1), [address(10)], "the ADD is still open");
+    rig.step(Input::Hangup(1));
+    rig.step(Input::LinkRemoved(asks.key.clone(), RemoveResult::NotThere));
+    let searches = rig.observe_search(listed, AddressFact::Absent, FdbFact::Another);
+    assert_eq!(searches, 1, "nothing but another search can say whose the MAC is");
+    assert!(rig.ledger.entry(&asks.key).is_none(), "{:?}", rig.ledger.leases());
+
+    // The same of an ADD that was repeated after it had ended: somebody has the address.
+    rig.ask(1, asks.clone());
+    rig.answer_probes(&[]);
+    bind(&mut rig);
+    let caller = Caller { conn: 1, call: 3 };
+    rig.step(Input::Done(caller, asks.txn.clone(), asks.key.clone()));
+    let again = LeaseRequest { txn: TxnId("again".to_owned()), ..asks.clone() };
+    rig.ask(2, again);
+    rig.step(Input::Hangup(2));
+    rig.step(Input::LinkRemoved(asks.key.clone(), RemoveResult::NotThere));
+    rig.observe((NetnsFact::Alive, LinkFact::Gone, FdbFact::Another), AddressFact::Absent);
+    assert_eq!(rig.held_by(1), [address(10)]);
+}
+
+#[test]
 fn a_dead_pods_address_goes_to_its_own_next_sandbox_first() {
     let mut rig = Rig::new(config(1));
     rig.bound(1);

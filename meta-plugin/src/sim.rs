@@ -117,6 +117,7 @@ impl Sim {
             macvlan_mode: Some(MacvlanMode::Bridge),
             vlan_id: None,
             parent_index: Some(3),
+            parent_nsid: None,
             alias: alias.map(str::to_owned),
         });
         self

@@ -283,6 +283,7 @@ impl Ledger {
             leaked_after: network.and_then(|network| network.leaked_after),
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };

@@ -126,6 +126,7 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
             ifindex: 5,
             addresses: vec![address(10)],
         }),
+        foreign: None,
     };
     let records = vec![rig::record(1, address(10))];
     let loaded = Loaded {
@@ -147,6 +148,37 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
     rig.observe(ALIVE, AddressFact::Present);
     assert_eq!(rig.granted(3), None);
     assert!(rig.ledger.entry(&request(2).key).is_some(), "the living pod is adopted");
+}
+
+#[test]
+fn a_strangers_link_whose_mac_only_begins_as_berths_do_keeps_nobody_waiting() {
+    let granted = |foreign: Option<Vec<IpAddr>>, found: Option<StrayLink>| {
+        let mac = Mac([0xb2, 0, 0x5e, 0, 0x53, 1]);
+        let stray = Stray { mac, parent: Some("eth1".parse().unwrap()), found, foreign };
+        let strays = vec![stray];
+        let loaded = Loaded { strays, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let mut rig = Rig::loaded(config(2), loaded);
+        rig.warm();
+        rig.lease(1);
+        rig.answer_probes(&[]);
+        rig.granted(1).is_some()
+    };
+    assert!(granted(Some(vec!["192.0.2.7".parse().unwrap()]), None), "its address is none of Berth's");
+    assert!(granted(Some(Vec::new()), None));
+    assert!(!granted(Some(vec![address(11)]), None), "it may be Berth's, without its mark");
+    assert!(!granted(Some(vec![address(99)]), None), "nor is a subnet's other address explained");
+    assert!(!granted(None, None), "which link has the MAC is not known");
+    // An attachment's own link that cannot be adopted is explained by no other link.
+    let taken = StrayLink {
+        key: Some(request(2).key),
+        cookie: Some(NetnsCookie(2)),
+        at: Nsid(70_002),
+        at_is_random: true,
+        inode: 2,
+        ifindex: 5,
+        addresses: Vec::new(),
+    };
+    assert!(!granted(Some(Vec::new()), Some(taken)));
 }
 
 #[test]

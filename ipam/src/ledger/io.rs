@@ -142,6 +142,9 @@ pub struct Stray {
     pub parent: Option<IfName>,
     /// Where the link is, if the search found it.
     pub found: Option<StrayLink>,
+    /// The addresses of the link that puts the MAC on the list, where that link is known for certain
+    /// and nothing on it says that it is Berth's.
+    pub foreign: Option<Vec<IpAddr>>,
 }
 
 /// A stray link.

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use berth_ipam::attachment::Role;
 use berth_ipam::config::LinkSpec;
-use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, LinkSeen, Reply, Step};
+use berth_ipam::ledger::io::{Action, Caller, CommitResult, Input, LeaseRequest, LinkSeen, Reply, Step};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
@@ -22,6 +22,7 @@ use berth_underlay::wire::probe::Priority;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use crate::changer::{Changer, Removal};
+use crate::cluster::Cluster;
 use crate::committer::{self, Committer};
 use crate::history::{self, History};
 use crate::notify::{Notifier, State};
@@ -73,6 +74,8 @@ pub struct Hands {
     pub notifier: Notifier,
     /// The capabilities left.
     pub capabilities: capabilities::Held,
+    /// The cluster that the node belongs to; `None`: it is alone on its store.
+    pub cluster: Option<Cluster>,
 }
 
 /// Where things are.
@@ -199,7 +202,14 @@ impl Agent {
     /// One input, and what follows from it.
     fn step(&mut self, input: Input) {
         match &input {
-            Input::Committed(_, result) => self.readiness.note(clock::now(), STORAGE, result.trouble()),
+            Input::Committed(_, result) => {
+                let trouble = match result {
+                    // An API server that does not answer is no reason of this node's.
+                    CommitResult::Journaled(_) if self.hands.cluster.is_some() => None,
+                    _ => result.trouble(),
+                };
+                self.readiness.note(clock::now(), STORAGE, trouble);
+            }
             Input::Gathered(seen) => {
                 // What a program told before the reads were made is known before they are judged.
                 self.hear_events();
@@ -293,6 +303,11 @@ impl Agent {
             Action::ConfigTaken(Err(lost)) => {
                 tracing::error!(holders = ?lost, "the edited configuration is refused: it would drop addresses in use");
                 self.config_trouble = Some(format!("it would drop addresses in use: {}", lost.join("; ")));
+            }
+            Action::LookUp(key) => {
+                if let Some(cluster) = &self.hands.cluster {
+                    cluster.look_up(key);
+                }
             }
             Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {

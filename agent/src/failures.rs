@@ -70,6 +70,10 @@ pub fn of(error: &LedgerError) -> Failure {
             IO,
             "make room in, and correct the permissions of, the agent's --state-dir; see `berthctl doctor`",
         ),
+        LedgerError::Barred { .. } => (
+            TRY_AGAIN,
+            "the ADD may be repeated as it is; `berthctl doctor` on this node shows what keeps it waiting",
+        ),
         LedgerError::NotCollected { .. } => {
             (IO, "call GC again; what is over is freed without it, too, as soon as it can be judged")
         }

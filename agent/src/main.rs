@@ -55,7 +55,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     std::fs::create_dir_all(&flags.state_dir).context("create --state-dir")?;
     let socket = BoundSocket::bind(&flags.socket)?;
     let (to_loop, inputs) = mpsc::unbounded_channel();
-    let (committer, on_disk) = Committer::start(&flags.state_dir, to_loop.clone())?;
+    let (committer, on_disk) = Committer::start(&flags.state_dir, None, to_loop.clone())?;
     // The subscription comes before the search: what happens between is heard.
     let observer = Observer::start(to_loop.clone(), deaf::to("netlink"))?;
     let changer = Changer::start(to_loop.clone())?;
@@ -95,6 +95,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         trusted: flags.trusted_pid.iter().copied().collect(),
         notifier: Notifier::from_env(),
         capabilities: held,
+        cluster: None,
     };
     let paths = Paths { config: flags.config, state_dir: flags.state_dir, bpffs: flags.bpffs };
     let mut ledger = Ledger::new(identity.clone(), config);

@@ -7,10 +7,14 @@
 
 #[path = "flows/gc.rs"]
 mod gc;
+#[path = "flows/hold.rs"]
+mod hold;
 #[path = "flows/programs.rs"]
 mod programs;
 #[path = "flows/rig.rs"]
 mod rig;
+#[path = "flows/shared.rs"]
+mod shared;
 
 use std::net::IpAddr;
 use std::time::Duration;

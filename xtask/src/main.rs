@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
+mod crds;
 mod demo;
 mod dist;
 mod fuzz;
@@ -42,13 +43,15 @@ enum Verb {
     BuildEbpf(build_ebpf::Args),
     /// Build the static binaries that operators install, into target/dist/.
     Dist(dist::Args),
+    /// Write deploy/crds.yaml, the custom resource definitions, from the types.
+    Crds(crds::Args),
     /// Check the rules of the repository that no compiler checks.
     Tidy(tidy::Args),
     /// Give the parsers inputs at random; a crash or a time-out is a failure.
     Fuzz(fuzz::Args),
     /// Build upstream's plugins and callers, by Go, into target/tools/bin: for tests and bench.
     Tools(tools::Args),
-    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo.
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo.
     Ci(ci::Args),
 }
 
@@ -59,6 +62,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Dist(args) => dist::run(&args),
+        Verb::Crds(args) => crds::run(&args),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Tools(args) => tools::run(args),

@@ -28,12 +28,18 @@ pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 /// a former holder's proof takes the settle time, and a living one is a mistake that time does not mend.
 const ADOPTION: Duration = Duration::from_secs(5);
 
+/// How long an ADD waits for a network that the API server has not told of yet.
+const UNDECLARED: Duration = Duration::from_secs(110);
+
 impl Ledger {
     /// First step: an address for the attachment, recorded before the answer.
     pub(super) fn lease(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
         if let Some(slot) = self.slots.get_mut(&request.key) {
             let same_place = slot.entry.netns.cookie == request.netns.cookie;
-            if slot.entry.txn == request.txn && slot.entry.phase != Phase::Releasing && !slot.entry.del_seen {
+            if slot.entry.txn == request.txn
+                && !matches!(slot.entry.phase, Phase::Releasing | Phase::Held)
+                && !slot.entry.del_seen
+            {
                 return self.lease_again(now, caller, request);
             }
             if same_place && slot.entry.phase == Phase::Done && !slot.entry.del_seen && !slot.live.committing
@@ -41,7 +47,10 @@ impl Ledger {
                 return self.lease_same_namespace(now, caller, request);
             }
         }
-        if let Err(error) = self.network(&request) {
+        // What is barred may be declared by the time it is served.
+        if self.bars.is_empty()
+            && let Err(error) = self.network(&request)
+        {
             return self.reply(caller, Step::Lease, Err(error));
         }
         let timeout = self.patience(&request);
@@ -58,7 +67,7 @@ impl Ledger {
     /// How long an ADD waits for an address.
     fn patience(&self, request: &LeaseRequest) -> Duration {
         let network = self.config.networks.get(&request.key.network);
-        let usual = || network.map_or(Duration::ZERO, |network| network.add_timeout);
+        let usual = || network.map_or(UNDECLARED, |network| network.add_timeout);
         request.add_timeout.unwrap_or_else(|| if request.adopt { ADOPTION } else { usual() })
     }
 
@@ -118,6 +127,7 @@ impl Ledger {
     fn lease_same_namespace(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
         let Some(slot) = self.slots.get(&request.key) else { return };
         let of = slot.entry.txn.clone();
+        self.shared.ended(now, &of);
         let mut entry = slot.entry.clone();
         entry.txn = request.txn;
         entry.phase = Phase::Reserved;
@@ -143,6 +153,9 @@ impl Ledger {
     pub(super) fn try_serve(&mut self, now: Time, index: usize) {
         let Some(waiter) = self.line.get(index) else { return };
         let (caller, request, avoid) = (waiter.caller, waiter.request.clone(), waiter.avoid.clone());
+        if self.is_barred(now, index, &request) || self.take_from_hold(now, index, false) {
+            return;
+        }
         if self.must_wait(now, &request) {
             return;
         }
@@ -154,21 +167,41 @@ impl Ledger {
                 self.line.remove(index);
                 self.reply(caller, Step::Lease, Err(error));
             }
-            Ok(Choice::Wait) => self.press(now, &request),
+            Ok(Choice::Wait) => {
+                if !self.take_from_hold(now, index, true) {
+                    self.press(now, &request);
+                }
+            }
             Ok(Choice::Take(picks)) => self.reserve(now, index, &picks),
             Ok(Choice::Probe(picks)) => self.ask_wire(index, &request, picks),
         }
     }
 
-    /// What keeps an ADD waiting although addresses may be free: repair, strays on its device, an
-    /// old attachment of the same key or pod whose death is being looked into.
+    /// What keeps every ADD waiting, or this one, before any address is looked at: repair, a bar from
+    /// outside, a store that did not answer, strays on its device.
+    fn is_barred(&self, now: Time, index: usize, request: &LeaseRequest) -> bool {
+        let put_off = self.line.get(index).is_some_and(|waiter| waiter.is_put_off(now));
+        !self.serving || !self.bars.is_empty() || put_off || self.has_strays(request)
+    }
+
+    /// A bar from outside comes or goes.
+    pub(super) fn bar(&mut self, now: Time, code: &'static str, why: Option<String>) {
+        let was = self.bars.remove(code);
+        match why {
+            Some(why) => {
+                if was.is_none() {
+                    self.note(NoteKind::Warning, code, Vec::new(), None, why.clone());
+                }
+                self.bars.insert(code, why);
+            }
+            None if was.is_some() => self.serve_line(now),
+            None => {}
+        }
+    }
+
+    /// What keeps an ADD waiting although addresses may be free: an old attachment of the same key or
+    /// pod whose death is being looked into.
     fn must_wait(&mut self, now: Time, request: &LeaseRequest) -> bool {
-        if !self.serving {
-            return true;
-        }
-        if self.has_strays(request) {
-            return true;
-        }
         let same_key = self.slots.contains_key(&request.key).then(|| request.key.clone());
         if let Some(key) = same_key {
             self.gather(key, false);
@@ -390,7 +423,7 @@ impl Ledger {
     /// CHECK: is the reservation still the attachment's?
     pub(super) fn check(&mut self, caller: Caller, key: &AttachmentKey) {
         let reply = match self.slots.get(key) {
-            Some(slot) if !slot.entry.del_seen => Ok(Reply::Done),
+            Some(slot) if !slot.entry.del_seen && slot.entry.phase != Phase::Held => Ok(Reply::Done),
             _ => Err(LedgerError::NotRecorded(key.clone())),
         };
         self.reply(caller, Step::Other, reply);

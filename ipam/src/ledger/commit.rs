@@ -171,7 +171,7 @@ impl Ledger {
             // Nobody waits for the answer any more: another try would be left open for ever.
             self.line.remove(index);
             if let Some(record) = &other {
-                self.adopt_record(now, record);
+                self.met(now, record);
             }
             return self.serve_line(now);
         }
@@ -180,11 +180,16 @@ impl Ledger {
                 // The store knows a holder that the ledger did not: it is adopted and judged, and
                 // this ADD tries the next address.
                 self.avoid(&txn, record.address);
-                self.adopt_record(now, &record);
+                self.met(now, &record);
                 if let Some(waiter) = self.line.get_mut(index) {
                     waiter.stage = Stage::InLine;
                 }
                 self.serve_line(now);
+            }
+            (_, Some(index)) if self.shared.on && matches!(result, CommitResult::Journaled(_)) => {
+                if let Some(waiter) = self.line.get_mut(index) {
+                    waiter.put_off(now + RETRY, text);
+                }
             }
             (_, Some(index)) => {
                 self.line.remove(index);
@@ -239,6 +244,9 @@ impl Ledger {
     fn abandon_intent(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) {
         let journaled = matches!(result, CommitResult::Journaled(_));
         if journaled {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.live.vain = true;
+            }
             self.finalize(now, key, "undone");
             return;
         }
@@ -285,6 +293,7 @@ impl Ledger {
         }
         let Some(slot) = self.slots.remove(key) else { return };
         self.to_gather.remove(key);
+        self.shared.ended(now, &slot.entry.txn);
         let journal = vec![JournalWrite::Remove(key.clone())];
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
         self.homes.remember(&slot.entry);
@@ -338,6 +347,7 @@ impl Ledger {
     fn gone_to_heir(&mut self, now: Time, giver: &AttachmentKey) {
         let Some(slot) = self.slots.remove(giver) else { return };
         self.to_gather.remove(giver);
+        self.shared.ended(now, &slot.entry.txn);
         for held in &slot.entry.held {
             if self.holders.get(&held.key()) == Some(giver) {
                 self.holders.remove(&held.key());

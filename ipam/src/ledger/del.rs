@@ -34,7 +34,10 @@ impl Ledger {
         txn: Option<&TxnId>,
     ) {
         self.leave_line(key, txn);
-        let slot = self.slots.get_mut(key).filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn));
+        let slot = self
+            .slots
+            .get_mut(key)
+            .filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn) && slot.entry.phase != Phase::Held);
         let Some(slot) = slot else {
             if let Some(caller) = caller {
                 self.reply(caller, Step::Release, Ok(Reply::Done));

@@ -29,6 +29,8 @@ pub enum Phase {
     Bound,
     /// The ADD is closed.
     Done,
+    /// Proven over; the records are kept for the next sandbox of its pod.
+    Held,
     /// The evidence is in: the records are being deleted.
     Releasing,
 }
@@ -191,6 +193,10 @@ pub fn fdb_parent(link: &LinkSpec, role: Role) -> Option<IfName> {
 /// What is known of an attachment beside its entry. Lost at a restart, on purpose: then every
 /// fact counts as unknown until it is read anew.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent thing under way, not a state in disguise"
+)]
 pub struct Live {
     /// The connection whose transaction is open.
     pub owner: Option<u64>,
@@ -198,6 +204,9 @@ pub struct Live {
     pub stamp: u64,
     /// Whether a commit is under way.
     pub committing: bool,
+    /// Whether its ADD was never granted: whatever was recorded for it is taken back, and nothing else
+    /// needs to be known.
+    pub vain: bool,
     /// Whether its link is being removed.
     pub removing: bool,
     /// How a missing link went.
@@ -231,6 +240,8 @@ pub struct Live {
     pub since: Time,
     /// An open transaction without a connection is undone at this time.
     pub orphaned_at: Option<Time>,
+    /// Until when a held address is kept.
+    pub held_until: Option<Time>,
     /// DELs waiting for the release, and until when.
     pub del_waiters: Vec<(Caller, Time)>,
     /// An operator waiting for the judgement, and whether force was used.
@@ -246,6 +257,7 @@ impl Live {
             owner: None,
             stamp: 0,
             committing: false,
+            vain: false,
             removing: false,
             departure,
             told: Vec::new(),
@@ -262,6 +274,7 @@ impl Live {
             suspect: false,
             since: now,
             orphaned_at: None,
+            held_until: None,
             del_waiters: Vec::new(),
             operator: None,
             quarantine: None,

@@ -100,8 +100,40 @@ pub enum Input {
     Strays(Vec<Stray>),
     /// The operator's files changed.
     Declared(Box<Config>),
+    /// News of a store that other nodes write too.
+    Store(StoreNews),
+    /// News of this node's pods.
+    Pods(PodNews),
+    /// Something outside the ledger keeps ADDs waiting, by its code, or (`None`) does so no more.
+    Bar(&'static str, Option<String>),
     /// Time passed.
     Tick,
+}
+
+/// What is told of a store that other nodes write too. All of it may be late but what was looked up.
+#[derive(Debug, Clone)]
+pub enum StoreNews {
+    /// All of its records, at start and whenever events were missed.
+    Listed(Vec<LeaseRecord>),
+    /// A record was created or changed.
+    Recorded(Box<LeaseRecord>),
+    /// A record was deleted; this is how it was last.
+    Erased(Box<LeaseRecord>),
+    /// The live read that [`Action::LookUp`] asked for.
+    Looked(AddressKey, Option<Box<LeaseRecord>>),
+    /// That read failed.
+    LookFailed(AddressKey),
+}
+
+/// What is told of this node's pods, by the uid that a runtime calls them by.
+#[derive(Debug, Clone)]
+pub enum PodNews {
+    /// The uids of all that are meant to live: neither terminal nor being deleted.
+    Listed(BTreeSet<String>),
+    /// One is meant to live.
+    Wanted(String),
+    /// One is not, any more.
+    Unwanted(String),
 }
 
 /// The plugin's link as the agent's own read shows it.
@@ -360,6 +392,16 @@ pub enum StoreWrite {
     },
 }
 
+impl StoreWrite {
+    /// The address whose record it changes.
+    pub fn address_key(&self) -> AddressKey {
+        match self {
+            Self::Create(record) | Self::Replace { record, .. } => record.address_key(),
+            Self::Delete { address, .. } => address.clone(),
+        }
+    }
+}
+
 /// How one change of the store ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreResult {
@@ -486,6 +528,9 @@ pub enum Action {
     Serve,
     /// The declared configuration was taken over, or refused with reasons.
     ConfigTaken(Result<(), Vec<String>>),
+    /// Read the record of an address from the store, not from any cache; answer with
+    /// [`StoreNews::Looked`] or [`StoreNews::LookFailed`].
+    LookUp(AddressKey),
     /// Something to remember and show.
     Note(Note),
 }
@@ -568,6 +613,14 @@ pub enum LedgerError {
     /// Journal or store refused a write.
     #[error("the agent could not write its files: {0}")]
     Storage(String),
+    /// Something kept the ADD waiting for all of its time, and it was no lack of addresses.
+    #[error("no address could be recorded within {waited_ms} ms: {why}")]
+    Barred {
+        /// How long the ADD waited.
+        waited_ms: u128,
+        /// What kept it waiting.
+        why: String,
+    },
     /// CHECK: nothing is recorded for the attachment.
     #[error("no address is recorded for {0}")]
     NotRecorded(AttachmentKey),
@@ -631,6 +684,8 @@ pub enum State {
     Bound,
     /// Perhaps over.
     Suspect,
+    /// Over, and kept for the next sandbox of its pod.
+    Held,
     /// Nobody's, and nobody gets it.
     Quarantined,
 }
@@ -650,6 +705,10 @@ pub struct PoolCount {
     pub bound: u64,
     /// Suspect.
     pub suspect: u64,
+    /// Kept for the next sandbox of their pods.
+    pub held: u64,
+    /// Recorded by other nodes.
+    pub abroad: u64,
     /// Quarantined.
     pub quarantined: u64,
     /// Free.

@@ -226,7 +226,8 @@ impl Ledger {
 
     /// Marks an address as free again, unless it is held or quarantined.
     pub(super) fn give_back(&mut self, now: Time, key: &AddressKey) {
-        if self.holders.contains_key(key) || self.quarantine.contains_key(key) {
+        let elsewhere = self.shared.abroad.contains_key(key);
+        if elsewhere || self.holders.contains_key(key) || self.quarantine.contains_key(key) {
             return;
         }
         for waiter in &mut self.line {

@@ -60,8 +60,19 @@ impl Ledger {
             self.load_entry(now, entry);
         }
         self.drop_superseded();
+        if self.shared.on {
+            self.hold_again(now);
+            self.shared.strays = strays;
+            self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), true)));
+            return;
+        }
+        self.load_records(now, &records, strays);
+    }
+
+    /// The store was read for the first time: it and the journal are made to say the same.
+    pub(super) fn load_records(&mut self, now: Time, records: &[LeaseRecord], strays: Vec<Stray>) {
         let mut vain = BTreeSet::new();
-        for record in &records {
+        for record in records {
             let generation = self.generations.entry(record.address_key()).or_insert(0);
             *generation = (*generation).max(record.generation);
             if self.is_foreign(&record.address_key(), record) {
@@ -77,7 +88,7 @@ impl Ledger {
         for stray in strays {
             self.adopt_stray(now, stray);
         }
-        self.confirm_intents(&records);
+        self.confirm_intents(records);
         let have: BTreeMap<_, _> =
             records.iter().map(|record| (record.address_key(), (&record.key, record.txn.clone()))).collect();
         self.rewrite_missing(|record| match have.get(&record.address_key()) {
@@ -260,7 +271,9 @@ impl Ledger {
         }
         let ours = held.len();
         held.retain(|held| {
-            !self.holders.contains_key(&held.key()) && !self.quarantine.contains_key(&held.key())
+            !self.holders.contains_key(&held.key())
+                && !self.quarantine.contains_key(&held.key())
+                && !self.shared.abroad.contains_key(&held.key())
         });
         if held.is_empty() {
             return ours == 0 && !found.addresses.is_empty();
@@ -307,7 +320,8 @@ impl Ledger {
     fn rewrite_missing(&mut self, look: impl Fn(&LeaseRecord) -> InStore) {
         let mut repairs = Vec::new();
         for (key, slot) in &mut self.slots {
-            let wanted = !matches!(slot.entry.phase, Phase::Releasing | Phase::Intent);
+            let wanted =
+                !matches!(slot.entry.phase, Phase::Releasing | Phase::Intent) && !slot.live.committing;
             let missing: Vec<_> = slot
                 .entry
                 .records(&self.me.node)
@@ -331,6 +345,11 @@ impl Ledger {
             let journal = vec![JournalWrite::Put(Box::new(entry))];
             self.commit(Pending::Repair { key }, Step::Other, journal, Flush::Durable, store);
         }
+    }
+
+    /// Writes the records again that the store is said to have lost.
+    pub(super) fn rewrite(&mut self, lost: impl Fn(&LeaseRecord) -> bool) {
+        self.rewrite_missing(|record| if lost(record) { InStore::Missing } else { InStore::There });
     }
 
     /// A release that a crash cut short, of an attachment that shows life after all (an operator had
@@ -365,7 +384,7 @@ impl Ledger {
 
     fn serve_if_repaired(&mut self, now: Time) {
         let repairing = self.pending.values().any(|pending| matches!(pending, Pending::Repair { .. }));
-        if self.serving || repairing {
+        if self.serving || repairing || (self.shared.on && !self.shared.read) {
             return;
         }
         self.serving = true;
@@ -383,6 +402,11 @@ impl Ledger {
 
     /// The strays that are left.
     pub(super) fn found_strays(&mut self, now: Time, strays: Vec<Stray>) {
+        if self.shared.on && !self.shared.read {
+            // Whether their records exist is not known before the store was read.
+            self.shared.strays = strays;
+            return;
+        }
         self.strays.clear();
         self.strays_at = None;
         let before: BTreeSet<_> = self.slots.keys().cloned().collect();
@@ -390,11 +414,7 @@ impl Ledger {
             self.adopt_stray(now, stray);
         }
         let adopted: BTreeSet<_> = self.slots.keys().filter(|key| !before.contains(*key)).cloned().collect();
-        self.rewrite_missing(
-            |record| {
-                if adopted.contains(&record.key) { InStore::Missing } else { InStore::There }
-            },
-        );
+        self.rewrite(|record| adopted.contains(&record.key));
         self.serve_line(now);
     }
 }

@@ -24,6 +24,8 @@ pub struct Rig {
     pub now: Time,
     pub store: BTreeMap<AddressKey, LeaseRecord>,
     pub hold_commits: bool,
+    /// The store answers nothing.
+    pub store_down: bool,
     pub config_taken: Vec<Result<(), Vec<String>>>,
     commits: VecDeque<(u64, Vec<StoreWrite>)>,
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
@@ -132,17 +134,34 @@ impl Rig {
         Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
     }
 
+    /// One of several nodes on a store, which has been read.
+    pub fn shared(config: Config) -> Self {
+        let mut rig = Self::shared_unread(config, Vec::new());
+        rig.step(Input::Store(StoreNews::Listed(Vec::new())));
+        rig
+    }
+
+    pub fn shared_unread(config: Config, entries: Vec<Entry>) -> Self {
+        let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        Self::begun(config, loaded, Ledger::shared)
+    }
+
     pub fn loaded(config: Config, loaded: Loaded) -> Self {
+        Self::begun(config, loaded, |ledger| ledger)
+    }
+
+    fn begun(config: Config, loaded: Loaded, kind: impl Fn(Ledger) -> Ledger) -> Self {
         let me = Identity {
             node: "n1".parse().unwrap(),
             boot_id: BootId("boot".into()),
             machine_id: MachineId("m1".into()),
         };
         let mut rig = Self {
-            ledger: Ledger::new(me, config),
+            ledger: kind(Ledger::new(me, config)),
             now: Time::from_millis(1_000),
             store: loaded.records.iter().map(|record| (record.address_key(), record.clone())).collect(),
             hold_commits: false,
+            store_down: false,
             config_taken: Vec::new(),
             commits: VecDeque::new(),
             replies: BTreeMap::new(),
@@ -186,6 +205,11 @@ impl Rig {
                 Action::Gather(targets) => self.gathers.push_back(targets),
                 Action::Scan(_) => self.scans += 1,
                 Action::ProvePrograms => self.proofs += 1,
+                Action::LookUp(key) if self.store_down => self.step(Input::Store(StoreNews::LookFailed(key))),
+                Action::LookUp(key) => {
+                    let found = self.store.get(&key).cloned().map(Box::new);
+                    self.step(Input::Store(StoreNews::Looked(key, found)));
+                }
                 Action::ConfigTaken(result) => self.config_taken.push(result),
                 Action::RemoveLink { key, .. } => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));
@@ -218,6 +242,9 @@ impl Rig {
     }
 
     fn write(&mut self, write: StoreWrite) -> StoreResult {
+        if self.store_down {
+            return StoreResult::Failed("no answer".to_owned());
+        }
         let (key, of, new) = match write {
             StoreWrite::Create(record) => (record.address_key(), record.txn.clone(), Some(record)),
             StoreWrite::Replace { record, of } => (record.address_key(), of, Some(record)),

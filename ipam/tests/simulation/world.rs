@@ -523,6 +523,8 @@ impl World {
             Action::Commit { .. }
             | Action::Serve
             | Action::ConfigTaken(_)
+            // One node alone on its store reads nothing twice.
+            | Action::LookUp(_)
             | Action::Note(_)
             | Action::ProvePrograms => {}
         }

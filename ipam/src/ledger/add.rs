@@ -137,6 +137,7 @@ impl Ledger {
         let mut entry = slot.entry.clone();
         entry.txn = request.txn;
         entry.phase = Phase::Reserved;
+        entry.repeated = true;
         entry.netns = request.netns;
         entry.at = entry.netns.nsid;
         let store = entry
@@ -279,6 +280,7 @@ impl Ledger {
             leaked_after: network.leaked_after,
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };
@@ -483,7 +485,7 @@ impl Ledger {
         slot.live.orphaned_at = None;
         slot.live.reason = "undone";
         slot.live.since = now;
-        slot.entry.del_seen = true;
+        slot.end();
         slot.live.stamp += 1;
         let entry = slot.entry.clone();
         let committing = slot.live.committing;

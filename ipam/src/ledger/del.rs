@@ -50,7 +50,7 @@ impl Ledger {
         slot.live.owner = None;
         slot.live.orphaned_at = None;
         slot.live.stamp += 1;
-        let known = std::mem::replace(&mut slot.entry.del_seen, true);
+        let known = slot.end();
         let entry = slot.entry.clone();
         let (committing, releasing) = (slot.live.committing, entry.phase == Phase::Releasing);
         let text = match link {

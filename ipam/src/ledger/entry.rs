@@ -101,6 +101,10 @@ pub struct Entry {
     pub del_seen: bool,
     /// Whether its namespace was seen inhabited.
     pub inhabited: bool,
+    /// Whether the open ADD repeats one that ended: then somebody was told the address, and the link
+    /// may have gone anywhere since, under any mark.
+    #[serde(default)]
+    pub repeated: bool,
     /// The boot in which it was made.
     pub boot_id: BootId,
     /// The machine on which it was made.
@@ -157,6 +161,7 @@ impl Entry {
             leaked_after: None,
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: record.boot_id.clone(),
             machine_id: record.machine_id.clone(),
         }
@@ -312,12 +317,23 @@ impl Slot {
         }
     }
 
+    /// It is meant to be over from now on; whether it was before.
+    pub fn end(&mut self) -> bool {
+        let known = std::mem::replace(&mut self.entry.del_seen, true);
+        if !known {
+            // A search made before did not ask whether another link has its MAC.
+            self.live.search = SearchFact::NotMade;
+        }
+        known
+    }
+
     /// What is meant for it.
     pub fn intent(&self) -> Intent {
         if !self.entry.del_seen {
             Intent::Live
         } else if self.entry.role == Role::Main {
-            Intent::EndOwnLink
+            let is_undone = self.entry.phase.is_open() && !self.entry.repeated;
+            if is_undone { Intent::UndoOwnLink } else { Intent::EndOwnLink }
         } else if self.entry.phase != Phase::Done {
             Intent::UndoForeignLink
         } else {

@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use super::entry::{Entry, Quarantined};
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::{Config, LinkSpec, Route, Wire};
-use crate::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use crate::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
 use crate::name::{ContainerId, IfName, NetworkName, PoolName, SegmentName};
@@ -183,6 +183,9 @@ pub struct Stray {
     pub parent: Option<IfName>,
     /// Where the link is, if the search found it.
     pub found: Option<StrayLink>,
+    /// The addresses of the link that puts the MAC on the list, where that link is known for certain
+    /// and nothing on it says that it is Berth's.
+    pub foreign: Option<Vec<IpAddr>>,
 }
 
 /// A stray link.
@@ -271,8 +274,9 @@ pub struct Target {
     pub made_by_us: bool,
     /// Whether every nameable namespace is to be searched for it.
     pub search: bool,
-    /// Whether it is meant to be over: then its addresses are read even while its link is there.
-    pub ending: bool,
+    /// What is meant for it. If it is meant to be over, its addresses are read even while its link is
+    /// there; if its only ADD is being undone, a search also tells whether another link has its MAC.
+    pub intent: Intent,
 }
 
 /// What the reads said of one attachment.

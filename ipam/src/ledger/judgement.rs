@@ -247,7 +247,7 @@ impl Ledger {
             addresses: entry.addresses(),
             made_by_us: entry.role == Role::Main,
             search: search || !here,
-            ending: entry.del_seen,
+            intent: slot.intent(),
         })
     }
 

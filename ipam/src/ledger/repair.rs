@@ -5,6 +5,7 @@
 //! have an entry, and every Berth MAC on a parent is seen to be somebody's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
@@ -246,10 +247,10 @@ impl Ledger {
             return;
         }
         let named = stray.found.as_ref().and_then(|found| found.key.clone().map(|key| (key, found.clone())));
-        if let Some((key, found)) = named
-            && self.adopt_link(now, &key, &stray, &found)
-        {
-            return;
+        match named {
+            Some((key, found)) if self.adopt_link(now, &key, &stray, &found) => return,
+            None if self.is_strangers(&stray) => return,
+            _ => {}
         }
         if let Some(parent) = stray.parent {
             let text =
@@ -259,6 +260,14 @@ impl Ledger {
             }
             self.strays_at.get_or_insert(now + STRAYS_AGAIN);
         }
+    }
+
+    /// Whether the MAC only looks like Berth's: the link that puts it on the list is known, is not marked
+    /// as Berth's, and has no address that Berth could give. So nothing can be given twice, even if it
+    /// was Berth's once and lost its mark.
+    fn is_strangers(&self, stray: &Stray) -> bool {
+        let givable = |address: &IpAddr| self.address_on(|_| true, *address).is_some();
+        stray.foreign.as_ref().is_some_and(|addresses| !addresses.iter().any(givable))
     }
 
     fn explains(&self, mac: Mac) -> bool {
@@ -328,6 +337,7 @@ impl Ledger {
             leaked_after: network.and_then(|network| network.leaked_after),
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };

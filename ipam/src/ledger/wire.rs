@@ -15,7 +15,7 @@ use super::line::Stage;
 use super::pools::Pick;
 use crate::attachment::AttachmentKey;
 use crate::config::LinkSpec;
-use crate::evidence::{FdbFact, WireFact};
+use crate::evidence::{FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -274,7 +274,7 @@ impl Ledger {
                     addresses: Vec::new(),
                     made_by_us: false,
                     search: true,
-                    ending: false,
+                    intent: Intent::Live,
                 });
             }
         }

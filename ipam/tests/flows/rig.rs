@@ -352,6 +352,31 @@ impl Rig {
         self.observe_where(|other| if *other == key { facts } else { alive }, address);
     }
 
+    /// The same, and where a search is asked for, the list of MACs is as the search explains it; how
+    /// many searches that were.
+    pub fn observe_search(
+        &mut self,
+        facts: (NetnsFact, LinkFact, FdbFact),
+        address: AddressFact,
+        explained: FdbFact,
+    ) -> u32 {
+        let mut searches = 0;
+        for _ in 0..8 {
+            let Some(targets) = self.gathers.pop_front() else { break };
+            let (netns, link, listed) = facts;
+            let seen = targets.into_iter().map(|target| {
+                searches += u32::from(target.search);
+                let fdb = if target.search { explained } else { listed };
+                let search = target.search.then_some(SearchOutcome::NotFound);
+                let (key, stamp) = (target.key, target.stamp);
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+            });
+            let seen = seen.collect();
+            self.step(Input::Gathered(seen));
+        }
+        searches
+    }
+
     fn observe_where(
         &mut self,
         facts: impl Fn(&AttachmentKey) -> (NetnsFact, LinkFact, FdbFact),

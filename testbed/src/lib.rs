@@ -25,6 +25,7 @@ pub mod declare;
 pub mod demo;
 pub mod error;
 pub mod fdb;
+pub mod kubernetes;
 pub mod lab;
 pub mod lease_watch;
 pub mod monitor;

@@ -66,7 +66,8 @@ pub fn run(args: &Args) -> Result<()> {
     });
     step(&mut steps, "tidy", || tidy::run(&tidy::Args::default()));
     // Here a machine without Go fails: elsewhere the tests that need these skip.
-    step(&mut steps, "tools", || tools::build().map(|_| ()));
+    step(&mut steps, "tools", || tools::build().map(drop));
+    step(&mut steps, "cluster", || tools::kubernetes::ensure(InstallArgs::default()).map(drop));
     step(&mut steps, "test", || {
         let counted = test::count(&test::Args::default())?;
         count = Some(counted);

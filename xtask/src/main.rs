@@ -46,7 +46,7 @@ enum Verb {
     Tidy(tidy::Args),
     /// Give the parsers inputs at random; a crash or a time-out is a failure.
     Fuzz(fuzz::Args),
-    /// Build upstream's plugins and callers, by Go, into target/tools/bin: for tests and bench.
+    /// Build by Go what others wrote, for tests and bench: upstream's plugins and callers, Kubernetes.
     Tools(tools::Args),
     /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo.
     Ci(ci::Args),

@@ -18,6 +18,7 @@
 pub mod agent;
 pub mod callers;
 pub mod cases;
+pub mod census;
 pub mod cleanup;
 pub mod client;
 pub mod conformance;
@@ -41,5 +42,10 @@ pub mod world;
 
 mod netlink;
 mod sys;
+
+/// Work in a namespace, for the crates that build larger worlds from the parts of this one.
+pub mod netns {
+    pub use crate::sys::netns::inside;
+}
 
 pub use error::{Error, Result};

@@ -132,12 +132,10 @@ fn plain(go: &Path, root: &Path) -> Command {
 fn compile(go: &Path, root: &Path, version: &str) -> Command {
     let mut command = plain(go, root);
     // Without a version of its own an API server says that it is v0.0.0, and refuses newer clients.
-    let mut flags = format!("-s -w -X k8s.io/component-base/version.gitVersion={version}");
-    let mut parts = version.trim_start_matches('v').split('.');
-    for (name, part) in ["gitMajor", "gitMinor"].into_iter().zip(parts.by_ref()) {
-        flags.push_str(&format!(" -X k8s.io/component-base/version.{name}={part}"));
-    }
-    command.args(["-ldflags", &flags]);
+    let parts = ["gitMajor", "gitMinor"].into_iter().zip(version.trim_start_matches('v').split('.'));
+    let set = std::iter::once(("gitVersion", version)).chain(parts);
+    let flags = set.map(|(name, value)| format!("-X k8s.io/component-base/version.{name}={value}"));
+    command.args(["-ldflags", &format!("-s -w {}", flags.collect::<Vec<_>>().join(" "))]);
     command
 }
 

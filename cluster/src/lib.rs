@@ -8,6 +8,7 @@
 
 pub mod agent;
 pub mod api;
+pub mod args;
 pub mod chain;
 pub mod cluster;
 pub mod cni;
@@ -19,6 +20,7 @@ pub mod network;
 pub mod node;
 pub mod pki;
 pub mod runtime;
+pub mod session;
 pub mod tally;
 pub mod workload;
 

@@ -214,6 +214,12 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
+    /// Guards it no longer: it goes on when this process ends, and whoever it is told removes it.
+    pub fn let_go(mut self) {
+        self.reaped = true;
+        listed().remove(&Item::Process(self.pid()));
+    }
+
     /// Kills it and waits for its end.
     pub fn kill(&mut self) {
         if !self.reaped {
@@ -229,6 +235,11 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends a signal to a process that the caller has just seen to be the one that it means.
+pub fn signal(pid: u32, signal: i32) {
+    let _ = sys::process::send(pid, signal);
 }
 
 /// Sends a signal to a process group whose leader the caller knows to be unreaped.

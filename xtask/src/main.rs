@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
+mod cluster;
 mod demo;
 mod dist;
 mod fuzz;
@@ -48,6 +49,8 @@ enum Verb {
     Fuzz(fuzz::Args),
     /// Build by Go what others wrote, for tests and bench: upstream's plugins and callers, Kubernetes.
     Tools(tools::Args),
+    /// Build a Kubernetes cluster in namespaces, leave it running, take it down.
+    Cluster(cluster::Args),
     /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo.
     Ci(ci::Args),
 }
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Tools(args) => tools::run(args),
+        Verb::Cluster(args) => cluster::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     match outcome {

@@ -192,6 +192,37 @@ impl Cluster {
         self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::count).sum()
     }
 
+    /// How many sandboxes the API server was told of, by the kubelets that run now.
+    pub fn reported(&self) -> u64 {
+        self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::reported).sum()
+    }
+
+    /// How many sandboxes are on all nodes' disks.
+    pub fn sandboxes(&self) -> usize {
+        self.nodes.iter().map(Node::sandboxes).sum()
+    }
+
+    /// Takes the power of all nodes at once.
+    pub fn power_off_all(&mut self) {
+        let network = &self.network;
+        std::thread::scope(|scope| {
+            for node in &mut self.nodes {
+                scope.spawn(move || node.power_off(network));
+            }
+        });
+    }
+
+    /// Gives it back to all at once.
+    pub fn power_on_all(&mut self) -> Result<()> {
+        let common = Common { network: &self.network, api: &self.kubelets, tally: &self.tally };
+        std::thread::scope(|scope| {
+            let boots: Vec<_> =
+                self.nodes.iter_mut().map(|node| scope.spawn(|| node.boot(&common))).collect();
+            let failed = || Error::Usage("the thread of a node's boot panicked".to_owned());
+            boots.into_iter().try_for_each(|boot| boot.join().unwrap_or_else(|_| Err(failed())))
+        })
+    }
+
     /// Takes the power of one node.
     pub fn power_off(&mut self, index: usize) {
         if let Some(node) = self.nodes.get_mut(index) {

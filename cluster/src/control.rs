@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use berth_testbed::cleanup::{self, Process};
 use berth_testbed::kubernetes::Programs;
 use berth_testbed::world;
+use k8s_openapi::api::core::v1::ServiceAccount;
 
 use crate::api::Api;
 use crate::error::{Error, Result};
@@ -161,12 +162,31 @@ impl ControlPlane {
         let mut plane =
             Self { api: None, running: BTreeMap::new(), programs, folder, netns, pki, settings, copies: 0 };
         plane.write_identities(users)?;
+        write(&flags::scheduler_file(&plane), &flags::scheduler_configuration(&plane))?;
         told("keys", began.elapsed());
         for part in Part::ALL {
             told(part.name(), plane.launch(part)?);
         }
         plane.api = Some(Api::open(&plane.netns, &plane.kubeconfig(&User::Admin))?);
+        told("default service account", plane.await_account()?);
         Ok(plane)
+    }
+
+    /// Waits until the controllers have made the service account without which no pod can be created.
+    fn await_account(&self) -> Result<Duration> {
+        let (began, api) = (Instant::now(), self.api()?);
+        loop {
+            cleanup::interrupted()?;
+            let accounts: kube::Api<ServiceAccount> = kube::Api::namespaced(api.client(), "default");
+            let asked = async move { accounts.get_opt("default").await };
+            if api.ask("get the default service account", asked)?.is_some() {
+                return Ok(began.elapsed());
+            }
+            if began.elapsed() > START_LIMIT {
+                return Err(self.failed(Part::Controllers, "makes no service account"));
+            }
+            std::thread::sleep(LOOK_AGAIN);
+        }
     }
 
     /// The tokens file, and a kubeconfig for each.

@@ -10,6 +10,7 @@ mod pod;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -50,7 +51,17 @@ pub struct Identity {
 }
 
 /// Sandboxes by container id.
-pub type Disk = Arc<Mutex<BTreeMap<String, Arc<Mutex<Sandbox>>>>>;
+pub type Disk = Arc<Mutex<BTreeMap<String, Record>>>;
+
+/// A sandbox on the disk. Whose it is stands beside the lock: a plugin's call holds that for seconds, and
+/// who looks for a pod's sandboxes must not wait for it.
+#[derive(Debug, Clone)]
+pub struct Record {
+    /// The uid of its pod.
+    pub uid: String,
+    /// The sandbox.
+    pub held: Arc<Mutex<Sandbox>>,
+}
 
 /// A pod that runs, as the API server was told.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +85,8 @@ struct Shared {
     wishes: Mutex<BTreeMap<String, watch::Sender<Wish>>>,
     /// By uid.
     running: Mutex<BTreeMap<String, Running>>,
+    /// How many sandboxes the API server was told of, in all.
+    reported: AtomicU64,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -90,7 +103,9 @@ impl Kubelet {
     pub fn start(api: &Api, client: Client, identity: Identity, runtime: Arc<Runtime>, disk: Disk) -> Self {
         let slots = Semaphore::new(runtime.habits().in_flight);
         let (wishes, running, tasks) = (Mutex::default(), Mutex::default(), Mutex::default());
-        let shared = Arc::new(Shared { identity, client, runtime, disk, slots, wishes, running, tasks });
+        let reported = AtomicU64::new(0);
+        let shared =
+            Arc::new(Shared { identity, client, runtime, disk, slots, wishes, running, reported, tasks });
         let own = [api.spawn(beat(Arc::clone(&shared))), api.spawn(follow(Arc::clone(&shared)))];
         lock(&shared.tasks).extend(own);
         Self(shared)
@@ -99,6 +114,11 @@ impl Kubelet {
     /// The pods that run, by uid.
     pub fn running(&self) -> BTreeMap<String, Running> {
         lock(&self.0.running).clone()
+    }
+
+    /// How many sandboxes it has told the API server of since its start.
+    pub fn reported(&self) -> u64 {
+        self.0.reported.load(Ordering::Relaxed)
     }
 
     /// How many run.
@@ -119,10 +139,10 @@ impl Kubelet {
         self.0.runtime.power_off();
         let disk = Arc::clone(&self.0.disk);
         self.kill();
-        let sandboxes: Vec<_> = lock(&disk).values().cloned().collect();
-        for sandbox in sandboxes {
+        let records: Vec<Record> = lock(&disk).values().cloned().collect();
+        for record in records {
             // A plugin's call holds it until the plugin is dead.
-            lock(&sandbox).end();
+            lock(&record.held).end();
         }
     }
 }
@@ -221,11 +241,8 @@ impl Shared {
         }
         let orphans: Vec<_> = lock(&self.disk)
             .values()
-            .filter(|sandbox| {
-                let uid = lock(sandbox).pod.uid.clone();
-                !seen.contains(&uid) && !known.contains(&uid)
-            })
-            .cloned()
+            .filter(|record| !seen.contains(&record.uid) && !known.contains(&record.uid))
+            .map(|record| Arc::clone(&record.held))
             .collect();
         if !orphans.is_empty() {
             let shared = Arc::clone(self);

@@ -9,6 +9,7 @@
 pub mod agent;
 pub mod api;
 pub mod args;
+pub mod bench;
 pub mod chain;
 pub mod cluster;
 pub mod cni;

@@ -4,9 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use berth_cluster::args::ClusterArgs;
+use berth_cluster::bench::{self, Bench, Shape};
 use berth_cluster::session::{self, Place};
 use berth_cluster::{Error, Result};
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 /// A Kubernetes cluster in namespaces.
 #[derive(Debug, Parser)]
@@ -54,10 +55,28 @@ enum Verb {
         #[command(flatten)]
         which: Which,
     },
+    /// Measure pods in a cluster of its own: create, rebuild, recover, delete.
+    Bench {
+        /// How pods are spread: Deployments x pods.
+        #[arg(long, default_value = "1x1000", value_name = "NxM")]
+        shape: Shape,
+        /// Where the report goes.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
+    },
 }
 
 fn main() -> ExitCode {
-    match run(Cli::parse().verb) {
+    // The bench is for more pods than one looks at.
+    let defaults = |bench: clap::Command| {
+        let bench = bench.mut_arg("nodes", |flag| flag.default_value("10"));
+        bench.mut_arg("pods", |flag| flag.default_value("1000"))
+    };
+    let command = Cli::command().mut_subcommand("bench", defaults);
+    let parsed = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    match run(parsed.verb) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {
@@ -77,6 +96,12 @@ fn run(verb: Verb) -> Result<bool> {
         }
         Verb::Serve { which, cluster } => session::serve(&place(&which)?, &cluster.options()?)?,
         Verb::Down { which } => session::down(&place(&which)?)?,
+        Verb::Bench { shape, json, cluster } => {
+            let mut options = cluster.options()?;
+            // Dead nodes are no part of it, and Kubernetes' own patience costs fewer requests.
+            options.settings.fast_failure = false;
+            return bench::run(&Bench { options, shape, json });
+        }
         Verb::Status { which } => return session::status(&place(&which)?),
     }
     Ok(true)

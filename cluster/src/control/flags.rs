@@ -3,7 +3,7 @@
 //! Rates of clients are raised far above their defaults: 20 requests a second of a controller manager would
 //! be all that a bench of 1,000 pods measures.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{ControlPlane, Part, User};
@@ -23,13 +23,28 @@ pub(super) fn command(part: Part, plane: &ControlPlane) -> Command {
         Part::ApiServer => apiserver(plane),
         Part::Controllers => controllers(plane),
         Part::Scheduler => {
-            let own = plane.kubeconfig(&User::Scheduler);
-            let mut flags = client(&own);
-            flags.extend(["--kube-api-qps=2000", "--kube-api-burst=4000"].map(str::to_owned));
+            let mut flags = client(&plane.kubeconfig(&User::Scheduler));
+            flags.push(format!("--config={}", scheduler_file(plane).display()));
             flags
         }
     });
     command
+}
+
+/// Where the scheduler's configuration is.
+pub(super) fn scheduler_file(plane: &ControlPlane) -> PathBuf {
+    plane.folder.join("scheduler.yaml")
+}
+
+/// The scheduler's configuration. Nodes have room for exactly their share of pods: a pod that finds none
+/// looks again a second later, not after up to ten, which would be all that a rebuild measures.
+pub(super) fn scheduler_configuration(plane: &ControlPlane) -> String {
+    format!(
+        "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\
+         clientConnection:\n  kubeconfig: {}\n  qps: 2000\n  burst: 4000\n\
+         leaderElection:\n  leaderElect: false\npodInitialBackoffSeconds: 1\npodMaxBackoffSeconds: 1\n",
+        plane.kubeconfig(&User::Scheduler).display()
+    )
 }
 
 fn etcd(plane: &ControlPlane) -> Vec<String> {

@@ -1,6 +1,7 @@
 //! One pod on its node: sandbox, ADD, status; then DEL, and the object's end. A failed ADD is followed by a
 //! DEL, and the next try has a new container id and waits longer.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 
 use k8s_openapi::api::core::v1::Pod;
@@ -9,7 +10,7 @@ use kube::api::{DeleteParams, Patch, PatchParams, Preconditions};
 use serde_json::Value;
 use tokio::sync::watch;
 
-use super::{Running, Shared, TRY_AGAIN, lock, objects};
+use super::{Record, Running, Shared, TRY_AGAIN, lock, objects};
 use crate::habits::back_off;
 use crate::runtime::{PodName, Sandbox};
 
@@ -70,9 +71,7 @@ type Held = Arc<Mutex<Sandbox>>;
 pub(super) async fn live(shared: Arc<Shared>, facts: Facts, mut wish: watch::Receiver<Wish>) {
     let uid = facts.pod.uid.clone();
     // Sandboxes of a former life are taken down before a new one is made.
-    let former: Vec<Held> =
-        lock(&shared.disk).values().filter(|held| lock(held).pod.uid == uid).cloned().collect();
-    for held in former {
+    for held in shared.sandboxes_of(&uid) {
         shared.take_down(held).await;
     }
     let (mut current, mut failures) = (None, 0);
@@ -133,7 +132,8 @@ impl Shared {
             let id = sandbox.id.clone();
             let held = Arc::new(Mutex::new(sandbox));
             // On the disk before anything is asked for: what follows may be cut short.
-            lock(&shared.disk).insert(id.clone(), Arc::clone(&held));
+            let record = Record { uid: pod.uid.clone(), held: Arc::clone(&held) };
+            lock(&shared.disk).insert(id.clone(), record);
             let mut sandbox = lock(&held);
             if shared.runtime.add(&mut sandbox).is_ok() {
                 drop(sandbox);
@@ -148,6 +148,11 @@ impl Shared {
             None
         };
         tokio::task::spawn_blocking(work).await.ok().flatten()
+    }
+
+    fn sandboxes_of(&self, uid: &str) -> Vec<Held> {
+        let disk = lock(&self.disk);
+        disk.values().filter(|record| record.uid == uid).map(|record| Arc::clone(&record.held)).collect()
     }
 
     /// A new sandbox; that there is none is told to whoever waits for it.
@@ -224,6 +229,7 @@ impl Shared {
                     if held.is_some() {
                         let running = Running { name: facts.pod.name.clone(), container, addresses };
                         lock(&self.running).insert(facts.pod.uid.clone(), running);
+                        self.reported.fetch_add(1, Ordering::Relaxed);
                     }
                     return;
                 }

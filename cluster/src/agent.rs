@@ -48,6 +48,7 @@ impl AgentPlan {
         command.arg("--bpffs").arg(file("bpf").join("berth"));
         command.arg("--boot-id-file").arg(file("boot-id"));
         command.arg("--machine-id-file").arg(file("machine-id"));
+        command.args(berth_testbed::agent::trusted());
         command.args(&self.flags).env_remove("NOTIFY_SOCKET").env_remove("KUBECONFIG");
         command
     }

@@ -15,8 +15,8 @@ pub const TOOLS_VARIABLE: &str = "BERTH_TOOLS_DIR";
 pub const BINARIES_VARIABLE: &str = "BERTH_BIN_DIR";
 /// Where Debian's plugins are.
 const DEBIAN: &str = "/usr/lib/cni";
-/// What agents, CRDs and their rights are declared in.
-const MANIFEST: &str = "deploy/berth.yaml";
+/// What agents, CRDs and their rights are declared in; the first that is there is applied.
+const MANIFESTS: [&str; 2] = ["deploy/berth.yaml", "deploy/crds.yaml"];
 
 /// A CNI configuration that is built in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -107,7 +107,10 @@ impl ClusterArgs {
                 format!("Berth's binaries: `cargo xtask cluster` builds them and sets {BINARIES_VARIABLE}");
             return Err(Error::Usage(what));
         }
-        let manifest = Some(PathBuf::from(MANIFEST)).filter(|path| berth && path.exists());
+        let manifest = MANIFESTS.map(PathBuf::from).into_iter().find(|path| berth && path.exists());
+        if berth && manifest.is_none() {
+            return Err(Error::Usage(format!("{} is not here: it declares what Berth needs", MANIFESTS[0])));
+        }
         let usual = binaries.into_iter().chain(tools).chain([Path::new(DEBIAN).to_owned()]);
         Ok(Options {
             nodes: self.nodes,

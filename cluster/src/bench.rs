@@ -23,6 +23,8 @@ use report::{Phase, Report, Wire};
 const PHASE_LIMIT: Duration = Duration::from_mins(15);
 /// How often each address is asked for.
 const CENSUS_ROUNDS: u32 = 3;
+/// How often those are asked for again for which nobody has answered.
+const CENSUS_MORE: u32 = 12;
 
 /// How pods are spread over Deployments (and, for Berth, over pools): `1x1000`, `100x10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,7 +107,8 @@ fn measure(cluster: &mut Cluster, name: &'static str, apps: &[App], work: Work) 
     let calls = cluster.tally.take();
     let remaining = if name == "delete" { 0 } else { pods };
     workload::confirm(cluster, remaining, PHASE_LIMIT)?;
-    let holders = cluster.census(CENSUS_ROUNDS)?;
+    let more = if remaining == 0 { 0 } else { CENSUS_MORE };
+    let holders = cluster.census(CENSUS_ROUNDS, more)?;
     let (duplicates, absent) = census::judge(&holders);
     let asked = holders.len();
     let expected = if remaining == 0 { asked } else { 0 };
@@ -143,7 +146,7 @@ fn recover(cluster: &mut Cluster, _: &[App]) -> Result<()> {
 
 fn delete(cluster: &mut Cluster, apps: &[App]) -> Result<()> {
     workload::delete(cluster, apps)?;
-    let gone = || Ok(cluster.running() == 0 && cluster.sandboxes() == 0);
+    let gone = || Ok(cluster.pods() == 0 && cluster.sandboxes() == 0);
     cluster.wait_until("all pods deleted", PHASE_LIMIT, gone)
 }
 

@@ -12,7 +12,7 @@ use kube::api::ListParams;
 
 use crate::agent;
 use crate::api::{self, Api};
-use crate::cni::{Cni, Plan};
+use crate::cni::{self, Cni, Plan};
 use crate::control::{ControlPlane, Settings, User};
 use crate::error::{Error, Result};
 use crate::habits::Habits;
@@ -118,6 +118,14 @@ impl Cluster {
             control.kubectl(&["apply", "--server-side", "-f", &manifest.display().to_string()])?;
             told(&format!("apply {}", manifest.display()), began.elapsed());
         }
+        if options.cni == Cni::Berth {
+            let pools = path.join("pools.yaml");
+            let plan = Plan { dual: options.dual, version: options.version.clone(), share: 0 };
+            let text = cni::objects(&plan, options.pods);
+            std::fs::write(&pools, text).map_err(Error::file("write pools.yaml"))?;
+            control.kubectl(&["apply", "--server-side", "-f", &pools.display().to_string()])?;
+            told("network and pools", began.elapsed());
+        }
         let kubelets = control.api_of(&User::Admin)?;
         let (tally, options) = (Arc::default(), options.clone());
         let mut cluster = Self { nodes: Vec::new(), kubelets, control, network, tally, folder, options };
@@ -197,6 +205,11 @@ impl Cluster {
         self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::reported).sum()
     }
 
+    /// How many pods kubelets look after, on whichever way these are.
+    pub fn pods(&self) -> usize {
+        self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::pods).sum()
+    }
+
     /// How many sandboxes are on all nodes' disks.
     pub fn sandboxes(&self) -> usize {
         self.nodes.iter().map(Node::sandboxes).sum()
@@ -239,11 +252,12 @@ impl Cluster {
         }
     }
 
-    /// Who answers for each address of the pools, asked on the wire by the outsider.
-    pub fn census(&self, rounds: u32) -> Result<Holders> {
+    /// Who answers for each address of the pools, asked on the wire by the outsider: in so many rounds, and
+    /// in `more` for those for which nobody has answered.
+    pub fn census(&self, rounds: u32, more: u32) -> Result<Holders> {
         let addresses = network::addresses(self.options.pods, self.options.dual);
         let (netns, link) = (self.network.outsider(), network::OUTSIDER_LINK);
-        Ok(census::take(netns, link, network::OUTSIDER, &addresses, rounds)?)
+        Ok(census::take(netns, link, &addresses, rounds, more)?)
     }
 
     /// Where its files and logs are.

@@ -5,6 +5,7 @@
 //! `@PARENT@` the underlay's link, `@VERSION@` the CNI version, `@SUBNET@`, `@START@`, `@END@` and
 //! `@SUBNET6@`, `@START6@`, `@END6@` its share of the addresses.
 
+use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -77,6 +78,26 @@ impl Cni {
 
 fn list(plan: &Plan, name: &str, plugin: &Value) -> String {
     format!("{:#}\n", json!({"cniVersion": plan.version, "name": name, "plugins": [plugin]}))
+}
+
+/// What Berth is told of the underlay: one network, and a pool of `pods` addresses of each family.
+pub fn objects(plan: &Plan, pods: u32) -> String {
+    let ((first, first6), (last, last6)) = (network::address(0), network::address(pods.max(1) - 1));
+    let head = |kind: &str, name: &str| {
+        format!("---\napiVersion: berth.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n")
+    };
+    let pools = if plan.dual { "lan-v4, lan-v6" } else { "lan-v4" };
+    let link = format!("  link:\n    type: macvlan\n    parent: {PARENT}\n    mode: bridge\n");
+    let mut text = format!("{}{link}  pools: [{pools}]\n", head("UnderlayNetwork", NETWORK));
+    let mut pool = |name: &str, subnet: &str, first: &dyn Display, last: &dyn Display| {
+        text.push_str(&head("IPPool", name));
+        let _ = writeln!(text, "  subnet: {subnet}\n  ranges: [\"{first}-{last}\"]");
+    };
+    pool("lan-v4", SUBNET, &first, &last);
+    if plan.dual {
+        pool("lan-v6", SUBNET6, &first6, &last6);
+    }
+    text
 }
 
 /// The first and the last address of a node's share, of each family.
@@ -160,6 +181,15 @@ mod tests {
         }
         let single = Plan { dual: false, ..plan() };
         assert!(!Cni::Floor.conflist(&single, place(1)).unwrap().contains("fd00"));
+    }
+
+    #[test]
+    fn berths_pools_hold_as_many_addresses_as_there_are_pods() {
+        let text = objects(&plan(), 1000);
+        assert!(text.contains("[\"10.50.16.0-10.50.19.231\"]"), "{text}");
+        assert!(text.contains("[\"fd00:50::1000-fd00:50::13e7\"]"), "{text}");
+        let single = objects(&Plan { dual: false, ..plan() }, 1);
+        assert!(single.contains("10.50.16.0-10.50.16.0") && !single.contains("v6"), "{single}");
     }
 
     #[test]

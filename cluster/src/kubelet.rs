@@ -121,6 +121,11 @@ impl Kubelet {
         self.0.reported.load(Ordering::Relaxed)
     }
 
+    /// How many pods it looks after: until their objects are gone.
+    pub fn pods(&self) -> usize {
+        lock(&self.0.wishes).len()
+    }
+
     /// How many run.
     pub fn count(&self) -> usize {
         lock(&self.0.running).len()

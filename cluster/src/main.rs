@@ -55,6 +55,16 @@ enum Verb {
         #[command(flatten)]
         which: Which,
     },
+    /// Take a node's power, or give it back.
+    Power {
+        /// The node: n1, n2, ...
+        node: String,
+        /// on or off.
+        #[arg(action = clap::ArgAction::Set, value_parser = ["on", "off"])]
+        power: String,
+        #[command(flatten)]
+        which: Which,
+    },
     /// Measure pods in a cluster of its own: create, rebuild, recover, delete.
     Bench {
         /// How pods are spread: Deployments x pods.
@@ -96,6 +106,7 @@ fn run(verb: Verb) -> Result<bool> {
         }
         Verb::Serve { which, cluster } => session::serve(&place(&which)?, &cluster.options()?)?,
         Verb::Down { which } => session::down(&place(&which)?)?,
+        Verb::Power { node, power, which } => session::power(&place(&which)?, &node, power == "on")?,
         Verb::Bench { shape, json, cluster } => {
             let mut options = cluster.options()?;
             // Dead nodes are no part of it, and Kubernetes' own patience costs fewer requests.

@@ -30,8 +30,6 @@ pub const SUBNET6: &str = "fd00:50::/64";
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
 /// The same of IPv6.
 pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 1);
-/// Who asks on the wire; in no pool.
-pub const OUTSIDER: Ipv4Addr = Ipv4Addr::new(10, 50, 255, 1);
 /// The outsider's interface.
 pub const OUTSIDER_LINK: &str = "o0";
 /// The first address of pools.

@@ -137,6 +137,15 @@ impl Node {
         self.netns.as_ref().map(Netns::path)
     }
 
+    /// Whether a person asked for the power to be on, in the file `power` of its folder; `None`: nobody did.
+    pub fn asked_for_power(&self) -> Option<bool> {
+        match std::fs::read_to_string(self.folder.join("power")).ok()?.trim() {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        }
+    }
+
     /// Its kubelet, while it runs.
     pub fn kubelet(&self) -> Option<&Kubelet> {
         self.kubelet.as_ref()

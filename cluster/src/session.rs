@@ -168,7 +168,7 @@ fn show(log: &mut std::fs::File) -> Result<()> {
 pub fn serve(place: &Place, options: &Options) -> Result<()> {
     cleanup::watch_signals()?;
     let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
-    let cluster = Cluster::start(options, &mut told)?;
+    let mut cluster = Cluster::start(options, &mut told)?;
     place.publish(&State {
         pid: std::process::id(),
         nodes: options.nodes,
@@ -178,12 +178,50 @@ pub fn serve(place: &Place, options: &Options) -> Result<()> {
     })?;
     while cleanup::interrupted().is_ok() {
         std::thread::sleep(Duration::from_millis(100));
+        // A node that does not come back is no reason to take the others down.
+        if let Err(error) = switch(&mut cluster) {
+            println!("error: {}", error.chain());
+        }
     }
     let _ = std::fs::remove_file(place.state_file());
     let began = Instant::now();
     drop(cluster);
     println!("{:>8.2} s  removed everything", began.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Gives and takes nodes' power, as a person asked.
+fn switch(cluster: &mut Cluster) -> Result<()> {
+    for index in 0..cluster.nodes.len() {
+        let (asked, on) = (cluster.nodes[index].asked_for_power(), cluster.nodes[index].netns().is_some());
+        let name = cluster.nodes[index].name().to_owned();
+        match asked {
+            Some(false) if on => {
+                cluster.power_off(index);
+                println!("{name} has lost its power");
+            }
+            Some(true) if !on => {
+                cluster.power_on(index)?;
+                println!("{name} has booted");
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+/// Asks for a node's power to be on or off; the owner sees to it within a moment.
+pub fn power(place: &Place, node: &str, on: bool) -> Result<()> {
+    let Some(state) = place.state() else {
+        return Err(Error::Usage(format!("no cluster {} is up", place.name)));
+    };
+    let folder = state.folder.join("nodes").join(node);
+    let known = node.strip_prefix('n').and_then(|number| number.parse::<u32>().ok());
+    if !known.is_some_and(|number| (1..=state.nodes).contains(&number)) {
+        return Err(Error::Usage(format!("{node:?} is none of n1 to n{}", state.nodes)));
+    }
+    let text = if on { "on" } else { "off" };
+    std::fs::write(folder.join("power"), text).map_err(Error::file(format!("ask for {node}'s power")))
 }
 
 /// Ends the owner, and waits until everything is gone.

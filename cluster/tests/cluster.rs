@@ -74,8 +74,8 @@ fn told(what: &str, took: Duration) {
 
 /// Each address of the pools has one holder on the wire.
 fn everybody_has_an_address(cluster: &Cluster) {
-    let (duplicates, absent) = census::judge(&cluster.census(3).unwrap_or_default());
-    assert!(!cluster.census(1).unwrap_or_default().is_empty(), "the outsider cannot ask");
+    let (duplicates, absent) = census::judge(&cluster.census(3, 5).unwrap_or_default());
+    assert!(!cluster.census(1, 0).unwrap_or_default().is_empty(), "the outsider cannot ask");
     assert!(duplicates.is_empty(), "{duplicates:?}");
     assert!(absent.is_empty(), "{absent:?}");
 }
@@ -111,7 +111,7 @@ fn ten_pods_on_the_floor_live_through_a_loss_of_power_and_leave_nothing() {
     workload::delete(&cluster, &apps).unwrap();
     let gone = || Ok(cluster.running() == 0 && cluster.nodes.iter().all(|node| node.sandboxes() == 0));
     cluster.wait_until("all pods gone", PATIENCE, gone).unwrap();
-    let (_, absent) = census::judge(&cluster.census(1).unwrap());
+    let (_, absent) = census::judge(&cluster.census(1, 0).unwrap());
     assert_eq!(absent.len(), 20, "nobody answers any more");
     let calls = cluster.tally.take();
     assert_eq!(calls["ADD"].failed + calls["DEL"].failed, 0, "{calls:?}");

@@ -2,8 +2,11 @@
 //! neighbour solicitation for IPv6.
 //!
 //! Each address is asked for in some rounds, and every MAC that answers is noted: one is a holder, two are
-//! a duplicate, none is nobody (or a lost answer, hence the rounds). Solicitations carry the sender's own
-//! link-local address, as the standard wants, so that they are answered by unicast.
+//! a duplicate, none is nobody (or a lost answer, hence the rounds). ARP asks as a probe does, without a
+//! sender's address: who answers need not remember the asker, and the table of neighbours, which all
+//! namespaces of a kernel share, holds a thousand or so. Solicitations carry the sender's own link-local
+//! address, so that they are answered by unicast: all nodes' multicast would reach every pod for each answer.
+//! So of these an answer can be missing for seconds, until the kernel has made room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -29,33 +32,36 @@ const BURST: usize = 32;
 const BURST_PAUSE: Duration = Duration::from_millis(4);
 /// How long late answers are waited for at the end of a round.
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
+/// From one further round to the next: the kernel makes room for neighbours that are five seconds old.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// Next header: ICMPv6.
 const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// Asks for `addresses` on `interface` of the namespace at `netns`, `rounds` times. The IPv4 sender is
-/// `sender`, which must be in the subnet and in no pool.
-pub fn take(
-    netns: &Path,
-    interface: &str,
-    sender: Ipv4Addr,
-    addresses: &[IpAddr],
-    rounds: u32,
-) -> Result<Holders> {
+/// Asks for `addresses` on `interface` of the namespace at `netns`, `rounds` times; then up to `more` times for
+/// those for which nobody has answered yet.
+pub fn take(netns: &Path, interface: &str, addresses: &[IpAddr], rounds: u32, more: u32) -> Result<Holders> {
     let work = || {
         let links = Netlink::open()?.links(None)?;
         let link = links.into_iter().find(|link| link.name == interface).ok_or(io::ErrorKind::NotFound)?;
         let own = link.mac.ok_or(io::ErrorKind::AddrNotAvailable)?;
         let mut asker = Asker {
             own,
-            sender,
             arp: Socket::packet(ARP, link.ifindex)?,
             ipv6: Socket::packet(IPV6, link.ifindex)?,
             holders: addresses.iter().map(|address| (*address, BTreeSet::new())).collect(),
         };
         for _ in 0..rounds {
             asker.ask(addresses)?;
+        }
+        for _ in 0..more {
+            let (_, absent) = judge(&asker.holders);
+            if absent.is_empty() {
+                break;
+            }
+            asker.listen(PATIENCE)?;
+            asker.ask(&absent)?;
         }
         Ok(asker.holders)
     };
@@ -64,7 +70,6 @@ pub fn take(
 
 struct Asker {
     own: Mac,
-    sender: Ipv4Addr,
     arp: Socket,
     ipv6: Socket,
     holders: Holders,
@@ -75,7 +80,7 @@ impl Asker {
         for some in addresses.chunks(BURST) {
             for address in some {
                 match address {
-                    IpAddr::V4(address) => self.arp.send(&request(self.own, self.sender, *address))?,
+                    IpAddr::V4(address) => self.arp.send(&request(self.own, *address))?,
                     IpAddr::V6(address) => self.ipv6.send(&solicitation(self.own, *address))?,
                 }
             }
@@ -122,7 +127,7 @@ pub fn judge(holders: &Holders) -> (Vec<IpAddr>, Vec<IpAddr>) {
     (those(|count| count > 1), those(|count| count == 0))
 }
 
-fn request(own: Mac, sender: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
+fn request(own: Mac, wanted: Ipv4Addr) -> Vec<u8> {
     let mut frame = Vec::with_capacity(42);
     frame.extend([0xff; 6]);
     frame.extend(own.0);
@@ -130,7 +135,8 @@ fn request(own: Mac, sender: Ipv4Addr, wanted: Ipv4Addr) -> Vec<u8> {
     // Ethernet, IPv4, their lengths, "request".
     frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend(own.0);
-    frame.extend(sender.octets());
+    // No sender's address, and of the target's MAC nothing is known.
+    frame.extend([0; 4]);
     frame.extend([0; 6]);
     frame.extend(wanted.octets());
     frame
@@ -234,9 +240,10 @@ mod tests {
         answer[78] = 2;
         assert_eq!(advertised(&answer), Some((wanted, OWN)));
         assert_eq!(advertised(&answer[..78]), Some((wanted, OWN)), "without the option");
-        let mut answer = request(OWN, Ipv4Addr::new(10, 50, 0, 9), Ipv4Addr::UNSPECIFIED);
+        let mut answer = request(OWN, Ipv4Addr::UNSPECIFIED);
         assert_eq!(arp_answer(&answer), None);
         answer[21] = 2;
+        answer[28..32].copy_from_slice(&[10, 50, 0, 9]);
         assert_eq!(arp_answer(&answer), Some((Ipv4Addr::new(10, 50, 0, 9), OWN)));
     }
 

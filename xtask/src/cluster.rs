@@ -1,4 +1,4 @@
-//! `cargo xtask cluster up | down | status`: a Kubernetes cluster on this machine.
+//! `cargo xtask cluster up | down | status | power`: a Kubernetes cluster on this machine.
 //!
 //! Here is what it needs (programs, plugins, binaries) and where that is; the cluster is the crate
 //! `berth-cluster`, whose flags these are. It is built and run as a program, so that xtask itself knows no
@@ -19,12 +19,12 @@ const NEEDS: [Need; 3] = [install::IPROUTE2, install::UTIL_LINUX, install::CNI_P
 
 /// Build a Kubernetes cluster in namespaces, leave it running, take it down.
 ///
-/// up [--nodes N] [--cni host-local|berth] builds one, down removes it, status says what is up. All flags:
+/// up [--nodes N] [--cni host-local|berth] builds one, down removes it, status says what is up, power takes a node's power and gives it back. All flags:
 /// `cargo xtask cluster up --help`.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
-    /// `up`, `down` or `status`, and its flags.
+    /// `up`, `down`, `status` or `power`, and its flags.
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "VERB")]
     words: Vec<String>,
 }
@@ -44,7 +44,7 @@ pub fn run(args: &Args) -> Result<()> {
     if words.is_empty() {
         command.arg("--help");
     }
-    if ["up", "down", "status"].contains(&verb) && !asks {
+    if ["up", "down", "status", "power"].contains(&verb) && !asks {
         command.arg("--state").arg(state);
     }
     foreground(&mut command)

@@ -80,6 +80,8 @@ fn apiserver(plane: &ControlPlane) -> Vec<String> {
         "--enable-admission-plugins=NodeRestriction".to_owned(),
         "--service-cluster-ip-range=10.96.0.0/16".to_owned(),
         "--allow-privileged=true".to_owned(),
+        // One command that deletes a thousand pods is cut off after a minute; one worker takes as long.
+        "--delete-collection-workers=20".to_owned(),
         // Nothing to profile, nobody to tell.
         "--profiling=false".to_owned(),
         // No endpoints of services on nodes: what cannot be reached need not be tried.

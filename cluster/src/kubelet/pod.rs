@@ -58,6 +58,10 @@ impl Facts {
 
 /// What the API server wants of a pod.
 pub fn wish(pod: &Pod) -> Wish {
+    // By force: the object goes at once, and this is the last that is seen of it.
+    if pod.metadata.deletion_timestamp.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0) {
+        return Wish::Gone;
+    }
     let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
     if pod.metadata.deletion_timestamp.is_some() || matches!(phase, Some("Succeeded" | "Failed")) {
         return Wish::Stop;
@@ -284,6 +288,8 @@ mod tests {
         assert_eq!(wish(&pod(json!({"metadata": {}, "status": {"phase": "Running"}}))), Wish::Run);
         let deleted = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
         assert_eq!(wish(&pod(deleted)), Wish::Stop);
+        let forced = json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 0}});
+        assert_eq!(wish(&pod(forced)), Wish::Gone);
         assert_eq!(wish(&pod(json!({"metadata": {}, "status": {"phase": "Failed"}}))), Wish::Stop);
     }
 

@@ -369,13 +369,21 @@ fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = String> {
     list.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
+/// Whether a process of that id exists and has not ended. Of one that was killed a number can be left for
+/// seconds, until its new parent takes note.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
+    sys::process::exists(pid) && !ended
+}
+
 /// Whether `name` starts as [`prefix`] does, with the id of a process that does not exist.
 fn orphaned(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("bt") else { return false };
     let digits = rest.split('-').next().unwrap_or_default();
     // A number without the dash that follows ours may be somebody else's name.
     let ours = rest.len() == digits.len() || rest.as_bytes().get(digits.len()) == Some(&b'-');
-    ours && digits.parse::<u32>().is_ok_and(|pid| !sys::process::exists(pid))
+    ours && digits.parse::<u32>().is_ok_and(|pid| !lives(pid))
 }
 
 #[cfg(test)]
@@ -390,6 +398,17 @@ mod tests {
         for other in ["cni-123", "bt", "btrfs-1", "bt12x-1", "node"] {
             assert!(!orphaned(other), "{other}");
         }
+    }
+
+    #[test]
+    fn who_has_ended_and_was_not_reaped_does_not_live() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while lives(child.id()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!lives(child.id()) && sys::process::exists(child.id()) && lives(std::process::id()));
+        child.wait().unwrap();
     }
 
     #[test]

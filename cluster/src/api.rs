@@ -18,6 +18,8 @@ use crate::error::{Error, Result};
 
 /// A server that says nothing for so long is not asked any further.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
+/// How long any answer may take; the server itself gives up after a minute.
+const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// The thread, with its client.
 pub struct Api {
@@ -73,13 +75,25 @@ impl Api {
         receive.recv().map_err(|_| Error::ApiGone { what: what.to_owned() })
     }
 
-    /// The same for a request: its error names it.
+    /// The same for a request, which has an end: its error names it.
     pub fn ask<T, F>(&self, what: &str, request: F) -> Result<T>
     where
         T: Send + 'static,
         F: Future<Output = kube::Result<T>> + Send + 'static,
     {
-        self.wait(what, request)?.map_err(Error::request(what))
+        self.ask_within(what, ANSWER_LIMIT, request)
+    }
+
+    fn ask_within<T, F>(&self, what: &str, within: Duration, request: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: Future<Output = kube::Result<T>> + Send + 'static,
+    {
+        let limited = async move { tokio::time::timeout(within, request).await };
+        let answered = self.wait(what, limited)?;
+        answered
+            .map_err(|_| Error::Timeout { what: format!("an answer to: {what}"), within })?
+            .map_err(Error::request(what))
     }
 
     /// Lets a future run on the thread.
@@ -92,9 +106,14 @@ impl Api {
 
     /// The text behind a path such as `/metrics`.
     pub fn text(&self, path: &str) -> Result<String> {
+        self.text_within(path, ANSWER_LIMIT)
+    }
+
+    /// The same, and no longer than that.
+    pub fn text_within(&self, path: &str, within: Duration) -> Result<String> {
         let client = self.client();
         let request = http_get(path)?;
-        self.ask(path, async move { client.request_text(request).await })
+        self.ask_within(path, within, async move { client.request_text(request).await })
     }
 }
 

@@ -316,7 +316,7 @@ impl ControlPlane {
             // With a client made for this question: one that is kept may hold a dead connection.
             Part::ApiServer => {
                 let api = Api::open(&self.netns, &self.kubeconfig(&User::Admin))?;
-                api.text("/readyz").is_ok_and(|answer| answer.trim() == "ok")
+                api.text_within("/readyz", Duration::from_secs(1)).is_ok_and(|answer| answer.trim() == "ok")
             }
             // They serve TLS only, with certificates of their own. That they listen comes last in their start.
             Part::Controllers => self.connect(10257).is_some(),

@@ -133,10 +133,12 @@ pub fn up(place: &Place, arguments: &[String]) -> Result<()> {
             Ok(())
         }
         Err(error) => {
-            // In order first: it removes what it has made so far.
+            // It removes what it has made so far. If this process ends before, it goes on with that.
             owner.signal(libc::SIGTERM);
+            let pid = owner.pid();
+            owner.let_go();
             let deadline = Instant::now() + DOWN_LIMIT;
-            while owner.runs() && Instant::now() < deadline {
+            while owner_lives(pid) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(50));
             }
             Err(error)

@@ -243,6 +243,15 @@ impl Cluster {
         }
     }
 
+    /// Starts the kubelet of a node again, after `kill_kubelet`.
+    pub fn start_kubelet(&mut self, index: usize) -> Result<()> {
+        let (network, api, tally) = (&self.network, &self.kubelets, &self.tally);
+        match self.nodes.get_mut(index) {
+            Some(node) => node.start_kubelet(&Common { network, api, tally }),
+            None => Ok(()),
+        }
+    }
+
     /// Gives it back.
     pub fn power_on(&mut self, index: usize) -> Result<()> {
         let (network, api, tally) = (&self.network, &self.kubelets, &self.tally);

@@ -283,6 +283,11 @@ impl Sandbox {
         self.result.as_ref().map(chain::addresses).unwrap_or_default()
     }
 
+    /// Whether it has its namespace, and its ADD has succeeded.
+    pub fn lives(&self) -> bool {
+        self.netns.is_some() && self.result.is_some()
+    }
+
     /// Ends who lives in it, and its namespace, unless somebody else holds that.
     pub fn end(&mut self) {
         self.inhabitant = None;

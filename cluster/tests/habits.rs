@@ -184,6 +184,30 @@ fn a_failed_add_is_undone_and_tried_again_under_another_name_and_every_del_is_wh
     }
 }
 
+#[test]
+fn a_kubelet_that_starts_again_calls_nobody_for_the_living_and_del_for_those_who_are_gone() {
+    let Some(mut stage) = Stage::build("restart") else { return };
+    let apps = stage.app();
+    let uids = workload::uids(&stage.cluster);
+    assert_eq!(commands(&stage.calls(1)), ["ADD"]);
+    stage.cluster.nodes[0].kill_kubelet();
+    assert_eq!((stage.cluster.running(), stage.cluster.sandboxes()), (0, 1), "the sandbox lives on");
+    stage.cluster.start_kubelet(0).unwrap();
+    stage.until("the pod running", |cluster| cluster.running() == 1);
+    assert_eq!(workload::uids(&stage.cluster), uids);
+    assert!(stage.calls(0).is_empty(), "a kubelet that starts calls no plugin for a pod that runs");
+
+    stage.cluster.nodes[0].kill_kubelet();
+    workload::delete(&stage.cluster, &apps).unwrap();
+    let force = ["delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"];
+    stage.cluster.control.kubectl(&force).unwrap();
+    stage.cluster.start_kubelet(0).unwrap();
+    let calls = stage.calls(1);
+    assert_eq!(commands(&calls), ["DEL"]);
+    assert!(!calls[0].netns.is_empty() && calls[0].input.get("prevResult").is_some(), "{calls:?}");
+    stage.until("an empty disk", |cluster| cluster.sandboxes() == 0);
+}
+
 fn uptime() -> f64 {
     let text = std::fs::read_to_string("/proc/uptime").unwrap_or_default();
     text.split(' ').next().and_then(|first| first.parse().ok()).unwrap_or_default()

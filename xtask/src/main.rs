@@ -51,7 +51,7 @@ enum Verb {
     Tools(tools::Args),
     /// Build a Kubernetes cluster in namespaces, leave it running, take it down.
     Cluster(cluster::Args),
-    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo.
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo, pods.
     Ci(ci::Args),
 }
 

@@ -74,11 +74,7 @@ type Held = Arc<Mutex<Sandbox>>;
 /// A pod's life on the node, until its object is gone.
 pub(super) async fn live(shared: Arc<Shared>, facts: Facts, mut wish: watch::Receiver<Wish>) {
     let uid = facts.pod.uid.clone();
-    // Sandboxes of a former life are taken down before a new one is made.
-    for held in shared.sandboxes_of(&uid) {
-        shared.take_down(held).await;
-    }
-    let (mut current, mut failures) = (None, 0);
+    let (mut current, mut failures) = (shared.resume(&facts, &mut wish).await, 0);
     loop {
         let now = *wish.borrow_and_update();
         match (now, &current) {
@@ -152,6 +148,24 @@ impl Shared {
             None
         };
         tokio::task::spawn_blocking(work).await.ok().flatten()
+    }
+
+    /// What a kubelet that starts finds of a pod: a sandbox that lives is kept without any call; what is left
+    /// of others is taken down before a new one is made.
+    async fn resume(self: &Arc<Self>, facts: &Facts, wish: &mut watch::Receiver<Wish>) -> Option<Held> {
+        let mut kept = None;
+        for held in self.sandboxes_of(&facts.pod.uid) {
+            let looked_at = Arc::clone(&held);
+            // A call of the former life may still hold it.
+            let lives = tokio::task::spawn_blocking(move || lock(&looked_at).lives()).await;
+            if kept.is_none() && lives.unwrap_or(false) {
+                self.report(facts, Some(&held), wish).await;
+                kept = Some(held);
+            } else {
+                self.take_down(held).await;
+            }
+        }
+        kept
     }
 
     fn sandboxes_of(&self, uid: &str) -> Vec<Held> {

@@ -34,7 +34,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("berthctl", &["berth-ipam", "berth-protocol"]),
     // Its measurements share no code with what is measured.
     ("berth-testbed", &["berth-ipam", "berth-protocol"]),
-    ("berth-cluster", &["berth-ipam", "berth-protocol", "berth-testbed"]),
+    ("berth-cluster", &["berth-testbed"]),
     (
         "berth-agent",
         &[

@@ -112,11 +112,7 @@ impl AgentSetup {
         command.args(["--node-name", &self.node_name, "--log", "text"]);
         command.arg("--boot-id-file").arg(self.folder.join("boot-id"));
         command.arg("--machine-id-file").arg(self.folder.join("machine-id"));
-        if hides_descriptors("/proc/1") {
-            // This machine's init shows its descriptors to nobody, so every scan would be incomplete.
-            // The testbed's namespaces are its own: it can answer for init.
-            command.args(["--trusted-pid", "1"]);
-        }
+        command.args(trusted());
         command.args(self.rung.iter().flat_map(|rung| ["--rung", rung]));
         command.env_remove("NOTIFY_SOCKET").env_remove(DEAF_VARIABLE);
         if !self.deaf.is_empty() {
@@ -130,6 +126,12 @@ impl AgentSetup {
         let process = world::start(&mut command, Some(&self.node))?;
         Ok(Agent { setup: self.clone(), process, started })
     }
+}
+
+/// Flags that every agent on this machine needs. Where init shows its descriptors to nobody, every scan would
+/// be incomplete; the testbed's namespaces are its own, so it can answer for init.
+pub fn trusted() -> &'static [&'static str] {
+    if hides_descriptors("/proc/1") { &["--trusted-pid", "1"] } else { &[] }
 }
 
 /// Whether even root is refused the sight of a process's descriptors.

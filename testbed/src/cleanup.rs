@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::{Error, Result};
 use crate::sys;
+pub use crate::sys::process::Usage;
 
 /// Where named namespaces live, for `ip netns` too.
 pub const NETNS_FOLDER: &str = "/run/netns";
@@ -57,6 +58,15 @@ impl Netns {
         listed().insert(Item::Netns(path.clone()));
         let guard = Self(path);
         sys::netns::create(&guard.0).map_err(Error::system(format!("make namespace {name}")))?;
+        Ok(guard)
+    }
+
+    /// Makes a namespace at a path of one's own, in a folder that [`shared_folder`] made.
+    pub fn create_at(path: &Path) -> Result<Self> {
+        listed().insert(Item::Netns(path.to_owned()));
+        let guard = Self(path.to_owned());
+        let made = sys::netns::create(path);
+        made.map_err(Error::system(format!("make namespace {}", path.display())))?;
         Ok(guard)
     }
 
@@ -167,9 +177,47 @@ impl Process {
         Ok(Some(status))
     }
 
+    /// Sends a signal to it and to everything that it started in its process group.
+    pub fn signal_group(&self, signal: i32) {
+        if !self.reaped {
+            let _ = sys::process::send_group(self.pid(), signal);
+        }
+    }
+
+    /// Waits for its end, at most `limit`, and leaves it unreaped; whether it ended.
+    pub fn has_ended(&self, limit: Duration) -> Result<bool> {
+        let doing = || Error::system(format!("wait for process {}", self.child.id()));
+        let handle = sys::process::PidFd::open(self.pid()).map_err(doing())?;
+        let deadline = Instant::now() + limit;
+        while !handle.wait(deadline.saturating_duration_since(Instant::now())).map_err(doing())? {
+            if Instant::now() >= deadline {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Waits for its end, at most `limit`; how it ended and what it used; `None` if it is still there.
+    pub fn finish(&mut self, limit: Duration) -> Result<Option<(std::process::ExitStatus, Usage)>> {
+        let doing = || Error::system(format!("wait for process {}", self.child.id()));
+        if !self.has_ended(limit)? {
+            return Ok(None);
+        }
+        let ended = sys::process::reap(self.pid()).map_err(doing())?;
+        self.reaped = true;
+        listed().remove(&Item::Process(self.pid()));
+        Ok(Some(ended))
+    }
+
     /// Whether it has not ended.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
+    }
+
+    /// Guards it no longer: it goes on when this process ends, and whoever it is told removes it.
+    pub fn let_go(mut self) {
+        self.reaped = true;
+        listed().remove(&Item::Process(self.pid()));
     }
 
     /// Kills it and waits for its end.
@@ -187,6 +235,16 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// Sends a signal to a process that the caller has just seen to be the one that it means.
+pub fn signal(pid: u32, signal: i32) {
+    let _ = sys::process::send(pid, signal);
+}
+
+/// Sends a signal to a process group whose leader the caller knows to be unreaped.
+pub fn signal_group(leader: u32, signal: i32) {
+    let _ = sys::process::send_group(leader, signal);
 }
 
 /// An error if a signal asked this run to end.
@@ -293,9 +351,30 @@ pub fn bpf_folder(path: &Path) -> Result<()> {
     sys::netns::mount_bpf(path).map_err(doing())
 }
 
+/// Takes a mount away, if it is one.
+pub fn unmount(path: &Path) {
+    let _ = sys::netns::unmount(path);
+}
+
+/// Makes a folder for namespaces in which a removal reaches every mount namespace, as `ip netns` does
+/// with its own. It goes with the world's folder that it is in.
+pub fn shared_folder(path: &Path) -> Result<()> {
+    let doing = || Error::system(format!("make the shared folder {}", path.display()));
+    std::fs::create_dir_all(path).map_err(doing())?;
+    sys::netns::share(path).map_err(doing())
+}
+
 fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = String> {
     let list = std::fs::read_dir(folder).into_iter().flatten().flatten();
     list.filter_map(|entry| entry.file_name().into_string().ok())
+}
+
+/// Whether a process of that id exists and has not ended. Of one that was killed a number can be left for
+/// seconds, until its new parent takes note.
+fn lives(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let ended = stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']));
+    sys::process::exists(pid) && !ended
 }
 
 /// Whether `name` starts as [`prefix`] does, with the id of a process that does not exist.
@@ -304,7 +383,7 @@ fn orphaned(name: &str) -> bool {
     let digits = rest.split('-').next().unwrap_or_default();
     // A number without the dash that follows ours may be somebody else's name.
     let ours = rest.len() == digits.len() || rest.as_bytes().get(digits.len()) == Some(&b'-');
-    ours && digits.parse::<u32>().is_ok_and(|pid| !sys::process::exists(pid))
+    ours && digits.parse::<u32>().is_ok_and(|pid| !lives(pid))
 }
 
 #[cfg(test)]
@@ -319,6 +398,17 @@ mod tests {
         for other in ["cni-123", "bt", "btrfs-1", "bt12x-1", "node"] {
             assert!(!orphaned(other), "{other}");
         }
+    }
+
+    #[test]
+    fn who_has_ended_and_was_not_reaped_does_not_live() {
+        let mut child = std::process::Command::new("true").spawn().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(5);
+        while lives(child.id()) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        assert!(!lives(child.id()) && sys::process::exists(child.id()) && lives(std::process::id()));
+        child.wait().unwrap();
     }
 
     #[test]

@@ -18,6 +18,7 @@
 pub mod agent;
 pub mod callers;
 pub mod cases;
+pub mod census;
 pub mod cleanup;
 pub mod client;
 pub mod conformance;
@@ -25,6 +26,7 @@ pub mod declare;
 pub mod demo;
 pub mod error;
 pub mod fdb;
+pub mod kubernetes;
 pub mod lab;
 pub mod lease_watch;
 pub mod monitor;
@@ -40,5 +42,10 @@ pub mod world;
 
 mod netlink;
 mod sys;
+
+/// Work in a namespace, for the crates that build larger worlds from the parts of this one.
+pub mod netns {
+    pub use crate::sys::netns::inside;
+}
 
 pub use error::{Error, Result};

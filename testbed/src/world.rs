@@ -367,7 +367,7 @@ pub fn ip(netns: &Path, lines: &str) -> Result<()> {
 
 /// Starts a marked process, inside a namespace if one is given, apart from our process group, so
 /// that a Ctrl-C at the terminal reaches the testbed alone.
-pub(crate) fn start(command: &mut Command, netns: Option<&Path>) -> Result<Process> {
+pub fn start(command: &mut Command, netns: Option<&Path>) -> Result<Process> {
     use std::os::unix::process::CommandExt as _;
     let program = command.get_program().to_string_lossy().into_owned();
     command.env(cleanup::MARK, cleanup::prefix()).process_group(0);
@@ -379,7 +379,7 @@ pub(crate) fn start(command: &mut Command, netns: Option<&Path>) -> Result<Proce
 }
 
 /// Runs a command to its end, inside a namespace and with input if they are given.
-fn run(command: &mut Command, inside: Option<(&Path, &str)>) -> Result<()> {
+pub fn run(command: &mut Command, inside: Option<(&Path, &str)>) -> Result<()> {
     let line = format!("{command:?} {}", inside.map(|(_, input)| input).unwrap_or_default());
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let started = match inside {

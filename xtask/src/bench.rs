@@ -8,6 +8,7 @@ mod agent;
 mod core;
 mod ebpf;
 mod plugin;
+mod pods;
 mod reclaim;
 mod report;
 mod stand;
@@ -25,7 +26,10 @@ use report::Report;
 
 /// Measure Berth beside Debian's and upstream's newest macvlan and host-local.
 #[derive(Debug, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
+    #[command(subcommand)]
+    suite: Option<Suite>,
     /// What to measure; everything if nothing is named.
     #[arg(value_enum)]
     parts: Vec<Part>,
@@ -42,6 +46,14 @@ pub struct Args {
     ebpf: EbpfArgs,
     #[command(flatten)]
     install: InstallArgs,
+}
+
+/// What is measured by a program of its own, with flags of its own.
+#[derive(Debug, clap::Subcommand)]
+enum Suite {
+    /// Pods in a cluster: create, rebuild, recover, delete. All flags: `cargo xtask bench pods --help`.
+    #[command(disable_help_flag = true)]
+    Pods(pods::Args),
 }
 
 /// What can be measured.
@@ -61,6 +73,9 @@ enum Part {
 
 /// Measures and reports.
 pub fn run(args: &Args) -> Result<()> {
+    if let Some(Suite::Pods(args)) = &args.suite {
+        return pods::run(args);
+    }
     let parts = if args.parts.is_empty() {
         let all = Part::value_variants().iter().copied();
         all.filter(|part| *part != Part::Ebpf || !args.ebpf.without_ebpf).collect()

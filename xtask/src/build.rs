@@ -60,6 +60,21 @@ pub fn embed(command: &mut Command, object: Option<&Path>) {
     };
 }
 
+/// Builds the program that owns test clusters, and returns where it is. As tests are built, so that a
+/// machine that runs tests builds it only once.
+pub fn cluster_program() -> Result<PathBuf> {
+    let root = repo::root()?;
+    let mut command = process::cargo(&root);
+    command.args(["build", "--locked", "--message-format", "json-render-diagnostics"]);
+    command.args(["--package", "berth-cluster", "--bin", "berth-cluster"]);
+    let built = executables(&process::output(&mut command)?)?;
+    let source = built.last().context("cargo built no executable berth-cluster")?;
+    // A cluster that is up runs it.
+    let target = repo::output_folder(&root, "cluster/bin")?.join("berth-cluster");
+    place(source, &target)?;
+    Ok(target)
+}
+
 fn compile(root: &Path, variant: Variant, object: Option<&Path>) -> Result<Vec<PathBuf>> {
     let mut command = process::cargo(root);
     embed(&mut command, object);

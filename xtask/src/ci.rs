@@ -11,7 +11,7 @@ use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::InstallArgs;
 use crate::{build, crds, process, repo, test, tidy, tools};
 
-/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo.
+/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo, pods.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
@@ -67,7 +67,8 @@ pub fn run(args: &Args) -> Result<()> {
     step(&mut steps, "tidy", || tidy::run(&tidy::Args::default()));
     step(&mut steps, "crds", || crds::run(&crds::Args { check: true }));
     // Here a machine without Go fails: elsewhere the tests that need these skip.
-    step(&mut steps, "tools", || tools::build().map(|_| ()));
+    step(&mut steps, "tools", || tools::build().map(drop));
+    step(&mut steps, "cluster", || tools::kubernetes::ensure(InstallArgs::default()).map(drop));
     step(&mut steps, "test", || {
         let counted = test::count(&test::Args::default())?;
         count = Some(counted);
@@ -75,9 +76,13 @@ pub fn run(args: &Args) -> Result<()> {
     });
     step(&mut steps, "fuzz", || own_verb(&["fuzz"]));
     step(&mut steps, "demo", || own_verb(&["demo", "--slack", &args.slack.to_string()]));
+    step(&mut steps, "pods", || {
+        own_verb(&["bench", "pods", "--nodes", "2", "--pods", "20", "--shape", "2x10"])
+    });
     if args.full {
         step(&mut steps, "dist", || own_verb(&["dist"]));
         step(&mut steps, "bench", || own_verb(&["bench"]));
+        step(&mut steps, "1000 pods", || own_verb(&["bench", "pods"]));
     }
 
     let failed = report(&steps);
@@ -106,7 +111,7 @@ fn report(steps: &[Step]) -> bool {
     println!();
     for step in steps {
         let outcome = step.failure.as_deref().map_or("ok".to_owned(), |text| format!("FAILED: {text}"));
-        println!("{:>7.1} s  {:<7} {outcome}", step.took.as_secs_f64(), step.name);
+        println!("{:>7.1} s  {:<9} {outcome}", step.took.as_secs_f64(), step.name);
     }
     let total: Duration = steps.iter().map(|step| step.took).sum();
     println!("{:>7.1} s  in all", total.as_secs_f64());

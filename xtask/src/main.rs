@@ -8,6 +8,7 @@ mod bench;
 mod build;
 mod build_ebpf;
 mod ci;
+mod cluster;
 mod crds;
 mod demo;
 mod dist;
@@ -49,9 +50,11 @@ enum Verb {
     Tidy(tidy::Args),
     /// Give the parsers inputs at random; a crash or a time-out is a failure.
     Fuzz(fuzz::Args),
-    /// Build upstream's plugins and callers, by Go, into target/tools/bin: for tests and bench.
+    /// Build by Go what others wrote, for tests and bench: upstream's plugins and callers, Kubernetes.
     Tools(tools::Args),
-    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo.
+    /// Build a Kubernetes cluster in namespaces, leave it running, take it down.
+    Cluster(cluster::Args),
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo, pods.
     Ci(ci::Args),
 }
 
@@ -66,6 +69,7 @@ fn main() -> ExitCode {
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Tools(args) => tools::run(args),
+        Verb::Cluster(args) => cluster::run(&args),
         Verb::Ci(args) => ci::run(&args),
     };
     match outcome {

@@ -90,14 +90,15 @@ pub fn run(args: &Args) -> Result<()> {
 pub fn count(args: &Args) -> Result<Count> {
     let root = repo::root()?;
     let skips = repo::output_folder(&root, "test")?.join(format!("skips-{}", std::process::id()));
-    let (mut object, mut bins, mut others) = (None, None, None);
-    if needs(args, &["berth-testbed", "berth-probes"]) {
+    let (mut object, mut bins, mut others, mut control) = (None, None, None, None);
+    if needs(args, &["berth-testbed", "berth-probes", "berth-cluster"]) {
         install::ensure("test", &NEEDS, args.install)?;
         object = build_ebpf::wanted(args.ebpf, args.install)?;
     }
-    if needs(args, &["berth-testbed"]) {
+    if needs(args, &["berth-testbed", "berth-cluster"]) {
         bins = Some(build::binaries(Variant::Trial, object.as_deref())?);
         others = tools::wanted("test");
+        control = tools::kubernetes::wanted("test");
     }
 
     let mut tally = Tally::default();
@@ -107,12 +108,12 @@ pub fn count(args: &Args) -> Result<Count> {
         command.env("BERTH_SKIP_FILE", &skips);
         // In every phase: the agent embeds the object, and would be built again for each change of mind.
         build::embed(&mut command, object.as_deref());
-        if let Some(folder) = &bins {
-            command.env("BERTH_BIN_DIR", folder);
-        }
-        if let Some(folder) = &others {
-            command.env("BERTH_TOOLS_DIR", folder);
-        }
+        let folders = [
+            ("BERTH_BIN_DIR", &bins),
+            ("BERTH_TOOLS_DIR", &others),
+            (berth_testbed::kubernetes::FOLDER_VARIABLE, &control),
+        ];
+        command.envs(folders.into_iter().filter_map(|(name, folder)| Some((name, folder.as_ref()?))));
         run_phase(&mut command, &mut tally)?;
     }
     let skipped = read_skips(&skips)?;

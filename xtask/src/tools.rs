@@ -3,19 +3,38 @@
 //! Built from Go modules by the ordinary Go client: `cnitool`, upstream's newest plugins, and a small
 //! program of our own that drives the reference runtime library (tools/libcni). What is built, and of
 //! which version, is said by tools/go.mod and tools/go.sum alone; Go's caches stay where Go keeps them,
-//! so that nothing is built twice. Go itself is not installed: Debian's is too old. The invariant: who
+//! so that nothing is built twice. `cargo xtask tools kubernetes` builds a control plane in the same way (its
+//! own module, tools/kubernetes, and its own cache). Go itself is not installed: Debian's is too old. The invariant: who
 //! has no Go can do everything else, and is told what is left out.
+
+pub mod kubernetes;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 
+use crate::install::InstallArgs;
 use crate::{process, repo};
 
-/// Build the programs that Berth is shown against, into target/tools/bin.
+/// Build the programs that Berth is shown against.
 #[derive(Debug, Clone, Copy, clap::Args)]
-pub struct Args {}
+pub struct Args {
+    /// What to build.
+    #[arg(value_enum, default_value_t = What::Plugins)]
+    what: What,
+    #[command(flatten)]
+    install: InstallArgs,
+}
+
+/// What can be built.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// Upstream's plugins and callers, into target/tools/bin.
+    Plugins,
+    /// etcd, the API server, the controller manager, the scheduler and kubectl, into a cache.
+    Kubernetes,
+}
 
 /// Where the official archives of Go unpack to; often not on the search path.
 const USUAL: &str = "/usr/local/go/bin/go";
@@ -27,21 +46,18 @@ const PACKAGES: [&str; 2] = ["./libcni", "tool"];
 const UPSTREAM: [&str; 2] = ["github.com/containernetworking/cni", "github.com/containernetworking/plugins"];
 
 /// Builds them and says which versions they are of.
-pub fn run(_: Args) -> Result<()> {
-    build().map(|_| ())
+pub fn run(args: Args) -> Result<()> {
+    match args.what {
+        What::Plugins => build().map(drop),
+        What::Kubernetes => kubernetes::ensure(args.install).map(drop),
+    }
 }
 
 /// The folder with the programs, built; an error if there is no Go.
 pub fn build() -> Result<PathBuf> {
     let root = repo::root()?;
     let text = manifest(&root)?;
-    let go = go().with_context(|| {
-        let wanted = directive(&text, "go").unwrap_or_default();
-        format!(
-            "there is no Go on the search path nor at {USUAL}; install Go {wanted} or newer. \
-             Only the tests with real callers and a part of the benchmark need it"
-        )
-    })?;
+    let go = go(&text)?;
     let folder = repo::output_folder(&root, "tools/bin")?;
     let mut command = compile(&go, &root, &folder);
     process::run(&mut command).context("build the programs of tools/go.mod")?;
@@ -64,12 +80,20 @@ pub fn wanted(what: &str) -> Option<PathBuf> {
     }
 }
 
-fn go() -> Option<PathBuf> {
+/// Where Go is; an error says what a module with this go.mod wants.
+fn go(manifest: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
         .map(|folder| folder.join("go"))
         .chain([PathBuf::from(USUAL)])
         .find(|candidate| candidate.is_file())
+        .with_context(|| {
+            let wanted = directive(manifest, "go").unwrap_or_default();
+            format!(
+                "there is no Go on the search path nor at {USUAL}; install Go {wanted} or newer. \
+                 Only the tests with real callers, those in a cluster, and a part of the benchmark need it"
+            )
+        })
 }
 
 fn compile(go: &Path, root: &Path, folder: &Path) -> Command {

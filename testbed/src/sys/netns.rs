@@ -56,6 +56,19 @@ pub fn mount_bpf(path: &Path) -> io::Result<()> {
     mount_new(path, c"bpf", "mode=0700")
 }
 
+/// Makes the folder `path` a mount of its own that is the same in every mount namespace: what is mounted
+/// below it and taken away again is taken away everywhere, so that no copy keeps a namespace alive.
+pub fn share(path: &Path) -> io::Result<()> {
+    let target = c_path(path)?;
+    let mount = |source: *const libc::c_char, flags: libc::c_ulong| {
+        let nothing = std::ptr::null();
+        // SAFETY: the pointers are null or to NUL-terminated strings that outlive the call.
+        check(unsafe { libc::mount(source, target.as_ptr(), nothing, flags, nothing.cast()) })
+    };
+    mount(target.as_ptr(), libc::MS_BIND)?;
+    mount(std::ptr::null(), libc::MS_SHARED).map(drop)
+}
+
 fn mount_new(path: &Path, kind: &CStr, options: &str) -> io::Result<()> {
     let (target, data) = (c_path(path)?, CString::new(options)?);
     // SAFETY: all pointers are to NUL-terminated strings that outlive the call.

@@ -3,6 +3,8 @@
 
 use std::io;
 use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
+use std::os::unix::process::ExitStatusExt as _;
+use std::process::ExitStatus;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
@@ -37,6 +39,43 @@ pub fn send(pid: u32, signal: libc::c_int) -> io::Result<()> {
     let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
     // SAFETY: kill takes no pointers; the caller holds the child unreaped, so the pid is its own.
     check(unsafe { libc::kill(pid, signal) }).map(drop)
+}
+
+/// Sends `signal` to every process of a group.
+pub fn send_group(leader: u32, signal: libc::c_int) -> io::Result<()> {
+    let pid = libc::pid_t::try_from(leader).map_err(io::Error::other)?;
+    // SAFETY: kill takes no pointers; the caller holds the leader unreaped, so the group is its own.
+    check(unsafe { libc::kill(-pid, signal) }).map(drop)
+}
+
+/// What a process and the children that it waited for used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Processor time, its own and the kernel's for it.
+    pub cpu: Duration,
+    /// The most memory that one of them held, in KiB.
+    pub memory_kib: u64,
+}
+
+/// Waits for the end of a child that has not been reaped; how it ended, and what it used.
+pub fn reap(pid: u32) -> io::Result<(ExitStatus, Usage)> {
+    let pid = libc::pid_t::try_from(pid).map_err(io::Error::other)?;
+    let mut status = 0;
+    // SAFETY: rusage is plain data for which zero is valid.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both pointers are to live values of the types that the call fills.
+        match check(unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut usage) }) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+            Ok(_) => break,
+        }
+    }
+    let time = |value: libc::timeval| {
+        Duration::from_secs(value.tv_sec.unsigned_abs()) + Duration::from_micros(value.tv_usec.unsigned_abs())
+    };
+    let cpu = time(usage.ru_utime) + time(usage.ru_stime);
+    Ok((ExitStatus::from_raw(status), Usage { cpu, memory_kib: usage.ru_maxrss.unsigned_abs() }))
 }
 
 /// Whether a process of that id exists.

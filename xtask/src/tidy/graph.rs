@@ -34,6 +34,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("berthctl", &["berth-ipam", "berth-protocol"]),
     // Its measurements share no code with what is measured.
     ("berth-testbed", &["berth-ipam", "berth-protocol"]),
+    ("berth-cluster", &["berth-testbed"]),
     (
         "berth-agent",
         &[
@@ -56,6 +57,9 @@ const MUST_NOT_REACH: &[(&str, &[&str])] = &[
     ),
     ("berth-meta-plugin", &["redb", "kube", "k8s-openapi", "clap", "anyhow"]),
     ("berth-testbed", &["redb", "kube"]),
+    ("berth-cluster", &["redb"]),
+    // Everybody builds it first, for whichever verb.
+    ("xtask", &["redb", "kube"]),
 ];
 
 /// Two generations of one of these do not unify, and the compiler's message does not say so.

@@ -1,0 +1,297 @@
+//! A whole cluster: cables, control plane, nodes; everything goes when it is dropped.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Once};
+use std::time::{Duration, Instant};
+
+use berth_testbed::census::{self, Holders};
+use berth_testbed::cleanup::{self, Folder};
+use berth_testbed::kubernetes::Programs;
+use kube::api::ListParams;
+
+use crate::agent;
+use crate::api::{self, Api};
+use crate::cni::{self, Cni, Plan};
+use crate::control::{ControlPlane, Settings, User};
+use crate::error::{Error, Result};
+use crate::habits::Habits;
+use crate::network::{self, Network};
+use crate::node::{Common, Kit, Node};
+use crate::tally::Tally;
+
+/// How long all nodes may take until they are Ready.
+const READY_LIMIT: Duration = Duration::from_mins(1);
+
+/// What a cluster is to be.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How many nodes.
+    pub nodes: u32,
+    /// Which CNI configuration.
+    pub cni: Cni,
+    /// IPv6 beside IPv4.
+    pub dual: bool,
+    /// `cniVersion`.
+    pub version: String,
+    /// How many pods, and addresses of each family, the cluster is for.
+    pub pods: u32,
+    /// Folders with plugins; the first that has one counts.
+    pub plugins: Vec<PathBuf>,
+    /// The agent's binary, for Berth.
+    pub agent: Option<PathBuf>,
+    /// Further flags of agents.
+    pub agent_flags: Vec<String>,
+    /// Manifests to apply before nodes start.
+    pub manifests: Vec<PathBuf>,
+    /// How the control plane behaves.
+    pub settings: Settings,
+    /// How kubelets behave to begin with.
+    pub habits: Habits,
+}
+
+impl Options {
+    /// A cluster on the floor for `pods` pods, its plugins in `plugins`.
+    pub fn floor(nodes: u32, pods: u32, plugins: Vec<PathBuf>) -> Self {
+        Self {
+            nodes,
+            cni: Cni::Floor,
+            dual: true,
+            version: "0.3.1".to_owned(),
+            pods,
+            plugins,
+            agent: None,
+            agent_flags: Vec::new(),
+            manifests: Vec::new(),
+            settings: Settings::default(),
+            habits: Habits::default(),
+        }
+    }
+}
+
+/// Told while a cluster is built: what was done, and how long it took.
+pub type Told<'a> = &'a mut dyn FnMut(&str, Duration);
+
+/// Counts the clusters of this process.
+static CLUSTERS: AtomicU32 = AtomicU32::new(0);
+
+/// A running cluster.
+pub struct Cluster {
+    // Dropped in this order: what runs on nodes, what it talks through, what it talks to, where it is.
+    /// The nodes; the first has the number 1.
+    pub nodes: Vec<Node>,
+    kubelets: Api,
+    /// The control plane.
+    pub control: ControlPlane,
+    /// The cables.
+    pub network: Network,
+    /// Where calls of plugins are counted.
+    pub tally: Arc<Tally>,
+    folder: Folder,
+    options: Options,
+}
+
+impl Cluster {
+    /// Builds one and waits until all its nodes are Ready.
+    pub fn start(options: &Options, told: Told<'_>) -> Result<Self> {
+        static SWEEP: Once = Once::new();
+        cleanup::interrupted()?;
+        SWEEP.call_once(cleanup::sweep);
+        if options.nodes == 0 || options.nodes > 250 || options.pods < options.nodes {
+            return Err(Error::Usage("a cluster has 1 to 250 nodes, and at least a pod for each".to_owned()));
+        }
+        let programs = Programs::of_environment().map_err(|names| Error::NoPrograms { names })?;
+        let id = format!("{}-k{}", cleanup::prefix(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
+        let folder = Folder::create(&id)?;
+        let began = Instant::now();
+        let network = Network::build(&id)?;
+        told("bridges", began.elapsed());
+
+        let nodes = (1..=options.nodes).map(|index| User::Node(Node::name_of(index)));
+        let account = User::Account(agent::ACCOUNT.to_owned());
+        let users: Vec<User> = nodes.chain([account]).collect();
+        let path = folder.path();
+        let control =
+            ControlPlane::start(&programs, network.control(), path, options.settings, &users, told)?;
+        let began = Instant::now();
+        for manifest in &options.manifests {
+            control.kubectl(&["apply", "--server-side", "-f", &manifest.display().to_string()])?;
+            told(&format!("apply {}", manifest.display()), began.elapsed());
+        }
+        if options.cni == Cni::Berth {
+            let pools = path.join("pools.yaml");
+            let plan = Plan { dual: options.dual, version: options.version.clone(), share: 0 };
+            let text = cni::objects(&plan, options.pods);
+            std::fs::write(&pools, text).map_err(Error::file("write pools.yaml"))?;
+            control.kubectl(&["apply", "--server-side", "-f", &pools.display().to_string()])?;
+            told("network and pools", began.elapsed());
+        }
+        let kubelets = control.api_of(&User::Admin)?;
+        let (tally, options) = (Arc::default(), options.clone());
+        let mut cluster = Self { nodes: Vec::new(), kubelets, control, network, tally, folder, options };
+        let began = Instant::now();
+        for index in 1..=cluster.options.nodes {
+            cluster.add_node(index)?;
+        }
+        told("start of nodes", began.elapsed());
+        cluster.await_nodes()?;
+        told("nodes Ready", began.elapsed());
+        Ok(cluster)
+    }
+
+    fn add_node(&mut self, index: u32) -> Result<()> {
+        let options = &self.options;
+        let share = options.pods.div_ceil(options.nodes);
+        let fast = options.settings.fast_failure;
+        let kit = Kit {
+            cni: options.cni.clone(),
+            plan: Plan { dual: options.dual, version: options.version.clone(), share },
+            plugins: options.plugins.clone(),
+            capacity: share,
+            heartbeat: Duration::from_secs(if fast { 2 } else { 10 }),
+            habits: options.habits.clone(),
+        };
+        let identity = self.control.kubeconfig(&User::Node(Node::name_of(index)));
+        let what = format!("the client of node {index}");
+        let client = self.kubelets.wait(&what, async move { api::client(&identity).await })??;
+        let mut node = Node::install(&self.folder.path().join("nodes"), index, &kit, client)?;
+        if let Some(binary) = &self.options.agent {
+            let account = self.control.kubeconfig(&User::Account(agent::ACCOUNT.to_owned()));
+            node.equip(binary, &account, &self.network, &self.options.agent_flags);
+        }
+        let (network, api, tally) = (&self.network, &self.kubelets, &self.tally);
+        node.boot(&Common { network, api, tally })?;
+        self.nodes.push(node);
+        Ok(())
+    }
+
+    /// Waits until the API server says of every node that it is Ready and takes pods.
+    pub fn await_nodes(&self) -> Result<()> {
+        use k8s_openapi::api::core::v1::Node as NodeObject;
+        let api = self.control.api()?;
+        self.wait_until("all nodes Ready", READY_LIMIT, || {
+            let nodes: kube::Api<NodeObject> = kube::Api::all(api.client());
+            let listed = api.ask("list nodes", async move { nodes.list(&ListParams::default()).await })?;
+            let ready = listed.items.iter().filter(|node| is_ready(node)).count();
+            Ok(ready == self.nodes.len())
+        })
+    }
+
+    /// Asks every 50 ms until `done`, at most `limit`.
+    pub fn wait_until(
+        &self,
+        what: &str,
+        limit: Duration,
+        mut done: impl FnMut() -> Result<bool>,
+    ) -> Result<()> {
+        let began = Instant::now();
+        while !done()? {
+            cleanup::interrupted()?;
+            if began.elapsed() > limit {
+                return Err(Error::Timeout { what: what.to_owned(), within: limit });
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
+    }
+
+    /// How many pods run on all nodes, as their kubelets told the API server.
+    pub fn running(&self) -> usize {
+        self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::count).sum()
+    }
+
+    /// How many sandboxes the API server was told of, by the kubelets that run now.
+    pub fn reported(&self) -> u64 {
+        self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::reported).sum()
+    }
+
+    /// How many pods kubelets look after, on whichever way these are.
+    pub fn pods(&self) -> usize {
+        self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::pods).sum()
+    }
+
+    /// How many sandboxes are on all nodes' disks.
+    pub fn sandboxes(&self) -> usize {
+        self.nodes.iter().map(Node::sandboxes).sum()
+    }
+
+    /// Takes the power of all nodes at once.
+    pub fn power_off_all(&mut self) {
+        let network = &self.network;
+        std::thread::scope(|scope| {
+            for node in &mut self.nodes {
+                scope.spawn(move || node.power_off(network));
+            }
+        });
+    }
+
+    /// Gives it back to all at once.
+    pub fn power_on_all(&mut self) -> Result<()> {
+        let common = Common { network: &self.network, api: &self.kubelets, tally: &self.tally };
+        std::thread::scope(|scope| {
+            let boots: Vec<_> =
+                self.nodes.iter_mut().map(|node| scope.spawn(|| node.boot(&common))).collect();
+            let failed = || Error::Usage("the thread of a node's boot panicked".to_owned());
+            boots.into_iter().try_for_each(|boot| boot.join().unwrap_or_else(|_| Err(failed())))
+        })
+    }
+
+    /// Takes the power of one node.
+    pub fn power_off(&mut self, index: usize) {
+        if let Some(node) = self.nodes.get_mut(index) {
+            node.power_off(&self.network);
+        }
+    }
+
+    /// Starts the kubelet of a node again, after `kill_kubelet`.
+    pub fn start_kubelet(&mut self, index: usize) -> Result<()> {
+        let (network, api, tally) = (&self.network, &self.kubelets, &self.tally);
+        match self.nodes.get_mut(index) {
+            Some(node) => node.start_kubelet(&Common { network, api, tally }),
+            None => Ok(()),
+        }
+    }
+
+    /// Gives it back.
+    pub fn power_on(&mut self, index: usize) -> Result<()> {
+        let (network, api, tally) = (&self.network, &self.kubelets, &self.tally);
+        match self.nodes.get_mut(index) {
+            Some(node) => node.boot(&Common { network, api, tally }),
+            None => Ok(()),
+        }
+    }
+
+    /// Who answers for each address of the pools, asked on the wire by the outsider: in so many rounds, and
+    /// in `more` for those for which nobody has answered.
+    pub fn census(&self, rounds: u32, more: u32) -> Result<Holders> {
+        let addresses = network::addresses(self.options.pods, self.options.dual);
+        let (netns, link) = (self.network.outsider(), network::OUTSIDER_LINK);
+        Ok(census::take(netns, link, &addresses, rounds, more)?)
+    }
+
+    /// Where its files and logs are.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// What it was built from.
+    pub fn options(&self) -> &Options {
+        &self.options
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for node in &mut self.nodes {
+            node.power_off(&self.network);
+        }
+    }
+}
+
+/// Whether a node is Ready and has no taint that keeps pods away.
+fn is_ready(node: &k8s_openapi::api::core::v1::Node) -> bool {
+    let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
+    let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    ready && taints.is_none_or(Vec::is_empty)
+}

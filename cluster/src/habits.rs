@@ -1,0 +1,63 @@
+//! How a kubelet behaves when it is not at its best. Each was seen with a real one (the project's notes on real nodes); the
+//! default is the good one.
+
+use std::time::Duration;
+
+/// The habits of one stand-in. They can be changed while it runs; what is under way keeps the old ones.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Habits {
+    /// How many CNI commands may be in flight on the node.
+    pub in_flight: usize,
+    /// From a pod's Terminating to its DEL.
+    pub late_del: Duration,
+    /// How many more DELs follow a successful one, with an empty namespace and no `prevResult`.
+    pub repeated_dels: u32,
+    /// From the successful DEL to the first of these, and between them.
+    pub repeat_after: Duration,
+    /// Sandboxes are removed without any DEL.
+    pub no_del: bool,
+    /// The first DEL of a sandbox is killed so long after its start, with all that it started.
+    pub kill_del_after: Option<Duration>,
+    /// From a DEL that failed to the next.
+    pub del_again_after: Duration,
+    /// A sandbox goes on although its pod object was deleted by force, as under a kubelet that hangs.
+    pub keep_forced: bool,
+    /// A process lives in each sandbox, as a pause container does.
+    pub inhabited: bool,
+    /// How long a plugin may take before it is killed.
+    pub command_limit: Duration,
+}
+
+impl Default for Habits {
+    fn default() -> Self {
+        Self {
+            in_flight: 4,
+            late_del: Duration::ZERO,
+            repeated_dels: 0,
+            repeat_after: Duration::from_secs(2),
+            no_del: false,
+            kill_del_after: None,
+            del_again_after: Duration::from_millis(800),
+            keep_forced: false,
+            inhabited: false,
+            command_limit: Duration::from_mins(4),
+        }
+    }
+}
+
+/// How long a pod whose ADD failed `times` times in a row waits for its next sandbox: 1, 2, 4, 8 s, and 8 s
+/// from then on.
+pub fn back_off(times: u32) -> Duration {
+    Duration::from_secs(1 << times.saturating_sub(1).min(3))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_back_off_doubles_up_to_eight_seconds() {
+        let seconds: Vec<u64> = (1..=6).map(|times| back_off(times).as_secs()).collect();
+        assert_eq!(seconds, [1, 2, 4, 8, 8, 8]);
+    }
+}

@@ -1,0 +1,127 @@
+//! `berth-cluster`: what `cargo xtask cluster` and `cargo xtask bench pods` run. Here is only the command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use berth_cluster::args::ClusterArgs;
+use berth_cluster::bench::{self, Bench, Shape};
+use berth_cluster::session::{self, Place};
+use berth_cluster::{Error, Result};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
+
+/// A Kubernetes cluster in namespaces.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask cluster", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+/// Which cluster.
+#[derive(Debug, Clone, clap::Args)]
+struct Which {
+    /// Its name; several can be up at once.
+    #[arg(long, default_value = "default", value_name = "NAME")]
+    name: String,
+    /// Where it is written down.
+    #[arg(long, default_value = "target/cluster", value_name = "DIR", hide = true)]
+    state: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Build a cluster and leave it running.
+    Up {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
+    },
+    /// Own a cluster until SIGTERM: what `up` starts.
+    #[command(hide = true)]
+    Serve {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
+    },
+    /// Take a cluster down, with everything in it.
+    Down {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Say what is up.
+    Status {
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Take a node's power, or give it back.
+    Power {
+        /// The node: n1, n2, ...
+        node: String,
+        /// on or off.
+        #[arg(action = clap::ArgAction::Set, value_parser = ["on", "off"])]
+        power: String,
+        #[command(flatten)]
+        which: Which,
+    },
+    /// Measure pods in a cluster of its own: create, rebuild, recover, delete.
+    Bench {
+        /// How pods are spread: Deployments x pods.
+        #[arg(long, default_value = "1x1000", value_name = "NxM")]
+        shape: Shape,
+        /// Where the report goes.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
+    },
+}
+
+fn main() -> ExitCode {
+    // The bench is for more pods than one looks at.
+    let defaults = |bench: clap::Command| {
+        let bench = bench.mut_arg("nodes", |flag| flag.default_value("10"));
+        bench.mut_arg("pods", |flag| flag.default_value("1000"))
+    };
+    let command = Cli::command().mut_subcommand("bench", defaults);
+    let parsed = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    match run(parsed.verb) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("error: {}", error.chain());
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(verb: Verb) -> Result<bool> {
+    let place = |which: &Which| Place::new(&which.state, &which.name);
+    match verb {
+        Verb::Up { which, cluster } => {
+            // Refused here, not in the log of a process that ends at once.
+            cluster.options()?;
+            session::up(&place(&which)?, &own_arguments()?)?;
+        }
+        Verb::Serve { which, cluster } => session::serve(&place(&which)?, &cluster.options()?)?,
+        Verb::Down { which } => session::down(&place(&which)?)?,
+        Verb::Power { node, power, which } => session::power(&place(&which)?, &node, power == "on")?,
+        Verb::Bench { shape, json, cluster } => {
+            let mut options = cluster.options()?;
+            // Dead nodes are no part of it, and Kubernetes' own patience costs fewer requests.
+            options.settings.fast_failure = false;
+            return bench::run(&Bench { options, shape, json });
+        }
+        Verb::Status { which } => return session::status(&place(&which)?),
+    }
+    Ok(true)
+}
+
+/// What this program was given behind its verb: the owner gets the same.
+fn own_arguments() -> Result<Vec<String>> {
+    let words = std::env::args_os().skip(2).map(|word| {
+        word.into_string().map_err(|word| Error::Usage(format!("{} is not UTF-8", word.display())))
+    });
+    words.collect()
+}

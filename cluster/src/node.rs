@@ -1,0 +1,271 @@
+//! A node: a namespace with a management cable and an underlay cable, a folder that is its disk, a kubelet's
+//! stand-in, an agent if the cluster has Berth.
+//!
+//! Its disk is configuration, plugins, agent's state, sandboxes' records, machine id: what is left when the
+//! power goes. Everything else goes at once: processes, namespaces, cables. A boot brings another boot id.
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, RwLock};
+use std::time::Duration;
+
+use berth_testbed::cleanup::{self, Netns, Process};
+use kube::Client;
+
+use crate::agent::AgentPlan;
+use crate::api::Api;
+use crate::chain::Chain;
+use crate::cni::{Cni, Place, Plan};
+use crate::error::{Error, Result};
+use crate::habits::Habits;
+use crate::kubelet::{Disk, Identity, Kubelet};
+use crate::network::{self, Network};
+use crate::runtime::Runtime;
+use crate::tally::Tally;
+
+/// What a node needs that all nodes share.
+pub struct Common<'a> {
+    /// The cables.
+    pub network: &'a Network,
+    /// The thread on which kubelets run.
+    pub api: &'a Api,
+    /// Where calls are counted.
+    pub tally: &'a Arc<Tally>,
+}
+
+/// A node, with its power on or off.
+pub struct Node {
+    // Dropped in this order.
+    agent: Option<Process>,
+    kubelet: Option<Kubelet>,
+    netns: Option<Netns>,
+    name: String,
+    index: u32,
+    folder: PathBuf,
+    boots: u32,
+    capacity: u32,
+    heartbeat: Duration,
+    client: Client,
+    plan: Option<AgentPlan>,
+    disk: Disk,
+    /// Its kubelet's habits; they can be changed at any time.
+    pub habits: Arc<RwLock<Habits>>,
+}
+
+/// What a node is made of.
+#[derive(Debug, Clone)]
+pub struct Kit {
+    /// The CNI configuration.
+    pub cni: Cni,
+    /// What all nodes' configurations have in common.
+    pub plan: Plan,
+    /// Folders with plugins; the first that has one counts.
+    pub plugins: Vec<PathBuf>,
+    /// How many pods a node takes.
+    pub capacity: u32,
+    /// How often a kubelet renews its node's Lease.
+    pub heartbeat: Duration,
+    /// The habits to begin with.
+    pub habits: Habits,
+}
+
+impl Node {
+    /// Puts a node's disk together; the power is off. `client` speaks as this node's kubelet.
+    pub fn install(folder: &Path, index: u32, kit: &Kit, client: Client) -> Result<Self> {
+        let name = Self::name_of(index);
+        let folder = folder.join(&name);
+        for part in ["net.d", "bin", "state"] {
+            let path = folder.join(part);
+            std::fs::create_dir_all(&path).map_err(Error::file(format!("make {}", path.display())))?;
+        }
+        cleanup::shared_folder(&folder.join("netns"))?;
+        link_plugins(&kit.plugins, &folder.join("bin"))?;
+        let place = Place { name: &name, index, folder: &folder };
+        let node = Self {
+            agent: None,
+            kubelet: None,
+            netns: None,
+            boots: 0,
+            capacity: kit.capacity,
+            heartbeat: kit.heartbeat,
+            client,
+            plan: None,
+            disk: Disk::default(),
+            habits: Arc::new(RwLock::new(kit.habits.clone())),
+            name: name.clone(),
+            index,
+            folder: folder.clone(),
+        };
+        node.write("net.d/10-cluster.conflist", &kit.cni.conflist(&kit.plan, place)?)?;
+        node.write("machine-id", &format!("{}\n", node.machine()))?;
+        Ok(node)
+    }
+
+    /// The name of the node with that number.
+    pub fn name_of(index: u32) -> String {
+        format!("n{index}")
+    }
+
+    /// Gives it an agent, which the next boot starts.
+    pub fn equip(&mut self, binary: &Path, kubeconfig: &Path, network: &Network, flags: &[String]) {
+        self.plan = Some(AgentPlan {
+            binary: binary.to_owned(),
+            kubeconfig: kubeconfig.to_owned(),
+            node: self.name.clone(),
+            netns: network.path(&self.name),
+            folder: self.folder.clone(),
+            flags: flags.to_vec(),
+        });
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Its number, from 1.
+    pub fn index(&self) -> u32 {
+        self.index
+    }
+
+    /// Its disk.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Its namespace, while the power is on.
+    pub fn netns(&self) -> Option<&Path> {
+        self.netns.as_ref().map(Netns::path)
+    }
+
+    /// Whether a person asked for the power to be on, in the file `power` of its folder; `None`: nobody did.
+    pub fn asked_for_power(&self) -> Option<bool> {
+        match std::fs::read_to_string(self.folder.join("power")).ok()?.trim() {
+            "on" => Some(true),
+            "off" => Some(false),
+            _ => None,
+        }
+    }
+
+    /// Its kubelet, while it runs.
+    pub fn kubelet(&self) -> Option<&Kubelet> {
+        self.kubelet.as_ref()
+    }
+
+    /// Its agent's process id, while it runs.
+    pub fn agent_pid(&self) -> Option<u32> {
+        self.agent.as_ref().map(Process::pid)
+    }
+
+    /// Sandboxes on its disk, ended or not.
+    pub fn sandboxes(&self) -> usize {
+        self.disk.lock().map_or(0, |disk| disk.len())
+    }
+
+    fn machine(&self) -> String {
+        format!("{:032x}", 0xbe00 + u64::from(self.index))
+    }
+
+    fn boot_id(&self) -> String {
+        format!("{:08x}-{:04x}-4000-8000-000000000000", self.boots, self.index)
+    }
+
+    fn write(&self, name: &str, text: &str) -> Result<()> {
+        let path = self.folder.join(name);
+        std::fs::write(&path, text).map_err(Error::file(format!("write {}", path.display())))
+    }
+
+    /// Power on: another boot id, namespace and cables; then the agent, and the kubelet.
+    pub fn boot(&mut self, common: &Common<'_>) -> Result<()> {
+        self.boots += 1;
+        self.write("boot-id", &format!("{}\n", self.boot_id()))?;
+        let path = common.network.path(&self.name);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.netns = Some(network::named(&name)?);
+        common.network.plug(&name, self.index)?;
+        self.start_agent()?;
+        self.start_kubelet(common)
+    }
+
+    /// Starts the agent, if the node has one, and waits until it answers.
+    pub fn start_agent(&mut self) -> Result<Option<Duration>> {
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let bpf = self.folder.join("bpf");
+        if !bpf.exists() {
+            // A kernel without such a file system has no programs either; the agent works without.
+            let _ = cleanup::bpf_folder(&bpf);
+        }
+        let mut process = plan.start()?;
+        let took = plan.wait_ready(&mut process)?;
+        self.agent = Some(process);
+        Ok(Some(took))
+    }
+
+    /// SIGKILL for the agent alone.
+    pub fn kill_agent(&mut self) {
+        self.agent = None;
+    }
+
+    /// Starts the kubelet.
+    pub fn start_kubelet(&mut self, common: &Common<'_>) -> Result<()> {
+        let list = self.folder.join("net.d/10-cluster.conflist");
+        let text = std::fs::read_to_string(&list).map_err(Error::file(format!("read {}", list.display())))?;
+        let identity = Identity {
+            name: self.name.clone(),
+            address: network::management(self.index),
+            machine: self.machine(),
+            boot: self.boot_id(),
+            capacity: self.capacity,
+            heartbeat: self.heartbeat,
+        };
+        let runtime = Arc::new(Runtime::new(
+            &common.network.path(&self.name),
+            &self.folder.join("netns"),
+            &self.folder.join("bin"),
+            Chain::parse(&text)?,
+            Arc::clone(&self.habits),
+            Arc::clone(common.tally),
+        ));
+        let disk = Arc::clone(&self.disk);
+        self.kubelet = Some(Kubelet::start(common.api, self.client.clone(), identity, runtime, disk));
+        Ok(())
+    }
+
+    /// SIGKILL for the kubelet alone: pods live on, and nobody looks after them.
+    pub fn kill_kubelet(&mut self) {
+        if let Some(kubelet) = self.kubelet.take() {
+            kubelet.kill();
+        }
+    }
+
+    /// The power goes: everything that runs is gone at once, the disk stays.
+    pub fn power_off(&mut self, network: &Network) {
+        // The cable first: a real one carries nothing from the moment of the cut.
+        network.unplug(self.index);
+        self.agent = None;
+        if let Some(kubelet) = self.kubelet.take() {
+            kubelet.power_off();
+        }
+        self.netns = None;
+        // What an agent pinned is in the kernel's memory, which the power's end empties.
+        let bpf = self.folder.join("bpf");
+        if bpf.exists() {
+            cleanup::unmount(&bpf);
+            let _ = std::fs::remove_dir(&bpf);
+        }
+    }
+}
+
+/// Links every plugin of `sources` into `folder`; of two with one name the first counts.
+fn link_plugins(sources: &[PathBuf], folder: &Path) -> Result<()> {
+    for source in sources {
+        // A folder that is not there has no plugins; the node will say which one it misses.
+        for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
+            let target = folder.join(entry.file_name());
+            if !target.exists() {
+                let linked = std::os::unix::fs::symlink(entry.path(), &target);
+                linked.map_err(Error::file(format!("link {}", target.display())))?;
+            }
+        }
+    }
+    Ok(())
+}

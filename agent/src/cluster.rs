@@ -4,6 +4,13 @@
 //! What it brings in are records, declarations and hints about intent; what is carried out are writes of
 //! records and reports. Nothing is decided here.
 
+pub mod claim;
+pub mod clocks;
+pub mod heartbeat;
+pub mod request;
+#[cfg(test)]
+mod script;
+
 use berth_ipam::record::AddressKey;
 use tokio::sync::mpsc::UnboundedSender;
 

@@ -10,6 +10,7 @@ pub mod heartbeat;
 pub mod request;
 #[cfg(test)]
 mod script;
+pub mod steward;
 
 use berth_ipam::record::AddressKey;
 use tokio::sync::mpsc::UnboundedSender;

@@ -6,6 +6,7 @@
 
 pub mod claim;
 pub mod clocks;
+pub mod events;
 pub mod heartbeat;
 pub mod request;
 #[cfg(test)]

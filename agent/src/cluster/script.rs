@@ -85,6 +85,17 @@ impl Script {
         self.state().objects.get(path).cloned()
     }
 
+    /// All objects below a path.
+    pub fn below(&self, path: &str) -> Vec<Value> {
+        let state = self.state();
+        state
+            .objects
+            .iter()
+            .filter(|(key, _)| key.starts_with(path))
+            .map(|(_, value)| value.clone())
+            .collect()
+    }
+
     /// What requests meet from now on.
     pub fn faults(&self, faults: impl Fn(&Method, &str) -> Option<Fault> + Send + 'static) {
         self.state().faults = Some(Box::new(faults));

@@ -20,7 +20,7 @@ use tokio::sync::watch;
 
 use crate::cluster::claim::stamp;
 use crate::cluster::clocks::Clocks;
-use crate::cluster::request::{RequestError, within};
+use crate::cluster::request::{Complaint, RequestError, within};
 use crate::committer::chain;
 use counts::Published;
 use name::{Failure, Name, NodeSeen};
@@ -70,6 +70,7 @@ pub async fn run(client: Client, setup: Setup) {
         counts,
         clocks,
         period: PERIOD_MIN,
+        complaint: Complaint::default(),
         told: None,
     };
     let mut counted = None;
@@ -112,6 +113,7 @@ struct Shell {
     counts: watch::Receiver<Vec<PoolCount>>,
     clocks: Clocks,
     period: Duration,
+    complaint: Complaint,
     /// The reason that the ledger was told last.
     told: Option<String>,
 }
@@ -141,9 +143,12 @@ impl Shell {
         };
         self.published.put_on(now, &self.counts.borrow(), &mut lease);
         match self.write(&lease).await {
-            Ok(lease) => self.name.written(lease),
+            Ok(lease) => {
+                self.complaint.over();
+                self.name.written(lease);
+            }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "renew the heartbeat");
+                self.complaint.about(now, "renew the heartbeat", &error);
                 self.name.not_written(failure(&error));
                 return false;
             }
@@ -156,7 +161,7 @@ impl Shell {
         let lease = match within(self.leases.get_opt(&self.name.lease_name())).await {
             Ok(lease) => lease,
             Err(error) => {
-                tracing::warn!(error = chain(&error), "read the heartbeat");
+                self.complaint.about((self.clocks.own)(), "read the heartbeat", &error);
                 self.name.not_looked(&chain(&error), error.is_refused());
                 return false;
             }
@@ -167,7 +172,7 @@ impl Shell {
         true
     }
 
-    async fn see_node(&self) -> NodeSeen {
+    async fn see_node(&mut self) -> NodeSeen {
         match within(self.nodes.get_opt(&self.node)).await {
             Ok(None) => NodeSeen::Absent,
             Ok(Some(node)) => {
@@ -176,7 +181,7 @@ impl Shell {
                 NodeSeen::There { machine_id: info.machine_id, boot_id: info.boot_id }
             }
             Err(error) => {
-                tracing::warn!(error = chain(&error), "read the Node object");
+                self.complaint.about((self.clocks.own)(), "read the Node object", &error);
                 NodeSeen::Unread
             }
         }

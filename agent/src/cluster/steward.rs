@@ -21,8 +21,7 @@ use crate::cluster::claim::stamp;
 use crate::cluster::clocks::Clocks;
 use crate::cluster::heartbeat::counts::LABEL;
 use crate::cluster::heartbeat::name::signature;
-use crate::cluster::request::{RequestError, within};
-use crate::committer::chain;
+use crate::cluster::request::{Complaint, RequestError, within};
 use election::{Election, LEASE, RENEW};
 use tally::{PACE, Picture, Tally};
 
@@ -50,8 +49,18 @@ pub async fn run(client: Client, setup: Setup) {
     let signature = format!("{}/{}", me.node, signature(&me));
     let election = Election::new(signature, looks_apart(RENEW));
     let leases = Api::namespaced(client.clone(), &namespace);
-    let mut shell =
-        Shell { client, leases, election, picture, pace, clocks, tally: Tally::default(), listed: None };
+    let mut shell = Shell {
+        client,
+        leases,
+        election,
+        picture,
+        pace,
+        clocks,
+        tally: Tally::default(),
+        listed: None,
+        complaint: Complaint::default(),
+        trouble: Complaint::default(),
+    };
     while shell.picture.has_changed().is_ok() {
         let began = (clocks.own)();
         let was = shell.election.is_steward();
@@ -88,6 +97,10 @@ struct Shell {
     tally: Tally,
     /// When the heartbeats were listed.
     listed: Option<Time>,
+    /// With the election.
+    complaint: Complaint,
+    /// With the work.
+    trouble: Complaint,
 }
 
 impl Shell {
@@ -103,7 +116,7 @@ impl Shell {
         if !self.election.is_steward() {
             match within(self.leases.get_opt(LEASE)).await {
                 Ok(lease) => self.election.looked(asked, (self.clocks.own)(), lease),
-                Err(error) => return tracing::debug!(error = chain(&error), "read the steward's lease"),
+                Err(error) => return self.complaint.about(asked, "read the steward's lease", &error),
             }
         }
         let Some(lease) = self.election.write(stamp((self.clocks.wall)())) else { return };
@@ -115,11 +128,14 @@ impl Shell {
             within(self.leases.replace(LEASE, &post, &lease)).await
         };
         match answer {
-            Ok(lease) => self.election.written(asked, lease),
+            Ok(lease) => {
+                self.complaint.over();
+                self.election.written(asked, lease);
+            }
             Err(error) => {
                 let lost = error.is_conflict() || error.is_absent();
                 if !lost {
-                    tracing::warn!(error = chain(&error), "write the steward's lease");
+                    self.complaint.about(asked, "write the steward's lease", &error);
                 }
                 self.election.not_written((self.clocks.own)(), lost);
             }
@@ -137,7 +153,7 @@ impl Shell {
             let written = match self.write(&name, &status).await {
                 Ok(()) => Some(status),
                 Err(error) => {
-                    tracing::warn!(error = chain(&error), pool = %name, "write the status of a pool");
+                    self.trouble.about(began, "write the status of a pool", &error);
                     None
                 }
             };
@@ -158,7 +174,7 @@ impl Shell {
                 self.listed = Some(asked);
                 self.tally.heard(asked, (self.clocks.own)(), pace * 2, &list.items);
             }
-            Err(error) => tracing::warn!(error = chain(&error), "list the heartbeats"),
+            Err(error) => self.trouble.about(asked, "list the heartbeats", &error),
         }
     }
 
@@ -167,7 +183,7 @@ impl Shell {
         let patch = Patch::Merge(serde_json::json!({ "status": status }));
         let request = kube::core::Request::new(POOLS)
             .patch_subresource("status", name.as_str(), &PatchParams::default(), &patch)
-            .map_err(|cause| RequestError::Failed(kube::Error::BuildRequest(cause)))?;
+            .map_err(kube::Error::BuildRequest)?;
         within(self.client.request_text(request)).await.map(drop)
     }
 }

@@ -38,7 +38,8 @@ fn start(script: &Script, machine: &str, boot: &str) -> Rig {
 
 impl Rig {
     async fn bar(&mut self) -> Option<String> {
-        match self.bars.recv().await.unwrap() {
+        let bar = tokio::time::timeout(Duration::from_mins(10), self.bars.recv()).await;
+        match bar.expect("a bar comes or goes").unwrap() {
             Input::Bar(BAR, why) => why,
             other => panic!("{other:?}"),
         }

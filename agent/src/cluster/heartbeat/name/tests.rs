@@ -128,6 +128,8 @@ fn an_outage_takes_the_name_from_nobody() {
         name.not_written(Failure::Unknown);
         name.not_looked("no route", false);
         assert_eq!(name.why(), None);
+        name.not_looked("leases is forbidden", true);
+        assert_eq!(name.why(), None, "rights that are taken away give the name to nobody");
     }
     server.round(&mut name, 1000, &object);
     assert_eq!(name.why(), None);

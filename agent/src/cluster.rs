@@ -5,10 +5,18 @@
 //! records and reports. Nothing is decided here.
 
 pub mod annotations;
+pub mod claim;
+pub mod clocks;
 pub mod declarations;
+pub mod events;
 pub mod follow;
+pub mod heartbeat;
 pub mod leases;
 pub mod pods;
+pub mod request;
+#[cfg(test)]
+mod script;
+pub mod steward;
 
 use std::path::PathBuf;
 use std::time::Duration;

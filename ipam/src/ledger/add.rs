@@ -195,7 +195,7 @@ impl Ledger {
         let was = self.bars.remove(code);
         match why {
             Some(why) => {
-                if was.is_none() {
+                if was.as_ref() != Some(&why) {
                     self.note(NoteKind::Warning, code, Vec::new(), None, why.clone());
                 }
                 self.bars.insert(code, why);

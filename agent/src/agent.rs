@@ -192,7 +192,12 @@ impl Agent {
                     alive_at = clock::now();
                     self.sign_of_life();
                 }
-                _ = spool.tick() => self.replay_spool(),
+                _ = spool.tick() => {
+                    self.replay_spool();
+                    if let Some(cluster) = &self.hands.cluster {
+                        cluster.count(self.ledger.pool_counts());
+                    }
+                }
                 () = &mut reconcile => {
                     if !deaf::to("reconcile") {
                         self.ledger.reconcile();
@@ -342,6 +347,11 @@ impl Agent {
             Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {
                 self.follow(now, &note);
+                if let Some(cluster) = &self.hands.cluster {
+                    let entry = note.key.as_ref().and_then(|key| self.ledger.entry(key));
+                    let running = entry.is_some_and(|entry| self.ledger.is_wanted(entry));
+                    cluster.tell(&note, entry.and_then(|entry| entry.pod.as_ref()), running);
+                }
                 self.history.add(now, note);
             }
         }

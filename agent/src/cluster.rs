@@ -23,17 +23,20 @@ use std::time::Duration;
 
 use berth_ipam::attachment::PodRef;
 use berth_ipam::ledger::Identity;
-use berth_ipam::ledger::io::Input;
+use berth_ipam::ledger::io::{Input, Note, PoolCount};
 use berth_ipam::record::AddressKey;
 use berth_protocol::response::Finding;
 use berth_store::StoreError;
 use berth_store::kubernetes::{self, Contact, KubernetesStore, Settings};
 use kube::Client;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
+use self::clocks::Clocks;
 use self::declarations::Refused;
+use self::events::{Inbox, Recorder};
 use self::pods::{Annotations, Pods};
+use self::steward::tally::Picture;
 use crate::doctor::finding;
 use crate::writer::Writer;
 use crate::{away, clock};
@@ -78,6 +81,8 @@ pub struct Cluster {
     pods: Pods,
     refused: Refused,
     contact: Contact,
+    counts: watch::Sender<Vec<PoolCount>>,
+    recorder: Recorder,
     /// The answers to [`Cluster::ask`], by ticket.
     pub answers: UnboundedReceiver<(u64, Annotations)>,
 }
@@ -92,10 +97,15 @@ impl Cluster {
         let (orders, to_write) = unbounded_channel();
         let (asks, to_ask) = unbounded_channel();
         let (to_agent, answers) = unbounded_channel();
+        let (counts, counted) = watch::channel(Vec::new());
+        let (recorder, inbox) = events::recorder();
         let (pods, refused, contact) = (Pods::default(), Refused::default(), Contact::new(clock::now));
         let thread = Thread {
             identity: identity.clone(),
+            namespace: options.namespace.clone(),
             inputs,
+            counted,
+            inbox,
             pods: pods.clone(),
             refused: refused.clone(),
             contact: contact.clone(),
@@ -112,7 +122,7 @@ impl Cluster {
             Ok(outcome) => outcome?,
             Err(_) => return Err(ClusterError::Thread(std::io::Error::other("it ended at once"))),
         }
-        Ok(Self { orders, asks, pods, refused, contact, answers })
+        Ok(Self { orders, asks, pods, refused, contact, counts, recorder, answers })
     }
 
     /// Where the writes of records go.
@@ -125,6 +135,20 @@ impl Cluster {
         if self.orders.send(away::Order::LookUp(key)).is_err() {
             tracing::error!("the cluster's thread has ended");
         }
+    }
+
+    /// Has the counts of this node's pools published, if they changed.
+    pub fn count(&self, counts: Vec<PoolCount>) {
+        self.counts.send_if_modified(|old| {
+            let changed = *old != counts;
+            *old = counts;
+            changed
+        });
+    }
+
+    /// Has people told of a note, at the pod of its attachment; `running`: that pod is meant to live.
+    pub fn tell(&self, note: &Note, pod: Option<&PodRef>, running: bool) {
+        self.recorder.tell(note, pod, running);
     }
 
     /// Berth's annotations of a pod, if they are known already.
@@ -168,7 +192,10 @@ impl Cluster {
 /// What the thread works with.
 struct Thread {
     identity: Identity,
+    namespace: String,
     inputs: UnboundedSender<Input>,
+    counted: watch::Receiver<Vec<PoolCount>>,
+    inbox: Inbox,
     pods: Pods,
     refused: Refused,
     contact: Contact,
@@ -188,7 +215,7 @@ impl Thread {
                 Ok(client) => {
                     // Who started the thread may have given up by now; then so does everything below.
                     let _ = up.send(Ok(()));
-                    self.run(client).await;
+                    Box::pin(self.run(client)).await;
                 }
                 Err(error) => drop(up.send(Err(ClusterError::Connect(Box::new(error))))),
             }
@@ -196,15 +223,35 @@ impl Thread {
     }
 
     async fn run(self, client: Client) {
-        let Self { identity, inputs, pods, refused, contact, to_write, to_ask, to_agent } = self;
+        let Self { identity, namespace, inputs, counted, inbox, pods, refused, contact, .. } = self;
         let store = KubernetesStore::new(client.clone(), contact, Settings::default());
         let writer = Writer::new(store.clone());
+        let (picture, seen) = watch::channel(Picture::default());
+        let (pace, kept) = watch::channel(heartbeat::PERIOD_MIN);
+        let beat = heartbeat::Setup {
+            namespace: namespace.clone(),
+            me: identity.clone(),
+            counts: counted,
+            inputs: inputs.clone(),
+            pace,
+            clocks: Clocks::REAL,
+        };
+        let stewardship = steward::Setup {
+            namespace,
+            me: identity.clone(),
+            picture: seen,
+            pace: kept,
+            clocks: Clocks::REAL,
+        };
         tokio::join!(
-            away::run(&writer, to_write, &inputs),
-            declarations::run(client.clone(), inputs.clone(), refused),
-            leases::run(store, inputs.clone()),
-            pods.clone().run(client.clone(), identity.node, inputs.clone()),
-            answer(client, pods, to_ask, to_agent),
+            away::run(&writer, self.to_write, &inputs),
+            declarations::run(client.clone(), inputs.clone(), refused, &picture),
+            leases::run(store, inputs.clone(), &picture),
+            pods.clone().run(client.clone(), identity.node.clone(), inputs.clone()),
+            answer(client.clone(), pods, self.to_ask, self.to_agent),
+            heartbeat::run(client.clone(), beat),
+            steward::run(client.clone(), stewardship),
+            events::run(client, identity.node, inbox, Clocks::REAL),
         );
     }
 }

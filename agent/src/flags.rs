@@ -12,7 +12,12 @@ use clap::{Parser, ValueEnum};
 pub struct Flags {
     /// A YAML file, or a folder of them, with `UnderlayNetwork` and `IPPool` documents (only with
     /// --store embedded: in a cluster they are objects of the API server).
-    #[arg(long, value_name = "FILE|DIR", required_if_eq("store", "embedded"), required_unless_present = "store")]
+    #[arg(
+        long,
+        value_name = "FILE|DIR",
+        required_if_eq("store", "embedded"),
+        required_unless_present = "store"
+    )]
     pub config: Option<PathBuf>,
     /// Where it is recorded who has which address: a file of this node, or the API server of its cluster.
     #[arg(long, value_enum, value_name = "KIND", default_value_t = StoreKind::Embedded)]

@@ -20,6 +20,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::sync::watch;
 
 use super::follow::{News, follow};
+use super::steward::tally::Picture;
 use crate::committer::chain;
 
 /// Edits that come together are taken over together.
@@ -38,7 +39,12 @@ struct Found {
 pub type Refused = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Follows both kinds, and hands on what they come to.
-pub async fn run(client: Client, inputs: UnboundedSender<Input>, refused: Refused) {
+pub async fn run(
+    client: Client,
+    inputs: UnboundedSender<Input>,
+    refused: Refused,
+    picture: &watch::Sender<Picture>,
+) {
     let found = Mutex::new(Found::default());
     let (touched, changes) = watch::channel(());
     let networks = follow(all::<UnderlayNetwork>(&client), watcher::Config::default(), |news| {
@@ -49,7 +55,7 @@ pub async fn run(client: Client, inputs: UnboundedSender<Input>, refused: Refuse
         take(&mut lock(&found).pools, news, "IPPools");
         touched.send(()).is_ok()
     });
-    tokio::join!(networks, pools, tell(&found, changes, &inputs, &refused));
+    tokio::join!(networks, pools, tell(&found, changes, &inputs, &refused, picture));
 }
 
 fn lock<T>(of: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
@@ -77,6 +83,7 @@ async fn tell(
     mut changes: watch::Receiver<()>,
     inputs: &UnboundedSender<Input>,
     refused: &Mutex<BTreeMap<String, String>>,
+    picture: &watch::Sender<Picture>,
 ) {
     let mut last = None;
     while changes.changed().await.is_ok() {
@@ -90,7 +97,10 @@ async fn tell(
         let mut problems = BTreeMap::new();
         let networks = parsed(networks, "UnderlayNetwork", &mut problems);
         let pools = parsed(pools, "IPPool", &mut problems);
+        let generation = |pool: &IPPool| Some((pool.name_any().parse().ok()?, pool.metadata.generation?));
+        let generations = pools.values().filter_map(generation).collect();
         let (config, unfit) = usable(&networks, &pools);
+        picture.send_modify(|picture| picture.declare(&config, &generations));
         problems.extend(unfit);
         for (object, why) in &problems {
             tracing::error!(object, error = why, "a declaration cannot be used");

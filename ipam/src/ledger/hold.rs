@@ -48,7 +48,8 @@ impl Ledger {
         }
     }
 
-    fn is_wanted(&self, entry: &Entry) -> bool {
+    /// Whether the pod of an attachment is meant to live, as far as is known.
+    pub fn is_wanted(&self, entry: &Entry) -> bool {
         let uid = entry.pod.as_ref().and_then(|pod| pod.uid.as_ref());
         uid.is_some_and(|uid| self.pods.wanted.contains(uid))
     }

@@ -184,6 +184,24 @@ fn any_record() -> impl Strategy<Value = LeaseRecord> {
     })
 }
 
+fn any_value() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<u64>().prop_map(|number| Value::from(number.to_string())),
+        any::<std::net::IpAddr>().prop_map(|address| Value::from(address.to_string())),
+        ".{0,30}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 12, 4, |inner| {
+        let name = prop_oneof!["cookie|inode|nsid|nsidIsRandom|namespace|name|uid", ".{0,5}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(name, inner, 0..5).prop_map(Value::from_iter),
+        ]
+    })
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -195,5 +213,31 @@ proptest! {
         let again: IPLeaseSpec = serde_json::from_str(&serde_json::to_string(&spec).unwrap()).unwrap();
         prop_assert_eq!(&again, &lease.spec);
         prop_assert_eq!(LeaseRecord::try_from(lease).unwrap(), record);
+    }
+
+    /// What a hand may have written: it is read or refused, and what is read becomes the same again.
+    #[test]
+    fn no_edit_makes_reading_fail_otherwise_than_by_name(
+        record in any_record(),
+        name in prop::option::of(".{0,60}"),
+        key in 0_usize..17,
+        value in any_value(),
+    ) {
+        let lease = IPLease::from(&record);
+        let name = name.unwrap_or_else(|| lease.metadata.name.clone().unwrap());
+        let mut spec = serde_json::to_value(&lease.spec).unwrap();
+        let keys: Vec<String> = spec.as_object().unwrap().keys().cloned().collect();
+        match keys.get(key) {
+            Some(key) => spec[key] = value,
+            None => spec = value,
+        }
+        match lease::read(&name, spec) {
+            Ok(record) => {
+                let again = IPLease::from(&record);
+                prop_assert_eq!(again.metadata.name.as_deref(), Some(name.as_str()));
+                prop_assert_eq!(LeaseRecord::try_from(again).unwrap(), record);
+            }
+            Err(error) => prop_assert!(error.to_string().starts_with(&format!("IPLease {name}: ")), "{error}"),
+        }
     }
 }

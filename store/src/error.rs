@@ -11,9 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::ApiError;
-use berth_ipam::record::AddressKey;
-
-use crate::lease::{Version, Versioned};
+use berth_ipam::record::{AddressKey, Version, Versioned};
 
 /// An operation on a store or journal that failed.
 #[derive(Debug, Clone, thiserror::Error)]

@@ -20,14 +20,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use berth_api::types::IPLease;
-use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
 use http::Method;
 use kube::Client;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
 
 use crate::error::StoreError;
-use crate::lease::{LeaseStore, Version, Versioned};
+use crate::lease::LeaseStore;
 
 pub use connect::client;
 pub use contact::Contact;

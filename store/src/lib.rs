@@ -17,5 +17,6 @@ mod lease;
 pub mod memory;
 mod overlay;
 
+pub use berth_ipam::record::{Version, Versioned};
 pub use error::StoreError;
-pub use lease::{LeaseStore, Version, Versioned};
+pub use lease::LeaseStore;

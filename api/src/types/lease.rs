@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
     selectable = ".spec.pool",
     cel,
     validation = Rule::new("isIP(self.spec.address) && (ip(self.spec.address).family() == 4 ? self.metadata.name == self.spec.segment + '.' + self.spec.address : self.metadata.name.startsWith(self.spec.segment + '.') && size(self.metadata.name) == size(self.spec.segment) + 40 && isIP(self.metadata.name.substring(size(self.spec.segment) + 1).replace('-', ':')) && ip(self.metadata.name.substring(size(self.spec.segment) + 1).replace('-', ':')) == ip(self.spec.address))")
-        .message("the name must be segment.address, an IPv6 address in it as 8 groups of 4 hexadecimal digits joined by '-': it is the lock on the address"),
+        .message("the name must be segment.address, an IPv6 address in it as 8 groups of 4 hexadecimal digits joined by '-': it is the lock on the address").field_path(".spec.address"),
     printcolumn(name = "Address", type_ = "string", json_path = ".spec.address"),
     printcolumn(name = "Pool", type_ = "string", json_path = ".spec.pool"),
     printcolumn(name = "Node", type_ = "string", json_path = ".spec.node"),

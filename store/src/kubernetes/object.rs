@@ -5,11 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use berth_api::{ApiError, lease};
-use berth_ipam::record::AddressKey;
+use berth_ipam::record::{AddressKey, Version, Versioned};
 use serde::Deserialize;
 use serde_json::Value;
-
-use crate::lease::{Version, Versioned};
 
 /// An object, or what stands where one is expected.
 #[derive(Debug, Default, Deserialize)]

@@ -10,7 +10,7 @@
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
-use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde::Deserialize;
@@ -23,7 +23,6 @@ use super::judge::{Asked, Said};
 use super::object::{Object, key_of};
 use super::{KubernetesStore, Unreadable};
 use crate::error::StoreError;
-use crate::lease::{Version, Versioned};
 
 /// So many events wait for their reader.
 const EVENTS: usize = 256;

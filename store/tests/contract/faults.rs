@@ -312,6 +312,6 @@ async fn writes_say_whose_they_are_and_refuse_to_lose_a_field() {
     write(&store, "PUT", &version).await.unwrap();
     for line in fake.requests() {
         assert!(line.contains("fieldManager=berth-agent&fieldValidation=Strict"), "{line}");
-        assert!(line.contains("timeout=5000ms"), "the server knows the deadline: {line}");
+        assert!(line.contains("timeout=4500ms"), "the server knows the deadline: {line}");
     }
 }

@@ -16,13 +16,15 @@ use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
 use berth_protocol::alive::{self, Alive};
+use berth_protocol::request::Lease;
 use berth_protocol::response::{Explanation, Status};
 use berth_protocol::{Answer, Failure, Outcome, Request, Response, VERSION, spool};
 use berth_underlay::wire::probe::Priority;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use crate::changer::{Changer, Removal};
-use crate::cluster::Cluster;
+use crate::cluster::pods::Annotations;
+use crate::cluster::{Cluster, annotations};
 use crate::committer::{self, Committer};
 use crate::history::{self, History};
 use crate::notify::{Notifier, State};
@@ -44,6 +46,8 @@ const ALIVE: Duration = Duration::from_secs(10);
 const SPOOL: Duration = Duration::from_secs(2);
 /// What the readiness calls the agent's files; no network can have that name.
 const STORAGE: &str = "(files)";
+/// What keeps ADDs waiting until networks and pools are known.
+const DECLARATIONS: &str = "declarations";
 /// How many past events a client gets at most.
 const EVENTS_SHOWN: usize = 200;
 /// How many inputs are taken before the loop looks elsewhere.
@@ -81,8 +85,8 @@ pub struct Hands {
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The declarations.
-    pub config: PathBuf,
+    /// The declarations; `None`: the API server has them.
+    pub config: Option<PathBuf>,
     /// The state folder.
     pub state_dir: PathBuf,
     /// The pins.
@@ -103,6 +107,11 @@ pub struct Agent {
     readiness: Readiness,
     /// Why the declarations in the files are not the ones in force.
     config_trouble: Option<String>,
+    /// ADDs that wait for the annotations of their pods, by ticket.
+    asking: BTreeMap<u64, (Caller, LeaseRequest)>,
+    last_ticket: u64,
+    /// Whether what is on the parents is being looked for, after which ADDs are served.
+    finding_strays: bool,
 }
 
 impl Agent {
@@ -118,6 +127,9 @@ impl Agent {
             spooled: BTreeSet::new(),
             readiness: Readiness::default(),
             config_trouble: None,
+            asking: BTreeMap::new(),
+            last_ticket: 0,
+            finding_strays: false,
         }
     }
 
@@ -129,6 +141,10 @@ impl Agent {
         mut inputs: UnboundedReceiver<Input>,
         mut signals: Signals,
     ) {
+        if self.hands.cluster.is_some() {
+            let why = "the networks and pools were not read from the API server yet".to_owned();
+            self.step(Input::Bar(DECLARATIONS, Some(why)));
+        }
         self.step(loaded);
         self.hands.programs.adopt(&self.ledger);
         self.replay_spool();
@@ -167,6 +183,9 @@ impl Agent {
                     Some(event) => self.serve(event).await,
                     None => break,
                 },
+                Some((ticket, annotations)) = annotations(&mut self.hands.cluster) => {
+                    self.annotated(ticket, &annotations);
+                }
                 () = self.hands.programs.ready() => self.hear_programs(),
                 () = tokio::time::sleep(wait) => self.step(Input::Tick),
                 _ = alive.tick() => {
@@ -220,7 +239,18 @@ impl Agent {
             Input::Heard(heard) => self.hands.programs.confirm(heard),
             _ => {}
         }
+        let declared = matches!(input, Input::Declared(_)) && self.hands.cluster.is_some();
+        let searched = matches!(input, Input::Strays(_)) && std::mem::take(&mut self.finding_strays);
         self.take(input);
+        if declared {
+            // On parents that nobody had named before, too, everything of Berth's is known first.
+            self.finding_strays = true;
+            let devices = startup::listed_parents(self.ledger.config());
+            self.hands.observer.send(observer::Order::FindStrays(devices));
+        }
+        if searched {
+            self.take(Input::Bar(DECLARATIONS, None));
+        }
     }
 
     fn take(&mut self, input: Input) {
@@ -346,6 +376,7 @@ impl Agent {
             ServerEvent::Opened { .. } => {}
             ServerEvent::Closed { conn } => {
                 self.followers.remove(&conn);
+                self.asking.retain(|_, (caller, _)| caller.conn != conn.0);
                 self.step(Input::Hangup(conn.0));
             }
             ServerEvent::Call { conn, id, request } => {
@@ -360,7 +391,7 @@ impl Agent {
     /// Answers at once, or `None` if the ledger will.
     async fn call(&mut self, caller: Caller, request: Request) -> Option<Result<Response, Failure>> {
         match request {
-            Request::Lease(lease) => return self.lease(caller, answers::request(lease)).await.map(Err),
+            Request::Lease(lease) => return self.lease(caller, lease).await.map(Err),
             Request::Bind(bind) => {
                 let seen = self.ledger.entry(&bind.attachment).map_or(LinkSeen::NotThere, |entry| {
                     self.hands.programs.binding(entry, &bind.txn, bind.ifindex);
@@ -398,7 +429,9 @@ impl Agent {
     }
 
     /// Whether the parent is there is checked before anything is written.
-    async fn lease(&mut self, caller: Caller, request: LeaseRequest) -> Option<Failure> {
+    async fn lease(&mut self, caller: Caller, lease: Lease) -> Option<Failure> {
+        let given = lease.annotations.clone();
+        let request = answers::request(lease);
         if let Some(network) = self.ledger.config().networks.get(&request.key.network) {
             let link = network.link.clone();
             match self.hands.parents.ensure_device(&request.key.network, &link).await {
@@ -415,8 +448,39 @@ impl Agent {
         if spooled {
             self.replay_spool();
         }
+        self.annotate(caller, request, given)
+    }
+
+    /// What the pod's annotations ask for is known before an address is chosen.
+    fn annotate(
+        &mut self,
+        caller: Caller,
+        mut request: LeaseRequest,
+        given: Option<Annotations>,
+    ) -> Option<Failure> {
+        let mut known = given;
+        if let (Some(cluster), Some(pod)) = (&self.hands.cluster, &request.pod) {
+            known = known.or_else(|| cluster.annotations(pod));
+            if known.is_none() && self.ledger.entry(&request.key).is_none() {
+                self.last_ticket += 1;
+                cluster.ask(self.last_ticket, pod.clone());
+                self.asking.insert(self.last_ticket, (caller, request));
+                return None;
+            }
+        }
+        if let Err(error) = annotations::apply(&mut request, &known.unwrap_or_default()) {
+            return Some(failures::bad_annotation(&error));
+        }
         self.step(Input::Lease(caller, Box::new(request)));
         None
+    }
+
+    /// The annotations of a pod came; its plugin may have gone meanwhile.
+    fn annotated(&mut self, ticket: u64, annotations: &Annotations) {
+        let Some((caller, request)) = self.asking.remove(&ticket) else { return };
+        if let Some(failure) = self.annotate(caller, request, Some(annotations.clone())) {
+            self.hands.connections.send(ConnId(caller.conn), answer(caller.call, Err(failure)));
+        }
     }
 
     /// Only the network that is asked about can make the node unready for it, and only by what lasts.
@@ -481,6 +545,16 @@ impl Agent {
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
         let store = match self.readiness.trouble(STORAGE) {
+            None if self.hands.cluster.is_some() => doctor::finding(
+                "store",
+                true,
+                false,
+                format!(
+                    "{} addresses of this node and {} of others recorded in the API server",
+                    self.ledger.leases().len(),
+                    self.ledger.abroad().len()
+                ),
+            ),
             None => doctor::finding(
                 "store",
                 true,
@@ -493,6 +567,7 @@ impl Agent {
         };
         checks.push(store);
         checks.push(doctor::declared(self.config_trouble.as_deref()));
+        checks.extend(self.hands.cluster.iter().flat_map(Cluster::findings));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(
             self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),
@@ -547,8 +622,11 @@ impl Agent {
     }
 
     fn reload(&mut self) {
+        // In a cluster an edit comes by itself.
+        let Some(path) = &self.paths.config else { return };
+        let declared = startup::declarations(path);
         self.tell(&State::Reloading);
-        match startup::declarations(&self.paths.config) {
+        match declared {
             Ok(config) => self.step(Input::Declared(Box::new(config))),
             Err(error) => {
                 let why = committer::chain(&error);
@@ -573,6 +651,14 @@ impl Agent {
         if self.hands.parents.remove_unused(&used).await {
             self.remember_vlans();
         }
+    }
+}
+
+/// The next answer to a question after annotations; never, on a node alone.
+async fn annotations(cluster: &mut Option<Cluster>) -> Option<(u64, Annotations)> {
+    match cluster {
+        Some(cluster) => cluster.answers.recv().await,
+        None => std::future::pending().await,
     }
 }
 

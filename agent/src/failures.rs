@@ -6,6 +6,8 @@
 use berth_ipam::ledger::io::LedgerError;
 use berth_protocol::Failure;
 
+use crate::cluster::annotations::AnnotationError;
+
 /// Bad environment: the attachment exists elsewhere.
 const BAD_ENVIRONMENT: u32 = 4;
 /// Input or output failed.
@@ -38,6 +40,11 @@ pub fn no_vlan(network: &str, why: &str) -> Failure {
         format!("network {network}: {why}"),
         "load the module 8021q, or create the VLAN device by hand: it is adopted",
     )
+}
+
+/// What a pod's annotations ask for cannot be understood.
+pub fn bad_annotation(error: &AnnotationError) -> Failure {
+    failure(BAD_CONFIGURATION, error.to_string(), "correct the annotation of the pod, or of its template")
 }
 
 /// The failure that a refusal of the ledger becomes.

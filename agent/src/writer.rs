@@ -4,20 +4,34 @@
 //! The same over every store. Nothing is decided here, and nothing is tried again.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use berth_ipam::identity::TxnId;
 use berth_ipam::ledger::io::{CommitResult, Step, StoreResult, StoreWrite};
 use berth_ipam::record::{AddressKey, LeaseRecord};
-use berth_store::{LeaseStore, StoreError, Version};
+use berth_store::{LeaseStore, StoreError, Version, Versioned};
 
 use crate::committer::{chain, hit};
 
-/// A store, and the versions of its records as last seen, so that a write needs no read before it.
+/// A store, and the versions of its records as last seen, each with the transaction that it was of, so
+/// that a write needs no read before it and never goes to another's record.
 #[derive(Debug)]
 pub struct Writer<S> {
     store: S,
-    versions: Mutex<HashMap<AddressKey, Version>>,
+    versions: Mutex<HashMap<AddressKey, (TxnId, Version)>>,
+}
+
+/// How often a write is tried while others change the record.
+const TRIES: u32 = 3;
+
+/// What a look for a record came to.
+enum Found {
+    /// It is there in this version.
+    Version(Version),
+    /// It is another's.
+    Others(Box<LeaseRecord>),
+    /// There is none.
+    Nothing,
 }
 
 impl<S: LeaseStore> Writer<S> {
@@ -32,7 +46,7 @@ impl<S: LeaseStore> Writer<S> {
         Ok(all
             .into_iter()
             .map(|versioned| {
-                self.learn(versioned.record.address_key(), versioned.version);
+                self.learn(&versioned.record, versioned.version);
                 versioned.record
             })
             .collect())
@@ -42,7 +56,7 @@ impl<S: LeaseStore> Writer<S> {
     pub async fn read(&self, key: &AddressKey) -> Result<Option<LeaseRecord>, StoreError> {
         let found = self.store.get(key).await?;
         Ok(found.map(|found| {
-            self.learn(key.clone(), found.version);
+            self.learn(&found.record, found.version);
             found.record
         }))
     }
@@ -52,7 +66,7 @@ impl<S: LeaseStore> Writer<S> {
         let mut results = Vec::with_capacity(writes.len());
         for write in writes {
             let result = self.write(write).await;
-            let done = result == StoreResult::Done;
+            let done = result.is_done();
             results.push(result);
             if !done {
                 break;
@@ -67,91 +81,104 @@ impl<S: LeaseStore> Writer<S> {
     async fn write(&self, write: StoreWrite) -> StoreResult {
         let result = match write {
             StoreWrite::Create(record) => self.create(&record).await,
-            StoreWrite::Replace { record, of } => self.replace(&record, &of).await,
+            StoreWrite::Replace { record, of } => self.replace(&record, &of, true).await,
+            StoreWrite::HandOver { record, of } => self.replace(&record, &of, false).await,
             StoreWrite::Delete { address, of } => self.delete(&address, &of).await,
         };
         result.unwrap_or_else(|error| StoreResult::Failed(chain(&error)))
     }
 
-    fn versions(&self) -> std::sync::MutexGuard<'_, HashMap<AddressKey, Version>> {
+    fn versions(&self) -> MutexGuard<'_, HashMap<AddressKey, (TxnId, Version)>> {
         // A version that is out of date costs a read, and never a wrong write.
         self.versions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn learn(&self, key: AddressKey, version: Version) {
-        self.versions().insert(key, version);
-    }
-
-    fn known(&self, key: &AddressKey) -> Option<Version> {
-        self.versions().get(key).cloned()
+    fn learn(&self, record: &LeaseRecord, version: Version) {
+        self.versions().insert(record.address_key(), (record.txn.clone(), version));
     }
 
     fn forget(&self, key: &AddressKey) {
         self.versions().remove(key);
     }
 
+    /// The version of a record that names one of `txns`, from memory or else from the store.
+    async fn find(&self, key: &AddressKey, txns: &[&TxnId]) -> Result<Found, StoreError> {
+        if let Some((_, version)) = self.versions().get(key).filter(|(txn, _)| txns.contains(&txn)) {
+            return Ok(Found::Version(version.clone()));
+        }
+        Ok(match self.store.get(key).await? {
+            Some(found) => self.is_one_of(found, txns),
+            None => Found::Nothing,
+        })
+    }
+
+    fn is_one_of(&self, found: Versioned, txns: &[&TxnId]) -> Found {
+        if txns.contains(&&found.record.txn) {
+            self.learn(&found.record, found.version.clone());
+            Found::Version(found.version)
+        } else {
+            Found::Others(Box::new(found.record))
+        }
+    }
+
     async fn create(&self, record: &LeaseRecord) -> Result<StoreResult, StoreError> {
         match self.store.create(record).await {
             Ok(version) => {
-                self.learn(record.address_key(), version);
+                self.learn(record, version);
                 Ok(StoreResult::Done)
             }
-            Err(StoreError::AlreadyExists { existing }) if existing.record.txn == record.txn => {
-                // The reply of an earlier try was lost: the record names this transaction.
-                self.learn(record.address_key(), existing.version);
-                Ok(StoreResult::Done)
-            }
+            // It may be this transaction's, if the reply of an earlier try was lost.
             Err(StoreError::AlreadyExists { existing }) => {
-                self.learn(record.address_key(), existing.version);
-                Ok(StoreResult::Others(Box::new(existing.record)))
+                Ok(match self.is_one_of(*existing, &[&record.txn]) {
+                    Found::Others(record) => StoreResult::Others(record),
+                    _ => StoreResult::Done,
+                })
             }
-            Err(StoreError::OutcomeUnknown { operation, cause }) => {
-                self.settle(record, operation, cause).await
+            Err(error @ StoreError::OutcomeUnknown { .. }) => {
+                let found = self.store.get(&record.address_key()).await?;
+                match found.map(|found| self.is_one_of(found, &[&record.txn])) {
+                    Some(Found::Others(record)) => Ok(StoreResult::Others(record)),
+                    Some(_) => Ok(StoreResult::Done),
+                    // It may still be under way.
+                    None => Err(error),
+                }
             }
             Err(error) => Err(error),
         }
     }
 
-    /// A create of unknown outcome: only a live read tells.
-    async fn settle(
+    async fn replace(
         &self,
         record: &LeaseRecord,
-        operation: &'static str,
-        cause: std::sync::Arc<dyn std::error::Error + Send + Sync>,
+        of: &TxnId,
+        or_create: bool,
     ) -> Result<StoreResult, StoreError> {
-        match self.store.get(&record.address_key()).await? {
-            Some(found) if found.record.txn == record.txn => {
-                self.learn(record.address_key(), found.version);
-                Ok(StoreResult::Done)
-            }
-            Some(found) => Ok(StoreResult::Others(Box::new(found.record))),
-            None => Err(StoreError::OutcomeUnknown { operation, cause }),
-        }
-    }
-
-    async fn replace(&self, record: &LeaseRecord, of: &TxnId) -> Result<StoreResult, StoreError> {
         let key = record.address_key();
-        for _ in 0..2 {
-            let Some(version) = self.known(&key) else {
-                if !self.look(&key).await? {
-                    return self.create(record).await;
-                }
-                continue;
+        for _ in 0..TRIES {
+            let version = match self.find(&key, &[of, &record.txn]).await? {
+                Found::Version(version) => version,
+                Found::Others(record) => return Ok(StoreResult::Others(record)),
+                Found::Nothing if or_create => return self.create(record).await,
+                Found::Nothing => return Ok(StoreResult::Lost),
             };
             match self.store.replace(record, &version).await {
                 Ok(version) => {
-                    self.learn(key, version);
+                    self.learn(record, version);
                     return Ok(StoreResult::Done);
                 }
-                Err(StoreError::Conflict { current, .. })
-                    if current.record.txn == *of || current.record.txn == record.txn =>
-                {
-                    self.learn(key.clone(), current.version);
-                }
                 Err(StoreError::Conflict { current, .. }) => {
-                    return Ok(StoreResult::Others(Box::new(current.record)));
+                    if let Found::Others(record) = self.is_one_of(*current, &[of, &record.txn]) {
+                        return Ok(StoreResult::Others(record));
+                    }
                 }
                 Err(StoreError::Gone { .. }) => self.forget(&key),
+                Err(error @ StoreError::OutcomeUnknown { .. }) => {
+                    self.forget(&key);
+                    return match self.find(&key, &[&record.txn]).await? {
+                        Found::Version(_) => Ok(StoreResult::Done),
+                        _ => Err(error),
+                    };
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -162,23 +189,32 @@ impl<S: LeaseStore> Writer<S> {
     }
 
     async fn delete(&self, key: &AddressKey, of: &TxnId) -> Result<StoreResult, StoreError> {
-        for _ in 0..2 {
-            let Some(version) = self.known(key) else {
-                if !self.look(key).await? {
-                    return Ok(StoreResult::Done);
-                }
-                continue;
+        let mut tried = false;
+        for _ in 0..TRIES {
+            let version = match self.find(key, &[of]).await? {
+                Found::Version(version) => version,
+                Found::Others(record) => return Ok(StoreResult::Others(record)),
+                // After a try whose answer was lost it may have been this very one.
+                Found::Nothing if tried => return Ok(StoreResult::Done),
+                Found::Nothing => return Ok(StoreResult::NoneThere),
             };
             match self.store.delete(key, &version).await {
-                Ok(()) | Err(StoreError::Gone { .. }) => {
+                Ok(()) => {
                     self.forget(key);
                     return Ok(StoreResult::Done);
                 }
-                Err(StoreError::Conflict { current, .. }) if current.record.txn == *of => {
-                    self.learn(key.clone(), current.version);
+                Err(StoreError::Gone { .. }) => {
+                    self.forget(key);
+                    return Ok(if tried { StoreResult::Done } else { StoreResult::NoneThere });
                 }
                 Err(StoreError::Conflict { current, .. }) => {
-                    return Ok(StoreResult::Others(Box::new(current.record)));
+                    if let Found::Others(record) = self.is_one_of(*current, &[of]) {
+                        return Ok(StoreResult::Others(record));
+                    }
+                }
+                Err(StoreError::OutcomeUnknown { .. }) => {
+                    tried = true;
+                    self.forget(key);
                 }
                 Err(error) => return Err(error),
             }
@@ -187,14 +223,5 @@ impl<S: LeaseStore> Writer<S> {
             "the record of {} changes faster than it can be deleted",
             key.address
         )))
-    }
-
-    /// Reads the record's version. False if there is none.
-    async fn look(&self, key: &AddressKey) -> Result<bool, StoreError> {
-        let found = self.store.get(key).await?;
-        if let Some(found) = &found {
-            self.learn(key.clone(), found.version.clone());
-        }
-        Ok(found.is_some())
     }
 }

@@ -18,4 +18,4 @@ pub mod types;
 
 pub use error::{ApiError, LeaseFault, Place};
 pub use load::{Declared, load};
-pub use types::{crds, definitions};
+pub use types::{IPLease, IPPool, UnderlayNetwork, crds, definitions};

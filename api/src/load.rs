@@ -122,6 +122,11 @@ impl Declared {
         }
     }
 
+    /// Whether a pool of that name was added.
+    pub fn has_pool(&self, name: &str) -> bool {
+        self.pools.keys().any(|pool| pool.as_str() == name)
+    }
+
     /// Adds one network, after checking the rules of its type.
     pub fn add_network(&mut self, place: Place, network: UnderlayNetwork) -> Result<(), ApiError> {
         check(&place, &network, network.validate_cel())?;

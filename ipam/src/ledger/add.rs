@@ -108,6 +108,12 @@ impl Ledger {
                     pending.take_over(&request.key, caller);
                 }
             }
+            // The wire was asked in a former life, and others may have taken the address since.
+            Phase::Intent if self.shared.on => {
+                slot.live.vain = true;
+                self.finalize(now, &request.key, "undone");
+                self.line.push_back(Waiter::new(now, caller, request, timeout));
+            }
             Phase::Intent => {
                 let entry = slot.entry.clone();
                 let mut waiter = Waiter::new(now, caller, request, timeout);
@@ -284,6 +290,7 @@ impl Ledger {
 
     /// One journal write for the new entry and for those that hand over; one store write an address.
     fn write_intent(&mut self, now: Time, entry: &Entry, picks: &[Pick]) {
+        self.shared.begun(&entry.txn);
         let givers: BTreeSet<_> = picks.iter().filter_map(|pick| pick.from.clone()).collect();
         let mut journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
         let mut store = Vec::new();
@@ -294,7 +301,7 @@ impl Ledger {
                 .and_then(|pick| pick.from.as_ref());
             let record = Box::new(record);
             match from.and_then(|key| self.slots.get(key)) {
-                Some(giver) => store.push(StoreWrite::Replace { record, of: giver.entry.txn.clone() }),
+                Some(giver) => store.push(StoreWrite::HandOver { record, of: giver.entry.txn.clone() }),
                 None => store.push(StoreWrite::Create(record)),
             }
         }
@@ -368,12 +375,15 @@ impl Ledger {
         slot.live.stamp += 1;
         slot.entry.ifindex = Some(ifindex);
         slot.entry.mac = Some(mac);
+        let unwritten = slot.entry.phase == Phase::Intent;
         slot.entry.phase = Phase::Bound;
         slot.live.since = now;
         // A MAC of Berth's own can be derived again after a crash; any other is known from here only.
-        let flush = if mac.belongs_to(key) { Flush::Lazy } else { Flush::Durable };
-        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
-        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Bind, journal, flush, Vec::new());
+        let flush = if mac.belongs_to(key) && !unwritten { Flush::Lazy } else { Flush::Durable };
+        let entry = slot.entry.clone();
+        let store = if unwritten { self.creates(&entry) } else { Vec::new() };
+        let journal = vec![JournalWrite::Put(Box::new(entry))];
+        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Bind, journal, flush, store);
     }
 
     /// Last step: the transaction is closed; from now on only evidence ends it.
@@ -387,6 +397,7 @@ impl Ledger {
         };
         slot.live.owner = None;
         slot.live.orphaned_at = None;
+        let unwritten = slot.entry.phase == Phase::Intent;
         slot.entry.phase = Phase::Done;
         slot.live.reason = "bound";
         slot.live.since = now;
@@ -399,22 +410,29 @@ impl Ledger {
         };
         self.note(NoteKind::Action, "bound", entry.addresses(), Some(key), text);
         self.homes.forget(&entry);
+        let store = if unwritten { self.creates(&entry) } else { Vec::new() };
         let journal = vec![JournalWrite::Put(Box::new(entry))];
-        self.commit(
-            Pending::Answer { key: key.clone(), caller },
-            Step::Done,
-            journal,
-            Flush::Durable,
-            Vec::new(),
-        );
+        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Done, journal, Flush::Durable, store);
     }
 
-    /// The attachment if `txn` is its open transaction whose records exist.
+    /// The records of an attachment of which only the intent was on the disk when the agent started: the
+    /// store may have lost them since the grant.
+    fn creates(&self, entry: &Entry) -> Vec<StoreWrite> {
+        let records = entry.records(&self.me.node).into_iter();
+        records.map(|record| StoreWrite::Create(Box::new(record))).collect()
+    }
+
+    /// The attachment if `txn` is its open transaction whose records exist. Where only the intent was on
+    /// the disk when the agent started, and the store that others write too was not read yet, the plugin
+    /// itself is the witness: it has the grant.
     fn open(&mut self, txn: &TxnId, key: &AttachmentKey) -> Option<&mut Slot> {
+        let shared = self.shared.on;
         self.slots.get_mut(key).filter(|slot| {
-            slot.entry.txn == *txn
-                && matches!(slot.entry.phase, Phase::Reserved | Phase::Bound)
-                && !slot.entry.del_seen
+            let granted = match slot.entry.phase {
+                Phase::Intent => shared && !slot.live.committing && !slot.live.vain,
+                phase => matches!(phase, Phase::Reserved | Phase::Bound),
+            };
+            slot.entry.txn == *txn && granted && !slot.entry.del_seen
         })
     }
 

@@ -202,6 +202,16 @@ pub struct Live {
     /// Whether its ADD was never granted: whatever was recorded for it is taken back, and nothing else
     /// needs to be known.
     pub vain: bool,
+    /// Who else spoke for one of its addresses before its records were written: then it does not get them.
+    pub disputed: Option<(IpAddr, Mac)>,
+    /// Whether its record was seen to be missing, so that another node may have given its addresses away
+    /// meanwhile: they are not handed on without a question.
+    pub exposed: bool,
+    /// The transactions of those that handed over to it by a write of unknown outcome: its records may
+    /// still be theirs.
+    pub givers: Vec<TxnId>,
+    /// Records that turned out to name another transaction of its own or of a giver.
+    pub of: BTreeMap<AddressKey, TxnId>,
     /// Whether its link is being removed.
     pub removing: bool,
     /// How a missing link went.
@@ -253,6 +263,10 @@ impl Live {
             stamp: 0,
             committing: false,
             vain: false,
+            disputed: None,
+            exposed: false,
+            givers: Vec::new(),
+            of: BTreeMap::new(),
             removing: false,
             departure,
             told: Vec::new(),

@@ -99,7 +99,8 @@ impl Ledger {
             .collect();
         held.sort();
         for (_, giver) in held {
-            if giver == request.key {
+            let exposed = self.slots.get(&giver).is_some_and(|slot| slot.live.exposed);
+            if giver == request.key || exposed {
                 self.end_hold(now, &giver, "held");
                 continue;
             }

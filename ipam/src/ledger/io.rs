@@ -114,11 +114,20 @@ pub enum Input {
 #[derive(Debug, Clone)]
 pub enum StoreNews {
     /// All of its records, at start and whenever events were missed.
-    Listed(Vec<LeaseRecord>),
+    Listed {
+        /// Those that can be read.
+        records: Vec<LeaseRecord>,
+        /// What the others are about, as their names say.
+        unreadable: Vec<AddressKey>,
+    },
     /// A record was created or changed.
     Recorded(Box<LeaseRecord>),
     /// A record was deleted; this is how it was last.
     Erased(Box<LeaseRecord>),
+    /// A record that cannot be read was created or changed.
+    Unreadable(AddressKey),
+    /// One that could not be read was deleted.
+    UnreadableErased(AddressKey),
     /// The live read that [`Action::LookUp`] asked for.
     Looked(AddressKey, Option<Box<LeaseRecord>>),
     /// That read failed.
@@ -372,11 +381,19 @@ pub enum JournalWrite {
 pub enum StoreWrite {
     /// Create the record if the address has none; success too if the record names this transaction.
     Create(Box<LeaseRecord>),
-    /// Change the owner, if the record names the transaction `of`.
+    /// Change the record, if it names the transaction `of`; create it, if there is none.
     Replace {
         /// The record as it shall be.
         record: Box<LeaseRecord>,
         /// The transaction of the owner that is replaced.
+        of: TxnId,
+    },
+    /// Change the owner, if the record names the transaction `of`. Refused if there is none: then
+    /// somebody else may have had the address meanwhile.
+    HandOver {
+        /// The record as it shall be.
+        record: Box<LeaseRecord>,
+        /// The transaction of the owner that hands over.
         of: TxnId,
     },
     /// Delete the record, if it names the transaction `of`; success too if there is none.
@@ -392,7 +409,9 @@ impl StoreWrite {
     /// The address whose record it changes.
     pub fn address_key(&self) -> AddressKey {
         match self {
-            Self::Create(record) | Self::Replace { record, .. } => record.address_key(),
+            Self::Create(record) | Self::Replace { record, .. } | Self::HandOver { record, .. } => {
+                record.address_key()
+            }
             Self::Delete { address, .. } => address.clone(),
         }
     }
@@ -403,6 +422,10 @@ impl StoreWrite {
 pub enum StoreResult {
     /// Done.
     Done,
+    /// There was none to delete: done, but who had the address meanwhile is not known.
+    NoneThere,
+    /// There was none to hand over: not done.
+    Lost,
     /// The record is another's.
     Others(Box<LeaseRecord>),
     /// It failed; whether it took effect is not known.
@@ -418,11 +441,19 @@ pub enum CommitResult {
     Failed(String),
 }
 
+impl StoreResult {
+    /// Whether the change was made, or needed not to be.
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done | Self::NoneThere)
+    }
+}
+
 impl CommitResult {
     /// Why the commit was not carried out in full; `None`: it was.
     pub fn refusal(&self) -> Option<String> {
         self.first(|result| match result {
-            StoreResult::Done => None,
+            StoreResult::Done | StoreResult::NoneThere => None,
+            StoreResult::Lost => Some("the record to be handed over is gone".to_owned()),
             StoreResult::Others(record) => {
                 Some(format!("the record of {} is held by {}", record.address, record.key))
             }
@@ -434,8 +465,8 @@ impl CommitResult {
     /// that the address is not this attachment's any more.
     pub fn trouble(&self) -> Option<String> {
         self.first(|result| match result {
-            StoreResult::Done | StoreResult::Others(_) => None,
             StoreResult::Failed(text) => Some(text.clone()),
+            _ => None,
         })
     }
 

@@ -17,6 +17,7 @@ use super::io::{
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::Departure;
 use crate::identity::{NetnsIdentity, TxnId};
+use crate::interval::Family;
 use crate::mac::Mac;
 use crate::record::LeaseRecord;
 use crate::time::Time;
@@ -185,6 +186,14 @@ impl Ledger {
                 text,
             );
         }
+        if self.is_superfluous(record) {
+            return self.delete_superfluous(now, record);
+        }
+        let ending = |slot: &Slot| slot.live.committing || slot.entry.phase == Phase::Releasing;
+        if self.shared.on && self.slots.get(&record.key).is_some_and(ending) {
+            // Its end is under way without this address: that comes after it.
+            return self.look_again(now, record.address_key());
+        }
         let network = self.config.networks.get(&record.key.network);
         let settle = network.map_or(SETTLE_DEFAULT, |network| network.settle);
         let adopted = Entry::adopted(record, network.map(|network| &network.link), settle);
@@ -205,6 +214,29 @@ impl Ledger {
         self.note(NoteKind::Action, "adopted", vec![record.address], Some(&record.key), text);
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
         self.gather(record.key.clone(), true);
+    }
+
+    /// Whether the attachment has another address of that family: it was granted that one, and this record
+    /// comes from a request of the same transaction that was given up and carried out late.
+    fn is_superfluous(&self, record: &LeaseRecord) -> bool {
+        self.slots.get(&record.key).is_some_and(|slot| {
+            let mut held = slot.entry.held.iter();
+            held.any(|held| {
+                held.address != record.address
+                    && Family::of(held.address) == Family::of(record.address)
+                    && self.holders.get(&held.key()) == Some(&record.key)
+            })
+        })
+    }
+
+    fn delete_superfluous(&mut self, now: Time, record: &LeaseRecord) {
+        let Some(slot) = self.slots.get(&record.key) else { return };
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        let store = vec![StoreWrite::Delete { address: record.address_key(), of: record.txn.clone() }];
+        let text = "a record of an ADD that got another address is deleted".to_owned();
+        self.note(NoteKind::Action, "record-superfluous", vec![record.address], Some(&record.key), text);
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, store);
+        self.look_again(now, record.address_key());
     }
 
     /// A Berth link or MAC that no entry explains: adopted if it says who it is, else it keeps
@@ -324,6 +356,7 @@ impl Ledger {
                 })
                 .collect();
             if !missing.is_empty() {
+                slot.live.exposed |= missing.iter().any(|write| matches!(write, StoreWrite::Create(_)));
                 slot.live.committing = true;
                 repairs.push((key.clone(), slot.entry.clone(), missing));
             }
@@ -367,6 +400,7 @@ impl Ledger {
         if let Some(text) = result.refusal() {
             let addresses = slot.entry.addresses();
             self.note(NoteKind::Warning, "not-repaired", addresses, Some(key), text);
+            self.look_later(now, key);
         }
         self.gather(key.clone(), true);
         self.serve_if_repaired(now);

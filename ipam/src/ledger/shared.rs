@@ -19,12 +19,15 @@ use crate::alloc::score;
 use crate::attachment::AttachmentKey;
 use crate::identity::TxnId;
 use crate::interval::Family;
-use crate::name::{NodeName, PoolName};
+use crate::name::PoolName;
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
 /// The echo of a write may come this late; a relist is older at most.
 const ECHO: Duration = Duration::from_mins(5);
+/// An echo of a record's creation is followed by that of its end within this time; else a request of an
+/// agent that died meanwhile was carried out late.
+const ECHO_ENDS: Duration = Duration::from_secs(10);
 /// An address that another node gave back goes to this node's line within this time at most, sooner
 /// the longer somebody there waits, so that the nodes do not all ask for it at once.
 const SPREAD: Duration = Duration::from_millis(200);
@@ -34,29 +37,38 @@ const LOOK_AGAIN: Duration = Duration::from_secs(2);
 /// An address that another node holds.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Abroad {
-    /// The node.
-    pub node: NodeName,
-    /// The ADD that made the record.
-    pub txn: TxnId,
+    /// The ADD that made the record; `None`: the record cannot be read.
+    pub txn: Option<TxnId>,
     /// Its pool, as the record says.
-    pub pool: PoolName,
-    /// The pod, or the container where none was named.
+    pub pool: Option<PoolName>,
+    /// The pod, or the container where none was named, and its node.
     pub who: String,
 }
 
 impl Abroad {
+    fn unreadable() -> Self {
+        Self { txn: None, pool: None, who: "in a record that this version cannot read".to_owned() }
+    }
+
     fn of(record: &LeaseRecord) -> Self {
         let pod = record.pod.as_ref();
         Self {
-            node: record.node.clone(),
-            txn: record.txn.clone(),
-            pool: record.pool.clone(),
-            who: pod.map_or_else(
-                || record.key.container_id.to_string(),
-                |pod| format!("{}/{}", pod.namespace, pod.name),
-            ),
+            txn: Some(record.txn.clone()),
+            pool: Some(record.pool.clone()),
+            who: match pod {
+                Some(pod) => format!("{}/{} on node {}", pod.namespace, pod.name, record.node),
+                None => format!("{} on node {}", record.key.container_id, record.node),
+            },
         }
     }
+}
+
+/// A transaction whose record is gone by this node's own hand.
+#[derive(Debug, Clone)]
+struct Ended {
+    at: Time,
+    /// Its record was told of since, for this address: an echo, if its end is told of soon.
+    echo: Option<(AddressKey, Time)>,
 }
 
 /// What is known of a store that others write too.
@@ -69,7 +81,7 @@ pub(super) struct Shared {
     /// The addresses of other nodes.
     pub abroad: BTreeMap<AddressKey, Abroad>,
     /// Transactions whose records this node deleted or replaced: their echoes say nothing.
-    ended: BTreeMap<TxnId, Time>,
+    ended: BTreeMap<TxnId, Ended>,
     /// Addresses that other nodes gave back, and when this node's line may have them.
     returning: BTreeMap<AddressKey, Time>,
     /// Addresses to be read live, and when.
@@ -81,14 +93,21 @@ pub(super) struct Shared {
 impl Shared {
     /// When something is due.
     pub(super) fn wakes_at(&self) -> Option<Time> {
-        self.returning.values().copied().chain(self.looks.values().flatten().copied()).min()
+        let echoes = self.ended.values().filter_map(|ended| Some(ended.echo.as_ref()?.1 + ECHO_ENDS));
+        let looks = self.looks.values().flatten().copied();
+        self.returning.values().copied().chain(looks).chain(echoes).min()
+    }
+
+    /// A transaction begins, perhaps once more after its first try was taken back.
+    pub(super) fn begun(&mut self, txn: &TxnId) {
+        self.ended.remove(txn);
     }
 
     /// A record is gone by this node's own hand.
     pub(super) fn ended(&mut self, now: Time, txn: &TxnId) {
         if self.on {
-            self.ended.retain(|_, at| now.since(*at) < ECHO);
-            self.ended.insert(txn.clone(), now);
+            self.ended.retain(|_, ended| ended.echo.is_some() || now.since(ended.at) < ECHO);
+            self.ended.insert(txn.clone(), Ended { at: now, echo: None });
         }
     }
 }
@@ -104,7 +123,9 @@ impl Ledger {
     /// News of the store.
     pub(super) fn store_news(&mut self, now: Time, news: StoreNews) {
         match news {
-            StoreNews::Listed(records) => self.store_listed(now, records),
+            StoreNews::Listed { records, unreadable } => self.store_listed(now, records, unreadable),
+            StoreNews::Unreadable(key) => self.take_unreadable(key),
+            StoreNews::UnreadableErased(key) => self.back_from_abroad(now, &key),
             StoreNews::Recorded(record) => {
                 if record.node == self.me.node || self.is_mine(&record) {
                     self.own_recorded(now, &record);
@@ -128,16 +149,20 @@ impl Ledger {
     }
 
     /// The whole store, at start or because events were missed.
-    fn store_listed(&mut self, now: Time, records: Vec<LeaseRecord>) {
+    fn store_listed(&mut self, now: Time, records: Vec<LeaseRecord>, unreadable: Vec<AddressKey>) {
         let (mine, others): (Vec<_>, Vec<_>) =
             records.into_iter().partition(|record| record.node == self.me.node || self.is_mine(record));
-        let there: BTreeSet<_> = others.iter().map(LeaseRecord::address_key).collect();
+        let there: BTreeSet<_> =
+            others.iter().map(LeaseRecord::address_key).chain(unreadable.iter().cloned()).collect();
         let gone: Vec<_> = self.shared.abroad.keys().filter(|key| !there.contains(*key)).cloned().collect();
         for key in gone {
             self.back_from_abroad(now, &key);
         }
         for record in &others {
             self.recorded_abroad(now, record);
+        }
+        for key in unreadable {
+            self.take_unreadable(key);
         }
         if !std::mem::replace(&mut self.shared.read, true) {
             let strays = std::mem::take(&mut self.shared.strays);
@@ -157,7 +182,7 @@ impl Ledger {
             .map(|slot| slot.entry.key.clone())
             .collect();
         for key in missing {
-            self.write_again(&key);
+            self.write_again(now, &key);
         }
     }
 
@@ -182,10 +207,18 @@ impl Ledger {
         }
     }
 
+    /// Whose it is cannot be told: somebody's.
+    fn take_unreadable(&mut self, key: AddressKey) {
+        self.shared.returning.remove(&key);
+        self.take(&key);
+        self.shared.abroad.insert(key, Abroad::unreadable());
+    }
+
     /// A record of this node's: known, an echo, or odd.
     fn own_recorded(&mut self, now: Time, record: &LeaseRecord) {
         let address = record.address_key();
-        if self.shared.ended.contains_key(&record.txn) {
+        if let Some(ended) = self.shared.ended.get_mut(&record.txn) {
+            ended.echo.get_or_insert((address, now));
             return;
         }
         let Some(slot) = self.slots.get(&record.key) else { return self.look(now, address) };
@@ -209,7 +242,7 @@ impl Ledger {
             return;
         }
         let abroad = self.shared.abroad.get(&key);
-        if abroad.is_some_and(|abroad| abroad.txn == record.txn) {
+        if abroad.is_some_and(|abroad| abroad.txn.as_ref() == Some(&record.txn)) {
             self.back_from_abroad(now, &key);
         }
         let holder = self
@@ -217,17 +250,35 @@ impl Ledger {
             .get(&key)
             .filter(|holder| self.slots.get(*holder).is_some_and(|slot| slot.entry.txn == record.txn));
         if let Some(holder) = holder.cloned() {
-            self.write_again(&holder);
+            self.write_again(now, &holder);
         }
     }
 
     /// The store lost records of a living lease: a create-if-absent, so a wrong alarm does no harm.
-    fn write_again(&mut self, key: &AttachmentKey) {
-        let steady = |slot: &Slot| {
-            !slot.live.committing && matches!(slot.entry.phase, Phase::Reserved | Phase::Bound | Phase::Done)
-        };
-        if self.slots.get(key).is_some_and(steady) {
+    fn write_again(&mut self, now: Time, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.exposed = true;
+        if slot.live.committing {
+            return self.look_later(now, key);
+        }
+        if matches!(slot.entry.phase, Phase::Reserved | Phase::Bound | Phase::Done) {
             self.rewrite(|record| record.key == *key);
+        }
+    }
+
+    /// What could not be put right now is looked at again.
+    pub(super) fn look_later(&mut self, now: Time, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        let held: Vec<_> = slot.entry.held.iter().map(super::entry::Held::key).collect();
+        for key in held {
+            self.look_again(now, key);
+        }
+    }
+
+    /// The record of an address is read live a little later.
+    pub(super) fn look_again(&mut self, now: Time, key: AddressKey) {
+        if self.shared.on {
+            self.shared.looks.entry(key).or_insert(Some(now + LOOK_AGAIN));
         }
     }
 
@@ -259,9 +310,25 @@ impl Ledger {
         self.shared.looks.entry(key).or_insert(Some(now));
     }
 
+    /// A record that was not there to be deleted is read live once its making cannot be under way any more.
+    pub(super) fn look_after_echo(&mut self, now: Time, key: AddressKey) {
+        if self.shared.on {
+            self.shared.looks.entry(key).or_insert(Some(now + ECHO_ENDS));
+        }
+    }
+
     pub(super) fn shared_due(&mut self, now: Time) {
         if !self.shared.on {
             return;
+        }
+        let late: Vec<_> = self
+            .shared
+            .ended
+            .values_mut()
+            .filter_map(|ended| ended.echo.take_if(|(_, at)| *at + ECHO_ENDS <= now))
+            .collect();
+        for (key, _) in late {
+            self.look(now, key);
         }
         let due: Vec<_> =
             self.shared.returning.iter().filter(|(_, at)| **at <= now).map(|(key, _)| key.clone()).collect();
@@ -293,7 +360,7 @@ impl Ledger {
         let (Some(record), Some(slot)) = (&found, slot) else {
             match (found, holder) {
                 (Some(record), None) => self.met(now, &record),
-                (None, Some(holder)) => self.write_again(&holder),
+                (None, Some(holder)) => self.write_again(now, &holder),
                 (None, None) => self.back_from_abroad(now, key),
                 (Some(_), Some(_)) => {}
             }
@@ -318,7 +385,9 @@ impl Ledger {
     pub(super) fn met(&mut self, now: Time, record: &LeaseRecord) {
         if self.shared.on && record.node != self.me.node {
             self.recorded_abroad(now, record);
-        } else if !self.shared.ended.contains_key(&record.txn) {
+        } else {
+            // Read live: also a record that this node had deleted, if a late request made it again.
+            self.shared.ended.remove(&record.txn);
             self.adopt_record(now, record);
         }
     }
@@ -343,7 +412,7 @@ impl Ledger {
     /// Who holds addresses of these pools on other nodes, in words.
     pub(super) fn holders_abroad(&self, pools: &[PoolName]) -> Vec<String> {
         let concerns = |key: &AddressKey, abroad: &Abroad| {
-            pools.contains(&abroad.pool)
+            abroad.pool.as_ref().is_some_and(|pool| pools.contains(pool))
                 || pools.iter().filter_map(|name| self.config.pools.get(name)).any(|pool| {
                     pool.segment == key.segment
                         && Family::of(pool.subnet.ip()) == Family::of(key.address)
@@ -351,9 +420,7 @@ impl Ledger {
                 })
         };
         let abroad = self.shared.abroad.iter().filter(|(key, abroad)| concerns(key, abroad));
-        abroad
-            .map(|(key, abroad)| format!("{} {} on node {}", key.address, abroad.who, abroad.node))
-            .collect()
+        abroad.map(|(key, abroad)| format!("{} {}", key.address, abroad.who)).collect()
     }
 
     /// The addresses that other nodes hold.

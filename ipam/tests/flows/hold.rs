@@ -8,7 +8,7 @@ use berth_ipam::identity::TxnId;
 use berth_ipam::ledger::entry::Phase;
 use berth_ipam::ledger::io::*;
 
-use crate::rig::{Rig, config, request};
+use crate::rig::{Rig, config, listed, request};
 
 const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
 
@@ -110,7 +110,7 @@ fn what_was_held_before_a_restart_is_held_still() {
     let entry = rig.entry(1).clone();
     let records = rig.store.values().cloned().collect();
     let mut rig = Rig::shared_unread(config(2), vec![entry]);
-    rig.step(Input::Store(StoreNews::Listed(records)));
+    rig.step(Input::Store(listed(records)));
     assert_eq!(rig.entry(1).phase, Phase::Held);
     wanted(&mut rig, &[1]);
     rig.observe_of(1, DEAD, AddressFact::Absent);

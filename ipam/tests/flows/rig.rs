@@ -129,6 +129,11 @@ pub fn record(pod: u64, address: IpAddr) -> LeaseRecord {
     }
 }
 
+/// The whole store, all of it readable.
+pub fn listed(records: Vec<LeaseRecord>) -> StoreNews {
+    StoreNews::Listed { records, unreadable: Vec::new() }
+}
+
 impl Rig {
     pub fn new(config: Config) -> Self {
         Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
@@ -137,7 +142,7 @@ impl Rig {
     /// One of several nodes on a store, which has been read.
     pub fn shared(config: Config) -> Self {
         let mut rig = Self::shared_unread(config, Vec::new());
-        rig.step(Input::Store(StoreNews::Listed(Vec::new())));
+        rig.step(Input::Store(listed(Vec::new())));
         rig
     }
 
@@ -234,7 +239,7 @@ impl Rig {
         let mut results = Vec::new();
         for write in writes {
             results.push(self.write(write));
-            if results.last() != Some(&StoreResult::Done) {
+            if !results.last().unwrap().is_done() {
                 break;
             }
         }
@@ -247,7 +252,12 @@ impl Rig {
         }
         let (key, of, new) = match write {
             StoreWrite::Create(record) => (record.address_key(), record.txn.clone(), Some(record)),
-            StoreWrite::Replace { record, of } => (record.address_key(), of, Some(record)),
+            StoreWrite::HandOver { record, .. } if !self.store.contains_key(&record.address_key()) => {
+                return StoreResult::Lost;
+            }
+            StoreWrite::Replace { record, of } | StoreWrite::HandOver { record, of } => {
+                (record.address_key(), of, Some(record))
+            }
             StoreWrite::Delete { address, of } => (address, of, None),
         };
         if let Some(found) = self.store.get(&key).filter(|found| found.txn != of) {
@@ -255,7 +265,8 @@ impl Rig {
         }
         match new {
             Some(record) => drop(self.store.insert(key, *record)),
-            None => drop(self.store.remove(&key)),
+            None if self.store.remove(&key).is_none() => return StoreResult::NoneThere,
+            None => {}
         }
         StoreResult::Done
     }
@@ -364,9 +375,12 @@ impl Rig {
 fn journaled_first(journal: &[JournalWrite], flush: Flush, store: &[StoreWrite]) {
     for write in store {
         let told = journal.iter().any(|row| match (row, write) {
-            (JournalWrite::Put(entry), StoreWrite::Create(record) | StoreWrite::Replace { record, .. }) => {
-                entry.key == record.key && entry.txn == record.txn
-            }
+            (
+                JournalWrite::Put(entry),
+                StoreWrite::Create(record)
+                | StoreWrite::Replace { record, .. }
+                | StoreWrite::HandOver { record, .. },
+            ) => entry.key == record.key && entry.txn == record.txn,
             (JournalWrite::Put(_) | JournalWrite::Remove(_), StoreWrite::Delete { .. }) => true,
             _ => false,
         });

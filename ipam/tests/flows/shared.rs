@@ -6,7 +6,7 @@ use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::ledger::io::*;
 use berth_ipam::record::LeaseRecord;
 
-use crate::rig::{Rig, address, config, record, request};
+use crate::rig::{Rig, address, config, listed, record, request};
 
 const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
 
@@ -42,7 +42,7 @@ fn nothing_is_given_before_the_store_was_read() {
     rig.lease(1);
     settle(&mut rig);
     assert_eq!(rig.reply(1), None);
-    news(&mut rig, StoreNews::Listed(vec![abroad(9, 10)]));
+    news(&mut rig, listed(vec![abroad(9, 10)]));
     settle(&mut rig);
     assert_eq!(rig.granted(1), Some(vec![address(11)]), "the other one is another node's");
 }
@@ -81,6 +81,22 @@ fn who_holds_what_on_other_nodes_is_said_when_nothing_is_free() {
 }
 
 #[test]
+fn the_address_of_a_record_that_cannot_be_read_is_nobodys_to_give() {
+    let mut rig = Rig::shared(config(1));
+    let key = record(9, address(10)).address_key();
+    news(&mut rig, StoreNews::Unreadable(key.clone()));
+    rig.lease(1);
+    settle(&mut rig);
+    assert_eq!(rig.reply(1), None);
+    news(&mut rig, StoreNews::Listed { records: Vec::new(), unreadable: vec![key.clone()] });
+    settle(&mut rig);
+    assert_eq!(rig.reply(1), None);
+    news(&mut rig, StoreNews::UnreadableErased(key));
+    settle(&mut rig);
+    assert_eq!(rig.granted(1), Some(vec![address(10)]));
+}
+
+#[test]
 fn an_address_that_another_node_took_first_is_avoided_and_not_adopted() {
     let mut rig = Rig::shared(config(2));
     let first = {
@@ -115,6 +131,21 @@ fn echoes_of_own_writes_are_no_news() {
     rig.bound(2);
     rig.bound(3);
     assert!([rig.held_by(2)[0], rig.held_by(3)[0]].contains(&was), "it is free again");
+}
+
+#[test]
+fn a_record_that_a_late_request_makes_again_is_adopted_and_freed() {
+    let mut rig = Rig::shared(config(2));
+    rig.bound(1);
+    let own = rig.store.values().next().unwrap().clone();
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(request(1).netns.nsid)));
+    rig.observe_of(1, DEAD, AddressFact::Absent);
+    assert!(rig.store.is_empty());
+    // Nothing tells of its end: it is no echo.
+    recorded(&mut rig, &own);
+    rig.pass(Duration::from_secs(11));
+    rig.observe_of(1, DEAD, AddressFact::Absent);
+    assert!(rig.store.is_empty(), "{:?}", rig.store);
 }
 
 #[test]
@@ -170,7 +201,7 @@ fn a_relist_repairs_what_it_misses_and_frees_what_is_gone_abroad() {
     recorded(&mut rig, &other);
     let restored: Vec<LeaseRecord> = Vec::new();
     rig.store.clear();
-    news(&mut rig, StoreNews::Listed(restored));
+    news(&mut rig, listed(restored));
     assert_eq!(rig.store.values().map(|record| &record.txn).collect::<Vec<_>>(), [&request(1).txn]);
     assert!(rig.ledger.abroad().is_empty());
 }

@@ -151,8 +151,8 @@ impl Ledger {
                 return;
             }
             let waiter = position.and_then(|index| self.line.remove(index));
-            let waited = waiter.map_or(Duration::ZERO, |waiter| now.since(waiter.since()));
-            return self.intent_written(now, key, caller, waited);
+            let patience = waiter.map_or(Duration::ZERO, |waiter| now.since(waiter.since()));
+            return self.intent_written(now, key, caller, patience);
         };
         for giver in givers {
             match result {

@@ -1,16 +1,17 @@
 //! A control plane, two nodes and the floor: pods get addresses, nodes lose their power and come back, parts
 //! of the control plane stop and go back in time, and in the end nothing of it is left.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_cluster::cluster::{Cluster, Options};
 use berth_cluster::control::{ControlPlane, Part, Settings};
-use berth_cluster::network::Network;
+use berth_cluster::network::{self, Network};
 use berth_cluster::workload;
 use berth_testbed::cleanup::{self, Folder};
 use berth_testbed::kubernetes::Programs;
-use berth_testbed::{census, skip};
+use berth_testbed::{census, skip, world};
 
 /// How long anything may take on a machine that builds beside the tests.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -98,6 +99,20 @@ fn ten_pods_on_the_floor_live_through_a_loss_of_power_and_leave_nothing() {
     ten_run(&cluster);
     workload::confirm(&cluster, 10, PATIENCE).unwrap();
     everybody_has_an_address(&cluster);
+
+    // Proof that the census can find what must not be: the switch takes a pod's addresses, too.
+    let (v4, v6) = network::address(3);
+    let planted = |verb: &str| {
+        world::ip(
+            cluster.network.wire(),
+            &format!("addr {verb} {v4}/16 dev br-u\naddr {verb} {v6}/64 dev br-u nodad\n"),
+        )
+    };
+    planted("add").unwrap();
+    let (duplicates, absent) = census::judge(&cluster.census(3, 5).unwrap());
+    assert_eq!(duplicates, [IpAddr::V4(v4), IpAddr::V6(v6)]);
+    assert!(absent.is_empty(), "{absent:?}");
+    planted("del").unwrap();
 
     let before = workload::uids(&cluster);
     cluster.power_off(0);

@@ -11,17 +11,20 @@ use std::time::Duration;
 
 use berth_ipam::attachment::Role;
 use berth_ipam::config::LinkSpec;
-use berth_ipam::ledger::io::{Action, Caller, Input, LeaseRequest, LinkSeen, Reply, Step};
+use berth_ipam::ledger::io::{Action, Caller, CommitResult, Input, LeaseRequest, LinkSeen, Reply, Step};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
 use berth_protocol::alive::{self, Alive};
+use berth_protocol::request::Lease;
 use berth_protocol::response::{Explanation, Status};
 use berth_protocol::{Answer, Failure, Outcome, Request, Response, VERSION, spool};
 use berth_underlay::wire::probe::Priority;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use crate::changer::{Changer, Removal};
+use crate::cluster::pods::Annotations;
+use crate::cluster::{Cluster, annotations};
 use crate::committer::{self, Committer};
 use crate::history::{self, History};
 use crate::notify::{Notifier, State};
@@ -43,6 +46,8 @@ const ALIVE: Duration = Duration::from_secs(10);
 const SPOOL: Duration = Duration::from_secs(2);
 /// What the readiness calls the agent's files; no network can have that name.
 const STORAGE: &str = "(files)";
+/// What keeps ADDs waiting until networks and pools are known.
+const DECLARATIONS: &str = "declarations";
 /// How many past events a client gets at most.
 const EVENTS_SHOWN: usize = 200;
 /// How many inputs are taken before the loop looks elsewhere.
@@ -73,13 +78,15 @@ pub struct Hands {
     pub notifier: Notifier,
     /// The capabilities left.
     pub capabilities: capabilities::Held,
+    /// The cluster that the node belongs to; `None`: it is alone on its store.
+    pub cluster: Option<Cluster>,
 }
 
 /// Where things are.
 #[derive(Debug, Clone)]
 pub struct Paths {
-    /// The declarations.
-    pub config: PathBuf,
+    /// The declarations; `None`: the API server has them.
+    pub config: Option<PathBuf>,
     /// The state folder.
     pub state_dir: PathBuf,
     /// The pins.
@@ -100,6 +107,11 @@ pub struct Agent {
     readiness: Readiness,
     /// Why the declarations in the files are not the ones in force.
     config_trouble: Option<String>,
+    /// ADDs that wait for the annotations of their pods, by ticket.
+    asking: BTreeMap<u64, (Caller, LeaseRequest)>,
+    last_ticket: u64,
+    /// Whether what is on the parents is being looked for, after which ADDs are served.
+    finding_strays: bool,
 }
 
 impl Agent {
@@ -115,6 +127,9 @@ impl Agent {
             spooled: BTreeSet::new(),
             readiness: Readiness::default(),
             config_trouble: None,
+            asking: BTreeMap::new(),
+            last_ticket: 0,
+            finding_strays: false,
         }
     }
 
@@ -126,6 +141,10 @@ impl Agent {
         mut inputs: UnboundedReceiver<Input>,
         mut signals: Signals,
     ) {
+        if self.hands.cluster.is_some() {
+            let why = "the networks and pools were not read from the API server yet".to_owned();
+            self.step(Input::Bar(DECLARATIONS, Some(why)));
+        }
         self.step(loaded);
         self.hands.programs.adopt(&self.ledger);
         self.replay_spool();
@@ -164,13 +183,21 @@ impl Agent {
                     Some(event) => self.serve(event).await,
                     None => break,
                 },
+                Some((ticket, annotations)) = annotations(&mut self.hands.cluster) => {
+                    self.annotated(ticket, &annotations);
+                }
                 () = self.hands.programs.ready() => self.hear_programs(),
                 () = tokio::time::sleep(wait) => self.step(Input::Tick),
                 _ = alive.tick() => {
                     alive_at = clock::now();
                     self.sign_of_life();
                 }
-                _ = spool.tick() => self.replay_spool(),
+                _ = spool.tick() => {
+                    self.replay_spool();
+                    if let Some(cluster) = &self.hands.cluster {
+                        cluster.count(self.ledger.pool_counts());
+                    }
+                }
                 () = &mut reconcile => {
                     if !deaf::to("reconcile") {
                         self.ledger.reconcile();
@@ -199,7 +226,14 @@ impl Agent {
     /// One input, and what follows from it.
     fn step(&mut self, input: Input) {
         match &input {
-            Input::Committed(_, result) => self.readiness.note(clock::now(), STORAGE, result.trouble()),
+            Input::Committed(_, result) => {
+                let trouble = match result {
+                    // An API server that does not answer is no reason of this node's.
+                    CommitResult::Journaled(_) if self.hands.cluster.is_some() => None,
+                    _ => result.trouble(),
+                };
+                self.readiness.note(clock::now(), STORAGE, trouble);
+            }
             Input::Gathered(seen) => {
                 // What a program told before the reads were made is known before they are judged.
                 self.hear_events();
@@ -210,7 +244,18 @@ impl Agent {
             Input::Heard(heard) => self.hands.programs.confirm(heard),
             _ => {}
         }
+        let declared = matches!(input, Input::Declared(_)) && self.hands.cluster.is_some();
+        let searched = matches!(input, Input::Strays(_)) && std::mem::take(&mut self.finding_strays);
         self.take(input);
+        if declared {
+            // On parents that nobody had named before, too, everything of Berth's is known first.
+            self.finding_strays = true;
+            let devices = startup::listed_parents(self.ledger.config());
+            self.hands.observer.send(observer::Order::FindStrays(devices));
+        }
+        if searched {
+            self.take(Input::Bar(DECLARATIONS, None));
+        }
     }
 
     fn take(&mut self, input: Input) {
@@ -294,9 +339,19 @@ impl Agent {
                 tracing::error!(holders = ?lost, "the edited configuration is refused: it would drop addresses in use");
                 self.config_trouble = Some(format!("it would drop addresses in use: {}", lost.join("; ")));
             }
+            Action::LookUp(key) => {
+                if let Some(cluster) = &self.hands.cluster {
+                    cluster.look_up(key);
+                }
+            }
             Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {
                 self.follow(now, &note);
+                if let Some(cluster) = &self.hands.cluster {
+                    let entry = note.key.as_ref().and_then(|key| self.ledger.entry(key));
+                    let running = entry.is_some_and(|entry| self.ledger.is_wanted(entry));
+                    cluster.tell(&note, entry.and_then(|entry| entry.pod.as_ref()), running);
+                }
                 self.history.add(now, note);
             }
         }
@@ -331,6 +386,7 @@ impl Agent {
             ServerEvent::Opened { .. } => {}
             ServerEvent::Closed { conn } => {
                 self.followers.remove(&conn);
+                self.asking.retain(|_, (caller, _)| caller.conn != conn.0);
                 self.step(Input::Hangup(conn.0));
             }
             ServerEvent::Call { conn, id, request } => {
@@ -345,7 +401,7 @@ impl Agent {
     /// Answers at once, or `None` if the ledger will.
     async fn call(&mut self, caller: Caller, request: Request) -> Option<Result<Response, Failure>> {
         match request {
-            Request::Lease(lease) => return self.lease(caller, answers::request(lease)).await.map(Err),
+            Request::Lease(lease) => return self.lease(caller, lease).await.map(Err),
             Request::Bind(bind) => {
                 let seen = self.ledger.entry(&bind.attachment).map_or(LinkSeen::NotThere, |entry| {
                     self.hands.programs.binding(entry, &bind.txn, bind.ifindex);
@@ -383,7 +439,9 @@ impl Agent {
     }
 
     /// Whether the parent is there is checked before anything is written.
-    async fn lease(&mut self, caller: Caller, request: LeaseRequest) -> Option<Failure> {
+    async fn lease(&mut self, caller: Caller, lease: Lease) -> Option<Failure> {
+        let given = lease.annotations.clone();
+        let request = answers::request(lease);
         if let Some(network) = self.ledger.config().networks.get(&request.key.network) {
             let link = network.link.clone();
             match self.hands.parents.ensure_device(&request.key.network, &link).await {
@@ -400,8 +458,39 @@ impl Agent {
         if spooled {
             self.replay_spool();
         }
+        self.annotate(caller, request, given)
+    }
+
+    /// What the pod's annotations ask for is known before an address is chosen.
+    fn annotate(
+        &mut self,
+        caller: Caller,
+        mut request: LeaseRequest,
+        given: Option<Annotations>,
+    ) -> Option<Failure> {
+        let mut known = given;
+        if let (Some(cluster), Some(pod)) = (&self.hands.cluster, &request.pod) {
+            known = known.or_else(|| cluster.annotations(pod));
+            if known.is_none() && self.ledger.entry(&request.key).is_none() {
+                self.last_ticket += 1;
+                cluster.ask(self.last_ticket, pod.clone());
+                self.asking.insert(self.last_ticket, (caller, request));
+                return None;
+            }
+        }
+        if let Err(error) = annotations::apply(&mut request, &known.unwrap_or_default()) {
+            return Some(failures::bad_annotation(&error));
+        }
         self.step(Input::Lease(caller, Box::new(request)));
         None
+    }
+
+    /// The annotations of a pod came; its plugin may have gone meanwhile.
+    fn annotated(&mut self, ticket: u64, annotations: &Annotations) {
+        let Some((caller, request)) = self.asking.remove(&ticket) else { return };
+        if let Some(failure) = self.annotate(caller, request, Some(annotations.clone())) {
+            self.hands.connections.send(ConnId(caller.conn), answer(caller.call, Err(failure)));
+        }
     }
 
     /// Only the network that is asked about can make the node unready for it, and only by what lasts.
@@ -466,6 +555,16 @@ impl Agent {
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
         let store = match self.readiness.trouble(STORAGE) {
+            None if self.hands.cluster.is_some() => doctor::finding(
+                "store",
+                true,
+                false,
+                format!(
+                    "{} addresses of this node and {} of others recorded in the API server",
+                    self.ledger.leases().len(),
+                    self.ledger.abroad().len()
+                ),
+            ),
             None => doctor::finding(
                 "store",
                 true,
@@ -478,6 +577,7 @@ impl Agent {
         };
         checks.push(store);
         checks.push(doctor::declared(self.config_trouble.as_deref()));
+        checks.extend(self.hands.cluster.iter().flat_map(Cluster::findings));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(
             self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),
@@ -532,8 +632,11 @@ impl Agent {
     }
 
     fn reload(&mut self) {
+        // In a cluster an edit comes by itself.
+        let Some(path) = &self.paths.config else { return };
+        let declared = startup::declarations(path);
         self.tell(&State::Reloading);
-        match startup::declarations(&self.paths.config) {
+        match declared {
             Ok(config) => self.step(Input::Declared(Box::new(config))),
             Err(error) => {
                 let why = committer::chain(&error);
@@ -558,6 +661,14 @@ impl Agent {
         if self.hands.parents.remove_unused(&used).await {
             self.remember_vlans();
         }
+    }
+}
+
+/// The next answer to a question after annotations; never, on a node alone.
+async fn annotations(cluster: &mut Option<Cluster>) -> Option<(u64, Annotations)> {
+    match cluster {
+        Some(cluster) => cluster.answers.recv().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -227,6 +227,7 @@ fn parse_status(tid: u32, text: &str, path: &Path) -> Result<ThreadSets, Capabil
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
     use std::os::unix::process::CommandExt;
     use std::process::{Child, Command, Stdio};
 
@@ -295,11 +296,15 @@ mod tests {
     struct Stranger(Child);
 
     impl Stranger {
-        /// `None` without the right to become somebody else.
+        /// `None` without the right to become somebody else. It has started once it answers: before, the
+        /// loader opens and closes files, and a look at its descriptors meets one that is gone.
         fn new() -> Option<Self> {
-            let mut command = Command::new("sleep");
-            command.arg("60").uid(65534).gid(65534).stdin(Stdio::null());
-            command.spawn().ok().map(Self)
+            let mut command = Command::new("cat");
+            command.uid(65534).gid(65534).stdin(Stdio::piped()).stdout(Stdio::piped());
+            let mut stranger = Self(command.spawn().ok()?);
+            stranger.0.stdin.as_mut().unwrap().write_all(b".").unwrap();
+            stranger.0.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+            Some(stranger)
         }
     }
 

@@ -1,25 +1,27 @@
-//! The disk: a thread that owns the store and the journal, and carries out commits in their order.
+//! The disk: a thread that owns the journal, and on a node alone the store, and carries out commits in
+//! their order.
 //!
 //! Commits that wait at the same time share the flushes of the disk, unless two are about one
-//! address. The journal is written first, for all of them. A store write is conditional on the transaction that the record
-//! names, so a repeated one does no harm; an outcome that is not known is settled by a live read.
+//! address. The journal is written first, for all of them. Where the store is away, across a network,
+//! its writes are handed on, so that a journal write never waits for another machine.
 //! Nothing is decided here.
 
-use std::cell::RefCell;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use berth_ipam::identity::TxnId;
 use berth_ipam::ledger::entry::{Entry, Quarantined};
-use berth_ipam::ledger::io::{CommitResult, Flush, Input, JournalWrite, Step, StoreResult, StoreWrite};
+use berth_ipam::ledger::io::{CommitResult, Flush, Input, JournalWrite, Step, StoreWrite};
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_protocol::{fault, spool};
+use berth_store::StoreError;
 use berth_store::embedded::EmbeddedStore;
 use berth_store::journal::{self, Change, Journal, Table};
-use berth_store::{LeaseStore, StoreError, Version};
 use futures_util::future::join_all;
 use tokio::sync::mpsc::UnboundedSender;
+
+use crate::away;
+use crate::writer::Writer;
 
 /// What the thread is asked for.
 #[derive(Debug)]
@@ -51,10 +53,7 @@ pub struct Commit {
 
 impl Commit {
     fn addresses(&self) -> impl Iterator<Item = AddressKey> + '_ {
-        self.store.iter().map(|write| match write {
-            StoreWrite::Create(record) | StoreWrite::Replace { record, .. } => record.address_key(),
-            StoreWrite::Delete { address, .. } => address.clone(),
-        })
+        self.store.iter().map(StoreWrite::address_key)
     }
 }
 
@@ -112,12 +111,22 @@ pub struct Committer {
 }
 
 impl Committer {
-    /// Opens both files and starts the thread; `inputs` gets [`Input::Committed`].
-    pub fn start(state_dir: &Path, inputs: UnboundedSender<Input>) -> Result<(Self, OnDisk), DiskError> {
+    /// Opens the journal, and the store's file unless the store is `away`, and starts the thread;
+    /// `inputs` gets [`Input::Committed`].
+    pub fn start(
+        state_dir: &Path,
+        away: Option<UnboundedSender<away::Order>>,
+        inputs: UnboundedSender<Input>,
+    ) -> Result<(Self, OnDisk), DiskError> {
         let wrong = |cause| DiskError::Store { folder: state_dir.to_owned(), cause };
-        let store = EmbeddedStore::open(&state_dir.join(berth_store::embedded::FILE_NAME)).map_err(wrong)?;
+        let store = if let Some(orders) = away {
+            Store::Away(orders)
+        } else {
+            let file = state_dir.join(berth_store::embedded::FILE_NAME);
+            Store::Here(Box::new(Writer::new(EmbeddedStore::open(&file).map_err(wrong)?)))
+        };
         let journal = Journal::open(&state_dir.join(journal::FILE_NAME)).map_err(wrong)?;
-        let worker = Worker { store, journal, versions: RefCell::default(), inputs };
+        let worker = Worker { store, journal, inputs };
         let on_disk = worker.load(state_dir)?;
         let (orders, inbox) = channel();
         std::thread::Builder::new()
@@ -135,11 +144,17 @@ impl Committer {
     }
 }
 
+/// Where records are written.
+enum Store {
+    /// By this thread.
+    Here(Box<Writer<EmbeddedStore>>),
+    /// By a task that reaches the store across a network.
+    Away(UnboundedSender<away::Order>),
+}
+
 struct Worker {
-    store: EmbeddedStore,
+    store: Store,
     journal: Journal,
-    /// Versions of the records as last seen, so that a write needs no read before it.
-    versions: RefCell<HashMap<AddressKey, Version>>,
     inputs: UnboundedSender<Input>,
 }
 
@@ -160,9 +175,8 @@ impl Worker {
                 Table::Meta => drop(on_disk.meta.insert(row, value)),
             }
         }
-        for versioned in wait(self.store.list()).map_err(wrong)? {
-            self.learn(versioned.record.address_key(), versioned.version);
-            on_disk.records.push(versioned.record);
+        if let Store::Here(writer) = &self.store {
+            on_disk.records = wait(writer.list()).map_err(wrong)?;
         }
         Ok(on_disk)
     }
@@ -174,8 +188,7 @@ impl Worker {
                 Order::Commit(first) => {
                     let batch;
                     (batch, put_back) = gather(first, inbox);
-                    let ops: Vec<u64> = batch.iter().map(|commit| commit.op).collect();
-                    for (op, result) in ops.into_iter().zip(self.commit(batch)) {
+                    for (op, result) in self.commit(batch) {
                         if self.inputs.send(Input::Committed(op, result)).is_err() {
                             return;
                         }
@@ -206,10 +219,13 @@ impl Worker {
         }
     }
 
-    /// The results of the commits, in their order. Until the journal is written for all of them, the
-    /// store is touched for none.
-    fn commit(&self, batch: Vec<Commit>) -> Vec<CommitResult> {
-        let all_fail = |why: &str| batch.iter().map(|_| CommitResult::Failed(why.to_owned())).collect();
+    /// The results of the commits, in their order; of those whose records are written elsewhere the
+    /// result comes from there. Until the journal is written for all of them, the store is touched for
+    /// none.
+    fn commit(&self, batch: Vec<Commit>) -> Vec<(u64, CommitResult)> {
+        let all_fail = |why: &str| {
+            batch.iter().map(|commit| (commit.op, CommitResult::Failed(why.to_owned()))).collect()
+        };
         let writes = batch.iter().flat_map(|commit| &commit.journal);
         let changes = match writes.map(change).collect::<Result<Vec<_>, _>>() {
             Ok(changes) => changes,
@@ -223,154 +239,24 @@ impl Worker {
         for commit in &batch {
             hit(commit.step, "journaled");
         }
-        // Together: the store makes one durable commit of the writes that wait for it.
-        wait(join_all(batch.into_iter().map(|commit| self.store_all(commit.step, commit.store))))
-    }
-
-    /// The store writes of one commit, one by one, up to the first that was not done.
-    async fn store_all(&self, step: Step, writes: Vec<StoreWrite>) -> CommitResult {
-        let mut results = Vec::with_capacity(writes.len());
-        for write in writes {
-            let result = self.write(write).await;
-            let done = result == StoreResult::Done;
-            results.push(result);
-            if !done {
-                break;
+        match &self.store {
+            // Together: the store makes one durable commit of the writes that wait for it.
+            Store::Here(store) => wait(join_all(
+                batch
+                    .into_iter()
+                    .map(async |commit| (commit.op, store.store_all(commit.step, commit.store).await)),
+            )),
+            Store::Away(orders) => {
+                let (to_write, done): (Vec<_>, Vec<_>) =
+                    batch.into_iter().partition(|commit| !commit.store.is_empty());
+                for Commit { op, step, store, .. } in to_write {
+                    if orders.send(away::Order::Write { op, step, writes: store }).is_err() {
+                        tracing::error!("the task that writes the store has ended");
+                    }
+                }
+                done.into_iter().map(|commit| (commit.op, CommitResult::Journaled(Vec::new()))).collect()
             }
         }
-        if !results.is_empty() {
-            hit(step, "stored");
-        }
-        CommitResult::Journaled(results)
-    }
-
-    async fn write(&self, write: StoreWrite) -> StoreResult {
-        let result = match write {
-            StoreWrite::Create(record) => self.create(&record).await,
-            StoreWrite::Replace { record, of } => self.replace(&record, &of).await,
-            StoreWrite::Delete { address, of } => self.delete(&address, &of).await,
-        };
-        result.unwrap_or_else(|error| StoreResult::Failed(chain(&error)))
-    }
-
-    fn learn(&self, key: AddressKey, version: Version) {
-        self.versions.borrow_mut().insert(key, version);
-    }
-
-    fn known(&self, key: &AddressKey) -> Option<Version> {
-        self.versions.borrow().get(key).cloned()
-    }
-
-    fn forget(&self, key: &AddressKey) {
-        self.versions.borrow_mut().remove(key);
-    }
-
-    async fn create(&self, record: &LeaseRecord) -> Result<StoreResult, StoreError> {
-        match self.store.create(record).await {
-            Ok(version) => {
-                self.learn(record.address_key(), version);
-                Ok(StoreResult::Done)
-            }
-            Err(StoreError::AlreadyExists { existing }) if existing.record.txn == record.txn => {
-                // The reply of an earlier try was lost: the record names this transaction.
-                self.learn(record.address_key(), existing.version);
-                Ok(StoreResult::Done)
-            }
-            Err(StoreError::AlreadyExists { existing }) => {
-                self.learn(record.address_key(), existing.version);
-                Ok(StoreResult::Others(Box::new(existing.record)))
-            }
-            Err(StoreError::OutcomeUnknown { operation, cause }) => {
-                self.settle(record, operation, cause).await
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// A create of unknown outcome: only a live read tells.
-    async fn settle(
-        &self,
-        record: &LeaseRecord,
-        operation: &'static str,
-        cause: std::sync::Arc<dyn std::error::Error + Send + Sync>,
-    ) -> Result<StoreResult, StoreError> {
-        match self.store.get(&record.address_key()).await? {
-            Some(found) if found.record.txn == record.txn => {
-                self.learn(record.address_key(), found.version);
-                Ok(StoreResult::Done)
-            }
-            Some(found) => Ok(StoreResult::Others(Box::new(found.record))),
-            None => Err(StoreError::OutcomeUnknown { operation, cause }),
-        }
-    }
-
-    async fn replace(&self, record: &LeaseRecord, of: &TxnId) -> Result<StoreResult, StoreError> {
-        let key = record.address_key();
-        for _ in 0..2 {
-            let Some(version) = self.known(&key) else {
-                if !self.look(&key).await? {
-                    return self.create(record).await;
-                }
-                continue;
-            };
-            match self.store.replace(record, &version).await {
-                Ok(version) => {
-                    self.learn(key, version);
-                    return Ok(StoreResult::Done);
-                }
-                Err(StoreError::Conflict { current, .. })
-                    if current.record.txn == *of || current.record.txn == record.txn =>
-                {
-                    self.learn(key.clone(), current.version);
-                }
-                Err(StoreError::Conflict { current, .. }) => {
-                    return Ok(StoreResult::Others(Box::new(current.record)));
-                }
-                Err(StoreError::Gone { .. }) => self.forget(&key),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(StoreResult::Failed(format!(
-            "the record of {} changes faster than it can be written",
-            record.address
-        )))
-    }
-
-    async fn delete(&self, key: &AddressKey, of: &TxnId) -> Result<StoreResult, StoreError> {
-        for _ in 0..2 {
-            let Some(version) = self.known(key) else {
-                if !self.look(key).await? {
-                    return Ok(StoreResult::Done);
-                }
-                continue;
-            };
-            match self.store.delete(key, &version).await {
-                Ok(()) | Err(StoreError::Gone { .. }) => {
-                    self.forget(key);
-                    return Ok(StoreResult::Done);
-                }
-                Err(StoreError::Conflict { current, .. }) if current.record.txn == *of => {
-                    self.learn(key.clone(), current.version);
-                }
-                Err(StoreError::Conflict { current, .. }) => {
-                    return Ok(StoreResult::Others(Box::new(current.record)));
-                }
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(StoreResult::Failed(format!(
-            "the record of {} changes faster than it can be deleted",
-            key.address
-        )))
-    }
-
-    /// Reads the record's version. False if there is none.
-    async fn look(&self, key: &AddressKey) -> Result<bool, StoreError> {
-        let found = self.store.get(key).await?;
-        if let Some(found) = &found {
-            self.learn(key.clone(), found.version.clone());
-        }
-        Ok(found.is_some())
     }
 }
 

@@ -6,6 +6,8 @@
 use berth_ipam::ledger::io::LedgerError;
 use berth_protocol::Failure;
 
+use crate::cluster::annotations::AnnotationError;
+
 /// Bad environment: the attachment exists elsewhere.
 const BAD_ENVIRONMENT: u32 = 4;
 /// Input or output failed.
@@ -40,6 +42,11 @@ pub fn no_vlan(network: &str, why: &str) -> Failure {
     )
 }
 
+/// What a pod's annotations ask for cannot be understood.
+pub fn bad_annotation(error: &AnnotationError) -> Failure {
+    failure(BAD_CONFIGURATION, error.to_string(), "correct the annotation of the pod, or of its template")
+}
+
 /// The failure that a refusal of the ledger becomes.
 pub fn of(error: &LedgerError) -> Failure {
     let (code, advice) = match error {
@@ -69,6 +76,10 @@ pub fn of(error: &LedgerError) -> Failure {
         LedgerError::Storage(_) => (
             IO,
             "make room in, and correct the permissions of, the agent's --state-dir; see `berthctl doctor`",
+        ),
+        LedgerError::Barred { .. } => (
+            TRY_AGAIN,
+            "the ADD may be repeated as it is; `berthctl doctor` on this node shows what keeps it waiting",
         ),
         LedgerError::NotCollected { .. } => {
             (IO, "call GC again; what is over is freed without it, too, as soon as it can be judged")

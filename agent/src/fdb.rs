@@ -2,9 +2,13 @@
 
 use std::collections::HashSet;
 
+use berth_ipam::identity::Nsid;
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_underlay::error::{Checked, Unknown};
+use berth_underlay::facts::LinkFacts;
+use berth_underlay::netns::NetnsFile;
+use berth_underlay::nsid;
 use berth_underlay::read::{LinkRead, Reader};
 
 /// The unicast MACs on a parent. A parent that is gone by that name may have been renamed: then
@@ -23,5 +27,77 @@ pub fn fdb_of(reader: &mut Reader, parent: &IfName) -> Checked<HashSet<Mac>> {
             Err(Unknown("the kernel does not know the agent's own namespace".to_owned()))
         }
         LinkRead::Unknown(unknown) => Err(unknown),
+    }
+}
+
+/// A parent in the agent's own namespace, as links in other namespaces refer to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Parent {
+    ifindex: u32,
+    /// The number that the agent's namespace has in itself. It has one as soon as a link elsewhere was
+    /// seen whose parent is in it: the kernel needed one to say so.
+    own: Option<Nsid>,
+}
+
+impl Parent {
+    /// `None`: it is not there by that name, or could not be read; then no link is known to be on it.
+    pub fn read(reader: &mut Reader, name: &IfName) -> Option<Self> {
+        let LinkRead::Found(facts) = reader.link_by_name(None, name) else { return None };
+        let own = NetnsFile::own().ok()?;
+        let own = nsid::read(reader.socket(), &own).ok()?;
+        Some(Self { ifindex: facts.ifindex, own })
+    }
+
+    /// Whether a link in the namespace `at` puts its MAC on this parent's list. The kernel sets up only
+    /// one macvlan with a MAC on one parent, the next gets `EADDRINUSE`: so if this one is up, no other
+    /// macvlan of that MAC is up there.
+    pub fn is_under(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
+        let is_macvlan = matches!(link.kind.as_deref(), Some("macvlan" | "macvtap"));
+        let here = match (at, link.parent_nsid) {
+            (None, None) => true,
+            // A parent of that index in the link's own namespace, or in a third one, is another device.
+            (_, None) => false,
+            (_, Some(number)) => self.own == Some(number),
+        };
+        link.up && is_macvlan && here && link.parent_index == Some(self.ifindex)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_an_up_macvlan_of_that_very_parent_explains_its_list() {
+        let parent = Parent { ifindex: 3, own: Some(Nsid(9)) };
+        let link = LinkFacts {
+            ifindex: 2,
+            name: "eth0".to_owned(),
+            mac: Some(Mac([2, 0, 0, 0, 6, 1])),
+            up: true,
+            mtu: 1500,
+            kind: Some("macvlan".to_owned()),
+            macvlan_mode: None,
+            vlan_id: None,
+            parent_index: Some(3),
+            parent_nsid: Some(Nsid(9)),
+            alias: None,
+        };
+        let pod = Some(Nsid(70_000));
+        assert!(parent.is_under(pod, &link));
+        assert!(parent.is_under(pod, &LinkFacts { kind: Some("macvtap".to_owned()), ..link.clone() }));
+        let others = [
+            LinkFacts { up: false, ..link.clone() },
+            LinkFacts { kind: Some("vlan".to_owned()), ..link.clone() },
+            LinkFacts { parent_index: Some(4), ..link.clone() },
+            LinkFacts { parent_nsid: Some(Nsid(8)), ..link.clone() },
+            LinkFacts { parent_nsid: None, ..link.clone() },
+        ];
+        for other in others {
+            assert!(!parent.is_under(pod, &other), "{other:?}");
+        }
+        let at_home = LinkFacts { parent_nsid: None, ..link.clone() };
+        assert!(parent.is_under(None, &at_home), "a link of the node's own");
+        assert!(!Parent { own: None, ..parent }.is_under(pod, &link));
     }
 }

@@ -10,9 +10,24 @@ use clap::{Parser, ValueEnum};
 #[derive(Debug, Clone, PartialEq, Eq, Parser)]
 #[command(name = "berth-agent", version)]
 pub struct Flags {
-    /// A YAML file, or a folder of them, with `UnderlayNetwork` and `IPPool` documents.
-    #[arg(long, value_name = "FILE|DIR")]
-    pub config: PathBuf,
+    /// A YAML file, or a folder of them, with `UnderlayNetwork` and `IPPool` documents (only with
+    /// --store embedded: in a cluster they are objects of the API server).
+    #[arg(
+        long,
+        value_name = "FILE|DIR",
+        required_if_eq("store", "embedded"),
+        required_unless_present = "store"
+    )]
+    pub config: Option<PathBuf>,
+    /// Where it is recorded who has which address: a file of this node, or the API server of its cluster.
+    #[arg(long, value_enum, value_name = "KIND", default_value_t = StoreKind::Embedded)]
+    pub store: StoreKind,
+    /// How the API server is reached [default: the service account of the agent's pod].
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of the agents' own objects in the cluster.
+    #[arg(long, value_name = "NAME", default_value = "berth-system")]
+    pub namespace: String,
     /// Where leases, journal, sign of life and spool are kept.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/berth")]
     pub state_dir: PathBuf,
@@ -48,6 +63,15 @@ pub struct Flags {
     /// The form of the log on stderr.
     #[arg(long, value_enum, value_name = "FORM", default_value_t = LogForm::Text)]
     pub log: LogForm,
+}
+
+/// Where records are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum StoreKind {
+    /// One file of this node.
+    Embedded,
+    /// The API server, shared by all nodes.
+    Kubernetes,
 }
 
 /// The form of the log.
@@ -129,7 +153,7 @@ mod tests {
         assert_eq!(flags.node().unwrap().as_str(), "n1");
         assert_eq!(
             [
-                &flags.config,
+                flags.config.as_ref().unwrap(),
                 &flags.state_dir,
                 &flags.socket,
                 &flags.bpffs,
@@ -142,9 +166,17 @@ mod tests {
     }
 
     #[test]
+    fn a_cluster_needs_no_file_of_declarations() {
+        let flags = parse(&["--store", "kubernetes", "--kubeconfig", "k"]).unwrap();
+        assert_eq!((flags.store, flags.config), (StoreKind::Kubernetes, None));
+        assert_eq!(flags.namespace, "berth-system");
+    }
+
+    #[test]
     fn bad_input_is_refused_with_the_flag_named() {
         for (args, word) in [
             (vec![], "--config"),
+            (vec!["--store", "etcd"], "--store"),
             (vec!["--config", "c", "--node-name", "a b"], "--node-name"),
             (vec!["--config", "c", "--log", "xml"], "--log"),
             (vec!["--config", "c", "--sockt", "x"], "--sockt"),

@@ -5,9 +5,11 @@
 
 pub mod agent;
 pub mod answers;
+pub mod away;
 pub mod capabilities;
 pub mod changer;
 pub mod clock;
+pub mod cluster;
 pub mod committer;
 pub mod deaf;
 pub mod doctor;
@@ -28,3 +30,4 @@ pub mod server;
 pub mod startup;
 pub mod strays;
 pub mod wires;
+pub mod writer;

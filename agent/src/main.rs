@@ -5,8 +5,9 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use berth_agent::agent::{Agent, Hands, Paths, Signals};
 use berth_agent::changer::Changer;
+use berth_agent::cluster::{self, Cluster};
 use berth_agent::committer::{Committer, Order};
-use berth_agent::flags::Flags;
+use berth_agent::flags::{Flags, StoreKind};
 use berth_agent::notify::Notifier;
 use berth_agent::observer::Observer;
 use berth_agent::parents::Parents;
@@ -14,6 +15,7 @@ use berth_agent::programs::Programs;
 use berth_agent::server::{BoundSocket, CONNECTIONS_MAX, Connections, raise_descriptor_limit, serve};
 use berth_agent::wires::Wires;
 use berth_agent::{capabilities, deaf, epoch::Epoch, logging, object, startup};
+use berth_ipam::config::Config;
 use berth_ipam::ledger::io::Input;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_probes::{Object, Options};
@@ -51,11 +53,16 @@ fn start() -> anyhow::Result<()> {
 
 async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let identity = identity(&flags)?;
-    let config = startup::declarations(&flags.config)?;
+    let (to_loop, inputs) = mpsc::unbounded_channel();
+    let cluster = cluster(&flags, &identity, &to_loop).await?;
+    let config = match &flags.config {
+        Some(path) if cluster.is_none() => startup::declarations(path)?,
+        _ => Config::default(),
+    };
     std::fs::create_dir_all(&flags.state_dir).context("create --state-dir")?;
     let socket = BoundSocket::bind(&flags.socket)?;
-    let (to_loop, inputs) = mpsc::unbounded_channel();
-    let (committer, on_disk) = Committer::start(&flags.state_dir, to_loop.clone())?;
+    let away = cluster.as_ref().map(Cluster::orders);
+    let (committer, on_disk) = Committer::start(&flags.state_dir, away, to_loop.clone())?;
     // The subscription comes before the search: what happens between is heard.
     let observer = Observer::start(to_loop.clone(), deaf::to("netlink"))?;
     let changer = Changer::start(to_loop.clone())?;
@@ -95,9 +102,14 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         trusted: flags.trusted_pid.iter().copied().collect(),
         notifier: Notifier::from_env(),
         capabilities: held,
+        cluster,
     };
-    let paths = Paths { config: flags.config, state_dir: flags.state_dir, bpffs: flags.bpffs };
+    let path = flags.config.filter(|_| hands.cluster.is_none());
+    let paths = Paths { config: path, state_dir: flags.state_dir, bpffs: flags.bpffs };
     let mut ledger = Ledger::new(identity.clone(), config);
+    if hands.cluster.is_some() {
+        ledger = ledger.shared();
+    }
     if deaf::to("reconcile") {
         ledger.scan_on_exits_only();
     }
@@ -107,6 +119,20 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         result = server => result.context("serve the socket"),
         () = agent.run(Input::Loaded(Box::new(loaded)), events, inputs, signals) => Ok(()),
     }
+}
+
+/// The cluster, if the node belongs to one.
+async fn cluster(
+    flags: &Flags,
+    identity: &Identity,
+    to_loop: &mpsc::UnboundedSender<Input>,
+) -> anyhow::Result<Option<Cluster>> {
+    if flags.store == StoreKind::Embedded {
+        return Ok(None);
+    }
+    let options =
+        cluster::Options { kubeconfig: flags.kubeconfig.clone(), namespace: flags.namespace.clone() };
+    Ok(Some(Cluster::start(options, identity, to_loop.clone()).await?))
 }
 
 fn identity(flags: &Flags) -> anyhow::Result<Identity> {

@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Source, Target};
 use berth_ipam::mac::Mac;
@@ -21,11 +21,11 @@ use berth_underlay::error::Checked;
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::monitor::{KernelEvent, Monitor};
 use berth_underlay::read::{LinkRead, Reader};
-use berth_underlay::search::{self, Options, SearchResult};
+use berth_underlay::search::{self, NsSeen, Options, SearchResult};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::fdb::fdb_of;
+use crate::fdb::{Parent, fdb_of};
 use crate::strays;
 
 /// How long the thread sleeps at most; a bell that was missed costs no more than this.
@@ -145,6 +145,12 @@ impl Worker {
             for (target, seen) in targets.iter().zip(&mut seen) {
                 if target.search && missing(seen) {
                     seen.search = Some(outcome(target, &found));
+                    if target.intent == Intent::UndoOwnLink
+                        && seen.fdb == FdbFact::Present
+                        && self.is_anothers(target, &found)
+                    {
+                        seen.fdb = FdbFact::Another;
+                    }
                 }
             }
         }
@@ -175,7 +181,9 @@ impl Worker {
                 Some(ifindex) => self.read_link(target, nsid, ifindex, &mut seen),
                 None => self.look_for_link(target, nsid, &mut seen),
             }
-            if seen.netns == NetnsFact::Alive && (seen.link != LinkFact::Present || target.ending) {
+            if seen.netns == NetnsFact::Alive
+                && (seen.link != LinkFact::Present || target.intent != Intent::Live)
+            {
                 self.read_addresses(target, nsid, &mut seen);
             }
         }
@@ -252,6 +260,28 @@ impl Worker {
         }
     }
 
+    /// Whether a link that is not the target's explains each of its MACs that is on the parent. It is
+    /// read once more: else it might have made room for the target's after the search saw it.
+    fn is_anothers(&mut self, target: &Target, found: &SearchResult) -> bool {
+        if found.iter().any(|(place, link)| is_own(target, place, link)) {
+            return false;
+        }
+        let Some(name) = &target.fdb_parent else { return false };
+        let Some(parent) = Parent::read(&mut self.reader, name) else { return false };
+        let Ok(listed) = fdb_of(&mut self.reader, name) else { return false };
+        target.macs.iter().filter(|mac| listed.contains(mac)).all(|mac| {
+            let has_it = |place: &NsSeen, link: &LinkFacts| {
+                link.mac == Some(*mac) && parent.is_under(place.nsid, link) && !is_own(target, place, link)
+            };
+            found.iter().filter(|(place, link)| has_it(place, link)).any(|(place, link)| {
+                match self.reader.link(place.nsid, link.ifindex) {
+                    LinkRead::Found(again) => has_it(place, &again),
+                    _ => false,
+                }
+            })
+        })
+    }
+
     /// One search for all; descriptors are looked through only if that leaves somebody missing.
     fn search(&mut self, targets: &[Target]) -> SearchResult {
         let folders = vec![PathBuf::from("/run/docker/netns")];
@@ -270,19 +300,22 @@ impl Worker {
     }
 }
 
+/// Whether a link that was found is the target's.
+fn is_own(target: &Target, place: &NsSeen, link: &LinkFacts) -> bool {
+    let Some(mac) = link.mac.filter(|mac| target.macs.contains(mac)) else { return false };
+    // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart. One
+    // that Berth made and has no alias yet is down, under a temporary name, and can be left where it
+    // is; one of a stranger may have the MAC that was asked for, and is not to be removed.
+    match link.alias.as_deref().filter(|alias| alias.starts_with(alias::PREFIX)) {
+        Some(alias) => alias::cookie_of(alias, &target.key).is_some(),
+        None if target.made_by_us => mac.belongs_to(&target.key),
+        None => target.fdb_parent.is_some() || place.nsid.is_some(),
+    }
+}
+
 fn outcome(target: &Target, found: &SearchResult) -> SearchOutcome {
-    let here = found.iter().find_map(|(place, link)| {
-        let mac = link.mac.filter(|mac| target.macs.contains(mac))?;
-        // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart. One
-        // that Berth made and has no alias yet is down, under a temporary name, and can be left where it
-        // is; one of a stranger may have the MAC that was asked for, and is not to be removed.
-        let mine = match link.alias.as_deref().filter(|alias| alias.starts_with(alias::PREFIX)) {
-            Some(alias) => alias::cookie_of(alias, &target.key).is_some(),
-            None if target.made_by_us => mac.belongs_to(&target.key),
-            None => target.fdb_parent.is_some() || place.nsid.is_some(),
-        };
-        mine.then_some((place.nsid, link.ifindex, mac))
-    });
+    let here = found.iter().find(|(place, link)| is_own(target, place, link));
+    let here = here.and_then(|(place, link)| Some((place.nsid, link.ifindex, link.mac?)));
     match here {
         Some((Some(at), ifindex, mac)) => SearchOutcome::Found { at, ifindex, mac },
         Some((None, _, mac)) => SearchOutcome::Incomplete(format!("{mac} is in the node's own namespace")),
@@ -324,10 +357,8 @@ fn hint(event: &KernelEvent) -> Option<KernelHint> {
 
 #[cfg(test)]
 mod tests {
-    use berth_ipam::attachment::AttachmentKey;
-    use berth_underlay::search::NsSeen;
-
     use super::*;
+    use berth_ipam::attachment::AttachmentKey;
 
     const ASKED_FOR: Mac = Mac([2, 0, 0, 0, 6, 1]);
 
@@ -352,7 +383,7 @@ mod tests {
             addresses: Vec::new(),
             made_by_us,
             search: true,
-            ending: true,
+            intent: Intent::EndOwnLink,
         };
         let place = NsSeen {
             nsid: Some(Nsid(5)),
@@ -371,6 +402,7 @@ mod tests {
             macvlan_mode: None,
             vlan_id: None,
             parent_index: Some(3),
+            parent_nsid: None,
             alias: alias.map(str::to_owned),
         };
         let found = SearchResult {

@@ -2,8 +2,12 @@
 //!
 //! Only MACs on this node's own parents count. Other agents' pods (in a test bed) may be visible
 //! in nameable namespaces too, and are none of this one's business.
+//!
+//! One random MAC in 64 begins as Berth's do. A link that has such a MAC, and neither Berth's mark nor an
+//! address that Berth could give, is a stranger's: the ledger is told, so that no ADD waits for it.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 use berth_ipam::ledger::io::{Stray, StrayLink};
 use berth_ipam::mac::Mac;
@@ -13,40 +17,65 @@ use berth_underlay::facts::LinkFacts;
 use berth_underlay::read::Reader;
 use berth_underlay::search::{NsSeen, Options, search};
 
-use crate::fdb::fdb_of;
+use crate::fdb::{Parent, fdb_of};
 
-/// Every MAC in the lists of `devices` that Berth derived or whose link names an attachment.
+/// Every MAC in the lists of `devices` that Berth may have derived or whose link names an attachment.
 pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
-    let mut on_parent: BTreeMap<Mac, IfName> = BTreeMap::new();
+    let mut on_parents: BTreeMap<Mac, Vec<&IfName>> = BTreeMap::new();
     for device in devices {
         match fdb_of(reader, device) {
-            Ok(macs) => on_parent.extend(macs.into_iter().map(|mac| (mac, device.clone()))),
+            Ok(macs) => {
+                for mac in macs {
+                    on_parents.entry(mac).or_default().push(device);
+                }
+            }
             Err(unknown) => tracing::warn!(%unknown, %device, "read the parent's list of MACs"),
         }
     }
-    if on_parent.is_empty() {
+    if on_parents.is_empty() {
         return Vec::new();
     }
     let found = search(reader, &Options::default());
+    let parents: Vec<_> =
+        devices.iter().filter_map(|device| Some((device, Parent::read(reader, device)?))).collect();
     let places: Vec<_> = found
         .iter()
-        .filter_map(|(place, link)| Some((link.mac.filter(|mac| on_parent.contains_key(mac))?, place, link)))
+        .filter_map(|(place, link)| Some((link.mac.filter(|mac| on_parents.contains_key(mac))?, place, link)))
         .collect();
-    on_parent
-        .iter()
-        .filter_map(|(mac, parent)| {
-            let place = places.iter().find(|(other, ..)| other == mac);
-            let found = place.and_then(|(_, place, link)| stray_link(reader, place, link));
-            // A MAC that a runtime chose is Berth's business if its link's alias says so.
-            let ours = mac.is_berth() || found.as_ref().is_some_and(|found| found.key.is_some());
-            ours.then(|| Stray { mac: *mac, parent: Some(parent.clone()), found })
-        })
-        .collect()
+    let strays = on_parents.iter().filter_map(|(mac, listed)| {
+        let having =
+            || places.iter().filter(|(other, ..)| other == mac).map(|&(_, place, link)| (place, link));
+        // The list of a VLAN device is copied to its parent's: where the link is at home counts.
+        let under = having().find_map(|(place, link)| {
+            let listed = parents.iter().filter(|(device, _)| listed.contains(device));
+            let home = listed.clone().find(|(_, parent)| parent.is_under(place.nsid, link));
+            home.map(|(device, _)| (*device, place, link))
+        });
+        let place = having().find(|(_, link)| is_marked(link)).or_else(|| having().next());
+        let found = place.and_then(|(place, link)| stray_link(reader, place, link));
+        let foreign = under.filter(|(.., link)| !is_marked(link));
+        let foreign = foreign.and_then(|(_, place, link)| addresses_of(reader, place, link));
+        // A MAC that a runtime chose is Berth's business if its link's alias says so.
+        let ours = mac.is_berth() || found.as_ref().is_some_and(|found| found.key.is_some());
+        let parent = under.map(|(device, ..)| device).or_else(|| listed.last().copied())?;
+        ours.then(|| Stray { mac: *mac, parent: Some(parent.clone()), found, foreign })
+    });
+    strays.collect()
+}
+
+/// Whether a link has an alias of Berth's, even one too long to name its attachment.
+fn is_marked(link: &LinkFacts) -> bool {
+    link.alias.as_deref().is_some_and(|alias| alias.starts_with(alias::PREFIX))
+}
+
+fn addresses_of(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<Vec<IpAddr>> {
+    let addresses = reader.addresses(place.nsid).ok()?;
+    let own = addresses.iter().filter(|facts| facts.ifindex == link.ifindex);
+    Some(own.map(|facts| facts.address.ip()).collect())
 }
 
 fn stray_link(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<StrayLink> {
     let at = place.nsid?;
-    let addresses = reader.addresses(Some(at)).ok()?;
     let (key, cookie) = link.alias.as_deref().and_then(alias::parse).unzip();
     Some(StrayLink {
         key,
@@ -55,10 +84,6 @@ fn stray_link(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<S
         at_is_random: place.nsid_is_random,
         inode: place.inode,
         ifindex: link.ifindex,
-        addresses: addresses
-            .iter()
-            .filter(|facts| facts.ifindex == link.ifindex)
-            .map(|facts| facts.address.ip())
-            .collect(),
+        addresses: addresses_of(reader, place, link)?,
     })
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use berth_ipam::mac::MacError;
 use berth_ipam::name::NameError;
 
 /// Where a declaration was found. Cheap to clone, because every error carries one.
@@ -107,6 +108,13 @@ pub enum ApiError {
         broken: Vec<String>,
     },
 
+    /// A status in a declaration.
+    #[error("{place}: key status: a cluster's agents write it, nobody declares it: remove it")]
+    DeclaredStatus {
+        /// Where.
+        place: Place,
+    },
+
     /// A value that cannot be used.
     #[error("{place}: key {key}: {value:?}: {advice}")]
     Value {
@@ -195,6 +203,49 @@ pub enum ApiError {
         place: Place,
     },
 
+    /// An `IPLease` with an unknown or missing key, or a value of the wrong type.
+    #[error(
+        "IPLease {object}: key {key}: this version of Berth cannot read it: if a newer one wrote it, upgrade this \
+         agent; if it was edited by hand, undo that"
+    )]
+    LeaseShape {
+        /// The object's name.
+        object: String,
+        /// The path of the key, as in `spec.netns.cookie`.
+        key: String,
+        /// What was expected.
+        #[source]
+        cause: serde_json::Error,
+    },
+
+    /// An `IPLease` with a value that Berth never writes.
+    #[error(
+        "IPLease {object}: key spec.{key}: {value:?}: Berth never writes that: undo the edit of the object"
+    )]
+    LeaseValue {
+        /// The object's name.
+        object: String,
+        /// The path of the key below `spec`.
+        key: &'static str,
+        /// What is there.
+        value: String,
+        /// What was expected.
+        #[source]
+        cause: LeaseFault,
+    },
+
+    /// An `IPLease` whose name is not that of its address, so that it locks another one or none.
+    #[error(
+        "IPLease {object}: its segment and address make it {expected}: it was made by hand; delete it, if nobody \
+         uses that address"
+    )]
+    LeaseName {
+        /// The object's name.
+        object: String,
+        /// The name that belongs to what is in it.
+        expected: String,
+    },
+
     /// A custom resource definition could not be written as YAML.
     #[error("write a custom resource definition as YAML")]
     WriteDefinition {
@@ -202,4 +253,22 @@ pub enum ApiError {
         #[source]
         cause: yaml_serde::Error,
     },
+}
+
+/// What is wrong with a text in an `IPLease`.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LeaseFault {
+    /// It is no name.
+    #[error(transparent)]
+    Name(#[from] NameError),
+    /// It is no address.
+    #[error(transparent)]
+    Address(#[from] std::net::AddrParseError),
+    /// It is no number, or too large a one.
+    #[error(transparent)]
+    Number(#[from] std::num::ParseIntError),
+    /// It is no MAC.
+    #[error(transparent)]
+    Mac(#[from] MacError),
 }

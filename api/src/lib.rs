@@ -1,8 +1,9 @@
-//! What an operator declares: `UnderlayNetwork` and `IPPool` in group `berth.dev/v1alpha1`.
+//! What an operator declares, `UnderlayNetwork` and `IPPool` in group `berth.dev/v1alpha1`, and what
+//! agents write down in a cluster, `IPLease`.
 //!
-//! The types, their CEL rules and the definitions for an API server are in [`types`]; [`load`]
-//! reads them from files; [`Declared::into_config`] makes of them what the core works with. No
-//! client and no I/O but reading those files.
+//! The types, their CEL rules and the definitions for an API server are in [`types`]; [`load()`]
+//! reads declarations from files; [`Declared::into_config`] makes of them what the core works with;
+//! [`lease`] converts records. No client and no I/O but reading those files.
 //!
 //! Invariant: a [`Config`](berth_ipam::config::Config) that comes out of here is consistent: every
 //! pool exists, every address lies in its subnet, and no two pools of a segment share an address.
@@ -10,10 +11,11 @@
 mod convert;
 mod duration;
 mod error;
+pub mod lease;
 mod load;
 mod members;
 pub mod types;
 
-pub use error::{ApiError, Place};
+pub use error::{ApiError, LeaseFault, Place};
 pub use load::{Declared, load};
-pub use types::crds;
+pub use types::{IPLease, IPPool, UnderlayNetwork, crds, definitions};

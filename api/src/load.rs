@@ -33,6 +33,7 @@ struct Document {
     kind: String,
     metadata: Metadata,
     spec: yaml_serde::Value,
+    status: Option<yaml_serde::Value>,
 }
 
 #[derive(Deserialize)]
@@ -103,18 +104,27 @@ impl Declared {
     fn add_document(&mut self, place: Place, value: yaml_serde::Value) -> Result<(), ApiError> {
         let document: Document = parse(&place, "", value)?;
         let place = place.of_object(format!("{} {}", document.kind, document.metadata.name));
+        if document.status.is_some() {
+            return Err(ApiError::DeclaredStatus { place });
+        }
         match (document.api_version.as_str(), document.kind.as_str()) {
             (API_VERSION, "UnderlayNetwork") => {
                 let spec = parse(&place, "spec", document.spec)?;
                 let metadata = document.metadata.into_object_meta();
-                self.add_network(place, UnderlayNetwork { metadata, spec })
+                self.add_network(place, UnderlayNetwork { metadata, spec, status: None })
             }
             (API_VERSION, "IPPool") => {
                 let spec = parse(&place, "spec", document.spec)?;
-                self.add_pool(place, IPPool { metadata: document.metadata.into_object_meta(), spec })
+                let metadata = document.metadata.into_object_meta();
+                self.add_pool(place, IPPool { metadata, spec, status: None })
             }
             _ => Err(ApiError::UnknownKind { place, api_version: document.api_version, kind: document.kind }),
         }
+    }
+
+    /// Whether a pool of that name was added.
+    pub fn has_pool(&self, name: &str) -> bool {
+        self.pools.keys().any(|pool| pool.as_str() == name)
     }
 
     /// Adds one network, after checking the rules of its type.

@@ -310,7 +310,7 @@ fn a_folder_is_read_in_order_of_names() {
 #[test]
 fn definitions_carry_the_rules_and_bounds() {
     let crds = crds().unwrap();
-    assert_eq!(crds.len(), 2);
+    assert_eq!(crds.len(), 3);
     for (crd, words) in crds.iter().zip([
         &["name: underlaynetworks.berth.dev", "scope: Cluster", "1 to 4094", "maxItems: 16"][..],
         &[
@@ -319,12 +319,24 @@ fn definitions_carry_the_rules_and_bounds() {
             "self == oldSelf",
             "maxItems: 128",
             "default: default",
+            "status: {}",
         ][..],
+        &["name: ipleases.berth.dev", "scope: Cluster", "- blease", "jsonPath: .spec.node"][..],
     ]) {
         for word in words {
             assert!(crd.contains(word), "lacks {word:?}:\n{crd}");
         }
     }
+}
+
+#[test]
+fn a_status_is_not_declared() {
+    let text = pool("p", "subnet: 192.0.2.0/24") + "status: {total: 7}\n";
+    let error = mistake(&text);
+    assert!(
+        error.contains("IPPool p") && error.contains("key status") && error.contains("remove it"),
+        "{error}"
+    );
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! absent everywhere except in the list of valid attachments, where the specification of GC makes
 //! the difference between no list and an empty one matter.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_ipam::mac::Mac;
@@ -149,6 +150,27 @@ impl NetConf {
         Ok(args.mac)
     }
 
+    /// The pod's annotations that begin with `prefix`, from the capability
+    /// `io.kubernetes.cri.pod-annotations` (containerd and CRI-O put them into `runtimeConfig`);
+    /// `None`: the runtime gave none.
+    pub fn pod_annotations(&self, prefix: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
+        // The key holds dots, so it cannot be part of a path.
+        let capability = "io.kubernetes.cri.pod-annotations";
+        let path = format!("runtimeConfig.{capability}");
+        let object = |value| Value::as_object(value).ok_or_else(|| Error::field(&*path, value, "an object"));
+        let Some(config) = self.get("runtimeConfig")? else { return Ok(None) };
+        let Some(config) = config.as_object() else {
+            return Err(Error::field("runtimeConfig", config, "an object"));
+        };
+        let Some(all) = config.get(capability).filter(|value| !value.is_null()) else { return Ok(None) };
+        let mut found = BTreeMap::new();
+        for (key, value) in object(all)?.iter().filter(|(key, _)| key.starts_with(prefix)) {
+            let wrong = || Error::field(format!("{path}.{key}"), value, "a string");
+            found.insert(key.clone(), value.as_str().ok_or_else(wrong)?.to_owned());
+        }
+        Ok(Some(found))
+    }
+
     /// `dns`, which becomes part of the result as it stands. Its parts must have the types of the
     /// specification, or the runtime would fail over a result that this plugin calls a success.
     pub fn dns(&self) -> Result<Option<&Value>, Error> {
@@ -210,6 +232,23 @@ mod tests {
 
     fn refused(text: &str) -> String {
         NetConf::parse(text.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn pod_annotations_come_by_the_capability_and_only_those_with_the_prefix() {
+        let of = |text: &str| conf(text).pod_annotations("berth.dev/");
+        assert_eq!(of(r#"{"name":"l"}"#).unwrap(), None);
+        assert_eq!(of(r#"{"name":"l","runtimeConfig":{"mac":""}}"#).unwrap(), None);
+        let given = of(
+            r#"{"name":"l","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"berth.dev/ips":"10.0.0.7","x":5}}}"#,
+        );
+        assert_eq!(given.unwrap(), Some([("berth.dev/ips".to_owned(), "10.0.0.7".to_owned())].into()));
+        for wrong in [r#"[]"#, r#"{"berth.dev/ips":7}"#] {
+            let text =
+                format!(r#"{{"name":"l","runtimeConfig":{{"io.kubernetes.cri.pod-annotations":{wrong}}}}}"#);
+            let error = of(&text).unwrap_err().to_string();
+            assert!(error.contains("io.kubernetes.cri.pod-annotations"), "{error}");
+        }
     }
 
     #[test]

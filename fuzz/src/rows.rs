@@ -15,11 +15,10 @@ use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::{Entry, Quarantined};
 use berth_ipam::ledger::io::{Input, Loaded};
 use berth_ipam::ledger::{Identity, Ledger};
-use berth_ipam::record::LeaseRecord;
+use berth_ipam::record::{LeaseRecord, Versioned};
 use berth_ipam::time::Time;
 use berth_protocol::alive::Alive;
 use berth_protocol::{Answer, Call, alias, spool};
-use berth_store::Versioned;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 

@@ -45,6 +45,9 @@ pub enum LinkFact {
 pub enum FdbFact {
     /// It is listed: an up macvlan has it, in whatever namespace.
     Present,
+    /// It is listed, and a search found whose it is: another macvlan of that parent has it and is up,
+    /// and the kernel sets no second one up with that MAC.
+    Another,
     /// A complete list does not hold it.
     Absent,
     /// This kind of link is never listed (passthru, VLAN device, a foreign main plugin).
@@ -95,8 +98,10 @@ pub enum AddressFact {
 pub enum Intent {
     /// It is meant to live.
     Live,
-    /// A DEL came, or its ADD is being undone, and the link is Berth's to remove.
+    /// A DEL came, or an ADD that was repeated is being undone, and the link is Berth's to remove.
     EndOwnLink,
+    /// Its only ADD is being undone, so the address was never handed on; the link is Berth's to remove.
+    UndoOwnLink,
     /// A DEL came; the link is another plugin's.
     EndForeignLink,
     /// Its ADD is being undone, so the address was never handed on; the link is another plugin's.

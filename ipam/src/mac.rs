@@ -46,7 +46,8 @@ impl Mac {
         (0..SALTS).any(|salt| Self::derive(key, salt) == self)
     }
 
-    /// Whether the first octet says that Berth made this MAC.
+    /// Whether the first octet says that Berth may have made this MAC. So does one in 64 of the random
+    /// MACs that others make: alone it proves nothing of a link.
     pub fn is_berth(self) -> bool {
         self.0[0] == BERTH_PREFIX
     }

@@ -1,6 +1,6 @@
 //! The record of one address: what the store holds, and its name there.
 
-use std::fmt::Write as _;
+use std::fmt::{self, Write as _};
 use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
@@ -82,6 +82,32 @@ impl LeaseRecord {
     pub fn address_key(&self) -> AddressKey {
         AddressKey { segment: self.segment.clone(), address: self.address }
     }
+}
+
+/// Which state of which record a store had. Both parts are opaque: compare them, never order them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Version {
+    /// Names the record from its creation to its deletion; a record that is made again has another.
+    pub uid: String,
+    /// Changes with each write.
+    pub resource_version: String,
+}
+
+impl fmt::Display for Version {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "uid {} at {}", self.uid, self.resource_version)
+    }
+}
+
+/// A record and the version in which a store had it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Versioned {
+    /// The version.
+    pub version: Version,
+    /// The record.
+    pub record: LeaseRecord,
 }
 
 #[cfg(test)]

@@ -166,8 +166,15 @@ const fn row(id: &'static str, verdict: Verdict, next: Next, when: When, why: &'
     Row { id, when, verdict, next, why }
 }
 
-const ENDING: &[Intent] = &[Intent::EndOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink];
-const OFF_WIRE: &[FdbFact] = &[FdbFact::Absent, FdbFact::Blind];
+const ENDING: &[Intent] =
+    &[Intent::EndOwnLink, Intent::UndoOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink];
+const END_OWN: &[Intent] = &[Intent::EndOwnLink, Intent::UndoOwnLink];
+/// Somebody may have been told the address, or the link is another plugin's: that a link with the MAC
+/// shows nothing of the attachment does not make it a stranger's.
+const NOT_UNDONE_OWN: &[Intent] =
+    &[Intent::Live, Intent::EndOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink];
+/// The link is not up on the parent. `Another` gets past `mac-of-another` only where it says as much.
+const OFF_WIRE: &[FdbFact] = &[FdbFact::Absent, FdbFact::Blind, FdbFact::Another];
 const MISSING: &[LinkFact] = &[LinkFact::Gone, LinkFact::OtherMac];
 const UNSURE: &[Departure] = &[Departure::Moved, Departure::EventsLost];
 
@@ -184,14 +191,14 @@ pub const TABLE: &[Row] = &[
         "del-link-present",
         Verdict::Suspect,
         Next::RemoveLink,
-        When { epoch: &[Epoch::Same], link: &[LinkFact::Present], intent: &[Intent::EndOwnLink], ..ANY },
+        When { epoch: &[Epoch::Same], link: &[LinkFact::Present], intent: END_OWN, ..ANY },
         "The attachment is meant to be over and its link is Berth's: the agent removes it first.",
     ),
     row(
         "del-link-elsewhere",
         Verdict::Suspect,
         Next::RemoveLink,
-        When { epoch: &[Epoch::Same], search: &[SearchFact::Found], intent: &[Intent::EndOwnLink], ..ANY },
+        When { epoch: &[Epoch::Same], search: &[SearchFact::Found], intent: END_OWN, ..ANY },
         "The attachment is meant to be over and its link was moved: the agent removes it where it is.",
     ),
     row(
@@ -247,6 +254,26 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "The MAC is on the parent though the link is not where it was: somewhere it is up.",
+    ),
+    row(
+        "mac-of-another-search",
+        Verdict::Keep,
+        Next::Search,
+        When {
+            link: MISSING,
+            fdb: &[FdbFact::Present],
+            search: &[SearchFact::NotMade, SearchFact::Incomplete],
+            intent: &[Intent::UndoOwnLink],
+            ..ANY
+        },
+        "The ADD is undone and its link is gone, yet its MAC is on the parent: another link may have it.",
+    ),
+    row(
+        "mac-of-another",
+        Verdict::Keep,
+        Next::Recheck,
+        When { fdb: &[FdbFact::Another], intent: NOT_UNDONE_OWN, ..ANY },
+        "The MAC is on the parent by a link without the attachment's mark, which may be its link all the same.",
     ),
     row(
         "mac-on-parent",
@@ -333,7 +360,7 @@ pub const TABLE: &[Row] = &[
             netns: &[NetnsFact::Alive],
             link: &[LinkFact::NeverSeen],
             address: &[AddressFact::Absent],
-            intent: &[Intent::EndOwnLink, Intent::UndoForeignLink],
+            intent: &[Intent::EndOwnLink, Intent::UndoOwnLink, Intent::UndoForeignLink],
             ..ANY
         },
         "The ADD is undone and no interface of the namespace has the address.",
@@ -453,7 +480,13 @@ mod tests {
                     LinkFact::NeverSeen,
                     LinkFact::Unknown,
                 ] {
-                    for fdb in [FdbFact::Present, FdbFact::Absent, FdbFact::Blind, FdbFact::Unknown] {
+                    for fdb in [
+                        FdbFact::Present,
+                        FdbFact::Another,
+                        FdbFact::Absent,
+                        FdbFact::Blind,
+                        FdbFact::Unknown,
+                    ] {
                         for departure in [D::Destroyed, D::Moved, D::Unheard, D::EventsLost] {
                             for search in [
                                 SearchFact::NotMade,
@@ -482,8 +515,13 @@ mod tests {
     fn rest(base: Facts) -> Vec<Facts> {
         let mut all = Vec::new();
         for address in [AddressFact::Present, AddressFact::Absent, AddressFact::Unknown] {
-            for intent in [Intent::Live, Intent::EndOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink]
-            {
+            for intent in [
+                Intent::Live,
+                Intent::EndOwnLink,
+                Intent::UndoOwnLink,
+                Intent::EndForeignLink,
+                Intent::UndoForeignLink,
+            ] {
                 for inhabitants in [Inhabitants::Assumed, Inhabitants::Left] {
                     for wire in [WireFact::NotAsked, WireFact::Silent, WireFact::Answered] {
                         for settled in [false, true] {
@@ -511,6 +549,10 @@ mod tests {
                 continue;
             }
             assert!(!matches!(facts.fdb, FdbFact::Present | FdbFact::Unknown), "{row:?} {facts:?}");
+            assert!(
+                facts.fdb != FdbFact::Another || facts.intent == Intent::UndoOwnLink,
+                "{row:?} {facts:?}"
+            );
             assert_ne!(facts.search, SearchFact::Found, "{row:?} {facts:?}");
             if facts.epoch == Epoch::Rebooted && row.id == "rebooted" {
                 assert_eq!(facts.wire, WireFact::Silent, "{row:?} {facts:?}");
@@ -593,6 +635,32 @@ mod tests {
             id(Facts { address: AddressFact::Unknown, settled: true, ..LINK_GONE }),
             "address-unknown"
         );
+    }
+
+    #[test]
+    fn another_links_mac_frees_only_what_nobody_was_told() {
+        let undone = Facts {
+            fdb: FdbFact::Present,
+            departure: Departure::Unheard,
+            intent: Intent::UndoOwnLink,
+            ..LINK_GONE
+        };
+        assert_eq!(id(undone), "mac-on-parent-search");
+        assert_eq!(id(Facts { netns: NetnsFact::Dead, ..undone }), "mac-of-another-search");
+        assert_eq!(id(Facts { search: SearchFact::Incomplete, ..undone }), "mac-of-another-search");
+        assert_eq!(id(Facts { search: SearchFact::NotFound, ..undone }), "mac-on-parent");
+        let explained = Facts { fdb: FdbFact::Another, search: SearchFact::NotFound, ..undone };
+        assert_eq!(id(explained), "del");
+        assert_eq!(id(Facts { netns: NetnsFact::Dead, ..explained }), "netns-gone");
+        let moved = Facts { departure: Departure::Moved, ..explained };
+        assert_eq!(id(moved), "moved-out-of-sight", "it may be down, where nobody looks");
+        let partly = Facts { search: SearchFact::Incomplete, ..explained };
+        assert_eq!(id(partly), "link-gone-search-incomplete");
+        assert_eq!(id(Facts { departure: Departure::Destroyed, ..partly }), "del");
+        for intent in NOT_UNDONE_OWN {
+            let told = Facts { intent: *intent, departure: Departure::Destroyed, settled: true, ..explained };
+            assert_eq!(id(told), "mac-of-another", "{intent:?}");
+        }
     }
 
     #[test]

@@ -7,10 +7,14 @@
 
 #[path = "flows/gc.rs"]
 mod gc;
+#[path = "flows/hold.rs"]
+mod hold;
 #[path = "flows/programs.rs"]
 mod programs;
 #[path = "flows/rig.rs"]
 mod rig;
+#[path = "flows/shared.rs"]
+mod shared;
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -126,6 +130,7 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
             ifindex: 5,
             addresses: vec![address(10)],
         }),
+        foreign: None,
     };
     let records = vec![rig::record(1, address(10))];
     let loaded = Loaded {
@@ -147,6 +152,76 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
     rig.observe(ALIVE, AddressFact::Present);
     assert_eq!(rig.granted(3), None);
     assert!(rig.ledger.entry(&request(2).key).is_some(), "the living pod is adopted");
+}
+
+#[test]
+fn a_strangers_link_whose_mac_only_begins_as_berths_do_keeps_nobody_waiting() {
+    let granted = |foreign: Option<Vec<IpAddr>>, found: Option<StrayLink>| {
+        let mac = Mac([0xb2, 0, 0x5e, 0, 0x53, 1]);
+        let stray = Stray { mac, parent: Some("eth1".parse().unwrap()), found, foreign };
+        let strays = vec![stray];
+        let loaded = Loaded { strays, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let mut rig = Rig::loaded(config(2), loaded);
+        rig.warm();
+        rig.lease(1);
+        rig.answer_probes(&[]);
+        rig.granted(1).is_some()
+    };
+    assert!(granted(Some(vec!["192.0.2.7".parse().unwrap()]), None), "its address is none of Berth's");
+    assert!(granted(Some(Vec::new()), None));
+    assert!(!granted(Some(vec![address(11)]), None), "it may be Berth's, without its mark");
+    assert!(!granted(Some(vec![address(99)]), None), "nor is a subnet's other address explained");
+    assert!(!granted(None, None), "which link has the MAC is not known");
+    // An attachment's own link that cannot be adopted is explained by no other link.
+    let taken = StrayLink {
+        key: Some(request(2).key),
+        cookie: Some(NetnsCookie(2)),
+        at: Nsid(70_002),
+        at_is_random: true,
+        inode: 2,
+        ifindex: 5,
+        addresses: Vec::new(),
+    };
+    assert!(!granted(Some(Vec::new()), Some(taken)));
+}
+
+#[test]
+fn an_undone_adds_address_is_free_though_another_link_has_the_mac_it_asked_for() {
+    let mac = Mac([2, 0, 0, 0, 6, 1]);
+    let bind = |rig: &mut Rig| {
+        let LeaseRequest { txn, key, .. } = request(1);
+        let caller = Caller { conn: 1, call: 2 };
+        rig.step(Input::Bind(caller, txn, key, 5, mac, LinkSeen::There(mac)));
+    };
+    let mut asks = request(1);
+    asks.mac = Some(mac);
+    let mut rig = Rig::new(config(1));
+    rig.warm();
+    rig.ask(1, asks.clone());
+    bind(&mut rig);
+    // The plugin removed the link again, and the kernel tells so before the plugin does.
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(Nsid(70_001)), 5, Some(mac))));
+    let listed = (NetnsFact::Alive, LinkFact::Gone, FdbFact::Present);
+    rig.observe(listed, AddressFact::Absent);
+    assert_eq!(rig.held_by(1), [address(10)], "the ADD is still open");
+    rig.step(Input::Hangup(1));
+    rig.step(Input::LinkRemoved(asks.key.clone(), RemoveResult::NotThere));
+    let searches = rig.observe_search(listed, AddressFact::Absent, FdbFact::Another);
+    assert_eq!(searches, 1, "nothing but another search can say whose the MAC is");
+    assert!(rig.ledger.entry(&asks.key).is_none(), "{:?}", rig.ledger.leases());
+
+    // The same of an ADD that was repeated after it had ended: somebody has the address.
+    rig.ask(1, asks.clone());
+    rig.answer_probes(&[]);
+    bind(&mut rig);
+    let caller = Caller { conn: 1, call: 3 };
+    rig.step(Input::Done(caller, asks.txn.clone(), asks.key.clone()));
+    let again = LeaseRequest { txn: TxnId("again".to_owned()), ..asks.clone() };
+    rig.ask(2, again);
+    rig.step(Input::Hangup(2));
+    rig.step(Input::LinkRemoved(asks.key.clone(), RemoveResult::NotThere));
+    rig.observe((NetnsFact::Alive, LinkFact::Gone, FdbFact::Another), AddressFact::Absent);
+    assert_eq!(rig.held_by(1), [address(10)]);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! can be; the lease is recorded before there is a link; the link stays down and without addresses
 //! until the agent watches it; each change notes its undo before it is made.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -28,6 +29,9 @@ use crate::session::Session;
 use crate::settings::{self, Settings};
 use crate::undo::{Step, Undo, Whose};
 use crate::world::{Entered, NewLink, Setup, World};
+
+/// Annotations of Berth's begin so.
+const ANNOTATIONS: &str = "berth.dev/";
 
 /// Attaches; the result is what is printed.
 pub fn add(
@@ -71,6 +75,8 @@ struct LeaseWish {
     ips: Vec<IpAddr>,
     mac: Option<Mac>,
     pod: Option<berth_ipam::attachment::PodRef>,
+    /// Berth's among the pod's annotations, if the runtime gave them.
+    annotations: Option<BTreeMap<String, String>>,
 }
 
 /// What was found on the node.
@@ -107,7 +113,8 @@ impl LeaseWish {
         if let Some(mac) = mac.filter(|mac| mac.0[0] & 1 == 1 || mac.0 == [0; 6]) {
             return Err(PluginError::NoHostMac { mac });
         }
-        Ok(Self { ips, mac, pod: attach.args.pod.clone() })
+        let annotations = conf.pod_annotations(ANNOTATIONS)?;
+        Ok(Self { ips, mac, pod: attach.args.pod.clone(), annotations })
     }
 }
 
@@ -183,6 +190,7 @@ impl Order {
             ips: if given.is_empty() { self.lease.ips.clone() } else { given.to_vec() },
             adopt: !given.is_empty(),
             mac,
+            annotations: self.lease.annotations.clone(),
             add_timeout_ms: self.add_timeout.and_then(|time| u64::try_from(time.as_millis()).ok()),
         }
     }

@@ -13,6 +13,20 @@ fn g4_an_absent_list_is_refused_and_nobody_is_asked() {
 }
 
 #[test]
+fn g2_of_a_list_too_long_for_a_request_as_much_is_named_as_fits() {
+    let listed = |count: usize| {
+        let one = |number| format!(r#"{{"containerID":"{number:064}","ifname":"eth0"}}"#);
+        let all: Vec<_> = (0..count).map(one).collect();
+        format!(r#""cni.dev/valid-attachments":[{}]"#, all.join(","))
+    };
+    let mut sim = Sim::new();
+    // What a node of Kubernetes can have goes in one piece.
+    gc(&mut sim, &conf(&listed(500))).unwrap();
+    gc(&mut sim, &conf(&listed(2000))).unwrap();
+    assert_eq!(sim.kept, [500, 500]);
+}
+
+#[test]
 fn g2_the_agents_report_is_passed_on() {
     let list = r#""cni.dev/valid-attachments":[{"containerID":"c","ifname":"eth0"}]"#;
     let mut sim = Sim::new();

@@ -16,7 +16,7 @@ use berth_protocol::alive::Alive;
 use berth_protocol::request::{Lease, Release};
 use berth_protocol::response::{Granted, LeaseGrant, LinkPlan, Status};
 use berth_protocol::spool::SpoolError;
-use berth_protocol::{CallError, Failure, Request, Response};
+use berth_protocol::{CallError, Failure, LINE_BYTES_MAX, Request, Response};
 use berth_underlay::error::{Checked, Error as KernelError, Unknown};
 use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
@@ -117,6 +117,7 @@ impl Sim {
             macvlan_mode: Some(MacvlanMode::Bridge),
             vlan_id: None,
             parent_index: Some(3),
+            parent_nsid: None,
             alias: alias.map(str::to_owned),
         });
         self
@@ -276,6 +277,10 @@ impl World for Sim {
 
     fn ask(&mut self, request: &Request, within: Duration) -> Result<Response, CallError> {
         self.questions += 1;
+        let bytes = serde_json::to_vec(request).unwrap().len();
+        if bytes > LINE_BYTES_MAX {
+            return Err(CallError::TooLong { bytes });
+        }
         let name = word(request);
         let absent = |socket: &str| CallError::Absent {
             socket: socket.to_owned(),

@@ -1,5 +1,6 @@
 //! What plugin and operator ask of the agent.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
@@ -86,6 +87,10 @@ pub struct Lease {
     /// A MAC that the runtime or a main plugin decided; absent: derived from the attachment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
+    /// The pod's annotations of Berth's (`berth.dev/...`), if the runtime gave the plugin the pod's
+    /// annotations; absent: not known to it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub annotations: Option<BTreeMap<String, String>>,
     /// How long to wait for a free address, in milliseconds; absent: the network's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_timeout_ms: Option<u64>,

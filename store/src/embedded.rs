@@ -8,13 +8,13 @@ use std::path::Path;
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 
-use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
 use redb::{ReadableTable, TableDefinition, TableError};
 use tokio::sync::oneshot;
 
 use crate::error::StoreError;
 use crate::file::{File, Kind};
-use crate::lease::{LeaseStore, Version, Versioned, Write, decide};
+use crate::lease::{LeaseStore, Write, decide};
 
 /// The name of the file in the agent's state folder.
 pub const FILE_NAME: &str = "store.redb";

@@ -1,16 +1,17 @@
 //! What can go wrong with a store, by operation.
 //!
 //! Three kinds matter to a caller: the world is not as expected (`AlreadyExists`, `Conflict`,
-//! `Gone`: read and decide anew), the write did not happen (`Full`, `Write`: nothing changed), and
-//! [`StoreError::OutcomeUnknown`]: only a live read tells.
+//! `Gone`: read and decide anew), the write did not happen (`Full`, `Write`, `Unavailable`: nothing
+//! changed), and [`StoreError::OutcomeUnknown`]: only a live read tells. What a person must mend
+//! (`Forbidden`, `NoDefinition` and the like) says how; trying again does no harm.
 
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use berth_ipam::record::AddressKey;
-
-use crate::lease::{Version, Versioned};
+use berth_api::ApiError;
+use berth_ipam::record::{AddressKey, Version, Versioned};
 
 /// An operation on a store or journal that failed.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -52,6 +53,103 @@ pub enum StoreError {
         /// What was asked for.
         operation: &'static str,
         /// Why the answer is missing.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The API server could not serve the request, and nothing was changed. It can be asked again.
+    #[error("{operation} was not served by the API server, and nothing was changed; it is worth another try")]
+    Unavailable {
+        /// What was asked for.
+        operation: &'static str,
+        /// How long the server wants to be left alone, if it said so.
+        retry_after: Option<Duration>,
+        /// The server's answer, or why there is none.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The API server does not know this agent. Nothing was changed.
+    #[error(
+        "{operation}: the API server does not accept this agent's credentials: its token may have expired or be of \
+         another cluster; check that its ServiceAccount exists (`kubectl apply -f deploy/berth.yaml`), or renew its \
+         kubeconfig"
+    )]
+    NotAuthenticated {
+        /// What was asked for.
+        operation: &'static str,
+        /// The server's answer.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// This agent may not do that. Nothing was changed.
+    #[error(
+        "{operation}: this agent may not do that with ipleases.berth.dev: its ServiceAccount lacks the ClusterRole or \
+         the ClusterRoleBinding; `kubectl apply -f deploy/berth.yaml` restores both"
+    )]
+    Forbidden {
+        /// What was asked for.
+        operation: &'static str,
+        /// The server's answer.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The API server knows no leases at all. Nothing was changed, and nothing is known of any address.
+    #[error("the API server has no definition of ipleases.berth.dev: `kubectl apply -f deploy/berth.yaml`")]
+    NoDefinition {
+        /// The server's answer.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// The API server finds the object wrong. Nothing was changed.
+    #[error(
+        "{operation}: the API server refuses {object}: the definitions in the cluster may be older or newer than this \
+         agent; apply the deploy/berth.yaml of the agent's version"
+    )]
+    Refused {
+        /// What was asked for.
+        operation: &'static str,
+        /// The object.
+        object: String,
+        /// The server's answer.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
+    /// A stored object that this agent cannot read, so that nobody knows who holds its address.
+    #[error("the lease {object}{} cannot be read; its address counts as taken", and_more(*others))]
+    Unreadable {
+        /// Its name.
+        object: String,
+        /// How many more there are.
+        others: usize,
+        /// What is wrong with it, and what to do.
+        #[source]
+        cause: Arc<ApiError>,
+    },
+
+    /// The object is marked for deletion, and something keeps it. Its address is not free.
+    #[error(
+        "the lease {object} is kept by finalizers that Berth never sets ({}): have their owner remove them, or \
+         `kubectl patch iplease {object} --type=merge -p '{{\"metadata\":{{\"finalizers\":null}}}}'`",
+        finalizers.join(", ")
+    )]
+    Finalizers {
+        /// Its name.
+        object: String,
+        /// What keeps it.
+        finalizers: Vec<String>,
+    },
+
+    /// A client of the Kubernetes API could not be made.
+    #[error("make a client of the Kubernetes API from {from}")]
+    Connect {
+        /// Where its settings come from.
+        from: String,
+        /// The cause.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -192,4 +290,30 @@ pub enum StoreError {
     /// The thread that owns the file has ended before it took the request. Nothing was changed.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// How long the server wants to be left alone, if it said so.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unavailable { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+}
+
+fn and_more(count: usize) -> String {
+    if count == 0 { String::new() } else { format!(" (and {count} more)") }
+}
+
+/// An error with all its causes, as one line.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(next) = cause {
+        text.push_str(": ");
+        text.push_str(&next.to_string());
+        cause = next.source();
+    }
+    text
 }

@@ -3,39 +3,11 @@
 //! An implementation serialises writes to one address and keeps [`decide`]'s answer; it never
 //! retries a write by itself, because only the caller knows whether it still wants it.
 
-use std::fmt;
 use std::future::Future;
 
-use berth_ipam::record::{AddressKey, LeaseRecord};
-use serde::{Deserialize, Serialize};
+use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
 
 use crate::error::StoreError;
-
-/// Which state of which record was read. Both parts are opaque: compare them, never order them.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Version {
-    /// Names the record from its creation to its deletion; a record that is made again has another.
-    pub uid: String,
-    /// Changes with each write.
-    pub resource_version: String,
-}
-
-impl fmt::Display for Version {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "uid {} at {}", self.uid, self.resource_version)
-    }
-}
-
-/// A record and the version in which it was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Versioned {
-    /// The version.
-    pub version: Version,
-    /// The record.
-    pub record: LeaseRecord,
-}
 
 /// Who may use an address: one record per address of a segment.
 ///

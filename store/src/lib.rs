@@ -1,7 +1,6 @@
 //! Where ownership is written down: the lease store and the agent's journal.
 //!
-//! [`LeaseStore`] is the one contract; [`memory`] and [`embedded`] keep it, and an implementation
-//! over the Kubernetes API will. [`journal`] is the agent's own file beside it: intents and what
+//! [`LeaseStore`] is the one contract; [`memory`], [`embedded`] and [`kubernetes`] keep it. [`journal`] is the agent's own file beside it: intents and what
 //! the node alone knows. The crate decides nothing about life and death: it only makes one record
 //! per address, refuses a write that was based on an older state, and says so when it cannot know
 //! what became of one.
@@ -13,9 +12,11 @@ pub mod embedded;
 mod error;
 mod file;
 pub mod journal;
+pub mod kubernetes;
 mod lease;
 pub mod memory;
 mod overlay;
 
+pub use berth_ipam::record::{Version, Versioned};
 pub use error::StoreError;
-pub use lease::{LeaseStore, Version, Versioned};
+pub use lease::LeaseStore;

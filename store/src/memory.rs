@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use berth_ipam::record::{AddressKey, LeaseRecord};
+use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
 
 use crate::error::StoreError;
-use crate::lease::{LeaseStore, Version, Versioned, Write, decide};
+use crate::lease::{LeaseStore, Write, decide};
 
 /// Records in memory.
 #[derive(Debug, Default)]

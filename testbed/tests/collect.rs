@@ -58,6 +58,17 @@ fn gc_touches_nothing_that_lives_and_leaves_nothing_that_is_dead() {
 }
 
 #[test]
+fn a_list_longer_than_a_request_harms_nobody_who_is_named_at_its_end() {
+    let Some(lab) = lab() else { return };
+    let pods = lab.attach_many(2).unwrap();
+    let mut list: Vec<_> =
+        (0..2000).map(|number| json!({"containerID": format!("{number:064}"), "ifname": "eth0"})).collect();
+    list.push(json!({"containerID": pods[1].pod.container_id, "ifname": "eth0"}));
+    gc(&lab, None, &list.into()).expect_success().unwrap();
+    assert!(pods.iter().all(|pod| held(&lab, pod)));
+}
+
+#[test]
 fn check_sees_a_route_that_is_gone() {
     let Some(lab) = lab() else { return };
     let pod = lab.world.pod().unwrap();

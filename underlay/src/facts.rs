@@ -7,6 +7,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use berth_ipam::config::MacvlanMode;
+use berth_ipam::identity::Nsid;
 use berth_ipam::mac::Mac;
 use ipnetwork::IpNetwork;
 
@@ -20,6 +21,7 @@ const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
@@ -64,6 +66,9 @@ pub struct LinkFacts {
     pub vlan_id: Option<u16>,
     /// The index of its parent, in the *parent's* namespace (`IFLA_LINK`).
     pub parent_index: Option<u32>,
+    /// The number of the parent's namespace, as the *reader's* namespace knows it; `None`: it is the
+    /// link's own.
+    pub parent_nsid: Option<Nsid>,
     /// What was noted on it (`IFLA_IFALIAS`).
     pub alias: Option<String>,
 }
@@ -115,6 +120,7 @@ pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
         macvlan_mode: None,
         vlan_id: None,
         parent_index: None,
+        parent_nsid: None,
         alias: None,
     };
     for attribute in attributes(body.get(16..).ok_or_else(wrong)?) {
@@ -124,6 +130,7 @@ pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
             IFLA_ADDRESS => facts.mac = Mac::from_octets(value),
             IFLA_MTU => facts.mtu = u32_at(value, 0).ok_or_else(wrong)?,
             IFLA_LINK => facts.parent_index = Some(u32_at(value, 0).ok_or_else(wrong)?),
+            IFLA_LINK_NETNSID => facts.parent_nsid = Some(Nsid(i32_at(value, 0).ok_or_else(wrong)?)),
             IFLA_IFALIAS => facts.alias = Some(text(value)),
             IFLA_LINKINFO => link_info(value, &mut facts)?,
             _ => {}

@@ -9,9 +9,9 @@ use anyhow::{Context, Result};
 
 use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::InstallArgs;
-use crate::{build, process, repo, test, tidy, tools};
+use crate::{build, crds, process, repo, test, tidy, tools};
 
-/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo, pods.
+/// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo, pods.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
@@ -65,6 +65,7 @@ pub fn run(args: &Args) -> Result<()> {
         ]))
     });
     step(&mut steps, "tidy", || tidy::run(&tidy::Args::default()));
+    step(&mut steps, "crds", || crds::run(&crds::Args { check: true }));
     // Here a machine without Go fails: elsewhere the tests that need these skip.
     step(&mut steps, "tools", || tools::build().map(drop));
     step(&mut steps, "cluster", || tools::kubernetes::ensure(InstallArgs::default()).map(drop));

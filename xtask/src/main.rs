@@ -9,6 +9,7 @@ mod build;
 mod build_ebpf;
 mod ci;
 mod cluster;
+mod crds;
 mod demo;
 mod dist;
 mod fuzz;
@@ -43,6 +44,8 @@ enum Verb {
     BuildEbpf(build_ebpf::Args),
     /// Build the static binaries that operators install, into target/dist/.
     Dist(dist::Args),
+    /// Write deploy/crds.yaml, the custom resource definitions, from the types.
+    Crds(crds::Args),
     /// Check the rules of the repository that no compiler checks.
     Tidy(tidy::Args),
     /// Give the parsers inputs at random; a crash or a time-out is a failure.
@@ -51,7 +54,7 @@ enum Verb {
     Tools(tools::Args),
     /// Build a Kubernetes cluster in namespaces, leave it running, take it down.
     Cluster(cluster::Args),
-    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, tools, test, fuzz, demo, pods.
+    /// Do what continuous integration does: fmt, the eBPF object, clippy, tidy, crds, tools, test, fuzz, demo, pods.
     Ci(ci::Args),
 }
 
@@ -62,6 +65,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(&args),
         Verb::BuildEbpf(args) => build_ebpf::run(args),
         Verb::Dist(args) => dist::run(&args),
+        Verb::Crds(args) => crds::run(&args),
         Verb::Tidy(args) => tidy::run(&args),
         Verb::Fuzz(args) => fuzz::run(&args),
         Verb::Tools(args) => tools::run(args),

@@ -28,12 +28,18 @@ pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 /// a former holder's proof takes the settle time, and a living one is a mistake that time does not mend.
 const ADOPTION: Duration = Duration::from_secs(5);
 
+/// How long an ADD waits for a network that the API server has not told of yet.
+const UNDECLARED: Duration = Duration::from_secs(110);
+
 impl Ledger {
     /// First step: an address for the attachment, recorded before the answer.
     pub(super) fn lease(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
         if let Some(slot) = self.slots.get_mut(&request.key) {
             let same_place = slot.entry.netns.cookie == request.netns.cookie;
-            if slot.entry.txn == request.txn && slot.entry.phase != Phase::Releasing && !slot.entry.del_seen {
+            if slot.entry.txn == request.txn
+                && !matches!(slot.entry.phase, Phase::Releasing | Phase::Held)
+                && !slot.entry.del_seen
+            {
                 return self.lease_again(now, caller, request);
             }
             if same_place && slot.entry.phase == Phase::Done && !slot.entry.del_seen && !slot.live.committing
@@ -41,7 +47,10 @@ impl Ledger {
                 return self.lease_same_namespace(now, caller, request);
             }
         }
-        if let Err(error) = self.network(&request) {
+        // What is barred may be declared by the time it is served.
+        if self.bars.is_empty()
+            && let Err(error) = self.network(&request)
+        {
             return self.reply(caller, Step::Lease, Err(error));
         }
         let timeout = self.patience(&request);
@@ -58,7 +67,7 @@ impl Ledger {
     /// How long an ADD waits for an address.
     fn patience(&self, request: &LeaseRequest) -> Duration {
         let network = self.config.networks.get(&request.key.network);
-        let usual = || network.map_or(Duration::ZERO, |network| network.add_timeout);
+        let usual = || network.map_or(UNDECLARED, |network| network.add_timeout);
         request.add_timeout.unwrap_or_else(|| if request.adopt { ADOPTION } else { usual() })
     }
 
@@ -99,6 +108,12 @@ impl Ledger {
                     pending.take_over(&request.key, caller);
                 }
             }
+            // The wire was asked in a former life, and others may have taken the address since.
+            Phase::Intent if self.shared.on => {
+                slot.live.vain = true;
+                self.finalize(now, &request.key, "undone");
+                self.line.push_back(Waiter::new(now, caller, request, timeout));
+            }
             Phase::Intent => {
                 let entry = slot.entry.clone();
                 let mut waiter = Waiter::new(now, caller, request, timeout);
@@ -118,9 +133,11 @@ impl Ledger {
     fn lease_same_namespace(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
         let Some(slot) = self.slots.get(&request.key) else { return };
         let of = slot.entry.txn.clone();
+        self.shared.ended(now, &of);
         let mut entry = slot.entry.clone();
         entry.txn = request.txn;
         entry.phase = Phase::Reserved;
+        entry.repeated = true;
         entry.netns = request.netns;
         entry.at = entry.netns.nsid;
         let store = entry
@@ -142,6 +159,9 @@ impl Ledger {
     pub(super) fn try_serve(&mut self, now: Time, index: usize) {
         let Some(waiter) = self.line.get(index) else { return };
         let (caller, request, avoid) = (waiter.caller, waiter.request.clone(), waiter.avoid.clone());
+        if self.is_barred(now, index, &request) || self.take_from_hold(now, index, false) {
+            return;
+        }
         if self.must_wait(now, &request) {
             return;
         }
@@ -153,21 +173,41 @@ impl Ledger {
                 self.line.remove(index);
                 self.reply(caller, Step::Lease, Err(error));
             }
-            Ok(Choice::Wait) => self.press(now, &request),
+            Ok(Choice::Wait) => {
+                if !self.take_from_hold(now, index, true) {
+                    self.press(now, &request);
+                }
+            }
             Ok(Choice::Take(picks)) => self.reserve(now, index, &picks),
             Ok(Choice::Probe(picks)) => self.ask_wire(index, &request, picks),
         }
     }
 
-    /// What keeps an ADD waiting although addresses may be free: repair, strays on its device, an
-    /// old attachment of the same key or pod whose death is being looked into.
+    /// What keeps every ADD waiting, or this one, before any address is looked at: repair, a bar from
+    /// outside, a store that did not answer, strays on its device.
+    fn is_barred(&self, now: Time, index: usize, request: &LeaseRequest) -> bool {
+        let put_off = self.line.get(index).is_some_and(|waiter| waiter.is_put_off(now));
+        !self.serving || !self.bars.is_empty() || put_off || self.has_strays(request)
+    }
+
+    /// A bar from outside comes or goes.
+    pub(super) fn bar(&mut self, now: Time, code: &'static str, why: Option<String>) {
+        let was = self.bars.remove(code);
+        match why {
+            Some(why) => {
+                if was.as_ref() != Some(&why) {
+                    self.note(NoteKind::Warning, code, Vec::new(), None, why.clone());
+                }
+                self.bars.insert(code, why);
+            }
+            None if was.is_some() => self.serve_line(now),
+            None => {}
+        }
+    }
+
+    /// What keeps an ADD waiting although addresses may be free: an old attachment of the same key or
+    /// pod whose death is being looked into.
     fn must_wait(&mut self, now: Time, request: &LeaseRequest) -> bool {
-        if !self.serving {
-            return true;
-        }
-        if self.has_strays(request) {
-            return true;
-        }
         let same_key = self.slots.contains_key(&request.key).then(|| request.key.clone());
         if let Some(key) = same_key {
             self.gather(key, false);
@@ -240,6 +280,7 @@ impl Ledger {
             leaked_after: network.leaked_after,
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };
@@ -251,6 +292,7 @@ impl Ledger {
 
     /// One journal write for the new entry and for those that hand over; one store write an address.
     fn write_intent(&mut self, now: Time, entry: &Entry, picks: &[Pick]) {
+        self.shared.begun(&entry.txn);
         let givers: BTreeSet<_> = picks.iter().filter_map(|pick| pick.from.clone()).collect();
         let mut journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
         let mut store = Vec::new();
@@ -261,7 +303,7 @@ impl Ledger {
                 .and_then(|pick| pick.from.as_ref());
             let record = Box::new(record);
             match from.and_then(|key| self.slots.get(key)) {
-                Some(giver) => store.push(StoreWrite::Replace { record, of: giver.entry.txn.clone() }),
+                Some(giver) => store.push(StoreWrite::HandOver { record, of: giver.entry.txn.clone() }),
                 None => store.push(StoreWrite::Create(record)),
             }
         }
@@ -335,12 +377,15 @@ impl Ledger {
         slot.live.stamp += 1;
         slot.entry.ifindex = Some(ifindex);
         slot.entry.mac = Some(mac);
+        let unwritten = slot.entry.phase == Phase::Intent;
         slot.entry.phase = Phase::Bound;
         slot.live.since = now;
         // A MAC of Berth's own can be derived again after a crash; any other is known from here only.
-        let flush = if mac.belongs_to(key) { Flush::Lazy } else { Flush::Durable };
-        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
-        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Bind, journal, flush, Vec::new());
+        let flush = if mac.belongs_to(key) && !unwritten { Flush::Lazy } else { Flush::Durable };
+        let entry = slot.entry.clone();
+        let store = if unwritten { self.creates(&entry) } else { Vec::new() };
+        let journal = vec![JournalWrite::Put(Box::new(entry))];
+        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Bind, journal, flush, store);
     }
 
     /// Last step: the transaction is closed; from now on only evidence ends it.
@@ -354,6 +399,7 @@ impl Ledger {
         };
         slot.live.owner = None;
         slot.live.orphaned_at = None;
+        let unwritten = slot.entry.phase == Phase::Intent;
         slot.entry.phase = Phase::Done;
         slot.live.reason = "bound";
         slot.live.since = now;
@@ -366,29 +412,36 @@ impl Ledger {
         };
         self.note(NoteKind::Action, "bound", entry.addresses(), Some(key), text);
         self.homes.forget(&entry);
+        let store = if unwritten { self.creates(&entry) } else { Vec::new() };
         let journal = vec![JournalWrite::Put(Box::new(entry))];
-        self.commit(
-            Pending::Answer { key: key.clone(), caller },
-            Step::Done,
-            journal,
-            Flush::Durable,
-            Vec::new(),
-        );
+        self.commit(Pending::Answer { key: key.clone(), caller }, Step::Done, journal, Flush::Durable, store);
     }
 
-    /// The attachment if `txn` is its open transaction whose records exist.
+    /// The records of an attachment of which only the intent was on the disk when the agent started: the
+    /// store may have lost them since the grant.
+    fn creates(&self, entry: &Entry) -> Vec<StoreWrite> {
+        let records = entry.records(&self.me.node).into_iter();
+        records.map(|record| StoreWrite::Create(Box::new(record))).collect()
+    }
+
+    /// The attachment if `txn` is its open transaction whose records exist. Where only the intent was on
+    /// the disk when the agent started, and the store that others write too was not read yet, the plugin
+    /// itself is the witness: it has the grant.
     fn open(&mut self, txn: &TxnId, key: &AttachmentKey) -> Option<&mut Slot> {
+        let shared = self.shared.on;
         self.slots.get_mut(key).filter(|slot| {
-            slot.entry.txn == *txn
-                && matches!(slot.entry.phase, Phase::Reserved | Phase::Bound)
-                && !slot.entry.del_seen
+            let granted = match slot.entry.phase {
+                Phase::Intent => shared && !slot.live.committing && !slot.live.vain,
+                phase => matches!(phase, Phase::Reserved | Phase::Bound),
+            };
+            slot.entry.txn == *txn && granted && !slot.entry.del_seen
         })
     }
 
     /// CHECK: is the reservation still the attachment's?
     pub(super) fn check(&mut self, caller: Caller, key: &AttachmentKey) {
         let reply = match self.slots.get(key) {
-            Some(slot) if !slot.entry.del_seen => Ok(Reply::Done),
+            Some(slot) if !slot.entry.del_seen && slot.entry.phase != Phase::Held => Ok(Reply::Done),
             _ => Err(LedgerError::NotRecorded(key.clone())),
         };
         self.reply(caller, Step::Other, reply);
@@ -432,7 +485,7 @@ impl Ledger {
         slot.live.orphaned_at = None;
         slot.live.reason = "undone";
         slot.live.since = now;
-        slot.entry.del_seen = true;
+        slot.end();
         slot.live.stamp += 1;
         let entry = slot.entry.clone();
         let committing = slot.live.committing;

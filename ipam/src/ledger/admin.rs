@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Ledger;
 use super::commit::Pending;
+use super::entry::Phase;
 use super::io::{Caller, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step};
 use crate::time::Time;
 
@@ -37,6 +38,9 @@ impl Ledger {
         };
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.live.operator = Some(caller);
+        if slot.entry.phase == Phase::Held {
+            return self.end_hold(now, &key, "operator");
+        }
         if force {
             slot.live.quarantine = Some("forced");
             self.note(

@@ -4,7 +4,7 @@
 //! leaves its entry open; since each write is conditional on the transaction that the record
 //! names, repeating it is safe.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Ledger;
@@ -109,7 +109,7 @@ impl Ledger {
             }
             Pending::Answer { key, caller } => self.answer(&key, caller, refusal),
             Pending::Del { key, caller, at_once } => self.del_journaled(&key, caller, refusal, at_once),
-            Pending::Free { key } => self.freed(now, &key, result.trouble()),
+            Pending::Free { key } => self.freed(now, &key, result),
             Pending::Repair { key } => self.repaired(now, &key, result),
         }
     }
@@ -144,22 +144,21 @@ impl Ledger {
         let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);
         let failure = result.refusal();
         let Some(text) = failure else {
-            if let Some(index) = position {
-                self.line.remove(index);
-            }
             for giver in givers {
                 self.gone_to_heir(now, &giver);
+            }
+            if self.is_disputed(now, key, position) {
+                return;
+            }
+            if let Some(index) = position {
+                self.line.remove(index);
             }
             return self.intent_written(now, key, caller);
         };
         for giver in givers {
-            if let Some(slot) = self.slots.get_mut(&giver) {
-                slot.entry.phase = Phase::Done;
-                slot.live.committing = false;
-                slot.live.recheck_at = Some(now + RETRY);
-                for held in &slot.entry.held {
-                    self.holders.insert(held.key(), giver.clone());
-                }
+            match result {
+                CommitResult::Failed(_) => self.take_back(now, &giver),
+                CommitResult::Journaled(_) => self.inherit(now, key, &giver),
             }
         }
         let other = other_record(result);
@@ -171,7 +170,7 @@ impl Ledger {
             // Nobody waits for the answer any more: another try would be left open for ever.
             self.line.remove(index);
             if let Some(record) = &other {
-                self.adopt_record(now, record);
+                self.met(now, record);
             }
             return self.serve_line(now);
         }
@@ -180,11 +179,23 @@ impl Ledger {
                 // The store knows a holder that the ledger did not: it is adopted and judged, and
                 // this ADD tries the next address.
                 self.avoid(&txn, record.address);
-                self.adopt_record(now, &record);
+                self.met(now, &record);
                 if let Some(waiter) = self.line.get_mut(index) {
                     waiter.stage = Stage::InLine;
                 }
                 self.serve_line(now);
+            }
+            (_, Some(index)) if is_lost(result) => {
+                // It may be had all the same, once the wire was asked.
+                if let Some(waiter) = self.line.get_mut(index) {
+                    waiter.stage = Stage::InLine;
+                }
+                self.serve_line(now);
+            }
+            (_, Some(index)) if self.shared.on && matches!(result, CommitResult::Journaled(_)) => {
+                if let Some(waiter) = self.line.get_mut(index) {
+                    waiter.put_off(now + RETRY, text);
+                }
             }
             (_, Some(index)) => {
                 self.line.remove(index);
@@ -194,6 +205,50 @@ impl Ledger {
             }
             _ => {}
         }
+    }
+
+    /// Somebody else spoke for an address while its record was being written: nobody gets it, and the
+    /// ADD tries another.
+    fn is_disputed(&mut self, now: Time, key: &AttachmentKey, position: Option<usize>) -> bool {
+        let Some(slot) = self.slots.get_mut(key) else { return false };
+        let Some((address, _)) = slot.live.disputed.take() else { return false };
+        slot.live.quarantine = Some("heard");
+        slot.live.vain = true;
+        if let Some(waiter) = position.and_then(|index| self.line.get_mut(index)) {
+            waiter.stage = Stage::InLine;
+            waiter.avoid.insert(address);
+        }
+        self.finalize(now, key, "heard");
+        true
+    }
+
+    /// Nothing was written of a hand-over.
+    fn take_back(&mut self, now: Time, giver: &AttachmentKey) {
+        let Some(slot) = self.slots.get_mut(giver) else { return };
+        slot.entry.phase = Phase::Done;
+        slot.live.committing = false;
+        slot.live.recheck_at = Some(now + RETRY);
+        for held in &slot.entry.held {
+            self.holders.insert(held.key(), giver.clone());
+        }
+    }
+
+    /// A hand-over of unknown outcome: the giver is out of the journal and proven dead, and whose its
+    /// records are by now is not known. The heir, who does not get them either, has them all deleted.
+    fn inherit(&mut self, now: Time, heir: &AttachmentKey, giver: &AttachmentKey) {
+        let Some(dead) = self.slots.get(giver).map(|slot| slot.entry.clone()) else { return };
+        let mine: Vec<_> =
+            dead.held.iter().filter(|held| self.holders.get(&held.key()) == Some(giver)).cloned().collect();
+        for held in &mine {
+            self.holders.insert(held.key(), heir.clone());
+        }
+        let exposed = self.slots.get(giver).is_some_and(|slot| slot.live.exposed);
+        if let Some(slot) = self.slots.get_mut(heir) {
+            slot.live.exposed |= exposed;
+            slot.live.givers.push(dead.txn);
+            slot.entry.held.extend(mine);
+        }
+        self.gone_to_heir(now, giver);
     }
 
     /// The address turned out to be another's.
@@ -239,6 +294,9 @@ impl Ledger {
     fn abandon_intent(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) {
         let journaled = matches!(result, CommitResult::Journaled(_));
         if journaled {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.live.vain = true;
+            }
             self.finalize(now, key, "undone");
             return;
         }
@@ -267,16 +325,44 @@ impl Ledger {
         let entry = slot.entry.clone();
         let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
         let mine: Vec<_> = entry.held.iter().map(super::entry::Held::key).collect();
+        let names: BTreeMap<_, _> = slot.live.of.clone();
         let store = mine
             .into_iter()
             .filter(|address| self.holders.get(address) == Some(key))
-            .map(|address| StoreWrite::Delete { address, of: entry.txn.clone() })
+            .map(|address| {
+                let of = names.get(&address).unwrap_or(&entry.txn).clone();
+                StoreWrite::Delete { address, of }
+            })
             .collect();
         self.commit(Pending::Free { key: key.clone() }, Step::Release, journal, Flush::Durable, store);
     }
 
-    fn freed(&mut self, now: Time, key: &AttachmentKey, refusal: Option<String>) {
-        if let Some(text) = refusal {
+    /// Another's record keeps the others of the attachment from being deleted: it is looked at, and the
+    /// rest goes on. Whether there was one.
+    fn freed_but(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) -> bool {
+        let Some(record) = other_record(result) else { return false };
+        let Some(slot) = self.slots.get_mut(key) else { return true };
+        slot.live.committing = false;
+        let reason = slot.live.reason;
+        let address = record.address_key();
+        let own = record.key == *key || slot.live.givers.contains(&record.txn);
+        if own && slot.live.of.get(&address) != Some(&record.txn) {
+            slot.live.of.insert(address, record.txn);
+        } else {
+            self.disown(key, &address);
+            if !own {
+                self.met(now, &record);
+            }
+        }
+        self.finalize(now, key, reason);
+        true
+    }
+
+    fn freed(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) {
+        if self.freed_but(now, key, result) {
+            return;
+        }
+        if let Some(text) = result.trouble() {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.live.committing = false;
                 slot.live.recheck_at = Some(now + RETRY);
@@ -284,13 +370,20 @@ impl Ledger {
             return self.note(NoteKind::Warning, "storage-refused", Vec::new(), Some(key), text);
         }
         let Some(slot) = self.slots.remove(key) else { return };
+        let all_there =
+            !matches!(result, CommitResult::Journaled(all) if all.contains(&StoreResult::NoneThere));
         self.to_gather.remove(key);
+        self.shared.ended(now, &slot.entry.txn);
         let journal = vec![JournalWrite::Remove(key.clone())];
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
         self.homes.remember(&slot.entry);
         for held in &slot.entry.held {
             if self.holders.get(&held.key()) == Some(key) {
                 self.holders.remove(&held.key());
+            }
+            if !all_there {
+                // A request of a former life may be carried out late.
+                self.look_after_echo(now, held.key());
             }
             if let Some(reason) = slot.live.quarantine {
                 let macs = self.answers.of(&held.key());
@@ -303,7 +396,9 @@ impl Ledger {
             } else {
                 self.answers.ended(now, held.key(), slot.entry.macs());
                 self.give_back(now, &held.key());
-                self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
+                if !slot.live.exposed && all_there {
+                    self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
+                }
             }
         }
         let text = format!("free: {}", slot.live.reason);
@@ -338,6 +433,7 @@ impl Ledger {
     fn gone_to_heir(&mut self, now: Time, giver: &AttachmentKey) {
         let Some(slot) = self.slots.remove(giver) else { return };
         self.to_gather.remove(giver);
+        self.shared.ended(now, &slot.entry.txn);
         for held in &slot.entry.held {
             if self.holders.get(&held.key()) == Some(giver) {
                 self.holders.remove(&held.key());
@@ -357,6 +453,10 @@ impl Ledger {
     pub(super) fn is_foreign(&self, address: &AddressKey, record: &LeaseRecord) -> bool {
         self.holders.get(address).is_none_or(|key| *key != record.key)
     }
+}
+
+fn is_lost(result: &CommitResult) -> bool {
+    matches!(result, CommitResult::Journaled(results) if results.last() == Some(&StoreResult::Lost))
 }
 
 fn other_record(result: &CommitResult) -> Option<LeaseRecord> {

@@ -2,7 +2,7 @@
 //! lose their address.
 
 use super::Ledger;
-use super::io::Action;
+use super::io::{Action, NoteKind};
 use super::line::Stage;
 use super::pools::PoolState;
 use super::wire::ProbePurpose;
@@ -29,7 +29,12 @@ impl Ledger {
                 format!("pool {} would drop {}, held by {}", held.pool, held.address, slot.entry.key)
             })
             .collect();
-        if !lost.is_empty() {
+        if !lost.is_empty() && self.shared.on {
+            // The API server took the edit, and other nodes follow it: who has such an address keeps
+            // it, and nobody gets it again.
+            let text = lost.join("; ");
+            self.note(NoteKind::Warning, "pool-edited-in-use", Vec::new(), None, text);
+        } else if !lost.is_empty() {
             self.out.push(Action::ConfigTaken(Err(lost)));
             return;
         }
@@ -42,7 +47,7 @@ impl Ledger {
         for (name, pool) in &config.pools {
             // By segment and not by the pool's name: an address in use may have come from a pool
             // that is called otherwise by now.
-            let held = self.holders.keys().chain(self.quarantine.keys());
+            let held = self.holders.keys().chain(self.quarantine.keys()).chain(self.shared.abroad.keys());
             let taken: Vec<_> =
                 held.filter(|key| key.segment == pool.segment).map(|key| key.address).collect();
             let mut state = old.remove(name).unwrap_or_else(|| PoolState::new(pool));

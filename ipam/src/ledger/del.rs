@@ -34,7 +34,10 @@ impl Ledger {
         txn: Option<&TxnId>,
     ) {
         self.leave_line(key, txn);
-        let slot = self.slots.get_mut(key).filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn));
+        let slot = self
+            .slots
+            .get_mut(key)
+            .filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn) && slot.entry.phase != Phase::Held);
         let Some(slot) = slot else {
             if let Some(caller) = caller {
                 self.reply(caller, Step::Release, Ok(Reply::Done));
@@ -47,7 +50,7 @@ impl Ledger {
         slot.live.owner = None;
         slot.live.orphaned_at = None;
         slot.live.stamp += 1;
-        let known = std::mem::replace(&mut slot.entry.del_seen, true);
+        let known = slot.end();
         let entry = slot.entry.clone();
         let (committing, releasing) = (slot.live.committing, entry.phase == Phase::Releasing);
         let text = match link {

@@ -29,6 +29,8 @@ pub enum Phase {
     Bound,
     /// The ADD is closed.
     Done,
+    /// Proven over; the records are kept for the next sandbox of its pod.
+    Held,
     /// The evidence is in: the records are being deleted.
     Releasing,
 }
@@ -99,6 +101,10 @@ pub struct Entry {
     pub del_seen: bool,
     /// Whether its namespace was seen inhabited.
     pub inhabited: bool,
+    /// Whether the open ADD repeats one that ended: then somebody was told the address, and the link
+    /// may have gone anywhere since, under any mark.
+    #[serde(default)]
+    pub repeated: bool,
     /// The boot in which it was made.
     pub boot_id: BootId,
     /// The machine on which it was made.
@@ -155,6 +161,7 @@ impl Entry {
             leaked_after: None,
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: record.boot_id.clone(),
             machine_id: record.machine_id.clone(),
         }
@@ -186,6 +193,10 @@ pub fn fdb_parent(link: &LinkSpec, role: Role) -> Option<IfName> {
 /// What is known of an attachment beside its entry. Lost at a restart, on purpose: then every
 /// fact counts as unknown until it is read anew.
 #[derive(Debug, Clone)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is one independent thing under way, not a state in disguise"
+)]
 pub struct Live {
     /// The connection whose transaction is open.
     pub owner: Option<u64>,
@@ -193,6 +204,19 @@ pub struct Live {
     pub stamp: u64,
     /// Whether a commit is under way.
     pub committing: bool,
+    /// Whether its ADD was never granted: whatever was recorded for it is taken back, and nothing else
+    /// needs to be known.
+    pub vain: bool,
+    /// Who else spoke for one of its addresses before its records were written: then it does not get them.
+    pub disputed: Option<(IpAddr, Mac)>,
+    /// Whether its record was seen to be missing, so that another node may have given its addresses away
+    /// meanwhile: they are not handed on without a question.
+    pub exposed: bool,
+    /// The transactions of those that handed over to it by a write of unknown outcome: its records may
+    /// still be theirs.
+    pub givers: Vec<TxnId>,
+    /// Records that turned out to name another transaction of its own or of a giver.
+    pub of: BTreeMap<AddressKey, TxnId>,
     /// Whether its link is being removed.
     pub removing: bool,
     /// How a missing link went.
@@ -226,6 +250,8 @@ pub struct Live {
     pub since: Time,
     /// An open transaction without a connection is undone at this time.
     pub orphaned_at: Option<Time>,
+    /// Until when a held address is kept.
+    pub held_until: Option<Time>,
     /// DELs waiting for the release, and until when.
     pub del_waiters: Vec<(Caller, Time)>,
     /// An operator waiting for the judgement, and whether force was used.
@@ -241,6 +267,11 @@ impl Live {
             owner: None,
             stamp: 0,
             committing: false,
+            vain: false,
+            disputed: None,
+            exposed: false,
+            givers: Vec::new(),
+            of: BTreeMap::new(),
             removing: false,
             departure,
             told: Vec::new(),
@@ -257,6 +288,7 @@ impl Live {
             suspect: false,
             since: now,
             orphaned_at: None,
+            held_until: None,
             del_waiters: Vec::new(),
             operator: None,
             quarantine: None,
@@ -285,12 +317,23 @@ impl Slot {
         }
     }
 
+    /// It is meant to be over from now on; whether it was before.
+    pub fn end(&mut self) -> bool {
+        let known = std::mem::replace(&mut self.entry.del_seen, true);
+        if !known {
+            // A search made before did not ask whether another link has its MAC.
+            self.live.search = SearchFact::NotMade;
+        }
+        known
+    }
+
     /// What is meant for it.
     pub fn intent(&self) -> Intent {
         if !self.entry.del_seen {
             Intent::Live
         } else if self.entry.role == Role::Main {
-            Intent::EndOwnLink
+            let is_undone = self.entry.phase.is_open() && !self.entry.repeated;
+            if is_undone { Intent::UndoOwnLink } else { Intent::EndOwnLink }
         } else if self.entry.phase != Phase::Done {
             Intent::UndoForeignLink
         } else {

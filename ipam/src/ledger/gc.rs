@@ -52,6 +52,7 @@ impl Ledger {
                 let key = &slot.entry.key;
                 slot.entry.cni_network == network
                     && !slot.entry.phase.is_open()
+                    && slot.entry.phase != Phase::Held
                     && !valid.contains(&(key.container_id.clone(), key.ifname.clone()))
             })
             .map(|slot| slot.entry.key.clone())

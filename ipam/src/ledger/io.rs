@@ -9,7 +9,7 @@ use ipnetwork::IpNetwork;
 use super::entry::{Entry, Quarantined};
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::{Config, LinkSpec, Route, Wire};
-use crate::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use crate::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
 use crate::name::{ContainerId, IfName, NetworkName, PoolName, SegmentName};
@@ -100,8 +100,49 @@ pub enum Input {
     Strays(Vec<Stray>),
     /// The operator's files changed.
     Declared(Box<Config>),
+    /// News of a store that other nodes write too.
+    Store(StoreNews),
+    /// News of this node's pods.
+    Pods(PodNews),
+    /// Something outside the ledger keeps ADDs waiting, by its code, or (`None`) does so no more.
+    Bar(&'static str, Option<String>),
     /// Time passed.
     Tick,
+}
+
+/// What is told of a store that other nodes write too. All of it may be late but what was looked up.
+#[derive(Debug, Clone)]
+pub enum StoreNews {
+    /// All of its records, at start and whenever events were missed.
+    Listed {
+        /// Those that can be read.
+        records: Vec<LeaseRecord>,
+        /// What the others are about, as their names say.
+        unreadable: Vec<AddressKey>,
+    },
+    /// A record was created or changed.
+    Recorded(Box<LeaseRecord>),
+    /// A record was deleted; this is how it was last.
+    Erased(Box<LeaseRecord>),
+    /// A record that cannot be read was created or changed.
+    Unreadable(AddressKey),
+    /// One that could not be read was deleted.
+    UnreadableErased(AddressKey),
+    /// The live read that [`Action::LookUp`] asked for.
+    Looked(AddressKey, Option<Box<LeaseRecord>>),
+    /// That read failed.
+    LookFailed(AddressKey),
+}
+
+/// What is told of this node's pods, by the uid that a runtime calls them by.
+#[derive(Debug, Clone)]
+pub enum PodNews {
+    /// The uids of all that are meant to live: neither terminal nor being deleted.
+    Listed(BTreeSet<String>),
+    /// One is meant to live.
+    Wanted(String),
+    /// One is not, any more.
+    Unwanted(String),
 }
 
 /// The plugin's link as the agent's own read shows it.
@@ -142,6 +183,9 @@ pub struct Stray {
     pub parent: Option<IfName>,
     /// Where the link is, if the search found it.
     pub found: Option<StrayLink>,
+    /// The addresses of the link that puts the MAC on the list, where that link is known for certain
+    /// and nothing on it says that it is Berth's.
+    pub foreign: Option<Vec<IpAddr>>,
 }
 
 /// A stray link.
@@ -230,8 +274,9 @@ pub struct Target {
     pub made_by_us: bool,
     /// Whether every nameable namespace is to be searched for it.
     pub search: bool,
-    /// Whether it is meant to be over: then its addresses are read even while its link is there.
-    pub ending: bool,
+    /// What is meant for it. If it is meant to be over, its addresses are read even while its link is
+    /// there; if its only ADD is being undone, a search also tells whether another link has its MAC.
+    pub intent: Intent,
 }
 
 /// What the reads said of one attachment.
@@ -340,11 +385,19 @@ pub enum JournalWrite {
 pub enum StoreWrite {
     /// Create the record if the address has none; success too if the record names this transaction.
     Create(Box<LeaseRecord>),
-    /// Change the owner, if the record names the transaction `of`.
+    /// Change the record, if it names the transaction `of`; create it, if there is none.
     Replace {
         /// The record as it shall be.
         record: Box<LeaseRecord>,
         /// The transaction of the owner that is replaced.
+        of: TxnId,
+    },
+    /// Change the owner, if the record names the transaction `of`. Refused if there is none: then
+    /// somebody else may have had the address meanwhile.
+    HandOver {
+        /// The record as it shall be.
+        record: Box<LeaseRecord>,
+        /// The transaction of the owner that hands over.
         of: TxnId,
     },
     /// Delete the record, if it names the transaction `of`; success too if there is none.
@@ -356,11 +409,27 @@ pub enum StoreWrite {
     },
 }
 
+impl StoreWrite {
+    /// The address whose record it changes.
+    pub fn address_key(&self) -> AddressKey {
+        match self {
+            Self::Create(record) | Self::Replace { record, .. } | Self::HandOver { record, .. } => {
+                record.address_key()
+            }
+            Self::Delete { address, .. } => address.clone(),
+        }
+    }
+}
+
 /// How one change of the store ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreResult {
     /// Done.
     Done,
+    /// There was none to delete: done, but who had the address meanwhile is not known.
+    NoneThere,
+    /// There was none to hand over: not done.
+    Lost,
     /// The record is another's.
     Others(Box<LeaseRecord>),
     /// It failed; whether it took effect is not known.
@@ -376,11 +445,19 @@ pub enum CommitResult {
     Failed(String),
 }
 
+impl StoreResult {
+    /// Whether the change was made, or needed not to be.
+    pub const fn is_done(&self) -> bool {
+        matches!(self, Self::Done | Self::NoneThere)
+    }
+}
+
 impl CommitResult {
     /// Why the commit was not carried out in full; `None`: it was.
     pub fn refusal(&self) -> Option<String> {
         self.first(|result| match result {
-            StoreResult::Done => None,
+            StoreResult::Done | StoreResult::NoneThere => None,
+            StoreResult::Lost => Some("the record to be handed over is gone".to_owned()),
             StoreResult::Others(record) => {
                 Some(format!("the record of {} is held by {}", record.address, record.key))
             }
@@ -392,8 +469,8 @@ impl CommitResult {
     /// that the address is not this attachment's any more.
     pub fn trouble(&self) -> Option<String> {
         self.first(|result| match result {
-            StoreResult::Done | StoreResult::Others(_) => None,
             StoreResult::Failed(text) => Some(text.clone()),
+            _ => None,
         })
     }
 
@@ -482,6 +559,9 @@ pub enum Action {
     Serve,
     /// The declared configuration was taken over, or refused with reasons.
     ConfigTaken(Result<(), Vec<String>>),
+    /// Read the record of an address from the store, not from any cache; answer with
+    /// [`StoreNews::Looked`] or [`StoreNews::LookFailed`].
+    LookUp(AddressKey),
     /// Something to remember and show.
     Note(Note),
 }
@@ -564,6 +644,14 @@ pub enum LedgerError {
     /// Journal or store refused a write.
     #[error("the agent could not write its files: {0}")]
     Storage(String),
+    /// Something kept the ADD waiting for all of its time, and it was no lack of addresses.
+    #[error("no address could be recorded within {waited_ms} ms: {why}")]
+    Barred {
+        /// How long the ADD waited.
+        waited_ms: u128,
+        /// What kept it waiting.
+        why: String,
+    },
     /// CHECK: nothing is recorded for the attachment.
     #[error("no address is recorded for {0}")]
     NotRecorded(AttachmentKey),
@@ -627,6 +715,8 @@ pub enum State {
     Bound,
     /// Perhaps over.
     Suspect,
+    /// Over, and kept for the next sandbox of its pod.
+    Held,
     /// Nobody's, and nobody gets it.
     Quarantined,
 }
@@ -646,6 +736,10 @@ pub struct PoolCount {
     pub bound: u64,
     /// Suspect.
     pub suspect: u64,
+    /// Kept for the next sandbox of their pods.
+    pub held: u64,
+    /// Recorded by other nodes.
+    pub abroad: u64,
     /// Quarantined.
     pub quarantined: u64,
     /// Free.

@@ -231,7 +231,13 @@ impl Ledger {
         let slot = self.slots.get(key)?;
         let entry = &slot.entry;
         let here = slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same && self.numbers_hold;
-        (entry.phase != Phase::Releasing || !slot.live.committing).then(|| Target {
+        let judged = match entry.phase {
+            Phase::Held => false,
+            _ if slot.live.vain => false,
+            Phase::Releasing => !slot.live.committing,
+            _ => true,
+        };
+        judged.then(|| Target {
             key: key.clone(),
             stamp: slot.live.stamp,
             nsid: here.then_some(entry.at),
@@ -241,7 +247,7 @@ impl Ledger {
             addresses: entry.addresses(),
             made_by_us: entry.role == Role::Main,
             search: search || !here,
-            ending: entry.del_seen,
+            intent: slot.intent(),
         })
     }
 
@@ -257,7 +263,7 @@ impl Ledger {
                 self.gather(observation.key.clone(), observation.search.is_some());
                 continue;
             }
-            if slot.live.committing {
+            if slot.live.committing || slot.entry.phase == Phase::Held {
                 continue;
             }
             let facts = self.facts(now, &observation);
@@ -446,6 +452,8 @@ impl Ledger {
                 }
             }
             self.reserve(now, index, &picks);
+        } else if self.may_hold(key) {
+            self.hold(now, key, reason);
         } else {
             self.finalize(now, key, reason);
         }

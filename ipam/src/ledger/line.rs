@@ -57,6 +57,8 @@ pub struct Waiter {
     until: Time,
     /// Until when it waits for the former sandbox of its pod.
     former_until: Option<Time>,
+    /// The store did not take its record: when to try again, and why it did not.
+    put_off: Option<(Time, String)>,
 }
 
 impl Waiter {
@@ -70,14 +72,42 @@ impl Waiter {
             since: now,
             until: now + timeout,
             former_until: None,
+            put_off: None,
         }
     }
 
     /// When it has waited long enough.
     pub fn wakes_at(&self) -> Option<Time> {
         let former = self.former_until.filter(|at| *at > self.since);
-        let next = former.map_or(self.until, |at| at.min(self.until));
-        (self.stage == Stage::InLine).then_some(next)
+        let again = self.put_off.as_ref().map(|(at, _)| *at).filter(|at| *at > self.since);
+        let next = [former, again, Some(self.until)].into_iter().flatten().min();
+        next.filter(|_| self.stage == Stage::InLine)
+    }
+
+    /// Since when it waits.
+    pub fn since(&self) -> Time {
+        self.since
+    }
+
+    /// The store did not take its record: it tries again at that time.
+    pub fn put_off(&mut self, at: Time, why: String) {
+        self.stage = Stage::InLine;
+        self.put_off = Some((at, why));
+    }
+
+    /// Whether it is not its time to try again.
+    pub fn is_put_off(&self, now: Time) -> bool {
+        self.put_off.as_ref().is_some_and(|(at, _)| *at > now)
+    }
+
+    /// Whether one of its network's pools is of that address's segment and holds it.
+    pub fn may_use(&self, key: &AddressKey, config: &crate::config::Config) -> bool {
+        let network = config.networks.get(&self.request.key.network);
+        let mut pools = network.into_iter().flat_map(|network| &network.pools);
+        pools.any(|name| {
+            let pool = config.pools.get(name);
+            pool.is_some_and(|pool| pool.segment == key.segment && pool.subnet.contains(key.address))
+        })
     }
 }
 
@@ -210,10 +240,10 @@ impl Ledger {
     /// Who gets the addresses of an attachment that is proven dead: the first in line whose whole
     /// need they cover, together with free addresses known to be silent.
     pub(super) fn heir(&mut self, now: Time, key: &AttachmentKey) -> Option<(usize, Vec<Pick>)> {
-        if !self.serving {
+        if !self.serving || !self.bars.is_empty() {
             return None;
         }
-        let giver = self.slots.get(key)?.entry.clone();
+        let giver = self.slots.get(key).filter(|slot| !slot.live.exposed)?.entry.clone();
         // The same pod's new sandbox comes before all others: it keeps the address.
         let (mut order, others): (Vec<_>, Vec<_>) =
             (0..self.line.len()).partition(|&index| is_same_pod(&giver, &self.line[index].request));
@@ -221,6 +251,7 @@ impl Ledger {
         for index in order {
             let waiter = &self.line[index];
             if waiter.stage != Stage::InLine
+                || waiter.is_put_off(now)
                 || self.slots.contains_key(&waiter.request.key)
                 || self.has_strays(&waiter.request)
             {
@@ -316,13 +347,18 @@ impl Ledger {
             .line
             .iter()
             .filter(|waiter| waiter.stage == Stage::InLine && waiter.until <= now)
-            .map(|waiter| (waiter.caller, waiter.request.clone(), now.since(waiter.since)))
+            .map(|waiter| {
+                let put_off = waiter.put_off.as_ref().map(|(_, why)| why.clone());
+                (waiter.caller, waiter.request.clone(), now.since(waiter.since), put_off)
+            })
             .collect();
-        for (caller, request, waited) in overdue {
+        for (caller, request, waited, put_off) in overdue {
             self.line.retain(|waiter| waiter.request.txn != request.txn);
             let living = self.slots.get(&request.key).is_some_and(|slot| slot.entry.txn != request.txn);
             let error = if living {
                 LedgerError::AttachmentExists(request.key.clone())
+            } else if let Some(why) = self.why_barred(put_off) {
+                LedgerError::Barred { waited_ms: waited.as_millis(), why }
             } else {
                 self.exhausted(&request, waited)
             };
@@ -335,10 +371,26 @@ impl Ledger {
                 waiter.former_until = Some(waiter.since);
                 retry = true;
             }
+            if let Some((at, _)) = waiter.put_off.as_mut().filter(|(at, _)| *at <= now && *at > waiter.since)
+            {
+                *at = waiter.since;
+                retry = true;
+            }
         }
         if retry {
             self.serve_line(now);
         }
+    }
+
+    /// What kept an ADD waiting for all of its time beside a lack of addresses.
+    fn why_barred(&self, put_off: Option<String>) -> Option<String> {
+        if !self.bars.is_empty() {
+            return Some(self.bars.values().cloned().collect::<Vec<_>>().join("; "));
+        }
+        if self.shared.on && !self.serving {
+            return Some("the store was not read yet, so nobody knows which addresses are free".to_owned());
+        }
+        put_off
     }
 
     fn exhausted(&self, request: &LeaseRequest, waited: Duration) -> LedgerError {
@@ -370,7 +422,7 @@ impl Ledger {
                 };
                 format!("{} answered by {}{hint}", shut.key.address, macs.join(" and "))
             });
-        let mut holders: Vec<String> = held.chain(shut).collect();
+        let mut holders: Vec<String> = held.chain(shut).chain(self.holders_abroad(&pools)).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);
         holders.truncate(HOLDERS_NAMED);
         if more > 0 {
@@ -392,7 +444,7 @@ impl Ledger {
 }
 
 /// Whether a request is of the pod, on the interface, that an attachment was for.
-fn is_same_pod(of: &Entry, request: &LeaseRequest) -> bool {
+pub(super) fn is_same_pod(of: &Entry, request: &LeaseRequest) -> bool {
     let uid = |pod: &Option<crate::attachment::PodRef>| pod.as_ref().and_then(|pod| pod.uid.clone());
     of.key.network == request.key.network
         && of.key.ifname == request.key.ifname

@@ -16,12 +16,14 @@ mod config;
 mod del;
 pub mod entry;
 mod gc;
+mod hold;
 pub mod io;
 mod judgement;
 pub mod leak;
 mod line;
 mod pools;
 mod repair;
+pub mod shared;
 pub mod view;
 mod wire;
 
@@ -85,6 +87,10 @@ pub struct Ledger {
     homes: line::Homes,
     collections: Vec<gc::Collection>,
     answers: wire::Answers,
+    shared: shared::Shared,
+    pods: hold::Pods,
+    /// What keeps ADDs waiting beside the ledger's own reasons, by code.
+    bars: BTreeMap<&'static str, String>,
     numbers_hold: bool,
     hears_all: bool,
     serving: bool,
@@ -119,6 +125,9 @@ impl Ledger {
             homes: line::Homes::default(),
             collections: Vec::new(),
             answers: wire::Answers::default(),
+            shared: shared::Shared::default(),
+            pods: hold::Pods::default(),
+            bars: BTreeMap::new(),
             numbers_hold: true,
             hears_all: true,
             serving: false,
@@ -149,6 +158,9 @@ impl Ledger {
             Input::LinkRemoved(key, result) => self.link_removed(now, &key, result),
             Input::Strays(strays) => self.found_strays(now, strays),
             Input::Declared(config) => self.declared(now, *config),
+            Input::Store(news) => self.store_news(now, news),
+            Input::Pods(news) => self.pod_news(now, news),
+            Input::Bar(code, why) => self.bar(now, code, why),
             Input::Tick => {}
         }
         self.due(now);
@@ -160,11 +172,12 @@ impl Ledger {
     pub fn deadline(&self) -> Option<Time> {
         let slots = self.slots.values().flat_map(|slot| {
             let dels = slot.live.del_waiters.iter().map(|&(_, until)| until).min();
-            [slot.live.recheck_at, slot.live.orphaned_at, dels].into_iter().flatten()
+            [slot.live.recheck_at, slot.live.orphaned_at, slot.live.held_until, dels].into_iter().flatten()
         });
         let line = self.line.iter().filter_map(Waiter::wakes_at);
         let quarantine = self.quarantine.values().filter_map(Quarantined::wakes_at);
-        let own = [self.next_scan, self.next_refill, self.strays_at].into_iter().flatten();
+        let own =
+            [self.next_scan, self.next_refill, self.strays_at, self.shared.wakes_at()].into_iter().flatten();
         let collections = self.collections.iter().map(gc::Collection::wakes_at);
         slots.chain(line).chain(quarantine).chain(own).chain(collections).min()
     }
@@ -195,11 +208,17 @@ impl Ledger {
         for key in due {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.live.recheck_at = None;
+                if slot.live.vain {
+                    self.finalize(now, &key, "undone");
+                    continue;
+                }
                 let search = slot.live.search == crate::evidence::SearchFact::Incomplete;
                 self.gather(key, search);
             }
         }
         self.give_up_orphans(now);
+        self.end_overdue_holds(now);
+        self.shared_due(now);
         self.answer_late_dels(now);
         self.expire_line(now);
         self.recheck_quarantine(now);

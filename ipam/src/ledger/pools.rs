@@ -226,7 +226,8 @@ impl Ledger {
 
     /// Marks an address as free again, unless it is held or quarantined.
     pub(super) fn give_back(&mut self, now: Time, key: &AddressKey) {
-        if self.holders.contains_key(key) || self.quarantine.contains_key(key) {
+        // What an ADD asks the wire about is given back when that is over.
+        if self.is_taken(key) || self.is_asked_for(key) {
             return;
         }
         for waiter in &mut self.line {
@@ -237,6 +238,20 @@ impl Ledger {
                 state.free.give_back(key.address, now);
             }
         }
+    }
+
+    /// Whether an address has a holder, here or elsewhere, or is quarantined.
+    pub(super) fn is_taken(&self, key: &AddressKey) -> bool {
+        self.shared.abroad.contains_key(key)
+            || self.holders.contains_key(key)
+            || self.quarantine.contains_key(key)
+    }
+
+    fn is_asked_for(&self, key: &AddressKey) -> bool {
+        self.probes.values().any(|purpose| match purpose {
+            ProbePurpose::Add { picks, .. } => picks.iter().any(|pick| pick.key == *key),
+            _ => false,
+        })
     }
 
     /// Probes candidates ahead of need, so that a normal ADD waits for nothing.

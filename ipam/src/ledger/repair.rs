@@ -5,6 +5,7 @@
 //! have an entry, and every Berth MAC on a parent is seen to be somebody's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
@@ -17,6 +18,7 @@ use super::io::{
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::Departure;
 use crate::identity::{NetnsIdentity, TxnId};
+use crate::interval::Family;
 use crate::mac::Mac;
 use crate::record::LeaseRecord;
 use crate::time::Time;
@@ -59,8 +61,19 @@ impl Ledger {
             self.load_entry(now, entry);
         }
         self.drop_superseded();
+        if self.shared.on {
+            self.hold_again(now);
+            self.shared.strays = strays;
+            self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), true)));
+            return;
+        }
+        self.load_records(now, &records, strays);
+    }
+
+    /// The store was read for the first time: it and the journal are made to say the same.
+    pub(super) fn load_records(&mut self, now: Time, records: &[LeaseRecord], strays: Vec<Stray>) {
         let mut vain = BTreeSet::new();
-        for record in &records {
+        for record in records {
             let generation = self.generations.entry(record.address_key()).or_insert(0);
             *generation = (*generation).max(record.generation);
             if self.is_foreign(&record.address_key(), record) {
@@ -76,7 +89,7 @@ impl Ledger {
         for stray in strays {
             self.adopt_stray(now, stray);
         }
-        self.confirm_intents(&records);
+        self.confirm_intents(records);
         let have: BTreeMap<_, _> =
             records.iter().map(|record| (record.address_key(), (&record.key, record.txn.clone()))).collect();
         self.rewrite_missing(|record| match have.get(&record.address_key()) {
@@ -174,6 +187,14 @@ impl Ledger {
                 text,
             );
         }
+        if self.is_superfluous(record) {
+            return self.delete_superfluous(now, record);
+        }
+        let ending = |slot: &Slot| slot.live.committing || slot.entry.phase == Phase::Releasing;
+        if self.shared.on && self.slots.get(&record.key).is_some_and(ending) {
+            // Its end is under way without this address: that comes after it.
+            return self.look_again(now, record.address_key());
+        }
         let network = self.config.networks.get(&record.key.network);
         let settle = network.map_or(SETTLE_DEFAULT, |network| network.settle);
         let adopted = Entry::adopted(record, network.map(|network| &network.link), settle);
@@ -196,6 +217,29 @@ impl Ledger {
         self.gather(record.key.clone(), true);
     }
 
+    /// Whether the attachment has another address of that family: it was granted that one, and this record
+    /// comes from a request of the same transaction that was given up and carried out late.
+    fn is_superfluous(&self, record: &LeaseRecord) -> bool {
+        self.slots.get(&record.key).is_some_and(|slot| {
+            let mut held = slot.entry.held.iter();
+            held.any(|held| {
+                held.address != record.address
+                    && Family::of(held.address) == Family::of(record.address)
+                    && self.holders.get(&held.key()) == Some(&record.key)
+            })
+        })
+    }
+
+    fn delete_superfluous(&mut self, now: Time, record: &LeaseRecord) {
+        let Some(slot) = self.slots.get(&record.key) else { return };
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        let store = vec![StoreWrite::Delete { address: record.address_key(), of: record.txn.clone() }];
+        let text = "a record of an ADD that got another address is deleted".to_owned();
+        self.note(NoteKind::Action, "record-superfluous", vec![record.address], Some(&record.key), text);
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, store);
+        self.look_again(now, record.address_key());
+    }
+
     /// A Berth link or MAC that no entry explains: adopted if it says who it is, else it keeps
     /// ADDs on its device waiting.
     fn adopt_stray(&mut self, now: Time, stray: Stray) {
@@ -203,10 +247,10 @@ impl Ledger {
             return;
         }
         let named = stray.found.as_ref().and_then(|found| found.key.clone().map(|key| (key, found.clone())));
-        if let Some((key, found)) = named
-            && self.adopt_link(now, &key, &stray, &found)
-        {
-            return;
+        match named {
+            Some((key, found)) if self.adopt_link(now, &key, &stray, &found) => return,
+            None if self.is_strangers(&stray) => return,
+            _ => {}
         }
         if let Some(parent) = stray.parent {
             let text =
@@ -216,6 +260,14 @@ impl Ledger {
             }
             self.strays_at.get_or_insert(now + STRAYS_AGAIN);
         }
+    }
+
+    /// Whether the MAC only looks like Berth's: the link that puts it on the list is known, is not marked
+    /// as Berth's, and has no address that Berth could give. So nothing can be given twice, even if it
+    /// was Berth's once and lost its mark.
+    fn is_strangers(&self, stray: &Stray) -> bool {
+        let givable = |address: &IpAddr| self.address_on(|_| true, *address).is_some();
+        stray.foreign.as_ref().is_some_and(|addresses| !addresses.iter().any(givable))
     }
 
     fn explains(&self, mac: Mac) -> bool {
@@ -251,7 +303,9 @@ impl Ledger {
         }
         let ours = held.len();
         held.retain(|held| {
-            !self.holders.contains_key(&held.key()) && !self.quarantine.contains_key(&held.key())
+            !self.holders.contains_key(&held.key())
+                && !self.quarantine.contains_key(&held.key())
+                && !self.shared.abroad.contains_key(&held.key())
         });
         if held.is_empty() {
             return ours == 0 && !found.addresses.is_empty();
@@ -283,6 +337,7 @@ impl Ledger {
             leaked_after: network.and_then(|network| network.leaked_after),
             del_seen: false,
             inhabited: false,
+            repeated: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };
@@ -297,7 +352,8 @@ impl Ledger {
     fn rewrite_missing(&mut self, look: impl Fn(&LeaseRecord) -> InStore) {
         let mut repairs = Vec::new();
         for (key, slot) in &mut self.slots {
-            let wanted = !matches!(slot.entry.phase, Phase::Releasing | Phase::Intent);
+            let wanted =
+                !matches!(slot.entry.phase, Phase::Releasing | Phase::Intent) && !slot.live.committing;
             let missing: Vec<_> = slot
                 .entry
                 .records(&self.me.node)
@@ -310,6 +366,7 @@ impl Ledger {
                 })
                 .collect();
             if !missing.is_empty() {
+                slot.live.exposed |= missing.iter().any(|write| matches!(write, StoreWrite::Create(_)));
                 slot.live.committing = true;
                 repairs.push((key.clone(), slot.entry.clone(), missing));
             }
@@ -321,6 +378,11 @@ impl Ledger {
             let journal = vec![JournalWrite::Put(Box::new(entry))];
             self.commit(Pending::Repair { key }, Step::Other, journal, Flush::Durable, store);
         }
+    }
+
+    /// Writes the records again that the store is said to have lost.
+    pub(super) fn rewrite(&mut self, lost: impl Fn(&LeaseRecord) -> bool) {
+        self.rewrite_missing(|record| if lost(record) { InStore::Missing } else { InStore::There });
     }
 
     /// A release that a crash cut short, of an attachment that shows life after all (an operator had
@@ -348,6 +410,7 @@ impl Ledger {
         if let Some(text) = result.refusal() {
             let addresses = slot.entry.addresses();
             self.note(NoteKind::Warning, "not-repaired", addresses, Some(key), text);
+            self.look_later(now, key);
         }
         self.gather(key.clone(), true);
         self.serve_if_repaired(now);
@@ -355,7 +418,7 @@ impl Ledger {
 
     fn serve_if_repaired(&mut self, now: Time) {
         let repairing = self.pending.values().any(|pending| matches!(pending, Pending::Repair { .. }));
-        if self.serving || repairing {
+        if self.serving || repairing || (self.shared.on && !self.shared.read) {
             return;
         }
         self.serving = true;
@@ -373,6 +436,11 @@ impl Ledger {
 
     /// The strays that are left.
     pub(super) fn found_strays(&mut self, now: Time, strays: Vec<Stray>) {
+        if self.shared.on && !self.shared.read {
+            // Whether their records exist is not known before the store was read.
+            self.shared.strays = strays;
+            return;
+        }
         self.strays.clear();
         self.strays_at = None;
         let before: BTreeSet<_> = self.slots.keys().cloned().collect();
@@ -380,11 +448,7 @@ impl Ledger {
             self.adopt_stray(now, stray);
         }
         let adopted: BTreeSet<_> = self.slots.keys().filter(|key| !before.contains(*key)).cloned().collect();
-        self.rewrite_missing(
-            |record| {
-                if adopted.contains(&record.key) { InStore::Missing } else { InStore::There }
-            },
-        );
+        self.rewrite(|record| adopted.contains(&record.key));
         self.serve_line(now);
     }
 }

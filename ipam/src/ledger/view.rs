@@ -8,6 +8,7 @@ use super::entry::{Phase, Quarantined, Slot};
 use super::io::{PoolCount, State};
 use super::line::Stage;
 use super::wire::ProbePurpose;
+use crate::config::Pool;
 use crate::name::{IfName, NodeName, PoolName};
 use crate::time::Time;
 
@@ -48,7 +49,9 @@ impl View<'_> {
 impl Slot {
     /// The state that `leases` shows.
     pub fn state(&self) -> State {
-        if self.live.suspect || self.entry.phase == Phase::Releasing {
+        if self.entry.phase == Phase::Held {
+            State::Held
+        } else if self.live.suspect || self.entry.phase == Phase::Releasing {
             State::Suspect
         } else if self.entry.phase.is_open() {
             State::Reserved
@@ -111,12 +114,21 @@ impl Ledger {
                     total: state.free.total(),
                     bound: of(&[State::Reserved, State::Bound]),
                     suspect: of(&[State::Suspect]),
+                    held: of(&[State::Held]),
+                    abroad: self.abroad_of(pool),
                     quarantined: self.quarantine.values().filter(|shut| shut.pool == *name).count() as u64,
                     free: state.free.free(),
                     waiting: waiting.count() as u64,
                 })
             })
             .collect()
+    }
+
+    /// How many of a pool's addresses other nodes hold.
+    fn abroad_of(&self, pool: &Pool) -> u64 {
+        let usable = crate::alloc::usable(pool);
+        let keys = self.shared.abroad.keys().filter(|key| key.segment == pool.segment);
+        keys.filter(|key| usable.contains(crate::interval::to_bits(key.address))).count() as u64
     }
 
     /// Devices that attachments are on.

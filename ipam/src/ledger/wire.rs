@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::commit::Pending;
-use super::entry::{Guard, Quarantined};
+use super::entry::{Guard, Phase, Quarantined};
 use super::io::{
     Action, Flush, HeardOnWire, JournalWrite, LedgerError, NoteKind, Observation, ProbeResult, SearchOutcome,
     Step, Target,
@@ -15,7 +15,7 @@ use super::line::Stage;
 use super::pools::Pick;
 use crate::attachment::AttachmentKey;
 use crate::config::LinkSpec;
-use crate::evidence::{FdbFact, WireFact};
+use crate::evidence::{FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -188,7 +188,9 @@ impl Ledger {
             let mut macs = self.vetoes(&macs.unwrap_or_default());
             macs.retain(|mac| Some(*mac) != own);
             let family = Family::of(pick.key.address);
-            if !macs.is_empty() {
+            if self.is_taken(&pick.key) {
+                // Another node was faster.
+            } else if !macs.is_empty() {
                 self.avoid(txn, pick.key.address);
                 self.shut(now, pick.pool, pick.key, macs, None, "answers");
             } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
@@ -205,7 +207,9 @@ impl Ledger {
             Some(self.families(network, request).len())
         });
         let families = families.unwrap_or(0);
-        if chosen.len() == families {
+        // A record of the same attachment may have come to light meanwhile: that is judged first.
+        let known = self.line.get(index).is_some_and(|waiter| self.slots.contains_key(&waiter.request.key));
+        if chosen.len() == families && !known {
             self.reserve(now, index, &chosen);
         } else {
             for pick in chosen {
@@ -270,7 +274,7 @@ impl Ledger {
                     addresses: Vec::new(),
                     made_by_us: false,
                     search: true,
-                    ending: false,
+                    intent: Intent::Live,
                 });
             }
         }
@@ -436,6 +440,12 @@ impl Ledger {
         {
             return;
         }
+        if slot.entry.phase == Phase::Intent
+            && let Some(slot) = self.slots.get_mut(holder)
+        {
+            slot.live.disputed = Some((key.address, heard.mac));
+        }
+        let Some(slot) = self.slots.get(holder) else { return };
         self.answers.add(heard.mac, key.clone());
         let last = self.answers.conflict(now, key, heard.mac);
         if last.is_some_and(|at| now.since(at) < CONFLICT_AGAIN) {

@@ -24,6 +24,8 @@ pub struct Rig {
     pub now: Time,
     pub store: BTreeMap<AddressKey, LeaseRecord>,
     pub hold_commits: bool,
+    /// The store answers nothing.
+    pub store_down: bool,
     pub config_taken: Vec<Result<(), Vec<String>>>,
     commits: VecDeque<(u64, Vec<StoreWrite>)>,
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
@@ -127,22 +129,44 @@ pub fn record(pod: u64, address: IpAddr) -> LeaseRecord {
     }
 }
 
+/// The whole store, all of it readable.
+pub fn listed(records: Vec<LeaseRecord>) -> StoreNews {
+    StoreNews::Listed { records, unreadable: Vec::new() }
+}
+
 impl Rig {
     pub fn new(config: Config) -> Self {
         Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
     }
 
+    /// One of several nodes on a store, which has been read.
+    pub fn shared(config: Config) -> Self {
+        let mut rig = Self::shared_unread(config, Vec::new());
+        rig.step(Input::Store(listed(Vec::new())));
+        rig
+    }
+
+    pub fn shared_unread(config: Config, entries: Vec<Entry>) -> Self {
+        let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        Self::begun(config, loaded, Ledger::shared)
+    }
+
     pub fn loaded(config: Config, loaded: Loaded) -> Self {
+        Self::begun(config, loaded, |ledger| ledger)
+    }
+
+    fn begun(config: Config, loaded: Loaded, kind: impl Fn(Ledger) -> Ledger) -> Self {
         let me = Identity {
             node: "n1".parse().unwrap(),
             boot_id: BootId("boot".into()),
             machine_id: MachineId("m1".into()),
         };
         let mut rig = Self {
-            ledger: Ledger::new(me, config),
+            ledger: kind(Ledger::new(me, config)),
             now: Time::from_millis(1_000),
             store: loaded.records.iter().map(|record| (record.address_key(), record.clone())).collect(),
             hold_commits: false,
+            store_down: false,
             config_taken: Vec::new(),
             commits: VecDeque::new(),
             replies: BTreeMap::new(),
@@ -186,6 +210,11 @@ impl Rig {
                 Action::Gather(targets) => self.gathers.push_back(targets),
                 Action::Scan(_) => self.scans += 1,
                 Action::ProvePrograms => self.proofs += 1,
+                Action::LookUp(key) if self.store_down => self.step(Input::Store(StoreNews::LookFailed(key))),
+                Action::LookUp(key) => {
+                    let found = self.store.get(&key).cloned().map(Box::new);
+                    self.step(Input::Store(StoreNews::Looked(key, found)));
+                }
                 Action::ConfigTaken(result) => self.config_taken.push(result),
                 Action::RemoveLink { key, .. } => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));
@@ -210,7 +239,7 @@ impl Rig {
         let mut results = Vec::new();
         for write in writes {
             results.push(self.write(write));
-            if results.last() != Some(&StoreResult::Done) {
+            if !results.last().unwrap().is_done() {
                 break;
             }
         }
@@ -218,9 +247,17 @@ impl Rig {
     }
 
     fn write(&mut self, write: StoreWrite) -> StoreResult {
+        if self.store_down {
+            return StoreResult::Failed("no answer".to_owned());
+        }
         let (key, of, new) = match write {
             StoreWrite::Create(record) => (record.address_key(), record.txn.clone(), Some(record)),
-            StoreWrite::Replace { record, of } => (record.address_key(), of, Some(record)),
+            StoreWrite::HandOver { record, .. } if !self.store.contains_key(&record.address_key()) => {
+                return StoreResult::Lost;
+            }
+            StoreWrite::Replace { record, of } | StoreWrite::HandOver { record, of } => {
+                (record.address_key(), of, Some(record))
+            }
             StoreWrite::Delete { address, of } => (address, of, None),
         };
         if let Some(found) = self.store.get(&key).filter(|found| found.txn != of) {
@@ -228,7 +265,8 @@ impl Rig {
         }
         match new {
             Some(record) => drop(self.store.insert(key, *record)),
-            None => drop(self.store.remove(&key)),
+            None if self.store.remove(&key).is_none() => return StoreResult::NoneThere,
+            None => {}
         }
         StoreResult::Done
     }
@@ -314,6 +352,31 @@ impl Rig {
         self.observe_where(|other| if *other == key { facts } else { alive }, address);
     }
 
+    /// The same, and where a search is asked for, the list of MACs is as the search explains it; how
+    /// many searches that were.
+    pub fn observe_search(
+        &mut self,
+        facts: (NetnsFact, LinkFact, FdbFact),
+        address: AddressFact,
+        explained: FdbFact,
+    ) -> u32 {
+        let mut searches = 0;
+        for _ in 0..8 {
+            let Some(targets) = self.gathers.pop_front() else { break };
+            let (netns, link, listed) = facts;
+            let seen = targets.into_iter().map(|target| {
+                searches += u32::from(target.search);
+                let fdb = if target.search { explained } else { listed };
+                let search = target.search.then_some(SearchOutcome::NotFound);
+                let (key, stamp) = (target.key, target.stamp);
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+            });
+            let seen = seen.collect();
+            self.step(Input::Gathered(seen));
+        }
+        searches
+    }
+
     fn observe_where(
         &mut self,
         facts: impl Fn(&AttachmentKey) -> (NetnsFact, LinkFact, FdbFact),
@@ -337,9 +400,12 @@ impl Rig {
 fn journaled_first(journal: &[JournalWrite], flush: Flush, store: &[StoreWrite]) {
     for write in store {
         let told = journal.iter().any(|row| match (row, write) {
-            (JournalWrite::Put(entry), StoreWrite::Create(record) | StoreWrite::Replace { record, .. }) => {
-                entry.key == record.key && entry.txn == record.txn
-            }
+            (
+                JournalWrite::Put(entry),
+                StoreWrite::Create(record)
+                | StoreWrite::Replace { record, .. }
+                | StoreWrite::HandOver { record, .. },
+            ) => entry.key == record.key && entry.txn == record.txn,
             (JournalWrite::Put(_) | JournalWrite::Remove(_), StoreWrite::Delete { .. }) => true,
             _ => false,
         });

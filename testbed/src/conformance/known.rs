@@ -3,10 +3,7 @@
 //! A row that fails in other words, or passes, makes the suite red: then this list is to be corrected.
 
 /// Rows and why they fail.
-const KNOWN: &[(&str, &str)] = &[
-    // While the other link with that MAC is up, the parent's list shows the MAC, which counts as alive.
-    ("A11", "an ADD that fails at its last step holds an address"),
-];
+const KNOWN: &[(&str, &str)] = &[];
 
 /// Why a row is known to fail.
 pub fn reason(id: &str) -> Option<&'static str> {

@@ -147,8 +147,14 @@ fn a_mac_that_a_sibling_has_is_told_apart() {
             let link = reader.link_by_name(None, &name("two")).found().unwrap();
             let up = inside.set_up(link.ifindex).await;
             assert!(matches!(up, Err(Error::MacInUse { mac: None })), "{up:?}");
-            pod.namespace.ip("link set net1 down");
+            // Nor by the back door. That one up link of a MAC rules out another is taken for a proof.
+            let third = LinkChange { mac: Some(mac("02:00:00:00:00:03")), ..LinkChange::default() };
+            inside.change_link(link.ifindex, &third).await.unwrap();
             inside.set_up(link.ifindex).await.unwrap();
+            let back = LinkChange { mac: Some(mac(MAC)), ..LinkChange::default() };
+            assert!(inside.change_link(link.ifindex, &back).await.is_err());
+            pod.namespace.ip("link set net1 down");
+            inside.change_link(link.ifindex, &back).await.unwrap();
         });
     });
 }

@@ -6,6 +6,8 @@ use std::time::Instant;
 use berth_ipam::config::MacvlanMode;
 use berth_ipam::identity::Nsid;
 use berth_underlay::error::Error;
+use berth_underlay::netns::NetnsFile;
+use berth_underlay::nsid;
 use berth_underlay::read::{LinkRead, Reader};
 
 use crate::support::{eventually, expect_found, in_node, ip, mac, name, run};
@@ -22,6 +24,16 @@ fn a_link_is_read_without_entering_its_namespace() {
         assert_eq!((link.name.as_str(), link.mac, link.up), ("net1", Some(mac(MAC)), true));
         assert_eq!((link.kind.as_deref(), link.macvlan_mode), (Some("macvlan"), Some(MacvlanMode::Bridge)));
         assert_eq!((link.parent_index, link.alias, link.mtu), (Some(node.parent.ifindex), None, 1500));
+        let own = nsid::read(reader.socket(), &NetnsFile::own().unwrap()).unwrap();
+        assert!(own.is_some() && link.parent_nsid == own, "{:?} is not {own:?}", link.parent_nsid);
+        // A link whose parent is beside it says so by saying nothing, whoever asks.
+        ip("link add link eth1 name home type macvlan");
+        let home = reader.link_by_name(None, &name("home")).found().unwrap();
+        assert_eq!((home.parent_index, home.parent_nsid), (Some(node.parent.ifindex), None));
+        pod.namespace.ip("link add beside type veth peer name other");
+        pod.namespace.ip("link add link beside name child type macvlan");
+        let child = reader.link_by_name(Some(pod.nsid), &name("child")).found().unwrap();
+        assert_eq!(child.parent_nsid, None);
         // The same index here is another link, or none.
         let here = reader.link(None, node.parent.ifindex).found().unwrap();
         assert_eq!((here.name.as_str(), here.kind.as_deref()), ("eth1", Some("veth")));

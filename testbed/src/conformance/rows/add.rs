@@ -238,15 +238,25 @@ fn a10_reserved_and_unknown_keys_are_ignored(stage: &mut Stage) -> Play {
     stage.del_with(&config, &pod)
 }
 
-/// The kernel tells only at the last step that a MAC is in use: link and address are there by then.
+/// The kernel tells only at the last step that a MAC is in use: link and address are there by then, and
+/// the parent's list goes on to show the MAC. Whether the other link was there before the lease, or came
+/// between lease and set-up, makes no difference: nobody looks for it before.
 fn a11_a_mac_in_use_is_refused_and_its_holder_unharmed(stage: &mut Stage) -> Play {
     let (neighbour, pod) = (stage.pod()?, stage.pod()?);
-    stage.ask("ADD with a MAC that is in use", &with_a_mac_of(stage, &neighbour, &pod)?)?.refused(&[])?;
+    let call = with_a_mac_of(stage, &neighbour, &pod)?;
+    stage.ask("ADD with a MAC that is in use", &call)?.refused(&[])?;
     let links = stage.links(&pod)?;
     holds(links.is_empty(), "a link that cannot be set up stays", &links)?;
     stage.freed(&pod, "an ADD that fails at its last step holds an address")?;
     let theirs = stage.links(&neighbour)?;
-    holds(theirs.len() == 1, "the link of another container with that MAC is removed", &theirs)
+    holds(theirs.len() == 1, "the link of another container with that MAC is removed", &theirs)?;
+
+    let (first, second, mut config) = (stage.pod()?, stage.pod()?, stage.config());
+    config["runtimeConfig"] = json!({"mac": "02:00:00:00:06:02"});
+    let result = stage.add_with(&config, &first)?;
+    stage.ask("ADD with the MAC of an attachment", &stage.call("ADD", &config, &second))?.refused(&[])?;
+    stage.nothing_left(&second, "an ADD that asks for an attachment's MAC leaves something")?;
+    stage.keeps(&first, &result, "the attachment with that MAC was harmed")
 }
 
 /// An ADD for `pod` that asks for the MAC of a link that `neighbour` gets.

@@ -2,7 +2,13 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a helper of a test fails like the test itself")]
 
+#[path = "../common/mod.rs"]
 mod common;
+mod fake;
+mod faults;
+mod outcomes;
+mod real;
+mod watching;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -211,6 +217,14 @@ fn embedded_keeps_the_contract() {
     runtime.block_on(has_one_winner(std::sync::Arc::new(store)));
 }
 
+#[test]
+fn kubernetes_keeps_the_contract() {
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    runtime.block_on(keeps_the_contract(&faults::store_of(&fake::Fake::default())));
+    runtime.block_on(has_one_winner(std::sync::Arc::new(faults::store_of(&fake::Fake::default()))));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
 
@@ -224,5 +238,12 @@ proptest! {
         let folder = tempfile::tempdir().unwrap();
         let store = EmbeddedStore::open(&folder.path().join("store.redb")).unwrap();
         runtime().block_on(follows_the_model(&store, steps));
+    }
+
+    #[test]
+    fn kubernetes_follows_the_model(steps in prop::collection::vec(step(), 1..60)) {
+        let runtime = runtime();
+        let _inside = runtime.enter();
+        runtime.block_on(follows_the_model(&faults::store_of(&fake::Fake::default()), steps));
     }
 }

@@ -1,0 +1,127 @@
+//! A store across a network: a task that carries out store writes side by side, those about one address
+//! in their order.
+//!
+//! It tries nothing again and gives nothing up: every order is answered, however late, because the
+//! store bounds each request's time. Nothing is decided here.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use berth_ipam::ledger::io::{CommitResult, Input, Step, StoreNews, StoreWrite};
+use berth_ipam::record::AddressKey;
+use berth_store::LeaseStore;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+
+use crate::committer::chain;
+use crate::writer::Writer;
+
+/// How many orders are under way at most.
+const AT_ONCE: usize = 64;
+
+/// What the task is asked for.
+#[derive(Debug)]
+pub enum Order {
+    /// The store writes of a commit whose journal is written; answered by [`Input::Committed`].
+    Write {
+        /// Repeated in the answer.
+        op: u64,
+        /// For fault points.
+        step: Step,
+        /// One by one, up to the first that is not done.
+        writes: Vec<StoreWrite>,
+    },
+    /// A live read; answered by [`StoreNews::Looked`] or [`StoreNews::LookFailed`].
+    LookUp(AddressKey),
+}
+
+impl Order {
+    fn addresses(&self) -> Vec<AddressKey> {
+        match self {
+            Self::Write { writes, .. } => writes.iter().map(StoreWrite::address_key).collect(),
+            Self::LookUp(key) => vec![key.clone()],
+        }
+    }
+}
+
+/// Runs until the orders end or nobody takes the answers.
+pub async fn run<S: LeaseStore>(
+    writer: &Writer<S>,
+    mut orders: UnboundedReceiver<Order>,
+    inputs: &UnboundedSender<Input>,
+) {
+    let mut waiting: VecDeque<Order> = VecDeque::new();
+    let mut busy: BTreeSet<AddressKey> = BTreeSet::new();
+    let mut under_way = FuturesUnordered::new();
+    loop {
+        while under_way.len() < AT_ONCE {
+            let Some(order) = next(&mut waiting, &busy) else { break };
+            let addresses = order.addresses();
+            busy.extend(addresses.iter().cloned());
+            under_way.push(async move { (addresses, carry_out(writer, order).await) });
+        }
+        tokio::select! {
+            Some((addresses, answer)) = under_way.next(), if !under_way.is_empty() => {
+                for address in &addresses {
+                    busy.remove(address);
+                }
+                if inputs.send(answer).is_err() {
+                    return;
+                }
+            }
+            order = orders.recv() => match order {
+                Some(order) => waiting.push_back(order),
+                None => return,
+            },
+        }
+    }
+}
+
+/// The first order that no other, under way or before it, has an address in common with.
+fn next(waiting: &mut VecDeque<Order>, busy: &BTreeSet<AddressKey>) -> Option<Order> {
+    let mut before = busy.clone();
+    let index = waiting.iter().position(|order| {
+        let addresses = order.addresses();
+        let free = addresses.iter().all(|address| !before.contains(address));
+        before.extend(addresses);
+        free
+    })?;
+    waiting.remove(index)
+}
+
+async fn carry_out<S: LeaseStore>(writer: &Writer<S>, order: Order) -> Input {
+    match order {
+        Order::Write { op, step, writes } => {
+            let result: CommitResult = writer.store_all(step, writes).await;
+            Input::Committed(op, result)
+        }
+        Order::LookUp(key) => Input::Store(match writer.read(&key).await {
+            Ok(found) => StoreNews::Looked(key, found.map(Box::new)),
+            Err(error) => {
+                tracing::warn!(error = chain(&error), address = %key.address, "read a record that looks odd");
+                StoreNews::LookFailed(key)
+            }
+        }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(last: u8) -> AddressKey {
+        let address = std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, last));
+        AddressKey { segment: "default".parse().unwrap(), address }
+    }
+
+    #[test]
+    fn orders_about_one_address_keep_their_order_and_others_pass() {
+        let mut waiting: VecDeque<_> = [1, 1, 2].into_iter().map(|last| Order::LookUp(key(last))).collect();
+        let busy = BTreeSet::from([key(1)]);
+        let first = next(&mut waiting, &busy);
+        assert_eq!(first.map(|order| order.addresses()), Some(vec![key(2)]));
+        assert!(next(&mut waiting, &busy).is_none(), "both wait for the one under way");
+        assert_eq!(next(&mut waiting, &BTreeSet::new()).map(|order| order.addresses()), Some(vec![key(1)]));
+        assert_eq!(waiting.len(), 1);
+    }
+}

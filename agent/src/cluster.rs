@@ -1,0 +1,273 @@
+//! The cluster that a node belongs to: everything that talks to the API server, on a thread of its own,
+//! so that no answer of its holds up the node.
+//!
+//! What it brings in are records, declarations and hints about intent; what is carried out are writes of
+//! records and reports. Nothing is decided here.
+
+pub mod annotations;
+pub mod claim;
+pub mod clocks;
+pub mod declarations;
+pub mod events;
+pub mod follow;
+pub mod heartbeat;
+pub mod leases;
+pub mod pods;
+pub mod request;
+#[cfg(test)]
+mod script;
+pub mod steward;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use berth_ipam::attachment::PodRef;
+use berth_ipam::ledger::Identity;
+use berth_ipam::ledger::io::{Input, Note, PoolCount};
+use berth_ipam::record::AddressKey;
+use berth_protocol::response::Finding;
+use berth_store::StoreError;
+use berth_store::kubernetes::{self, Contact, KubernetesStore, Settings};
+use kube::Client;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use tokio::sync::{oneshot, watch};
+
+use self::clocks::Clocks;
+use self::declarations::Refused;
+use self::events::{Inbox, Recorder};
+use self::pods::{Annotations, Pods};
+use self::steward::tally::Picture;
+use crate::doctor::finding;
+use crate::writer::Writer;
+use crate::{away, clock};
+
+/// Why there is no way to the API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ClusterError {
+    /// There is no way to it, or not one that can be used.
+    #[error("find the way to the API server")]
+    Connect(#[source] Box<StoreError>),
+    /// The thread or its runtime could not be started.
+    #[error("start the cluster's thread")]
+    Thread(#[source] std::io::Error),
+}
+
+/// The API server counts as silent after this long.
+const SILENT: Duration = Duration::from_secs(30);
+
+/// How the API server is reached.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// A kubeconfig; `None`: the service account of the pod that the agent is in.
+    pub kubeconfig: Option<PathBuf>,
+    /// The namespace of the agents' own objects.
+    pub namespace: String,
+}
+
+/// A question after the annotations of a pod.
+#[derive(Debug)]
+pub struct Ask {
+    /// Repeated in the answer.
+    pub ticket: u64,
+    /// The pod.
+    pub pod: PodRef,
+}
+
+/// The handle of the thread.
+#[derive(Debug)]
+pub struct Cluster {
+    orders: UnboundedSender<away::Order>,
+    asks: UnboundedSender<Ask>,
+    pods: Pods,
+    refused: Refused,
+    contact: Contact,
+    counts: watch::Sender<Vec<PoolCount>>,
+    recorder: Recorder,
+    /// The answers to [`Cluster::ask`], by ticket.
+    pub answers: UnboundedReceiver<(u64, Annotations)>,
+}
+
+impl Cluster {
+    /// Reads the way to the API server and starts the thread. Whether it answers does not matter yet.
+    pub async fn start(
+        options: Options,
+        identity: &Identity,
+        inputs: UnboundedSender<Input>,
+    ) -> Result<Self, ClusterError> {
+        let (orders, to_write) = unbounded_channel();
+        let (asks, to_ask) = unbounded_channel();
+        let (to_agent, answers) = unbounded_channel();
+        let (counts, counted) = watch::channel(Vec::new());
+        let (recorder, inbox) = events::recorder();
+        let (pods, refused, contact) = (Pods::default(), Refused::default(), Contact::new(clock::now));
+        let thread = Thread {
+            identity: identity.clone(),
+            namespace: options.namespace.clone(),
+            inputs,
+            counted,
+            inbox,
+            pods: pods.clone(),
+            refused: refused.clone(),
+            contact: contact.clone(),
+            to_write,
+            to_ask,
+            to_agent,
+        };
+        let (up, is_up) = oneshot::channel();
+        std::thread::Builder::new()
+            .name("cluster".to_owned())
+            .spawn(move || thread.main(&options, up))
+            .map_err(ClusterError::Thread)?;
+        match is_up.await {
+            Ok(outcome) => outcome?,
+            Err(_) => return Err(ClusterError::Thread(std::io::Error::other("it ended at once"))),
+        }
+        Ok(Self { orders, asks, pods, refused, contact, counts, recorder, answers })
+    }
+
+    /// Where the writes of records go.
+    pub fn orders(&self) -> UnboundedSender<away::Order> {
+        self.orders.clone()
+    }
+
+    /// Has the record of an address read live.
+    pub fn look_up(&self, key: AddressKey) {
+        if self.orders.send(away::Order::LookUp(key)).is_err() {
+            tracing::error!("the cluster's thread has ended");
+        }
+    }
+
+    /// Has the counts of this node's pools published, if they changed.
+    pub fn count(&self, counts: Vec<PoolCount>) {
+        self.counts.send_if_modified(|old| {
+            let changed = *old != counts;
+            *old = counts;
+            changed
+        });
+    }
+
+    /// Has people told of a note, at the pod of its attachment; `running`: that pod is meant to live.
+    pub fn tell(&self, note: &Note, pod: Option<&PodRef>, running: bool) {
+        self.recorder.tell(note, pod, running);
+    }
+
+    /// Berth's annotations of a pod, if they are known already.
+    pub fn annotations(&self, pod: &PodRef) -> Option<Annotations> {
+        self.pods.annotations(pod)
+    }
+
+    /// Asks for them.
+    pub fn ask(&self, ticket: u64, pod: PodRef) {
+        if self.asks.send(Ask { ticket, pod }).is_err() {
+            tracing::error!("the cluster's thread has ended");
+        }
+    }
+
+    /// What `doctor` shows of it.
+    pub fn findings(&self) -> Vec<Finding> {
+        let refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let all = refused
+            .iter()
+            .map(|(object, why)| finding("declared", false, true, format!("{object} cannot be used: {why}")));
+        std::iter::once(self.api_server()).chain(all).collect()
+    }
+
+    fn api_server(&self) -> Finding {
+        let (ok, text) = match self.contact.last().map(|at| clock::now().since(at)) {
+            Some(ago) if ago < SILENT => (true, format!("served a request {} s ago", ago.as_secs())),
+            Some(ago) => {
+                let ago = ago.as_secs();
+                (false, format!("has served nothing for {ago} s: ADDs wait, DELs are carried out later"))
+            }
+            None => (
+                false,
+                "has served nothing yet: check --kubeconfig, the network and the agent's permissions"
+                    .to_owned(),
+            ),
+        };
+        finding("api-server", ok, !ok, text)
+    }
+}
+
+/// What the thread works with.
+struct Thread {
+    identity: Identity,
+    namespace: String,
+    inputs: UnboundedSender<Input>,
+    counted: watch::Receiver<Vec<PoolCount>>,
+    inbox: Inbox,
+    pods: Pods,
+    refused: Refused,
+    contact: Contact,
+    to_write: UnboundedReceiver<away::Order>,
+    to_ask: UnboundedReceiver<Ask>,
+    to_agent: UnboundedSender<(u64, Annotations)>,
+}
+
+impl Thread {
+    fn main(self, options: &Options, up: oneshot::Sender<Result<(), ClusterError>>) {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(up.send(Err(ClusterError::Thread(error)))),
+        };
+        runtime.block_on(async {
+            match kubernetes::client(options.kubeconfig.as_deref()).await {
+                Ok(client) => {
+                    // Who started the thread may have given up by now; then so does everything below.
+                    let _ = up.send(Ok(()));
+                    Box::pin(self.run(client)).await;
+                }
+                Err(error) => drop(up.send(Err(ClusterError::Connect(Box::new(error))))),
+            }
+        });
+    }
+
+    async fn run(self, client: Client) {
+        let Self { identity, namespace, inputs, counted, inbox, pods, refused, contact, .. } = self;
+        let store = KubernetesStore::new(client.clone(), contact, Settings::default());
+        let writer = Writer::new(store.clone());
+        let (picture, seen) = watch::channel(Picture::default());
+        let (pace, kept) = watch::channel(heartbeat::PERIOD_MIN);
+        let beat = heartbeat::Setup {
+            namespace: namespace.clone(),
+            me: identity.clone(),
+            counts: counted,
+            inputs: inputs.clone(),
+            pace,
+            clocks: Clocks::REAL,
+        };
+        let stewardship = steward::Setup {
+            namespace,
+            me: identity.clone(),
+            picture: seen,
+            pace: kept,
+            clocks: Clocks::REAL,
+        };
+        tokio::join!(
+            away::run(&writer, self.to_write, &inputs),
+            declarations::run(client.clone(), inputs.clone(), refused, &picture),
+            leases::run(store, inputs.clone(), &picture),
+            pods.clone().run(client.clone(), identity.node.clone(), inputs.clone()),
+            answer(client.clone(), pods, self.to_ask, self.to_agent),
+            heartbeat::run(client.clone(), beat),
+            steward::run(client.clone(), stewardship),
+            events::run(client, identity.node, inbox, Clocks::REAL),
+        );
+    }
+}
+
+async fn answer(
+    client: Client,
+    pods: Pods,
+    mut asks: UnboundedReceiver<Ask>,
+    answers: UnboundedSender<(u64, Annotations)>,
+) {
+    while let Some(Ask { ticket, pod }) = asks.recv().await {
+        let (client, pods, answers) = (client.clone(), pods.clone(), answers.clone());
+        tokio::spawn(async move {
+            let annotations = pods.ask(&client, &pod).await;
+            // Nobody to tell: the agent is ending.
+            let _ = answers.send((ticket, annotations));
+        });
+    }
+}

@@ -1,0 +1,101 @@
+//! A watch that goes on for ever: what is there, then every change, again from the start when changes
+//! were missed.
+//!
+//! Failures are told and followed by another try, at most a few seconds later; nothing is concluded
+//! from one.
+
+use std::fmt::Debug;
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
+use kube::runtime::watcher::{self, Event, watcher};
+use kube::{Api, Resource};
+use serde::de::DeserializeOwned;
+
+use crate::committer::chain;
+
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The first pause.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// What a watch tells.
+#[derive(Debug)]
+pub enum News<K> {
+    /// All that is there, at the start and whenever changes may have been missed.
+    All(Vec<K>),
+    /// One that was made or changed.
+    Changed(K),
+    /// One that is gone, as it was last.
+    Gone(K),
+    /// It failed; a try follows.
+    Failed(String),
+}
+
+/// Pauses that double, with as much again by chance, up to [`PAUSE_MAX`].
+#[derive(Debug, Clone)]
+struct Pauses(Duration);
+
+impl Iterator for Pauses {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        let pause = self.0;
+        self.0 = (pause * 2).min(PAUSE_MAX);
+        // The low digits of the clock are chance enough to keep agents apart.
+        let chance = crate::clock::now().0 % 1000;
+        Some(pause.mul_f64(0.5 + f64::from(u16::try_from(chance).unwrap_or(0)) / 2000.0))
+    }
+}
+
+impl Backoff for Pauses {
+    fn reset(&mut self) {
+        self.0 = PAUSE_MIN;
+    }
+}
+
+/// Hands all news of `api` to `take`, until it says that nobody listens any more.
+pub async fn follow<K>(api: Api<K>, config: watcher::Config, mut take: impl FnMut(News<K>) -> bool)
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let stream = watcher(api, config).modify(|object| object.meta_mut().managed_fields = None);
+    let mut stream = pin!(stream.backoff(Pauses(PAUSE_MIN)));
+    let mut all = Vec::new();
+    while let Some(event) = stream.next().await {
+        let news = match event {
+            Ok(Event::Init) => {
+                all = Vec::new();
+                continue;
+            }
+            Ok(Event::InitApply(object)) => {
+                all.push(object);
+                continue;
+            }
+            Ok(Event::InitDone) => News::All(std::mem::take(&mut all)),
+            Ok(Event::Apply(object)) => News::Changed(object),
+            Ok(Event::Delete(object)) => News::Gone(object),
+            Err(error) => News::Failed(chain(&error)),
+        };
+        if !take(news) {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_to_their_limit_and_begin_anew() {
+        let mut pauses = Pauses(PAUSE_MIN);
+        let longest = pauses.by_ref().take(20).max().unwrap();
+        assert!(longest <= PAUSE_MAX && longest >= PAUSE_MAX / 2, "{longest:?}");
+        pauses.reset();
+        assert!(pauses.next().unwrap() <= PAUSE_MIN);
+    }
+}

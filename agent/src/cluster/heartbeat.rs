@@ -1,0 +1,227 @@
+//! The heartbeat: the `Lease` by which this agent has its node's name, and in which it says what only
+//! it knows of its pools.
+//!
+//! A shell around [`name::Name`] and [`counts::Published`]: it reads and writes the lease at the pace of the
+//! cluster's size, and tells the ledger what keeps ADDs waiting.
+
+pub mod counts;
+pub mod name;
+
+use std::time::Duration;
+
+use berth_ipam::ledger::Identity;
+use berth_ipam::ledger::io::{Input, PoolCount};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::Node;
+use kube::api::{ListParams, PostParams};
+use kube::{Api, Client};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::sync::watch;
+
+use crate::cluster::claim::stamp;
+use crate::cluster::clocks::Clocks;
+use crate::cluster::request::{Complaint, RequestError, within};
+use crate::committer::chain;
+use counts::Published;
+use name::{Failure, Name, NodeSeen};
+
+/// The code of the bar.
+pub const BAR: &str = "node-name";
+/// The shortest time between two heartbeats.
+pub const PERIOD_MIN: Duration = Duration::from_secs(2);
+/// An agent that did not renew for so many heartbeats is silent.
+const PATIENCE: u32 = 5;
+/// Heartbeats of all nodes together in a second, at most.
+const BEATS_PER_SECOND: u64 = 50;
+/// The nodes are counted this often.
+const COUNT: Duration = Duration::from_mins(5);
+
+/// What the task works with.
+#[derive(Debug)]
+pub struct Setup {
+    /// The agent's namespace.
+    pub namespace: String,
+    /// Who this agent is.
+    pub me: Identity,
+    /// The counts of its pools, as they are.
+    pub counts: watch::Receiver<Vec<PoolCount>>,
+    /// Where the bar goes.
+    pub inputs: UnboundedSender<Input>,
+    /// Where the time between two heartbeats is told, for others that keep the cluster's pace.
+    pub pace: watch::Sender<Duration>,
+    /// By which it lives.
+    pub clocks: Clocks,
+}
+
+/// The time between two heartbeats of one node, among so many.
+pub fn period(nodes: u64) -> Duration {
+    Duration::from_millis(nodes.saturating_mul(1000) / BEATS_PER_SECOND).max(PERIOD_MIN)
+}
+
+/// Runs until nobody listens.
+pub async fn run(client: Client, setup: Setup) {
+    let Setup { namespace, me, counts, inputs, pace, clocks } = setup;
+    let mut shell = Shell {
+        leases: Api::namespaced(client.clone(), &namespace),
+        nodes: Api::all(client),
+        node: me.node.to_string(),
+        name: Name::new(me, looks_apart(PERIOD_MIN)),
+        published: Published::default(),
+        counts,
+        clocks,
+        period: PERIOD_MIN,
+        complaint: Complaint::default(),
+        told: None,
+    };
+    let mut counted = None;
+    if !shell.tell(&inputs) {
+        return;
+    }
+    loop {
+        let fresh = shell.round().await;
+        if !shell.tell(&inputs) {
+            return;
+        }
+        let before = shell.period;
+        let now = (clocks.own)();
+        if fresh && counted.is_none_or(|at| now.since(at) >= COUNT) {
+            counted = Some(now);
+            shell.count_nodes().await;
+            pace.send_replace(shell.period);
+        }
+        // A new pace begins with the heartbeat that tells of it. Half of the time where something failed:
+        // the patience of others is five heartbeats.
+        let pause = before.min(shell.period);
+        tokio::time::sleep(if fresh { pause } else { pause / 2 }).await;
+        if inputs.is_closed() {
+            return;
+        }
+    }
+}
+
+/// Looks at another's lease are a heartbeat apart; twice that, and the observer was cut off.
+fn looks_apart(period: Duration) -> Duration {
+    period * 2
+}
+
+struct Shell {
+    leases: Api<Lease>,
+    nodes: Api<Node>,
+    node: String,
+    name: Name,
+    published: Published,
+    counts: watch::Receiver<Vec<PoolCount>>,
+    clocks: Clocks,
+    period: Duration,
+    complaint: Complaint,
+    /// The reason that the ledger was told last.
+    told: Option<String>,
+}
+
+impl Shell {
+    /// Tells the ledger what changed; false: nobody listens.
+    fn tell(&mut self, inputs: &UnboundedSender<Input>) -> bool {
+        if self.told.as_deref() == self.name.why() {
+            return true;
+        }
+        self.told = self.name.why().map(str::to_owned);
+        if self.told.is_none() {
+            // The ledger makes a note of a reason, but not of its end.
+            tracing::info!(node = self.node, "the node's name is this agent's");
+        }
+        inputs.send(Input::Bar(BAR, self.told.clone())).is_ok()
+    }
+
+    /// One look or renewal, or both; whether all went well.
+    async fn round(&mut self) -> bool {
+        if self.name.must_look() && !self.look().await {
+            return false;
+        }
+        let now = (self.clocks.own)();
+        let Some(mut lease) = self.name.write(self.period * PATIENCE, &stamp((self.clocks.wall)())) else {
+            return true;
+        };
+        self.published.put_on(now, &self.counts.borrow(), &mut lease);
+        match self.write(&lease).await {
+            Ok(lease) => {
+                self.complaint.over();
+                self.name.written(lease);
+            }
+            Err(error) => {
+                self.complaint.about(now, "renew the heartbeat", &error);
+                self.name.not_written(failure(&error));
+                return false;
+            }
+        }
+        true
+    }
+
+    async fn look(&mut self) -> bool {
+        let asked = (self.clocks.own)();
+        let lease = match within(self.leases.get_opt(&self.name.lease_name())).await {
+            Ok(lease) => lease,
+            Err(error) => {
+                self.complaint.about((self.clocks.own)(), "read the heartbeat", &error);
+                self.name.not_looked(&chain(&error), error.is_refused());
+                return false;
+            }
+        };
+        let answered = (self.clocks.own)();
+        let node = if self.name.must_see_node() { self.see_node().await } else { NodeSeen::Unread };
+        self.name.looked(asked, answered, lease, &node);
+        true
+    }
+
+    async fn see_node(&mut self) -> NodeSeen {
+        match within(self.nodes.get_opt(&self.node)).await {
+            Ok(None) => NodeSeen::Absent,
+            Ok(Some(node)) => {
+                // A kubelet that has not registered yet: nothing speaks for this machine.
+                let info = node.status.and_then(|status| status.node_info).unwrap_or_default();
+                NodeSeen::There { machine_id: info.machine_id, boot_id: info.boot_id }
+            }
+            Err(error) => {
+                self.complaint.about((self.clocks.own)(), "read the Node object", &error);
+                NodeSeen::Unread
+            }
+        }
+    }
+
+    async fn write(&self, lease: &Lease) -> Result<Lease, RequestError> {
+        let post = PostParams::default();
+        if lease.metadata.resource_version.is_none() {
+            within(self.leases.create(&post, lease)).await
+        } else {
+            within(self.leases.replace(&self.name.lease_name(), &post, lease)).await
+        }
+    }
+
+    /// Learns the cluster's size from one Node and the number of the others.
+    async fn count_nodes(&mut self) {
+        let one = ListParams::default().limit(1);
+        let nodes = match within(self.nodes.list_metadata(&one)).await {
+            Ok(list) => match (list.metadata.continue_, list.metadata.remaining_item_count) {
+                (_, Some(rest)) => list.items.len() as u64 + u64::try_from(rest).unwrap_or(0),
+                (None, None) => list.items.len() as u64,
+                // There are more, and the API server does not say how many: the former pace stays.
+                (Some(_), None) => return,
+            },
+            Err(error) => return tracing::warn!(error = chain(&error), "count the nodes"),
+        };
+        self.period = period(nodes);
+        self.name.set_gap(looks_apart(self.period));
+    }
+}
+
+fn failure(error: &RequestError) -> Failure {
+    if error.is_conflict() {
+        Failure::Conflict
+    } else if error.is_absent() {
+        Failure::Absent
+    } else {
+        Failure::Unknown
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,145 @@
+//! Hold: a pod that is meant to live keeps the address of its dead sandbox for its next one.
+//!
+//! What the API says of a pod is a hint about intent; it never proves life or death. Here it only
+//! decides what becomes of an address whose holder is proven dead already: it waits a minute for
+//! the same pod, and goes to another on demand. Without that hint nothing is held.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use super::Ledger;
+use super::commit::Pending;
+use super::entry::{Entry, Phase};
+use super::io::{Flush, JournalWrite, NoteKind, PodNews, Reply, Step};
+use super::line::{Stage, is_same_pod};
+use crate::attachment::AttachmentKey;
+use crate::time::Time;
+
+/// How long an address waits for its pod's next sandbox (DESIGN section 6).
+const HOLD: Duration = Duration::from_mins(1);
+
+/// The pods of this node that are meant to live: neither terminal nor being deleted.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Pods {
+    /// Whether they were ever listed.
+    known: bool,
+    wanted: BTreeSet<String>,
+}
+
+impl Ledger {
+    /// News of this node's pods.
+    pub(super) fn pod_news(&mut self, now: Time, news: PodNews) {
+        match news {
+            PodNews::Listed(wanted) => {
+                self.pods.known = true;
+                self.pods.wanted = wanted;
+            }
+            PodNews::Wanted(uid) => drop(self.pods.wanted.insert(uid)),
+            PodNews::Unwanted(uid) => drop(self.pods.wanted.remove(&uid)),
+        }
+        let over: Vec<_> = self
+            .slots
+            .values()
+            .filter(|slot| slot.entry.phase == Phase::Held && self.pods.known && !self.is_wanted(&slot.entry))
+            .map(|slot| slot.entry.key.clone())
+            .collect();
+        for key in over {
+            self.end_hold(now, &key, "pod-gone");
+        }
+    }
+
+    /// Whether the pod of an attachment is meant to live, as far as is known.
+    pub fn is_wanted(&self, entry: &Entry) -> bool {
+        let uid = entry.pod.as_ref().and_then(|pod| pod.uid.as_ref());
+        uid.is_some_and(|uid| self.pods.wanted.contains(uid))
+    }
+
+    /// Whether an attachment that is proven dead waits for its pod's next sandbox.
+    pub(super) fn may_hold(&self, key: &AttachmentKey) -> bool {
+        self.shared.on
+            && self.slots.get(key).is_some_and(|slot| {
+                slot.entry.phase == Phase::Done && slot.live.operator.is_none() && self.is_wanted(&slot.entry)
+            })
+    }
+
+    /// Its records stay; from here on no evidence is needed any more.
+    pub(super) fn hold(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.entry.phase = Phase::Held;
+        slot.live.stamp += 1;
+        slot.live.since = now;
+        slot.live.recheck_at = None;
+        slot.live.suspect = false;
+        slot.live.reason = "held";
+        slot.live.held_until = Some(now + HOLD);
+        let waiters = std::mem::take(&mut slot.live.del_waiters);
+        let entry = slot.entry.clone();
+        for (caller, _) in waiters {
+            self.reply(caller, Step::Release, Ok(Reply::Done));
+        }
+        self.to_gather.remove(key);
+        let text = format!("over ({reason}), and kept for the next sandbox of its pod, or for who needs it");
+        self.note(NoteKind::Action, "held", entry.addresses(), Some(key), text);
+        let journal = vec![JournalWrite::Put(Box::new(entry))];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
+    }
+
+    /// Gives a waiter the held address of its own pod, or with `any` whichever has been held longest.
+    /// Whether that ended its waiting.
+    pub(super) fn take_from_hold(&mut self, now: Time, index: usize, any: bool) -> bool {
+        let Some(waiter) = self.line.get(index).filter(|waiter| waiter.stage == Stage::InLine) else {
+            return false;
+        };
+        let request = waiter.request.clone();
+        let mut held: Vec<_> = self
+            .slots
+            .values()
+            .filter(|slot| slot.entry.phase == Phase::Held && !slot.live.committing)
+            .filter(|slot| any || is_same_pod(&slot.entry, &request))
+            .map(|slot| (slot.live.since, slot.entry.key.clone()))
+            .collect();
+        held.sort();
+        for (_, giver) in held {
+            let exposed = self.slots.get(&giver).is_some_and(|slot| slot.live.exposed);
+            if giver == request.key || exposed {
+                self.end_hold(now, &giver, "held");
+                continue;
+            }
+            if let Some((heir, picks)) = self.heir(now, &giver)
+                && heir == index
+            {
+                self.reserve(now, heir, &picks);
+                return true;
+            }
+        }
+        false
+    }
+
+    pub(super) fn end_hold(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.live.held_until = None;
+        }
+        self.finalize(now, key, reason);
+    }
+
+    pub(super) fn end_overdue_holds(&mut self, now: Time) {
+        let due: Vec<_> = self
+            .slots
+            .values()
+            .filter(|slot| slot.entry.phase == Phase::Held && slot.live.held_until.is_none_or(|at| at <= now))
+            .filter(|slot| !slot.live.committing)
+            .map(|slot| slot.entry.key.clone())
+            .collect();
+        for key in due {
+            self.end_hold(now, &key, "hold-ended");
+        }
+    }
+
+    /// Held addresses of former times: their pods are asked after anew.
+    pub(super) fn hold_again(&mut self, now: Time) {
+        for slot in self.slots.values_mut().filter(|slot| slot.entry.phase == Phase::Held) {
+            slot.live.held_until = Some(now + HOLD);
+            slot.live.reason = "held";
+        }
+    }
+}

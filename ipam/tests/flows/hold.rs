@@ -1,0 +1,131 @@
+//! Hold: the address of a dead sandbox waits for its pod's next one, and for nobody's loss.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::identity::TxnId;
+use berth_ipam::ledger::entry::Phase;
+use berth_ipam::ledger::io::*;
+
+use crate::rig::{Rig, config, listed, request};
+
+const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
+
+fn wanted(rig: &mut Rig, pods: &[u64]) {
+    let uids: BTreeSet<_> = pods.iter().map(|pod| format!("u{pod}")).collect();
+    rig.step(Input::Pods(PodNews::Listed(uids)));
+}
+
+fn dies(rig: &mut Rig, pod: u64) {
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(request(pod).netns.nsid)));
+    rig.observe_of(pod, DEAD, AddressFact::Absent);
+}
+
+/// The next sandbox of a pod.
+fn next_sandbox(of: u64, pod: u64) -> LeaseRequest {
+    LeaseRequest { pod: request(of).pod, txn: TxnId(format!("next{of}")), ..request(pod) }
+}
+
+fn held(pods: &[u64]) -> Rig {
+    let mut rig = Rig::shared(config(2));
+    for &pod in pods {
+        rig.bound(pod);
+    }
+    wanted(&mut rig, pods);
+    for &pod in pods {
+        dies(&mut rig, pod);
+        assert_eq!(rig.entry(pod).phase, Phase::Held);
+    }
+    rig
+}
+
+#[test]
+fn the_next_sandbox_of_a_living_pod_gets_the_same_address_by_one_write() {
+    let mut rig = held(&[1]);
+    let was = rig.held_by(1);
+    rig.ask(7, next_sandbox(1, 7));
+    assert_eq!(rig.granted(7), Some(was));
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+    assert_eq!(rig.store.len(), 1);
+}
+
+#[test]
+fn who_needs_it_gets_a_held_address_the_longest_held_first() {
+    let mut rig = held(&[1]);
+    rig.pass(Duration::from_secs(1));
+    rig.bound(2);
+    wanted(&mut rig, &[1, 2]);
+    dies(&mut rig, 2);
+    let was = rig.held_by(1);
+    rig.lease(3);
+    assert_eq!(rig.granted(3), Some(was));
+    assert_eq!(rig.entry(2).phase, Phase::Held);
+}
+
+#[test]
+fn nothing_is_held_for_a_pod_that_is_not_wanted_or_not_known() {
+    for known in [true, false] {
+        let mut rig = Rig::shared(config(2));
+        rig.bound(1);
+        if known {
+            wanted(&mut rig, &[2]);
+        }
+        dies(&mut rig, 1);
+        assert!(rig.store.is_empty(), "{known}");
+    }
+}
+
+#[test]
+fn a_hold_ends_with_its_pod_or_after_a_minute() {
+    let mut rig = held(&[1]);
+    rig.step(Input::Pods(PodNews::Unwanted("u1".to_owned())));
+    assert!(rig.store.is_empty());
+    let mut rig = held(&[1]);
+    rig.pass(Duration::from_secs(59));
+    assert_eq!(rig.store.len(), 1);
+    rig.pass(Duration::from_secs(2));
+    assert!(rig.store.is_empty());
+}
+
+#[test]
+fn a_held_attachment_is_over_for_its_runtime() {
+    let mut rig = held(&[1]);
+    let caller = |call| Caller { conn: 50, call };
+    rig.step(Input::Check(caller(1), request(1).key));
+    assert!(matches!(rig.reply(50), Some(Err(LedgerError::NotRecorded(_)))));
+    rig.step(Input::Release(Some(caller(2)), request(1).key, LinkRemoval::Unreachable, None));
+    assert!(matches!(rig.reply(50), Some(Ok(Reply::Done))));
+    rig.step(Input::Gc(caller(3), "lan".parse().unwrap(), BTreeSet::new()));
+    assert!(matches!(rig.reply(50), Some(Ok(Reply::Done))));
+    assert_eq!(rig.entry(1).phase, Phase::Held);
+    rig.step(Input::AdminRelease(caller(4), rig.held_by(1)[0], false));
+    assert!(matches!(rig.reply(50), Some(Ok(Reply::Released(_)))));
+    assert!(rig.store.is_empty());
+}
+
+#[test]
+fn what_was_held_before_a_restart_is_held_still() {
+    let rig = held(&[1]);
+    let entry = rig.entry(1).clone();
+    let records = rig.store.values().cloned().collect();
+    let mut rig = Rig::shared_unread(config(2), vec![entry]);
+    rig.step(Input::Store(listed(records)));
+    assert_eq!(rig.entry(1).phase, Phase::Held);
+    wanted(&mut rig, &[1]);
+    rig.observe_of(1, DEAD, AddressFact::Absent);
+    assert_eq!(rig.entry(1).phase, Phase::Held);
+    wanted(&mut rig, &[]);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+}
+
+#[test]
+fn a_del_of_a_living_pods_dead_sandbox_is_answered_at_once() {
+    let mut rig = Rig::shared(config(2));
+    rig.bound(1);
+    wanted(&mut rig, &[1]);
+    rig.step(Input::Release(Some(Caller { conn: 50, call: 1 }), request(1).key, LinkRemoval::Gone, None));
+    rig.observe_of(1, DEAD, AddressFact::Absent);
+    assert!(matches!(rig.reply(50), Some(Ok(Reply::Done))));
+    assert_eq!(rig.entry(1).phase, Phase::Held);
+}

@@ -1,0 +1,39 @@
+//! Making a client of the Kubernetes API.
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+use crate::error::StoreError;
+
+/// A server that is there accepts a connection in this time.
+const CONNECT: Duration = Duration::from_secs(3);
+
+type Cause = Arc<dyn std::error::Error + Send + Sync>;
+
+/// A client that repeats nothing by itself, of the cluster that `kubeconfig` names, else of the one in
+/// which this process runs as a pod. Must be called inside a tokio runtime.
+///
+/// The retries of kube, which are on by default, would repeat writes after a 503 or 504, when nobody
+/// knows whether the first was applied.
+pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, StoreError> {
+    let from =
+        kubeconfig.map_or_else(|| "the pod's ServiceAccount".to_owned(), |path| path.display().to_string());
+    let failed = |cause: Cause| StoreError::Connect { from: from.clone(), cause };
+    let mut config = match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|cause| failed(Arc::new(cause)))?;
+            let options = KubeConfigOptions::default();
+            Config::from_custom_kubeconfig(file, &options).await.map_err(|cause| failed(Arc::new(cause)))?
+        }
+        None => Config::incluster().map_err(|cause| failed(Arc::new(cause)))?,
+    };
+    config.default_retry = false;
+    config.connect_timeout = Some(CONNECT);
+    // Each request has a deadline of its own, and a watch may be silent for longer.
+    config.read_timeout = None;
+    Client::try_from(config).map_err(|cause| failed(Arc::new(cause)))
+}

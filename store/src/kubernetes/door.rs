@@ -1,0 +1,217 @@
+//! One request to the API server: sent once, awaited for a bounded time, its answer read whole.
+//!
+//! What an answer means for a lease is decided in [`super::judge`]. Here is only kept apart what
+//! matters there: whether an answer came, and whether the request can have reached the server at all.
+
+use std::error::Error;
+use std::io;
+use std::time::Duration;
+
+use http::{Method, Request, Response, StatusCode, header};
+use http_body_util::{BodyExt as _, Limited};
+use kube::Client;
+use kube::client::Body;
+use serde::Deserialize;
+
+use super::contact::Contact;
+
+/// Where leases are.
+pub const BASE: &str = "/apis/berth.dev/v1alpha1/ipleases";
+
+/// An answer may have so many bytes: a page of 500 leases has one million.
+const ANSWER_MAX: usize = 32 << 20;
+
+/// Why there is no answer that counts.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    /// Nothing came in time.
+    #[error("no answer within {} ms: check the API server and the network to it", .0.as_millis())]
+    Late(Duration),
+    /// The connection failed.
+    #[error("the connection to the API server failed: check that it runs and can be reached")]
+    Connection(#[source] kube::Error),
+    /// The connection failed while the answer was read.
+    #[error("the answer of the API server was cut off")]
+    Cut(#[source] Box<dyn Error + Send + Sync>),
+    /// It answered that it will not, or cannot.
+    #[error("the API server answered {code} {reason}: {message}")]
+    Answered {
+        /// The HTTP status.
+        code: u16,
+        /// The reason in the answer, if it has one.
+        reason: String,
+        /// The words of the answer.
+        message: String,
+    },
+    /// What came is nothing that an API server says.
+    #[error("the answer is none of an API server: check where the agent's kubeconfig points")]
+    Foreign(#[source] serde_json::Error),
+    /// The answer contradicts itself over and over.
+    #[error("{0}")]
+    Unsteady(&'static str),
+}
+
+impl Fault {
+    /// Whether the request cannot have reached the server.
+    pub fn never_sent(&self) -> bool {
+        let Self::Connection(error) = self else { return false };
+        // The credentials are read before anything is sent.
+        if matches!(error, kube::Error::Auth(_)) {
+            return true;
+        }
+        let mut cause: Option<&(dyn Error + 'static)> = Some(error);
+        while let Some(error) = cause {
+            // Only making a connection can be refused, and what was made before is not used then.
+            if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
+            {
+                return true;
+            }
+            cause = error.source();
+        }
+        false
+    }
+}
+
+/// A whole answer.
+#[derive(Debug)]
+pub struct Answer {
+    pub status: StatusCode,
+    pub retry_after: Option<Duration>,
+    pub body: Vec<u8>,
+}
+
+/// The part of a `Status` that tells answers apart.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Status {
+    pub message: String,
+    pub reason: String,
+    pub details: Details,
+}
+
+/// What a `Status` is about.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Details {
+    pub name: String,
+    pub kind: String,
+    pub retry_after_seconds: u32,
+}
+
+impl Answer {
+    /// What it says of itself; empty if it is no `Status`.
+    pub fn said(&self) -> Status {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// It as the cause of an error.
+    pub fn into_fault(self) -> Fault {
+        let said = self.said();
+        let message =
+            if said.message.is_empty() { String::from_utf8_lossy(&self.body).into() } else { said.message };
+        // A proxy's page may be long.
+        let message = message.trim().chars().take(500).collect();
+        Fault::Answered { code: self.status.as_u16(), reason: said.reason, message }
+    }
+}
+
+/// The way to the API server.
+pub struct Door {
+    client: Client,
+    deadline: Duration,
+    contact: Contact,
+}
+
+impl Door {
+    pub fn new(client: Client, deadline: Duration, contact: Contact) -> Self {
+        Self { client, deadline, contact }
+    }
+
+    /// Sends a request and reads the whole answer, within the deadline. The server is told a shorter one, so
+    /// that it says itself that it gave up, and does not carry out much later what nobody waits for.
+    pub async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer, Fault> {
+        let sent = self.contact.now();
+        let joint = if path.contains('?') { '&' } else { '?' };
+        let path = format!("{path}{joint}timeout={}ms", (self.deadline * 9 / 10).as_millis());
+        let work = async {
+            let response = self.send(method, &path, body).await?;
+            let (status, retry_after) = (response.status(), retry_after(&response));
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(Fault::Cut)?;
+            Ok(Answer { status, retry_after, body: body.to_bytes().to_vec() })
+        };
+        let answer =
+            tokio::time::timeout(self.deadline, work).await.map_err(|_| Fault::Late(self.deadline))??;
+        self.heard(&answer, sent);
+        Ok(answer)
+    }
+
+    /// Opens a stream of events; an answer that is none is read whole.
+    pub async fn open(&self, path: &str) -> Result<Result<Body, Answer>, Fault> {
+        let sent = self.contact.now();
+        let work = async {
+            let response = self.send(Method::GET, path, Vec::new()).await?;
+            let (status, retry_after) = (response.status(), retry_after(&response));
+            if status.is_success() {
+                return Ok(Ok(response.into_body()));
+            }
+            let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(Fault::Cut)?;
+            Ok(Err(Answer { status, retry_after, body: body.to_bytes().to_vec() }))
+        };
+        let opened =
+            tokio::time::timeout(self.deadline, work).await.map_err(|_| Fault::Late(self.deadline))??;
+        if opened.is_ok() {
+            self.contact.note(sent);
+        }
+        Ok(opened)
+    }
+
+    async fn send(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Response<Body>, Fault> {
+        let mut request =
+            Request::builder().method(method).uri(path).header(header::ACCEPT, "application/json");
+        if !body.is_empty() {
+            request = request.header(header::CONTENT_TYPE, "application/json");
+        }
+        let request =
+            request.body(Body::from(body)).map_err(|e| Fault::Connection(kube::Error::HttpError(e)))?;
+        self.client.send(request).await.map_err(Fault::Connection)
+    }
+
+    /// An answer that took the server's whole way to its storage is contact; one from its gate is not.
+    fn heard(&self, answer: &Answer, sent: berth_ipam::time::Time) {
+        let stored = answer.status == StatusCode::CONFLICT
+            || (answer.status == StatusCode::NOT_FOUND && !answer.said().details.name.is_empty());
+        if answer.status.is_success() || stored {
+            self.contact.note(sent);
+        }
+    }
+}
+
+/// `Retry-After` in seconds; its other form, a date, is not used by API servers.
+fn retry_after(response: &Response<Body>) -> Option<Duration> {
+    let seconds = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.parse().ok()?;
+    Some(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_refused_connection_proves_that_nothing_was_sent() {
+        let fault = |kind: io::ErrorKind| {
+            Fault::Connection(kube::Error::Service(Box::new(io::Error::new(kind, io::Error::from(kind)))))
+        };
+        assert!(fault(io::ErrorKind::ConnectionRefused).never_sent());
+        assert!(!fault(io::ErrorKind::ConnectionReset).never_sent());
+        assert!(!fault(io::ErrorKind::BrokenPipe).never_sent());
+        assert!(!Fault::Late(Duration::from_secs(5)).never_sent());
+    }
+
+    #[test]
+    fn a_page_of_a_proxy_is_quoted_in_part() {
+        let body = format!("<html>{}", "x".repeat(100_000)).into_bytes();
+        let answer = Answer { status: StatusCode::BAD_GATEWAY, retry_after: None, body };
+        let text = answer.into_fault().to_string();
+        assert!(text.contains("502") && text.contains("<html>") && text.len() < 600, "{}", text.len());
+    }
+}

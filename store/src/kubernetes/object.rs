@@ -1,0 +1,107 @@
+//! Leases as the API server sends them. Metadata that nobody here needs, `managedFields` above all, is
+//! dropped while it is read.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use berth_api::{ApiError, lease};
+use berth_ipam::record::{AddressKey, Version, Versioned};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// An object, or what stands where one is expected.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Object {
+    pub metadata: Metadata,
+    pub spec: Value,
+    /// Of a `Status`.
+    pub code: u16,
+    /// Of a `Status`.
+    pub message: String,
+}
+
+/// Of an object or a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub struct Metadata {
+    pub name: String,
+    pub uid: String,
+    pub resource_version: String,
+    pub finalizers: Vec<String>,
+    pub deletion_timestamp: Option<String>,
+    #[serde(rename = "continue")]
+    pub more: String,
+}
+
+/// A page of a list.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub struct Page {
+    pub metadata: Metadata,
+    pub items: Vec<Object>,
+}
+
+/// A stored object that this agent cannot read: made by hand, or by a newer Berth. The address that
+/// its name locks is taken all the same.
+#[derive(Debug, Clone)]
+pub struct Unreadable {
+    /// Its name.
+    pub object: String,
+    /// The address whose lock that name is; `None` if it is nobody's.
+    pub key: Option<AddressKey>,
+    /// Its version.
+    pub version: Version,
+    /// What is wrong with it, and what to do.
+    pub cause: Arc<ApiError>,
+}
+
+impl Object {
+    pub fn version(&self) -> Version {
+        let Metadata { uid, resource_version, .. } = &self.metadata;
+        Version { uid: uid.clone(), resource_version: resource_version.clone() }
+    }
+
+    /// The record in it.
+    pub fn read(self) -> Result<Versioned, Box<Unreadable>> {
+        let version = self.version();
+        let name = self.metadata.name;
+        match lease::read(&name, self.spec) {
+            Ok(record) => Ok(Versioned { version, record }),
+            Err(cause) => {
+                let key = key_of(&name);
+                Err(Box::new(Unreadable { object: name, key, version, cause: Arc::new(cause) }))
+            }
+        }
+    }
+}
+
+/// The address whose record is called `name`: the inverse of [`AddressKey::record_name`].
+pub fn key_of(name: &str) -> Option<AddressKey> {
+    let (segment, address) = name.split_once('.')?;
+    let address = match address.parse::<Ipv4Addr>() {
+        Ok(v4) => IpAddr::V4(v4),
+        Err(_) => IpAddr::V6(address.replace('-', ":").parse::<Ipv6Addr>().ok()?),
+    };
+    let key = AddressKey { segment: segment.parse().ok()?, address };
+    (key.record_name() == name).then_some(key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_lead_back_to_their_addresses() {
+        for (segment, address) in [("default", "10.0.0.7"), ("a-1", "2001:db8::7"), ("x", "::ffff:10.0.0.7")]
+        {
+            let key = AddressKey { segment: segment.parse().unwrap(), address: address.parse().unwrap() };
+            assert_eq!(key_of(&key.record_name()), Some(key));
+        }
+        for name in
+            ["", "default", "10.0.0.7", "default.2001-db8--7", "default.10.0.0.07", "A.10.0.0.7", "a.b"]
+        {
+            assert_eq!(key_of(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,309 @@
+//! Following all leases: a list, then what happens after it, and again whenever the thread is lost.
+//!
+//! A task reads, a bounded channel hands on; who reads slowly slows the server down, not this
+//! process. What comes is early news. It may be seconds old, so a release is never decided by it.
+//!
+//! Invariant: between two [`LeaseEvent::Restarted`] no change is left out. Where that is not
+//! certain, the leases are listed anew: also when the server was away, because it may come back with
+//! an older copy of its storage, in which the moment to go on from means something else.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::time::Duration;
+
+use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
+use http_body_util::BodyExt as _;
+use kube::client::Body;
+use serde::Deserialize;
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
+
+use super::door::{BASE, Fault};
+use super::judge::{Asked, Said};
+use super::object::{Object, key_of};
+use super::{KubernetesStore, Unreadable};
+use crate::error::StoreError;
+
+/// So many events wait for their reader.
+const EVENTS: usize = 256;
+/// A single event may be this long; a lease has some two thousand bytes.
+const LINE_MAX: usize = 4 << 20;
+/// The longest pause between two tries.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// The first one.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+
+/// What happened to leases.
+#[derive(Debug, Clone)]
+pub enum LeaseEvent {
+    /// All leases, as they are now: whatever was known before is void. The first event is one.
+    Restarted {
+        /// Those that could be read.
+        rows: Vec<Versioned>,
+        /// Those that could not: their addresses are taken all the same.
+        unreadable: Vec<Unreadable>,
+    },
+    /// A lease was made or changed.
+    Applied(Box<Versioned>),
+    /// An object was made or changed, and cannot be read.
+    Unreadable(Unreadable),
+    /// An object was deleted.
+    Deleted {
+        /// Its name.
+        object: String,
+        /// The address whose lock it was; `None` if that name is nobody's.
+        key: Option<AddressKey>,
+        /// Its last version, with the moment of its deletion.
+        version: Version,
+        /// The record in it, if it could be read.
+        record: Option<Box<LeaseRecord>>,
+    },
+}
+
+/// Events of all leases. Dropping it ends the watch.
+#[derive(Debug)]
+pub struct Watch {
+    events: mpsc::Receiver<LeaseEvent>,
+    trouble: watch::Receiver<Option<StoreError>>,
+    task: AbortHandle,
+}
+
+impl Watch {
+    pub(super) fn start(store: KubernetesStore) -> Self {
+        let (sender, events) = mpsc::channel(EVENTS);
+        let (told, trouble) = watch::channel(None);
+        let follower = Follower { store, events: sender, trouble: told, failures: 0 };
+        let task = tokio::spawn(follower.run()).abort_handle();
+        Self { events, trouble, task }
+    }
+
+    /// The next event; `None` only when the runtime ends. Cancel-safe.
+    pub async fn next(&mut self) -> Option<LeaseEvent> {
+        self.events.recv().await
+    }
+
+    /// What keeps the watch from its work at present.
+    pub fn trouble(&self) -> Option<StoreError> {
+        self.trouble.borrow().clone()
+    }
+}
+
+impl Drop for Watch {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// How following from one moment ended.
+enum End {
+    /// The connection did; the moment to go on from is still known.
+    Resume,
+    /// The server is there, and wants to be left alone for a moment.
+    Busy(StoreError),
+    /// The server has forgotten the moment, or it may have.
+    Relist,
+    /// Nobody listens any more.
+    Unwanted,
+}
+
+/// One line of a stream of events.
+#[derive(Deserialize)]
+struct Line {
+    #[serde(rename = "type")]
+    kind: String,
+    object: Object,
+}
+
+struct Follower {
+    store: KubernetesStore,
+    events: mpsc::Sender<LeaseEvent>,
+    trouble: watch::Sender<Option<StoreError>>,
+    /// Failures since the last success.
+    failures: u32,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        loop {
+            let listing = match self.store.listing().await {
+                Ok(listing) => listing,
+                Err(error) => {
+                    self.failed(error).await;
+                    continue;
+                }
+            };
+            let mut moment = listing.resource_version;
+            let restarted = LeaseEvent::Restarted { rows: listing.rows, unreadable: listing.unreadable };
+            if self.events.send(restarted).await.is_err() {
+                return;
+            }
+            loop {
+                let begun = Instant::now();
+                match self.follow(&mut moment).await {
+                    Ok(End::Resume) if begun.elapsed() < PAUSE_MAX => self.pause(None).await,
+                    Ok(End::Resume) => {}
+                    Ok(End::Relist) => {
+                        self.pause(None).await;
+                        break;
+                    }
+                    Ok(End::Unwanted) => return,
+                    Ok(End::Busy(error)) => self.failed(error).await,
+                    Err(error) => {
+                        self.failed(error).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Follows from `moment`, and moves it on.
+    async fn follow(&mut self, moment: &mut String) -> Result<End, StoreError> {
+        let asked = Asked { operation: "watch", object: "all leases", writes: false };
+        let path = format!(
+            "{BASE}?watch=true&allowWatchBookmarks=true&resourceVersion={}&timeoutSeconds={}",
+            super::escaped(moment),
+            self.store.settings.watch_for.as_secs(),
+        );
+        let body = match self.store.door.open(&path).await {
+            Ok(Ok(body)) => body,
+            // 504: the moment lies ahead of the server, as after a restore of its storage.
+            Ok(Err(answer)) if answer.status.as_u16() == 504 => return Ok(End::Relist),
+            Ok(Err(answer)) => {
+                let busy = answer.status.as_u16() == 429;
+                return match asked.judge(Ok(answer)) {
+                    Ok(Said::Done(_) | Said::Missing | Said::Conflict | Said::Expired) => Ok(End::Relist),
+                    Err(error) if busy => Ok(End::Busy(error)),
+                    Err(error) => Err(error),
+                };
+            }
+            Err(fault) => return Err(asked.unavailable(None, fault)),
+        };
+        self.trouble.send_replace(None);
+        let mut lines = Lines { body, buffer: Vec::new(), silence: self.store.settings.watch_silence };
+        loop {
+            let line = match lines.next().await {
+                Ok(Some(line)) => line,
+                Ok(None) => return Ok(End::Resume),
+                Err(fault) => {
+                    tracing::debug!(error = %crate::error::chain(&fault), "the watch broke off");
+                    return Ok(End::Resume);
+                }
+            };
+            let Ok(line) = serde_json::from_slice::<Line>(&line) else {
+                tracing::warn!("a watch sent what is no event; listing all leases again");
+                return Ok(End::Relist);
+            };
+            self.failures = 0;
+            let version = line.object.version();
+            let event = match line.kind.as_str() {
+                "BOOKMARK" => None,
+                "ADDED" | "MODIFIED" => Some(match line.object.read() {
+                    Ok(row) => LeaseEvent::Applied(Box::new(row)),
+                    Err(unreadable) => LeaseEvent::Unreadable(*unreadable),
+                }),
+                "DELETED" => {
+                    let object = line.object.metadata.name.clone();
+                    let record = line.object.read().ok().map(|row| Box::new(row.record));
+                    let key = key_of(&object);
+                    Some(LeaseEvent::Deleted { object, key, version: version.clone(), record })
+                }
+                // ERROR, with a `Status`: 410 if the moment is forgotten, and nothing else is worth keeping.
+                kind => {
+                    tracing::debug!(kind, code = line.object.code, text = line.object.message, "watch ended");
+                    return Ok(End::Relist);
+                }
+            };
+            if let Some(event) = event
+                && self.events.send(event).await.is_err()
+            {
+                return Ok(End::Unwanted);
+            }
+            // Only when it was handed on.
+            *moment = version.resource_version;
+        }
+    }
+
+    async fn failed(&mut self, error: StoreError) {
+        let wait = error.retry_after();
+        if self.trouble.borrow().is_none() {
+            tracing::warn!(error = %crate::error::chain(&error), "cannot follow the leases; trying again");
+        }
+        self.trouble.send_replace(Some(error));
+        self.pause(wait).await;
+    }
+
+    /// Waits for longer and longer, and never for as long as anybody else does.
+    async fn pause(&mut self, wanted: Option<Duration>) {
+        tokio::time::sleep(pause(self.failures, wanted, random())).await;
+        self.failures = self.failures.saturating_add(1);
+    }
+}
+
+/// The pause after so many failures: doubled each time, the server's wish if that is longer, half of it
+/// by chance, and never more than [`PAUSE_MAX`].
+fn pause(failures: u32, wanted: Option<Duration>, random: u64) -> Duration {
+    let doubled = PAUSE_MIN.saturating_mul(1 << failures.min(10));
+    let whole = doubled.max(wanted.unwrap_or_default()).min(PAUSE_MAX);
+    let half = whole / 2;
+    let chance = u32::try_from(random % 1_000).unwrap_or_default();
+    half + half * chance / 1_000
+}
+
+/// The hasher of maps is seeded at random for each process and map: good enough to spread agents.
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
+/// The lines of a body.
+struct Lines {
+    body: Body,
+    buffer: Vec<u8>,
+    silence: Duration,
+}
+
+impl Lines {
+    /// The next whole line; `None` at the end. What is cut off by the end was no event yet.
+    async fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+        let mut seen = 0;
+        loop {
+            if let Some(end) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
+                let rest = self.buffer.split_off(seen + end + 1);
+                return Ok(Some(std::mem::replace(&mut self.buffer, rest)));
+            }
+            seen = self.buffer.len();
+            if seen > LINE_MAX {
+                return Err(Fault::Unsteady("a watch sent an event without an end"));
+            }
+            let frame = tokio::time::timeout(self.silence, self.body.frame());
+            match frame.await.map_err(|_| Fault::Late(self.silence))? {
+                None => return Ok(None),
+                Some(Ok(frame)) => {
+                    if let Ok(data) = frame.into_data() {
+                        self.buffer.extend_from_slice(&data);
+                    }
+                }
+                Some(Err(error)) => return Err(Fault::Cut(Box::new(error))),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_are_spread_and_have_an_end() {
+        let longest = |failures| pause(failures, None, 999);
+        assert!(longest(0) < longest(1) && longest(1) < longest(4));
+        for failures in [0, 5, 1_000] {
+            for random in [0, 500, 999] {
+                assert!(pause(failures, Some(Duration::from_hours(1)), random) <= PAUSE_MAX);
+                assert!(pause(failures, None, random) >= PAUSE_MIN / 2);
+            }
+        }
+        assert!(pause(0, Some(Duration::from_secs(4)), 0) >= Duration::from_secs(2));
+        assert_ne!(random(), random());
+    }
+}

@@ -1,0 +1,66 @@
+//! MACs on the parent that look like Berth's, at an agent's start without any record.
+
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
+
+use std::time::Duration;
+
+use berth_testbed::lab::{Families, Lab, Options};
+use berth_testbed::world::{self, PARENT, Pod};
+
+/// Begins as those do that Berth derives, and so does one in 64 of those that kernels draw.
+const LOOKS_LIKE_BERTHS: &str = "b2:00:5e:00:53:01";
+
+/// A link of another plugin's, up, with an address.
+fn foreign(lab: &Lab, address: &str) -> Pod {
+    let pod = lab.world.pod().unwrap();
+    let line = format!(
+        "link add link {PARENT} name eth0 address {LOOKS_LIKE_BERTHS} netns {} type macvlan mode bridge\n",
+        pod.name
+    );
+    world::ip(lab.world.node(), &line).unwrap();
+    world::ip(&pod.netns, &format!("addr add {address} dev eth0\nlink set eth0 up\n")).unwrap();
+    pod
+}
+
+fn prepared() -> Option<Lab> {
+    let options = Options::of_tests(1.0)?;
+    Some(Lab::prepare(&options, 4, "", Families::V4).unwrap())
+}
+
+#[test]
+fn a_strangers_mac_that_looks_like_berths_keeps_no_add_waiting() {
+    let Some(mut lab) = prepared() else { return };
+    let stranger = foreign(&lab, "192.0.2.7/24");
+    lab.start_agent(None).unwrap();
+    lab.attach(&lab.world.pod().unwrap()).unwrap();
+    let links = lab.world.links(&stranger).unwrap().unwrap();
+    assert!(links.iter().any(|link| link.name == "eth0"), "somebody removed it: {links:?}");
+}
+
+#[test]
+fn an_unmarked_link_with_an_address_of_a_pool_keeps_adds_waiting_until_it_is_gone() {
+    let Some(mut lab) = prepared() else { return };
+    let unmarked = foreign(&lab, &format!("{}/16", lab.addresses[0]));
+    lab.start_agent(None).unwrap();
+    let pod = lab.world.pod().unwrap();
+    let mut waiting = lab.plugin.start(&lab.call("ADD", &pod)).unwrap();
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(waiting.runs(), "the ADD did not wait");
+    let rows = lab.leases().unwrap();
+    assert!(rows.iter().all(|row| row.container_id.is_none()), "an address was given beside it: {rows:?}");
+    lab.world.remove(&unmarked);
+    waiting.finish(Duration::from_secs(10)).unwrap().expect_success().unwrap();
+}
+
+#[test]
+fn a_berth_link_whose_record_is_lost_is_adopted() {
+    let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    let living = lab.attach(&lab.world.pod().unwrap()).unwrap();
+    lab.stop_agent().unwrap();
+    std::fs::remove_dir_all(lab.setup.state()).unwrap();
+    std::fs::create_dir(lab.setup.state()).unwrap();
+    lab.start_agent(None).unwrap();
+    let rows = lab.leases().unwrap();
+    assert!(rows.iter().any(|row| row.address == living.address), "{rows:?}");
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_cluster::cluster::{Cluster, Options};
+use berth_cluster::cni::Cni;
 use berth_cluster::control::{ControlPlane, Part, Settings};
 use berth_cluster::network::{self, Network};
 use berth_cluster::workload;
@@ -89,8 +90,28 @@ fn ten_run(cluster: &Cluster) {
 #[test]
 fn ten_pods_on_the_floor_live_through_a_loss_of_power_and_leave_nothing() {
     let (Some(_), Some(plugins)) = (programs(), plugins()) else { return };
-    let options = Options::floor(2, 10, plugins);
-    let mut cluster = Cluster::start(&options, &mut told).unwrap();
+    live_through_a_loss_of_power(&Options::floor(2, 10, plugins));
+}
+
+#[test]
+fn ten_pods_on_berth_live_through_a_loss_of_power_and_leave_nothing() {
+    let Some(_) = programs() else { return };
+    let Some(binaries) = std::env::var_os("BERTH_BIN_DIR").map(PathBuf::from) else {
+        skip::because("needs the built binaries; `cargo xtask test` builds them and sets BERTH_BIN_DIR");
+        return;
+    };
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/berth.yaml");
+    live_through_a_loss_of_power(&Options {
+        cni: Cni::Berth,
+        agent: Some(binaries.join("berth-agent")),
+        manifests: vec![manifest],
+        ..Options::floor(2, 10, vec![binaries])
+    });
+}
+
+#[expect(clippy::unwrap_used, reason = "whatever cannot be done here fails its test")]
+fn live_through_a_loss_of_power(options: &Options) {
+    let mut cluster = Cluster::start(options, &mut told).unwrap();
     let id = cluster.network.id().to_owned();
     assert!(left(&id).len() > 10, "the search for what is left finds what is there");
 

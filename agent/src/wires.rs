@@ -76,6 +76,8 @@ impl Wires {
         let name = device.clone();
         let places = self.places.get(device).cloned().unwrap_or_default();
         let report = move |event| match event {
+            // Other nodes ask for the same candidates at the same time: to ask claims nothing.
+            WireEvent::Heard(heard) if !heard.kind.is_claim() => {}
             WireEvent::Heard(heard) => {
                 for wire in places.iter().filter_map(|place| tagged(place, heard.vlan)) {
                     let outgoing = heard.direction == Direction::Out;

@@ -243,7 +243,7 @@ mod tests {
             r#"{"name":"l","runtimeConfig":{"io.kubernetes.cri.pod-annotations":{"berth.dev/ips":"10.0.0.7","x":5}}}"#,
         );
         assert_eq!(given.unwrap(), Some([("berth.dev/ips".to_owned(), "10.0.0.7".to_owned())].into()));
-        for wrong in [r#"[]"#, r#"{"berth.dev/ips":7}"#] {
+        for wrong in ["[]", r#"{"berth.dev/ips":7}"#] {
             let text =
                 format!(r#"{{"name":"l","runtimeConfig":{{"io.kubernetes.cri.pod-annotations":{wrong}}}}}"#);
             let error = of(&text).unwrap_err().to_string();

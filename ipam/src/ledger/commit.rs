@@ -139,6 +139,7 @@ impl Ledger {
     ) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.committing = false;
+        self.shared.took(now.since(slot.live.since));
         let (txn, undone) = (slot.entry.txn.clone(), slot.entry.del_seen);
         let position = self.line.iter().position(|waiter| waiter.request.txn == txn);
         let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);

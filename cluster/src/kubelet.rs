@@ -240,8 +240,7 @@ impl Shared {
         let (sender, receiver) = watch::channel(wish);
         wishes.insert(facts.pod.uid.clone(), sender);
         drop(wishes);
-        let task = tokio::spawn(pod::live(Arc::clone(self), facts, receiver));
-        lock(&self.tasks).push(task);
+        self.keep(tokio::spawn(pod::live(Arc::clone(self), facts, receiver)));
     }
 
     fn tell(&self, uid: &str, wish: Wish) {
@@ -278,9 +277,17 @@ impl Shared {
                     shared.take_down(orphan).await;
                 }
             });
-            lock(&self.tasks).push(task);
+            self.keep(task);
         }
-        // Tasks that have ended need no abort.
-        lock(&self.tasks).retain(|task| !task.is_finished());
+    }
+
+    /// Remembers a task, for whoever ends all of them.
+    fn keep(&self, task: JoinHandle<()>) {
+        let mut tasks = lock(&self.tasks);
+        // Those that have ended need no end; they are looked for when there may be many.
+        if tasks.len() == tasks.capacity() {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(task);
     }
 }

@@ -233,7 +233,7 @@ impl Shared {
             let id = lock(&held).id.clone();
             lock(&shared.disk).remove(&id);
         });
-        lock(&self.tasks).push(task);
+        self.keep(task);
     }
 
     /// One DEL; whether it succeeded.

@@ -306,7 +306,7 @@ impl Ledger {
     }
 
     /// Wants a record read live, unless it is being read.
-    fn look(&mut self, now: Time, key: AddressKey) {
+    pub(super) fn look(&mut self, now: Time, key: AddressKey) {
         self.shared.looks.entry(key).or_insert(Some(now));
     }
 
@@ -369,7 +369,10 @@ impl Ledger {
         if slot.live.committing || slot.entry.phase != Phase::Done {
             return;
         }
-        if slot.entry.txn == record.txn {
+        // Also a record of an attachment of this node that is not there: a request of a former life was
+        // carried out after the living record had been lost.
+        let nobodys = record.node == self.me.node && !self.slots.contains_key(&record.key);
+        if slot.entry.txn == record.txn || nobodys {
             return self.restore(&slot.entry.key.clone(), record);
         }
         let text = format!(

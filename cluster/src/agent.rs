@@ -16,6 +16,8 @@ use crate::error::{Error, Result};
 
 /// The service account of the agents in deploy/berth.yaml, as `namespace:name`.
 pub const ACCOUNT: &str = "berth-system:berth-agent";
+/// Names the point at which an agent with fault points dies.
+const FAULT: &str = "BERTH_FAULT";
 /// How long an agent may take until it answers.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
@@ -53,13 +55,14 @@ impl AgentPlan {
         command
     }
 
-    /// Starts it; it may not answer yet.
-    pub fn start(&self) -> Result<Process> {
+    /// Starts it, to die at a fault point if one is named; it may not answer yet.
+    pub fn start(&self, fault: Option<&str>) -> Result<Process> {
         let path = self.folder.join("agent.log");
         let opened = File::options().create(true).append(true).open(&path);
         let log = opened.map_err(Error::file(format!("open {}", path.display())))?;
         let second = log.try_clone().map_err(Error::file("share a log"))?;
         let mut command = self.command();
+        command.envs(fault.map(|point| (FAULT, point)));
         command.stdin(Stdio::null()).stdout(log).stderr(second);
         Ok(world::start(&mut command, Some(&self.netns))?)
     }

@@ -5,7 +5,7 @@
 //! metrics, the kernel's accounts of processes, and an outsider on the wire who asks for every address.
 
 mod meter;
-mod metrics;
+pub mod metrics;
 mod report;
 
 use std::path::PathBuf;

@@ -1,5 +1,6 @@
 //! A whole cluster: cables, control plane, nodes; everything goes when it is dropped.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Once};
@@ -18,6 +19,7 @@ use crate::error::{Error, Result};
 use crate::habits::Habits;
 use crate::network::{self, Network};
 use crate::node::{Common, Kit, Node};
+use crate::records::{self, Record};
 use crate::tally::Tally;
 
 /// How long all nodes may take until they are Ready.
@@ -65,6 +67,19 @@ impl Options {
             manifests: Vec::new(),
             settings: Settings::default(),
             habits: Habits::default(),
+        }
+    }
+}
+
+impl Options {
+    /// A cluster with Berth for `pods` pods: binaries in `binaries`, and what `manifest` declares.
+    pub fn berth(nodes: u32, pods: u32, binaries: &Path, manifest: &Path) -> Self {
+        Self {
+            cni: Cni::Berth,
+            version: "1.1.0".to_owned(),
+            agent: Some(binaries.join("berth-agent")),
+            manifests: vec![manifest.to_owned()],
+            ..Self::floor(nodes, pods, vec![binaries.to_owned()])
         }
     }
 }
@@ -259,6 +274,23 @@ impl Cluster {
             Some(node) => node.boot(&Common { network, api, tally }),
             None => Ok(()),
         }
+    }
+
+    /// The records of all addresses, as the API server has them.
+    pub fn records(&self) -> Result<Vec<Record>> {
+        let text = self.control.api()?.text(records::PATH)?;
+        records::read(&text)
+    }
+
+    /// The sandboxes that live, on all nodes: their container ids and addresses.
+    pub fn attachments(&self) -> Vec<(String, Vec<IpAddr>)> {
+        self.nodes.iter().flat_map(Node::attachments).collect()
+    }
+
+    /// What is wrong with the records: those of nobody who lives, and those who live without. Empty: each
+    /// address of each sandbox that lives has its record, and there are no others.
+    pub fn strayed(&self) -> Result<Vec<String>> {
+        Ok(records::compare(&self.records()?, &self.attachments()))
     }
 
     /// Who answers for each address of the pools, asked on the wire by the outsider: in so many rounds, and

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 /// The habits of one stand-in. They can be changed while it runs; what is under way keeps the old ones.
+#[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Habits {
     /// How many CNI commands may be in flight on the node.
@@ -20,6 +21,10 @@ pub struct Habits {
     pub kill_del_after: Option<Duration>,
     /// From a DEL that failed to the next.
     pub del_again_after: Duration,
+    /// From a sandbox's death to the first call about it: a kubelet looks at its sandboxes once a second.
+    pub notice_after: Duration,
+    /// A sandbox that died gets its DEL only after its pod has a new one, as after a crash of the runtime.
+    pub del_last: bool,
     /// A sandbox goes on although its pod object was deleted by force, as under a kubelet that hangs.
     pub keep_forced: bool,
     /// A process lives in each sandbox, as a pause container does.
@@ -38,6 +43,8 @@ impl Default for Habits {
             no_del: false,
             kill_del_after: None,
             del_again_after: Duration::from_millis(800),
+            notice_after: Duration::from_secs(1),
+            del_last: false,
             keep_forced: false,
             inhabited: false,
             command_limit: Duration::from_mins(4),

@@ -131,6 +131,11 @@ impl Kubelet {
         lock(&self.0.running).len()
     }
 
+    /// The sandbox of a pod dies, as when somebody kills its pause container: the pod gets another one.
+    pub fn renew(&self, uid: &str) {
+        self.0.tell(uid, Wish::Renew);
+    }
+
     /// It stops at once, as by SIGKILL: sandboxes live on, plugins in flight end by themselves.
     pub fn kill(self) {
         for task in lock(&self.0.tasks).drain(..) {
@@ -150,6 +155,14 @@ impl Kubelet {
             lock(&record.held).end();
         }
     }
+}
+
+/// Whether the wish is another one now. What dies is to be made anew first.
+fn turn(old: &mut Wish, wish: Wish) -> bool {
+    if *old == Wish::Renew && wish == Wish::Run {
+        return false;
+    }
+    std::mem::replace(old, wish) != wish
 }
 
 /// Registers the node, then renews its Lease for ever.
@@ -221,19 +234,27 @@ impl Shared {
         let mut wishes = lock(&self.wishes);
         if let Some(sender) = wishes.get(&facts.pod.uid) {
             // The same wish again wakes nobody.
-            sender.send_if_modified(|old| std::mem::replace(old, wish) != wish);
+            sender.send_if_modified(|old| turn(old, wish));
             return;
         }
         let (sender, receiver) = watch::channel(wish);
         wishes.insert(facts.pod.uid.clone(), sender);
         drop(wishes);
-        let task = tokio::spawn(pod::live(Arc::clone(self), facts, receiver));
-        lock(&self.tasks).push(task);
+        self.keep(tokio::spawn(pod::live(Arc::clone(self), facts, receiver)));
     }
 
     fn tell(&self, uid: &str, wish: Wish) {
         if let Some(sender) = lock(&self.wishes).get(uid) {
-            sender.send_if_modified(|old| std::mem::replace(old, wish) != wish);
+            sender.send_if_modified(|old| turn(old, wish));
+        }
+    }
+
+    /// The wish for another sandbox is fulfilled, unless another one came meanwhile.
+    fn renewed(&self, uid: &str) {
+        if let Some(sender) = lock(&self.wishes).get(uid) {
+            sender.send_if_modified(|old| {
+                *old == Wish::Renew && std::mem::replace(old, Wish::Run) != Wish::Run
+            });
         }
     }
 
@@ -256,9 +277,17 @@ impl Shared {
                     shared.take_down(orphan).await;
                 }
             });
-            lock(&self.tasks).push(task);
+            self.keep(task);
         }
-        // Tasks that have ended need no abort.
-        lock(&self.tasks).retain(|task| !task.is_finished());
+    }
+
+    /// Remembers a task, for whoever ends all of them.
+    fn keep(&self, task: JoinHandle<()>) {
+        let mut tasks = lock(&self.tasks);
+        // Those that have ended need no end; they are looked for when there may be many.
+        if tasks.len() == tasks.capacity() {
+            tasks.retain(|task| !task.is_finished());
+        }
+        tasks.push(task);
     }
 }

@@ -4,8 +4,9 @@
 //! Its disk is configuration, plugins, agent's state, sandboxes' records, machine id: what is left when the
 //! power goes. Everything else goes at once: processes, namespaces, cables. A boot brings another boot id.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use berth_testbed::cleanup::{self, Netns, Process};
@@ -156,6 +157,41 @@ impl Node {
         self.agent.as_ref().map(Process::pid)
     }
 
+    /// What its agent is started with.
+    pub fn agent_plan(&self) -> Option<&AgentPlan> {
+        self.plan.as_ref()
+    }
+
+    /// SIGSTOP for its agent: it hears nothing and says nothing.
+    pub fn pause_agent(&self) {
+        if let Some(agent) = &self.agent {
+            agent.signal(libc::SIGSTOP);
+        }
+    }
+
+    /// SIGCONT.
+    pub fn resume_agent(&self) {
+        if let Some(agent) = &self.agent {
+            agent.signal(libc::SIGCONT);
+        }
+    }
+
+    /// Whether its agent has not ended by itself.
+    pub fn agent_runs(&mut self) -> bool {
+        self.agent.as_mut().is_some_and(Process::runs)
+    }
+
+    /// The sandboxes that live: their container ids and addresses. Waits for calls in flight.
+    pub fn attachments(&self) -> Vec<(String, Vec<IpAddr>)> {
+        let records: Vec<_> =
+            self.disk.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect();
+        let living = records.iter().filter_map(|record| {
+            let sandbox = record.held.lock().unwrap_or_else(PoisonError::into_inner);
+            sandbox.lives().then(|| (sandbox.id.clone(), sandbox.addresses()))
+        });
+        living.collect()
+    }
+
     /// Sandboxes on its disk, ended or not.
     pub fn sandboxes(&self) -> usize {
         self.disk.lock().map_or(0, |disk| disk.len())
@@ -188,13 +224,18 @@ impl Node {
 
     /// Starts the agent, if the node has one, and waits until it answers.
     pub fn start_agent(&mut self) -> Result<Option<Duration>> {
+        self.start_agent_to_die(None)
+    }
+
+    /// The same for one that dies at a fault point.
+    pub fn start_agent_to_die(&mut self, fault: Option<&str>) -> Result<Option<Duration>> {
         let Some(plan) = &self.plan else { return Ok(None) };
         let bpf = self.folder.join("bpf");
         if !bpf.exists() {
             // A kernel without such a file system has no programs either; the agent works without.
             let _ = cleanup::bpf_folder(&bpf);
         }
-        let mut process = plan.start()?;
+        let mut process = plan.start(fault)?;
         let took = plan.wait_ready(&mut process)?;
         self.agent = Some(process);
         Ok(Some(took))

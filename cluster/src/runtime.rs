@@ -23,6 +23,8 @@ use crate::tally::Tally;
 
 /// The interface that pods get.
 pub const POD_LINK: &str = "eth0";
+/// How a mirror pod names the static pod that it stands for.
+const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// How much of what a plugin prints is kept.
 const OUTPUT_MAX: u64 = 4 << 20;
 
@@ -255,9 +257,11 @@ struct Ended {
     usage: Usage,
 }
 
-/// `CNI_ARGS` as kubelet's runtimes give them.
+/// `CNI_ARGS` as kubelet's runtimes give them. A static pod is called by the hash of its file, which the
+/// mirror in the API names; its object has a uid of its own.
 fn arguments(pod: &PodName, id: &str) -> String {
-    let PodName { namespace, name, uid, .. } = pod;
+    let PodName { namespace, name, uid, annotations } = pod;
+    let uid = annotations[CONFIG_HASH].as_str().unwrap_or(uid);
     format!(
         "IgnoreUnknown=1;K8S_POD_NAMESPACE={namespace};K8S_POD_NAME={name};\
          K8S_POD_INFRA_CONTAINER_ID={id};K8S_POD_UID={uid}"
@@ -311,5 +315,7 @@ mod tests {
             arguments(&pod, "c1"),
             "IgnoreUnknown=1;K8S_POD_NAMESPACE=default;K8S_POD_NAME=a-0;K8S_POD_INFRA_CONTAINER_ID=c1;K8S_POD_UID=u"
         );
+        let mirror = PodName { annotations: serde_json::json!({CONFIG_HASH: "h"}), ..pod };
+        assert!(arguments(&mirror, "c1").ends_with("K8S_POD_UID=h"));
     }
 }

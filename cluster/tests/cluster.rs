@@ -1,16 +1,18 @@
 //! A control plane, two nodes and the floor: pods get addresses, nodes lose their power and come back, parts
 //! of the control plane stop and go back in time, and in the end nothing of it is left.
 
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_cluster::cluster::{Cluster, Options};
+use berth_cluster::cni::Cni;
 use berth_cluster::control::{ControlPlane, Part, Settings};
-use berth_cluster::network::Network;
+use berth_cluster::network::{self, Network};
 use berth_cluster::workload;
 use berth_testbed::cleanup::{self, Folder};
 use berth_testbed::kubernetes::Programs;
-use berth_testbed::{census, skip};
+use berth_testbed::{census, skip, world};
 
 /// How long anything may take on a machine that builds beside the tests.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -88,8 +90,28 @@ fn ten_run(cluster: &Cluster) {
 #[test]
 fn ten_pods_on_the_floor_live_through_a_loss_of_power_and_leave_nothing() {
     let (Some(_), Some(plugins)) = (programs(), plugins()) else { return };
-    let options = Options::floor(2, 10, plugins);
-    let mut cluster = Cluster::start(&options, &mut told).unwrap();
+    live_through_a_loss_of_power(&Options::floor(2, 10, plugins));
+}
+
+#[test]
+fn ten_pods_on_berth_live_through_a_loss_of_power_and_leave_nothing() {
+    let Some(_) = programs() else { return };
+    let Some(binaries) = std::env::var_os("BERTH_BIN_DIR").map(PathBuf::from) else {
+        skip::because("needs the built binaries; `cargo xtask test` builds them and sets BERTH_BIN_DIR");
+        return;
+    };
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/berth.yaml");
+    live_through_a_loss_of_power(&Options {
+        cni: Cni::Berth,
+        agent: Some(binaries.join("berth-agent")),
+        manifests: vec![manifest],
+        ..Options::floor(2, 10, vec![binaries])
+    });
+}
+
+#[expect(clippy::unwrap_used, reason = "whatever cannot be done here fails its test")]
+fn live_through_a_loss_of_power(options: &Options) {
+    let mut cluster = Cluster::start(options, &mut told).unwrap();
     let id = cluster.network.id().to_owned();
     assert!(left(&id).len() > 10, "the search for what is left finds what is there");
 
@@ -98,6 +120,20 @@ fn ten_pods_on_the_floor_live_through_a_loss_of_power_and_leave_nothing() {
     ten_run(&cluster);
     workload::confirm(&cluster, 10, PATIENCE).unwrap();
     everybody_has_an_address(&cluster);
+
+    // Proof that the census can find what must not be: the switch takes a pod's addresses, too.
+    let (v4, v6) = network::address(3);
+    let planted = |verb: &str| {
+        world::ip(
+            cluster.network.wire(),
+            &format!("addr {verb} {v4}/16 dev br-u\naddr {verb} {v6}/64 dev br-u nodad\n"),
+        )
+    };
+    planted("add").unwrap();
+    let (duplicates, absent) = census::judge(&cluster.census(3, 5).unwrap());
+    assert_eq!(duplicates, [IpAddr::V4(v4), IpAddr::V6(v6)]);
+    assert!(absent.is_empty(), "{absent:?}");
+    planted("del").unwrap();
 
     let before = workload::uids(&cluster);
     cluster.power_off(0);

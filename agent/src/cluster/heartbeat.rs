@@ -34,6 +34,8 @@ pub const PERIOD_MIN: Duration = Duration::from_secs(2);
 const PATIENCE: u32 = 5;
 /// Heartbeats of all nodes together in a second, at most.
 const BEATS_PER_SECOND: u64 = 50;
+/// An agent without its node's name looks this often, while its kubelet may be starting.
+const FIRST_LOOKS: Duration = Duration::from_millis(500);
 /// The nodes are counted this often.
 const COUNT: Duration = Duration::from_mins(5);
 
@@ -96,6 +98,9 @@ pub async fn run(client: Client, setup: Setup) {
         // A new pace begins with the heartbeat that tells of it. Half of the time where something failed:
         // the patience of others is five heartbeats.
         let pause = before.min(shell.period);
+        // Nor does a node wait for its first pods until the next heartbeat: its kubelet may be about to make
+        // the Node object.
+        let pause = if shell.name.why().is_some() { pause.min(FIRST_LOOKS) } else { pause };
         tokio::time::sleep(if fresh { pause } else { pause / 2 }).await;
         if inputs.is_closed() {
             return;

@@ -9,6 +9,8 @@ pub struct Requests {
     pub by_code: BTreeMap<String, u64>,
     /// Those that change something, by `VERB resource`.
     pub writes: BTreeMap<String, u64>,
+    /// Those of them that were carried out, by the same.
+    pub done: BTreeMap<String, u64>,
     /// What watches were sent, before encryption.
     pub watch_bytes: u64,
 }
@@ -38,7 +40,11 @@ fn count(requests: &mut Requests, line: &str) {
     *requests.by_code.entry(format!("{verb} {code}")).or_default() += value;
     if !["GET", "LIST", "WATCH"].contains(&verb) {
         let part = if part.is_empty() { String::new() } else { format!("/{part}") };
-        *requests.writes.entry(format!("{verb} {resource}{part}")).or_default() += value;
+        let key = format!("{verb} {resource}{part}");
+        if code.starts_with('2') {
+            *requests.done.entry(key.clone()).or_default() += value;
+        }
+        *requests.writes.entry(key).or_default() += value;
     }
 }
 
@@ -68,6 +74,7 @@ impl Requests {
         Self {
             by_code: less(&self.by_code, &before.by_code),
             writes: less(&self.writes, &before.writes),
+            done: less(&self.done, &before.done),
             watch_bytes: self.watch_bytes.saturating_sub(before.watch_bytes),
         }
     }
@@ -98,7 +105,7 @@ apiserver_watch_events_sizes_sum{group="apps",resource="deployments",version="v1
         assert_eq!(read.by_code["POST 201"], 1007);
         assert_eq!(read.by_code["POST 409"], 2);
         assert!(!read.by_code.contains_key("GET 200"), "the server's own");
-        assert_eq!(read.writes["POST pods"], 9);
+        assert_eq!((read.writes["POST pods"], read.done["POST pods"]), (9, 7));
         assert_eq!(read.writes["POST pods/binding"], 1000);
         assert_eq!(read.writes.len(), 2, "a list changes nothing");
         assert_eq!((read.watch_bytes, read.total()), (9515, 1013));

@@ -19,6 +19,8 @@ use crate::runtime::{PodName, Sandbox};
 pub enum Wish {
     /// With a sandbox.
     Run,
+    /// With another sandbox than it has: that one died. Then `Run` again.
+    Renew,
     /// Without one; its object waits for that.
     Stop,
     /// The object is gone: it was deleted by force, or by us.
@@ -75,6 +77,7 @@ type Held = Arc<Mutex<Sandbox>>;
 pub(super) async fn live(shared: Arc<Shared>, facts: Facts, mut wish: watch::Receiver<Wish>) {
     let uid = facts.pod.uid.clone();
     let (mut current, mut failures) = (shared.resume(&facts, &mut wish).await, 0);
+    let mut former = Vec::new();
     loop {
         let now = *wish.borrow_and_update();
         match (now, &current) {
@@ -88,6 +91,9 @@ pub(super) async fn live(shared: Arc<Shared>, facts: Facts, mut wish: watch::Rec
                 current = shared.attach(&facts.pod).await;
                 if let Some(held) = &current {
                     failures = 0;
+                    for dead in former.drain(..) {
+                        shared.take_down(dead).await;
+                    }
                     shared.report(&facts, Some(held), &mut wish).await;
                     continue;
                 }
@@ -102,8 +108,15 @@ pub(super) async fn live(shared: Arc<Shared>, facts: Facts, mut wish: watch::Rec
                     return;
                 }
             }
-            (Wish::Stop, _) => {
+            (Wish::Renew, _) => {
+                lock(&shared.running).remove(&uid);
                 if let Some(held) = current.take() {
+                    former.extend(shared.renew(held).await);
+                }
+                shared.renewed(&uid);
+            }
+            (Wish::Stop, _) => {
+                for held in current.take().into_iter().chain(former.drain(..)) {
                     shared.take_down(held).await;
                 }
                 lock(&shared.running).remove(&uid);
@@ -173,6 +186,19 @@ impl Shared {
         disk.values().filter(|record| record.uid == uid).map(|record| Arc::clone(&record.held)).collect()
     }
 
+    /// What becomes of a sandbox that died: its DEL, or the sandbox, whose DEL comes after the next ADD.
+    async fn renew(self: &Arc<Self>, held: Held) -> Option<Held> {
+        let ending = Arc::clone(&held);
+        let _ = tokio::task::spawn_blocking(move || lock(&ending).end()).await;
+        let habits = self.runtime.habits();
+        tokio::time::sleep(habits.notice_after).await;
+        if habits.del_last {
+            return Some(held);
+        }
+        self.take_down(held).await;
+        None
+    }
+
     /// A new sandbox; that there is none is told to whoever waits for it.
     fn sandbox(&self, pod: &PodName) -> Option<Sandbox> {
         let made = self.runtime.sandbox(pod);
@@ -207,7 +233,7 @@ impl Shared {
             let id = lock(&held).id.clone();
             lock(&shared.disk).remove(&id);
         });
-        lock(&self.tasks).push(task);
+        self.keep(task);
     }
 
     /// One DEL; whether it succeeded.

@@ -139,6 +139,7 @@ impl Ledger {
     ) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.committing = false;
+        self.shared.took(now.since(slot.live.since));
         let (txn, undone) = (slot.entry.txn.clone(), slot.entry.del_seen);
         let position = self.line.iter().position(|waiter| waiter.request.txn == txn);
         let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);
@@ -150,10 +151,9 @@ impl Ledger {
             if self.is_disputed(now, key, position) {
                 return;
             }
-            if let Some(index) = position {
-                self.line.remove(index);
-            }
-            return self.intent_written(now, key, caller);
+            let waiter = position.and_then(|index| self.line.remove(index));
+            let patience = waiter.map_or(Duration::ZERO, |waiter| now.since(waiter.since()));
+            return self.intent_written(now, key, caller, patience);
         };
         for giver in givers {
             match result {
@@ -261,7 +261,7 @@ impl Ledger {
         }
     }
 
-    fn intent_written(&mut self, now: Time, key: &AttachmentKey, caller: Option<Caller>) {
+    fn intent_written(&mut self, now: Time, key: &AttachmentKey, caller: Option<Caller>, waited: Duration) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.entry.phase = Phase::Reserved;
         slot.live.since = now;
@@ -271,7 +271,12 @@ impl Ledger {
             "reserved",
             entry.addresses(),
             Some(key),
-            format!("recorded for namespace {} by transaction {}", entry.netns.cookie, entry.txn),
+            format!(
+                "recorded for namespace {} by transaction {}, {} ms after it was asked for",
+                entry.netns.cookie,
+                entry.txn,
+                waited.as_millis()
+            ),
         );
         let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
@@ -396,7 +401,7 @@ impl Ledger {
             } else {
                 self.answers.ended(now, held.key(), slot.entry.macs());
                 self.give_back(now, &held.key());
-                if !slot.live.exposed && all_there {
+                if !slot.live.exposed && slot.live.disputed.is_none() && all_there {
                     self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
                 }
             }

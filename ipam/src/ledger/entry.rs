@@ -207,7 +207,8 @@ pub struct Live {
     /// Whether its ADD was never granted: whatever was recorded for it is taken back, and nothing else
     /// needs to be known.
     pub vain: bool,
-    /// Who else spoke for one of its addresses before its records were written: then it does not get them.
+    /// Who else spoke for one of its addresses: before its records were written, it does not get them; and
+    /// after its end nobody gets them without a question.
     pub disputed: Option<(IpAddr, Mac)>,
     /// Whether its record was seen to be missing, so that another node may have given its addresses away
     /// meanwhile: they are not handed on without a question.

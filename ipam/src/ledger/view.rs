@@ -150,6 +150,11 @@ impl Ledger {
         stuck.chain(strays).collect()
     }
 
+    /// Whether an attachment was made in this boot of this machine.
+    pub fn is_of_this_boot(&self, entry: &super::entry::Entry) -> bool {
+        entry.boot_id == self.me.boot_id && entry.machine_id == self.me.machine_id
+    }
+
     /// The node's name.
     pub fn node(&self) -> &NodeName {
         &self.me.node

@@ -415,7 +415,10 @@ impl Ledger {
         if !self.answers.is_echo(now, &key, heard.mac)
             && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
         {
-            if self.quarantine.len() < QUARANTINE_MAX {
+            if self.shared.on && heard.mac.is_berth() {
+                // Another node's new pod, most likely, of which the watch is about to tell.
+                self.look_again(now, key.clone());
+            } else if self.quarantine.len() < QUARANTINE_MAX {
                 return self.shut(now, pool, key, vec![heard.mac], None, "heard");
             }
             // It is asked for again before anybody gets it.
@@ -440,10 +443,13 @@ impl Ledger {
         {
             return;
         }
-        if slot.entry.phase == Phase::Intent
-            && let Some(slot) = self.slots.get_mut(holder)
-        {
+        let unwritten = slot.entry.phase == Phase::Intent;
+        if let Some(slot) = self.slots.get_mut(holder) {
             slot.live.disputed = Some((key.address, heard.mac));
+        }
+        if unwritten {
+            // Nobody got it yet, and this one will not: there is no second holder to tell of.
+            return;
         }
         let Some(slot) = self.slots.get(holder) else { return };
         self.answers.add(heard.mac, key.clone());

@@ -50,8 +50,8 @@ enum Task {
     Input(usize, u32, Input),
     /// A question of an agent to the wire.
     Probe(usize, u32, u64, Vec<IpAddr>),
-    /// Of an agent to the store.
-    Request(usize, u32, u64, Vec<StoreWrite>),
+    /// Of an agent to the store, and how long the store's history was when it was sent.
+    Request(usize, u32, u64, Vec<StoreWrite>, usize),
 }
 
 enum Change {
@@ -323,7 +323,7 @@ impl World {
         }
         let key = keys[self.random(keys.len())].clone();
         // Who asked the wire before the present holder was there cannot know of it.
-        let asked = |task: &Task| matches!(task, Task::Request(.., writes) if writes.iter().any(|w| w.address_key() == key));
+        let asked = |task: &Task| matches!(task, Task::Request(_, _, _, writes, _) if writes.iter().any(|w| w.address_key() == key));
         if self.tasks.iter().any(asked) {
             return;
         }
@@ -378,9 +378,9 @@ impl World {
             return;
         }
         let mut index = if shuffled { self.random(self.tasks.len()) } else { 0 };
-        if let Task::Request(node, life, _, writes) = &self.tasks[index] {
+        if let Task::Request(node, life, _, writes, _) = &self.tasks[index] {
             let same = |task: &Task| {
-                matches!(task, Task::Request(n, l, _, others) if (n, l) == (node, life)
+                matches!(task, Task::Request(n, l, _, others, _) if (n, l) == (node, life)
                     && others.iter().any(|other| writes.iter().any(|write| write.address_key() == other.address_key())))
             };
             index = self.tasks.iter().position(same).unwrap();
@@ -392,11 +392,25 @@ impl World {
                 self.step(node, Input::Probed(id, ProbeResult::Heard(heard)));
             }
             Task::Input(..) | Task::Probe(..) => {}
-            Task::Request(node, life, op, writes) => {
+            Task::Request(node, life, op, mut writes, sent) => {
+                if self.nodes[node].life != life {
+                    // What a dead agent sent names the version that it saw; nobody looks again for it.
+                    writes.retain(|write| {
+                        matches!(write, StoreWrite::Create(_))
+                            || !self.changed_since(sent, &write.address_key())
+                    });
+                }
                 let result = self.carry_out(writes);
                 self.tasks.push_back(Task::Input(node, life, Input::Committed(op, result)));
             }
         }
+    }
+
+    fn changed_since(&self, sent: usize, key: &AddressKey) -> bool {
+        self.history[sent..].iter().any(|change| {
+            let (Change::Recorded(record) | Change::Erased(record)) = change;
+            record.address_key() == *key
+        })
     }
 
     fn carry_out(&mut self, writes: Vec<StoreWrite>) -> CommitResult {
@@ -475,7 +489,7 @@ impl World {
                 if store.is_empty() {
                     self.input(node, Input::Committed(op, CommitResult::Journaled(Vec::new())));
                 } else {
-                    self.tasks.push_back(Task::Request(node, life, op, store));
+                    self.tasks.push_back(Task::Request(node, life, op, store, self.history.len()));
                 }
             }
             Action::Reply(caller, _, reply) => self.answered(node, caller, reply),

@@ -1,0 +1,6 @@
+//! Berth in a cluster: a real API server, real agents and plugins, nodes as namespaces. One control plane
+//! serves the stories of one test; each story leaves no pod and no record behind.
+
+mod exact_fit;
+mod sandboxes;
+mod stage;

@@ -156,6 +156,11 @@ pub(crate) fn install(args: &InstallNode) -> Result<[Change; 2], NodeError> {
     let _turn = lock(&args.bin_dir)?;
     let plugin = Staged::new(args.bin_dir.join(PLUGIN), &plugin, PROGRAM_MODE)?;
     let list = Staged::new(args.conf_dir.join(name), &list, LIST_MODE)?;
+    place_both(plugin, list)
+}
+
+/// The list comes last.
+fn place_both(plugin: Staged, list: Staged) -> Result<[Change; 2], NodeError> {
     Ok([plugin.place()?, list.place()?])
 }
 
@@ -171,6 +176,11 @@ pub(crate) fn uninstall(args: &UninstallNode) -> Result<[Change; 2], NodeError> 
     if let Some(path) = other_caller(&args.conf_dir, &list)? {
         return Err(NodeError::InUse { path });
     }
+    remove_both(list, plugin)
+}
+
+/// The list goes first.
+fn remove_both(list: PathBuf, plugin: PathBuf) -> Result<[Change; 2], NodeError> {
     Ok([remove(list)?, remove(plugin)?])
 }
 
@@ -408,6 +418,26 @@ mod tests {
         assert_eq!(node.install(), [Outcome::Unchanged, Outcome::Installed]);
         assert_eq!(fs::read_to_string(node.list()).unwrap(), CONFLIST);
         assert_eq!(node.files(), ["10-berth.conflist", "berth"]);
+    }
+
+    #[test]
+    fn there_is_never_a_list_without_a_plugin() {
+        let node = Node::new();
+        let plugin = Staged::new(node.args.bin_dir.join(PLUGIN), PROGRAM, PROGRAM_MODE).unwrap();
+        let list = Staged::new(node.list(), CONFLIST.as_bytes(), LIST_MODE).unwrap();
+        // In the way since it was looked at.
+        fs::create_dir(node.args.bin_dir.join(PLUGIN)).unwrap();
+        let error = place_both(plugin, list).unwrap_err();
+        assert!(matches!(error, NodeError::Place { .. }), "{error}");
+        assert_eq!(node.files(), ["berth"], "the folder; no list, and nothing half done");
+
+        let node = Node::new();
+        node.install();
+        fs::remove_file(node.list()).unwrap();
+        fs::create_dir(node.list()).unwrap();
+        let error = remove_both(node.list(), node.args.bin_dir.join(PLUGIN)).unwrap_err();
+        assert!(matches!(error, NodeError::Remove { .. }), "{error}");
+        assert_eq!(node.files(), ["10-berth.conflist", "berth"], "the list cannot go, so the plugin stays");
     }
 
     #[test]

@@ -150,6 +150,11 @@ impl Ledger {
         stuck.chain(strays).collect()
     }
 
+    /// What keeps every ADD waiting, by its code.
+    pub fn bars(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.bars.iter().map(|(code, why)| (*code, why.as_str()))
+    }
+
     /// The node's name.
     pub fn node(&self) -> &NodeName {
         &self.me.node

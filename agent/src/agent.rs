@@ -578,6 +578,9 @@ impl Agent {
         checks.push(store);
         checks.push(doctor::declared(self.config_trouble.as_deref()));
         checks.extend(self.hands.cluster.iter().flat_map(Cluster::findings));
+        let bars = self.ledger.bars();
+        checks
+            .extend(bars.map(|(code, why)| doctor::finding(code, false, true, format!("ADDs wait: {why}"))));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(
             self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),

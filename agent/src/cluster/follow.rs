@@ -62,10 +62,38 @@ pub async fn follow<K>(api: Api<K>, config: watcher::Config, mut take: impl FnMu
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    let stream = watcher(api, config).modify(|object| object.meta_mut().managed_fields = None);
+    let mut pauses = Pauses(PAUSE_MIN);
+    while let End::Lost = once(&api, &config, &mut pauses, &mut take).await {
+        let pause = pauses.next().unwrap_or(PAUSE_MAX);
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// How a watch ended.
+enum End {
+    /// The moment to go on from may mean something else by now: the server was away, and may have come
+    /// back with an older copy of its storage.
+    Lost,
+    /// Nobody listens any more.
+    Unwanted,
+}
+
+/// From a list on, as long as the watch can be begun again where it broke off.
+async fn once<K>(
+    api: &Api<K>,
+    config: &watcher::Config,
+    pauses: &mut Pauses,
+    take: &mut impl FnMut(News<K>) -> bool,
+) -> End
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    let stream =
+        watcher(api.clone(), config.clone()).modify(|object| object.meta_mut().managed_fields = None);
     let mut stream = pin!(stream.backoff(Pauses(PAUSE_MIN)));
     let mut all = Vec::new();
     while let Some(event) = stream.next().await {
+        let lost = matches!(event, Err(watcher::Error::WatchStartFailed(_)));
         let news = match event {
             Ok(Event::Init) => {
                 all = Vec::new();
@@ -76,14 +104,21 @@ where
                 continue;
             }
             Ok(Event::InitDone) => News::All(std::mem::take(&mut all)),
-            Ok(Event::Apply(object)) => News::Changed(object),
+            Ok(Event::Apply(object)) => {
+                pauses.reset();
+                News::Changed(object)
+            }
             Ok(Event::Delete(object)) => News::Gone(object),
             Err(error) => News::Failed(chain(&error)),
         };
         if !take(news) {
-            return;
+            return End::Unwanted;
+        }
+        if lost {
+            return End::Lost;
         }
     }
+    End::Lost
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Berth in a cluster: a real API server, real agents and plugins, nodes as namespaces. One control plane
 //! serves the stories of one test; each story leaves no pod and no record behind.
 
+mod agents;
 mod exact_fit;
+mod fifty;
+mod outages;
 mod sandboxes;
 mod stage;

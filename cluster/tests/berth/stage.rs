@@ -204,6 +204,23 @@ impl Stage {
         self.running(name).map(|(_, running)| running.addresses).unwrap_or_default()
     }
 
+    /// The addresses of a pod that runs, by its uid.
+    pub fn addresses_of(&self, uid: &str) -> Vec<IpAddr> {
+        let kubelets = self.cluster.nodes.iter().filter_map(berth_cluster::node::Node::kubelet);
+        let found = kubelets.filter_map(|kubelet| kubelet.running().remove(uid));
+        found.flat_map(|running| running.addresses).collect()
+    }
+
+    /// Waits until an agent serves ADDs: nothing of the cluster keeps them waiting.
+    pub fn bars_gone(&self, node: usize) {
+        self.until("an agent that may serve", |stage| {
+            let findings = stage.doctor(node);
+            let well = |what: &str| findings.iter().any(|finding| finding.what == what && finding.ok);
+            let ill = |what: &str| findings.iter().any(|finding| finding.what == what && !finding.ok);
+            well("api-server") && !ill("node-name") && !ill("store")
+        });
+    }
+
     /// Has the sandbox of a running pod die, so that it gets another one.
     pub fn renew(&self, name: &str) {
         let found = self.running(name);

@@ -34,6 +34,16 @@ const UNDECLARED: Duration = Duration::from_secs(110);
 impl Ledger {
     /// First step: an address for the attachment, recorded before the answer.
     pub(super) fn lease(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
+        if self.is_repeated(&request) && !self.bars.is_empty() && self.grant(&request.key).is_err() {
+            // What was granted cannot be said again before the declarations were read.
+            if let Some(slot) = self.slots.get_mut(&request.key) {
+                slot.live.owner = Some(caller.conn);
+                slot.live.orphaned_at = None;
+            }
+            let timeout = self.patience(&request);
+            self.line.retain(|waiter| waiter.request.txn != request.txn);
+            return self.line.push_back(Waiter::new(now, caller, request, timeout));
+        }
         if let Some(slot) = self.slots.get_mut(&request.key) {
             let same_place = slot.entry.netns.cookie == request.netns.cookie;
             if slot.entry.txn == request.txn
@@ -62,6 +72,17 @@ impl Ledger {
         self.line.push_back(Waiter::new(now, caller, request, timeout));
         // Those before it were tried when something last changed.
         self.try_serve(now, self.line.len() - 1);
+    }
+
+    /// Whether it has its addresses already, and only the answer is to be repeated.
+    fn is_repeated(&self, request: &LeaseRequest) -> bool {
+        self.slots.get(&request.key).is_some_and(|slot| {
+            let open = matches!(slot.entry.phase, Phase::Reserved | Phase::Bound | Phase::Done);
+            let same_place = slot.entry.netns.cookie == request.netns.cookie
+                && slot.entry.phase == Phase::Done
+                && !slot.live.committing;
+            !slot.entry.del_seen && ((open && slot.entry.txn == request.txn) || same_place)
+        })
     }
 
     /// How long an ADD waits for an address.
@@ -159,7 +180,14 @@ impl Ledger {
     pub(super) fn try_serve(&mut self, now: Time, index: usize) {
         let Some(waiter) = self.line.get(index) else { return };
         let (caller, request, avoid) = (waiter.caller, waiter.request.clone(), waiter.avoid.clone());
-        if self.is_barred(now, index, &request) || self.take_from_hold(now, index, false) {
+        if self.is_barred(now, index, &request) {
+            return;
+        }
+        if self.is_repeated(&request) {
+            self.line.remove(index);
+            return self.lease(now, caller, request);
+        }
+        if self.take_from_hold(now, index, false) {
             return;
         }
         if self.must_wait(now, &request) {

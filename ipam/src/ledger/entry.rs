@@ -210,8 +210,8 @@ pub struct Live {
     /// Who else spoke for one of its addresses: before its records were written, it does not get them; and
     /// after its end nobody gets them without a question.
     pub disputed: Option<(IpAddr, Mac)>,
-    /// Whether its record was seen to be missing, so that another node may have given its addresses away
-    /// meanwhile: they are not handed on without a question.
+    /// Whether its record was seen to be missing, or is all that is known of it, so that another node may
+    /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
     pub exposed: bool,
     /// The transactions of those that handed over to it by a write of unknown outcome: its records may
     /// still be theirs.

@@ -69,7 +69,9 @@ impl Ledger {
     pub(super) fn may_hold(&self, key: &AttachmentKey) -> bool {
         self.shared.on
             && self.slots.get(key).is_some_and(|slot| {
-                slot.entry.phase == Phase::Done && slot.live.operator.is_none() && self.is_wanted(&slot.entry)
+                let settled = slot.entry.phase == Phase::Done && slot.live.operator.is_none();
+                // What another node may have given away meanwhile is nobody's to keep.
+                settled && !slot.live.exposed && self.is_wanted(&slot.entry)
             })
     }
 

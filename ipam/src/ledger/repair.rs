@@ -203,6 +203,8 @@ impl Ledger {
             entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },
             live: Live::new(now, "adopted", Departure::EventsLost),
         });
+        // Why nobody here knows it is not known: perhaps the store went back, and the address is another's now.
+        slot.live.exposed |= self.shared.on;
         for held in adopted.held {
             if slot.entry.held.iter().all(|known| known.key() != held.key()) {
                 slot.entry.held.push(held);

@@ -262,12 +262,13 @@ impl Ledger {
         if abroad.is_some_and(|abroad| abroad.txn.as_ref() == Some(&record.txn)) {
             self.back_from_abroad(now, &key);
         }
-        let holder = self
-            .holders
-            .get(&key)
-            .filter(|holder| self.slots.get(*holder).is_some_and(|slot| slot.entry.txn == record.txn));
-        if let Some(holder) = holder.cloned() {
+        let Some(holder) = self.holders.get(&key).cloned() else { return };
+        let Some(slot) = self.slots.get(&holder) else { return };
+        if slot.entry.txn == record.txn {
             self.write_again(now, &holder);
+        } else if slot.entry.phase == Phase::Done && !slot.live.committing {
+            // Another's record stood in the place of this one, as after the store went back.
+            self.look(now, key);
         }
     }
 
@@ -399,7 +400,7 @@ impl Ledger {
         // Also a record of an attachment of this node that is not there: a request of a former life was
         // carried out after the living record had been lost.
         let nobodys = record.node == self.me.node && !self.slots.contains_key(&record.key);
-        if slot.entry.txn == record.txn || nobodys {
+        if slot.entry.txn == record.txn || nobodys || self.is_of_former(slot, record) {
             return self.restore(&slot.entry.key.clone(), record);
         }
         let text = format!(
@@ -420,6 +421,16 @@ impl Ledger {
             self.shared.ended.remove(&record.txn);
             self.adopt_record(now, record);
         }
+    }
+
+    /// Whether a record is that of a former holder on this very node: the store went back to a time before
+    /// the address was given again, which this node did when it had seen the former holder's end.
+    fn is_of_former(&self, slot: &Slot, record: &LeaseRecord) -> bool {
+        let address = record.address_key();
+        let held = slot.entry.held.iter().find(|held| held.key() == address);
+        record.node == self.me.node
+            && record.machine_id == self.me.machine_id
+            && held.is_some_and(|held| record.generation < held.generation)
     }
 
     /// Somebody edited the record of a living lease: it says again what is so.

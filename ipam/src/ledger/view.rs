@@ -155,6 +155,11 @@ impl Ledger {
         entry.boot_id == self.me.boot_id && entry.machine_id == self.me.machine_id
     }
 
+    /// What keeps every ADD waiting, by its code.
+    pub fn bars(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.bars.iter().map(|(code, why)| (*code, why.as_str()))
+    }
+
     /// The node's name.
     pub fn node(&self) -> &NodeName {
         &self.me.node

@@ -8,7 +8,7 @@ use berth_ipam::identity::TxnId;
 use berth_ipam::ledger::entry::Phase;
 use berth_ipam::ledger::io::*;
 
-use crate::rig::{Rig, config, listed, request};
+use crate::rig::{Rig, address, config, listed, record, request};
 
 const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
 
@@ -48,6 +48,23 @@ fn the_next_sandbox_of_a_living_pod_gets_the_same_address_by_one_write() {
     assert_eq!(rig.granted(7), Some(was));
     assert!(rig.ledger.entry(&request(1).key).is_none());
     assert_eq!(rig.store.len(), 1);
+}
+
+/// The store went back to when that pod lived here; another node may have given its address since.
+#[test]
+fn what_is_only_known_by_a_record_that_came_up_is_neither_held_nor_handed_on() {
+    let mut rig = Rig::shared(config(1));
+    wanted(&mut rig, &[5]);
+    let stale = record(5, address(10));
+    rig.store.insert(stale.address_key(), stale.clone());
+    rig.step(Input::Store(StoreNews::Recorded(Box::new(stale))));
+    assert_eq!(rig.entry(5).phase, Phase::Done, "adopted");
+    rig.ask(7, next_sandbox(5, 7));
+    rig.observe_of(5, DEAD, AddressFact::Absent);
+    assert!(rig.ledger.entry(&request(5).key).is_none() && rig.store.is_empty());
+    assert_eq!(rig.granted(7), None, "the wire is asked first");
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(7), Some(vec![address(10)]));
 }
 
 #[test]

@@ -181,6 +181,52 @@ fn a_living_address_that_is_recorded_for_another_is_kept_and_told() {
 }
 
 #[test]
+fn a_store_that_went_back_to_a_former_holder_on_this_node_is_told_who_has_the_address_now() {
+    let mut rig = Rig::shared(config(2));
+    rig.bound(1);
+    let former = rig.store.values().next().unwrap().clone();
+    let was = former.address;
+    rig.step(Input::Release(None, request(1).key, LinkRemoval::Gone, None));
+    rig.observe_of(1, DEAD, AddressFact::Absent);
+    rig.ask(2, LeaseRequest { ips: vec![was], ..request(2) });
+    rig.answer_probes(&[]);
+    let (mac, LeaseRequest { txn, key, .. }) = (berth_ipam::mac::Mac::derive(&request(2).key, 0), request(2));
+    let caller = Caller { conn: 2, call: 2 };
+    rig.step(Input::Bind(caller, txn.clone(), key.clone(), 5, mac, LinkSeen::There(mac)));
+    rig.step(Input::Done(caller, txn, key));
+    assert_eq!(rig.held_by(2), [was]);
+    // Of two addresses that the former holder had, one is nobody's now: it is adopted with that.
+    let other = if was == address(10) { address(11) } else { address(10) };
+    recorded(
+        &mut rig,
+        &LeaseRecord { txn: berth_ipam::identity::TxnId("old".to_owned()), ..record(1, other) },
+    );
+    assert_eq!(rig.held_by(1), [other]);
+    rig.told();
+    let stale = LeaseRecord { txn: berth_ipam::identity::TxnId("old".to_owned()), ..former };
+    recorded(&mut rig, &stale);
+    assert!(!rig.told().contains(&"two-holders"));
+    assert_eq!(rig.store[&stale.address_key()].txn, request(2).txn);
+    // The same of another machine that once had this node's name proves nothing.
+    let machine = berth_ipam::identity::MachineId("another".to_owned());
+    recorded(&mut rig, &LeaseRecord { machine_id: machine, ..stale });
+    assert!(rig.told().contains(&"two-holders"));
+}
+
+#[test]
+fn an_address_in_use_is_recorded_again_when_the_record_in_its_place_goes() {
+    let mut rig = Rig::shared(config(2));
+    rig.bound(1);
+    let was = rig.held_by(1)[0];
+    let stale = LeaseRecord { node: "n2".parse().unwrap(), ..record(9, was) };
+    recorded(&mut rig, &stale);
+    assert!(rig.told().contains(&"two-holders"));
+    erased(&mut rig, &stale);
+    rig.pass(Duration::from_secs(3));
+    assert_eq!(rig.store.values().map(|record| &record.txn).collect::<Vec<_>>(), [&request(1).txn]);
+}
+
+#[test]
 fn a_record_of_this_node_that_nobody_knows_is_read_live_adopted_and_judged() {
     let mut rig = Rig::shared(config(2));
     let unknown = record(5, address(10));
@@ -261,4 +307,34 @@ fn a_bar_keeps_adds_waiting_and_not_dels() {
     rig.step(Input::Bar("node-name", None));
     settle(&mut rig);
     assert!(rig.granted(2).is_some());
+}
+
+/// An agent that starts again reads what is declared from the API server; its journal it has at once.
+#[test]
+fn an_add_that_repeats_itself_to_a_new_agent_waits_until_the_declarations_are_read() {
+    let mut rig = Rig::shared(config(2));
+    rig.lease(1);
+    settle(&mut rig);
+    assert!(rig.granted(1).is_some());
+    let (was, entry) = (rig.held_by(1), rig.entry(1).clone());
+    let records: Vec<_> = rig.store.values().cloned().collect();
+    for done in [false, true] {
+        let mut entry = entry.clone();
+        if done {
+            entry.phase = berth_ipam::ledger::entry::Phase::Done;
+        }
+        let mut rig = Rig::shared_unread(berth_ipam::config::Config::default(), vec![entry]);
+        rig.store = records.iter().map(|record| (record.address_key(), record.clone())).collect();
+        rig.step(Input::Bar("declarations", Some("not read yet".to_owned())));
+        // Done, and asked again by a plugin that knows nothing of the first try.
+        let txn = if done { berth_ipam::identity::TxnId("again".to_owned()) } else { request(1).txn };
+        rig.ask(1, LeaseRequest { txn, ..request(1) });
+        news(&mut rig, listed(records.clone()));
+        rig.pass(Duration::from_secs(2));
+        assert_eq!(rig.reply(1), None, "done: {done}");
+        rig.step(Input::Declared(Box::new(config(2))));
+        rig.step(Input::Bar("declarations", None));
+        settle(&mut rig);
+        assert_eq!(rig.granted(1), Some(was.clone()), "done: {done}");
+    }
 }

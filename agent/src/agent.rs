@@ -23,6 +23,7 @@ use berth_underlay::wire::probe::Priority;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use crate::changer::{Changer, Removal};
+use crate::cluster::heartbeat::name::STARTING;
 use crate::cluster::pods::Annotations;
 use crate::cluster::{Cluster, annotations};
 use crate::committer::{self, Committer};
@@ -142,7 +143,7 @@ impl Agent {
         mut signals: Signals,
     ) {
         if self.hands.cluster.is_some() {
-            let why = "the networks and pools were not read from the API server yet".to_owned();
+            let why = format!("{STARTING}the networks and pools were not read from the API server yet");
             self.step(Input::Bar(DECLARATIONS, Some(why)));
         }
         self.step(loaded);

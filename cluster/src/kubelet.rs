@@ -291,3 +291,17 @@ impl Shared {
         tasks.push(task);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_to_be_made_anew_is_not_forgotten_and_what_is_to_end_ends() {
+        let mut wish = Wish::Run;
+        assert!(turn(&mut wish, Wish::Renew) && !turn(&mut wish, Wish::Run));
+        assert_eq!(wish, Wish::Renew);
+        assert!(turn(&mut wish, Wish::Stop));
+        assert_eq!(wish, Wish::Stop);
+    }
+}

@@ -2,6 +2,7 @@
 //! serves the stories of one test; each story leaves no pod and no record behind.
 
 mod agents;
+mod declared;
 mod exact_fit;
 mod fifty;
 mod outages;

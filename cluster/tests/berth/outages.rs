@@ -136,7 +136,10 @@ fn back_in_time(stage: &mut Stage) {
     stage.settled(12);
     took("and until the former pods had come again", began);
     stage.wire_is_clean();
+    let began = Instant::now();
     stage.delete(&gone);
-    stage.settled(6);
+    stage.until("the former pods' end", |stage| stage.cluster.running() == 6);
+    stage.converged();
+    took("and until they and their records were gone", began);
     stage.nothing_failed();
 }

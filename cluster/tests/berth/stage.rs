@@ -274,12 +274,47 @@ impl Stage {
         Client::new(&socket).doctor().unwrap_or_default()
     }
 
-    /// Waits until an agent's doctor says something of that name that is not well; its words.
-    pub fn ailment(&self, node: usize, what: &str) -> String {
-        let found =
-            |stage: &Self| stage.doctor(node).into_iter().find(|finding| finding.what == what && !finding.ok);
-        self.until(&format!("doctor: {what}"), |stage| found(stage).is_some());
-        found(self).map(|finding| finding.text).unwrap_or_default()
+    /// The runtime of a node passes no annotations any more: its chain declares no such capability.
+    pub fn withhold_annotations(&mut self, node: usize) {
+        let path = self.cluster.nodes[node].folder().join("net.d/10-cluster.conflist");
+        let text = must(std::fs::read_to_string(&path), "the list");
+        let mut list: Value = must(serde_json::from_str(&text), "the list");
+        if let Some(plugin) = list["plugins"][0].as_object_mut() {
+            plugin.remove("capabilities");
+        }
+        must(std::fs::write(&path, list.to_string()), "write the list");
+        self.reap(node);
+    }
+
+    /// Writes a lease by hand, after the pattern of another: of a container on `node` that never was.
+    pub fn forge(&self, pattern: &str, address: IpAddr, node: &str) {
+        let mut lease: Value = must(serde_json::from_str(pattern), "a lease");
+        let name = lease["metadata"]["name"].as_str().unwrap_or_default().to_owned();
+        let old = lease["spec"]["address"].as_str().unwrap_or_default().to_owned();
+        lease["metadata"] = json!({"name": name.replace(&old, &address.to_string())});
+        let spec = &mut lease["spec"];
+        spec["address"] = json!(address);
+        // The MAC of a link that is there would be a sign of life.
+        if let Some(spec) = spec.as_object_mut() {
+            spec.remove("mac");
+        }
+        spec["node"] = json!(node);
+        for (key, value) in [("containerID", "neverwas"), ("txn", "0123456789abcdef0123456789abcdef")] {
+            spec[key] = json!(format!("{value}{}", if key == "txn" { "" } else { node }));
+        }
+        spec["netns"] =
+            json!({"cookie": "987654321", "inode": "4026539999", "nsid": 77, "nsidIsRandom": true});
+        self.apply_again(&lease.to_string());
+    }
+
+    /// Creates an object that was read before, or made up.
+    pub fn apply_again(&self, text: &str) {
+        let mut object: Value = must(serde_json::from_str(text), "an object");
+        let name = object["metadata"]["name"].clone();
+        object["metadata"] = json!({"name": name});
+        let path = self.cluster.folder().join("by-hand.json");
+        must(std::fs::write(&path, object.to_string()), "write");
+        self.kubectl(&["create", "-f", &path.display().to_string()]);
     }
 
     /// Waits until an event with that reason is there.

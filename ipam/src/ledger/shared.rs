@@ -395,6 +395,10 @@ impl Ledger {
             return;
         };
         if slot.live.committing || slot.entry.phase != Phase::Done {
+            // Perhaps its other address is being put right just now.
+            if slot.entry.txn != record.txn {
+                self.look_again(now, key.clone());
+            }
             return;
         }
         // Also a record of an attachment of this node that is not there: a request of a former life was

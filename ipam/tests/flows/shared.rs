@@ -6,7 +6,7 @@ use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::ledger::io::*;
 use berth_ipam::record::LeaseRecord;
 
-use crate::rig::{Rig, address, config, listed, record, request};
+use crate::rig::{Rig, address, config, dual, listed, record, request};
 
 const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
 
@@ -211,6 +211,27 @@ fn a_store_that_went_back_to_a_former_holder_on_this_node_is_told_who_has_the_ad
     let machine = berth_ipam::identity::MachineId("another".to_owned());
     recorded(&mut rig, &LeaseRecord { machine_id: machine, ..stale });
     assert!(rig.told().contains(&"two-holders"));
+}
+
+#[test]
+fn both_addresses_of_an_attachment_are_put_right_one_after_the_other() {
+    let mut rig = Rig::shared(dual(2));
+    rig.bound(1);
+    let stale: Vec<_> = rig
+        .store
+        .values()
+        .map(|own| LeaseRecord { key: request(9).key, txn: request(9).txn, ..own.clone() })
+        .collect();
+    assert_eq!(stale.len(), 2);
+    rig.store = stale.iter().map(|record| (record.address_key(), record.clone())).collect();
+    rig.hold_commits = true;
+    for record in &stale {
+        news(&mut rig, StoreNews::Recorded(Box::new(record.clone())));
+    }
+    rig.hold_commits = false;
+    rig.finish_all();
+    rig.pass(Duration::from_secs(3));
+    assert!(rig.store.values().all(|record| record.txn == request(1).txn), "{:?}", rig.store);
 }
 
 #[test]

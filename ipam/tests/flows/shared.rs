@@ -111,6 +111,7 @@ fn an_address_that_another_node_took_first_is_avoided_and_not_adopted() {
     assert_ne!(rig.held_by(1), [first]);
     assert!(rig.ledger.entry(&request(9).key).is_none(), "it is the other node's");
     assert!(rig.ledger.abroad().contains_key(&theirs.address_key()));
+    assert_eq!(rig.ledger.pool_counts()[0].free, 0, "what was tried in vain is not free either");
 }
 
 #[test]

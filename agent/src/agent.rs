@@ -23,6 +23,7 @@ use berth_underlay::wire::probe::Priority;
 use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 
 use crate::changer::{Changer, Removal};
+use crate::cluster::heartbeat::name::STARTING;
 use crate::cluster::pods::Annotations;
 use crate::cluster::{Cluster, annotations};
 use crate::committer::{self, Committer};
@@ -141,14 +142,7 @@ impl Agent {
         mut inputs: UnboundedReceiver<Input>,
         mut signals: Signals,
     ) {
-        if self.hands.cluster.is_some() {
-            let why = "the networks and pools were not read from the API server yet".to_owned();
-            self.step(Input::Bar(DECLARATIONS, Some(why)));
-        }
-        self.step(loaded);
-        self.hands.programs.adopt(&self.ledger);
-        self.replay_spool();
-        self.sign_of_life();
+        self.begin(loaded);
         let mut alive = every(ALIVE);
         let mut alive_at = clock::now();
         let mut spool = every(SPOOL);
@@ -210,6 +204,17 @@ impl Agent {
             }
         }
         self.tell(&State::Stopping);
+    }
+
+    fn begin(&mut self, loaded: Input) {
+        if self.hands.cluster.is_some() {
+            let why = format!("{STARTING}the networks and pools were not read from the API server yet");
+            self.step(Input::Bar(DECLARATIONS, Some(why)));
+        }
+        self.step(loaded);
+        self.hands.programs.adopt(&self.ledger);
+        self.replay_spool();
+        self.sign_of_life();
     }
 
     fn until_deadline(&self) -> Duration {

@@ -272,6 +272,16 @@ mod tests {
     }
 
     #[test]
+    fn the_daemon_set_grants_what_is_kept_and_the_right_to_give_up_the_rest() {
+        let manifest = include_str!("../../deploy/agent.yaml");
+        let (_, after) = manifest.split_once("              add:\n").unwrap();
+        let granted = after.lines().map_while(|line| line.strip_prefix("                - "));
+        let granted: HashSet<_> = granted.map(|name| format!("CAP_{name}").parse().unwrap()).collect();
+        let kept = NEEDS.iter().map(|need| need.capability);
+        assert_eq!(granted, kept.chain([Capability::CAP_SETPCAP]).collect());
+    }
+
+    #[test]
     fn without_the_right_to_it_the_bounding_set_is_reported() {
         aside(|| {
             caps::drop(None, CapSet::Effective, Capability::CAP_SETPCAP).unwrap();

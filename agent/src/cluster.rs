@@ -52,7 +52,7 @@ pub enum ClusterError {
     Thread(#[source] std::io::Error),
 }
 
-/// The API server counts as silent after this long.
+/// The API server counts as silent after this long, or after two heartbeats where those take longer.
 const SILENT: Duration = Duration::from_secs(30);
 
 /// How the API server is reached.
@@ -81,6 +81,7 @@ pub struct Cluster {
     pods: Pods,
     refused: Refused,
     contact: Contact,
+    pace: watch::Receiver<Duration>,
     counts: watch::Sender<Vec<PoolCount>>,
     recorder: Recorder,
     /// The answers to [`Cluster::ask`], by ticket.
@@ -98,6 +99,7 @@ impl Cluster {
         let (asks, to_ask) = unbounded_channel();
         let (to_agent, answers) = unbounded_channel();
         let (counts, counted) = watch::channel(Vec::new());
+        let (pace, kept) = watch::channel(heartbeat::PERIOD_MIN);
         let (recorder, inbox) = events::recorder();
         let (pods, refused, contact) = (Pods::default(), Refused::default(), Contact::new(clock::now));
         let thread = Thread {
@@ -109,6 +111,7 @@ impl Cluster {
             pods: pods.clone(),
             refused: refused.clone(),
             contact: contact.clone(),
+            pace,
             to_write,
             to_ask,
             to_agent,
@@ -122,7 +125,7 @@ impl Cluster {
             Ok(outcome) => outcome?,
             Err(_) => return Err(ClusterError::Thread(std::io::Error::other("it ended at once"))),
         }
-        Ok(Self { orders, asks, pods, refused, contact, counts, recorder, answers })
+        Ok(Self { orders, asks, pods, refused, contact, pace: kept, counts, recorder, answers })
     }
 
     /// Where the writes of records go.
@@ -173,8 +176,9 @@ impl Cluster {
     }
 
     fn api_server(&self) -> Finding {
+        let silent = SILENT.max(*self.pace.borrow() * 2);
         let (ok, text) = match self.contact.last().map(|at| clock::now().since(at)) {
-            Some(ago) if ago < SILENT => (true, format!("served a request {} s ago", ago.as_secs())),
+            Some(ago) if ago < silent => (true, format!("served a request {} s ago", ago.as_secs())),
             Some(ago) => {
                 let ago = ago.as_secs();
                 (false, format!("has served nothing for {ago} s: ADDs wait, DELs are carried out later"))
@@ -199,6 +203,7 @@ struct Thread {
     pods: Pods,
     refused: Refused,
     contact: Contact,
+    pace: watch::Sender<Duration>,
     to_write: UnboundedReceiver<away::Order>,
     to_ask: UnboundedReceiver<Ask>,
     to_agent: UnboundedSender<(u64, Annotations)>,
@@ -223,17 +228,18 @@ impl Thread {
     }
 
     async fn run(self, client: Client) {
-        let Self { identity, namespace, inputs, counted, inbox, pods, refused, contact, .. } = self;
-        let store = KubernetesStore::new(client.clone(), contact, Settings::default());
+        let Self { identity, namespace, inputs, counted, inbox, pods, refused, contact, pace, .. } = self;
+        let store = KubernetesStore::new(client.clone(), contact.clone(), Settings::default());
         let writer = Writer::new(store.clone());
         let (picture, seen) = watch::channel(Picture::default());
-        let (pace, kept) = watch::channel(heartbeat::PERIOD_MIN);
+        let kept = pace.subscribe();
         let beat = heartbeat::Setup {
             namespace: namespace.clone(),
             me: identity.clone(),
             counts: counted,
             inputs: inputs.clone(),
             pace,
+            contact,
             clocks: Clocks::REAL,
         };
         let stewardship = steward::Setup {

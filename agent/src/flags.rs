@@ -173,6 +173,18 @@ mod tests {
     }
 
     #[test]
+    fn the_daemon_set_gives_flags_that_are_taken() {
+        let manifest = include_str!("../../deploy/agent.yaml");
+        let (_, after) = manifest.split_once("            - berth-agent\n").unwrap();
+        let flags = after.lines().map_while(|line| line.trim_start().strip_prefix("- "));
+        let flags: Vec<_> = flags.take_while(|flag| flag.starts_with("--")).collect();
+        // kubelet fills in variables.
+        let flags: Vec<_> = flags.iter().map(|flag| flag.replace("$(NODE_NAME)", "n1")).collect();
+        let flags = parse(&flags.iter().map(String::as_str).collect::<Vec<_>>()).unwrap();
+        assert_eq!((flags.store, flags.node().unwrap().as_str()), (StoreKind::Kubernetes, "n1"));
+    }
+
+    #[test]
     fn bad_input_is_refused_with_the_flag_named() {
         for (args, word) in [
             (vec![], "--config"),

@@ -213,7 +213,7 @@ impl Programs {
             })
             .collect();
         for entry in entries {
-            self.follow(ledger.config(), entry);
+            self.follow(ledger, entry);
         }
         self.tidy(ledger);
     }
@@ -222,7 +222,7 @@ impl Programs {
     pub fn journaled(&mut self, ledger: &Ledger, writes: &[JournalWrite]) {
         for write in writes {
             match write {
-                JournalWrite::Put(entry) => self.follow(ledger.config(), entry),
+                JournalWrite::Put(entry) => self.follow(ledger, entry),
                 JournalWrite::Remove(key) => self.ended(key),
                 JournalWrite::Quarantine(shut) => {
                     let wires = watching::wires_of(ledger.config(), &shut.pool);
@@ -234,11 +234,15 @@ impl Programs {
         }
     }
 
-    fn follow(&mut self, config: &Config, entry: &Entry) {
+    fn follow(&mut self, ledger: &Ledger, entry: &Entry) {
+        let config = ledger.config();
+        let here = ledger.is_of_this_boot(entry);
         let followed = Followed::of(entry);
+        let followed = if here { followed } else { followed.without_link() };
         // A program that told of a link's end has ended to follow it. What is written of the
         // attachment afterwards (its release, a DEL) must not have it followed again.
         if let State::Here(probes, _) = &mut self.state
+            && here
             && !self.following.has(&entry.key, &followed)
             && let Err(error) = followed.put(probes, &entry.key)
         {

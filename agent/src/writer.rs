@@ -225,3 +225,65 @@ impl<S: LeaseStore> Writer<S> {
         )))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use berth_store::memory::MemoryStore;
+
+    use super::*;
+
+    fn record(txn: &str) -> LeaseRecord {
+        let text = serde_json::json!({
+            "segment": "default", "address": "192.0.2.7", "pool": "p", "network": "lan", "containerID": txn,
+            "ifname": "eth0", "cniNetwork": "lan", "role": "main", "node": "n1", "bootId": "b", "machineId": "m",
+            "netns": {"cookie": "1", "inode": 1, "nsid": 1, "nsidIsRandom": true}, "txn": txn, "generation": 1,
+        });
+        serde_json::from_value(text).unwrap()
+    }
+
+    fn run(writer: &Writer<MemoryStore>, write: StoreWrite) -> StoreResult {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let CommitResult::Journaled(results) = runtime.block_on(writer.store_all(Step::Other, vec![write]))
+        else {
+            panic!("the journal is not the writer's")
+        };
+        results.into_iter().next().unwrap()
+    }
+
+    fn create(txn: &str) -> StoreWrite {
+        StoreWrite::Create(Box::new(record(txn)))
+    }
+
+    fn delete(txn: &str) -> StoreWrite {
+        StoreWrite::Delete { address: record(txn).address_key(), of: TxnId(txn.to_owned()) }
+    }
+
+    #[test]
+    fn the_record_of_another_is_never_deleted_or_replaced_whatever_was_seen_of_it() {
+        let writer = Writer::new(MemoryStore::new());
+        assert_eq!(run(&writer, create("theirs")), StoreResult::Done);
+        // The refusal shows their record, and with it its version.
+        let theirs = StoreResult::Others(Box::new(record("theirs")));
+        assert_eq!(run(&writer, create("mine")), theirs);
+        assert_eq!(run(&writer, delete("mine")), theirs);
+        let over = |txn: &str, of: &str| (Box::new(record(txn)), TxnId(of.to_owned()));
+        let (wanted, of) = over("heir", "mine");
+        assert_eq!(run(&writer, StoreWrite::HandOver { record: wanted, of }), theirs);
+        let (wanted, of) = over("heir", "theirs");
+        assert_eq!(run(&writer, StoreWrite::HandOver { record: wanted, of }), StoreResult::Done);
+        assert_eq!(run(&writer, delete("heir")), StoreResult::Done);
+    }
+
+    #[test]
+    fn what_is_gone_is_deleted_replaced_anew_and_not_handed_over() {
+        let writer = Writer::new(MemoryStore::new());
+        assert_eq!(run(&writer, delete("mine")), StoreResult::NoneThere);
+        let (heir, of) = (Box::new(record("heir")), TxnId("mine".to_owned()));
+        assert_eq!(
+            run(&writer, StoreWrite::HandOver { record: heir.clone(), of: of.clone() }),
+            StoreResult::Lost
+        );
+        assert_eq!(run(&writer, StoreWrite::Replace { record: heir, of }), StoreResult::Done);
+        assert_eq!(run(&writer, create("heir")), StoreResult::Done, "its own, told twice");
+    }
+}

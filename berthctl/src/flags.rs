@@ -4,9 +4,9 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use berth_ipam::name::IfName;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Shows and corrects what the Berth agent of this node knows.
+/// Shows and corrects what the Berth agent of this node knows, and installs Berth on a node.
 ///
 /// Exit codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
 #[derive(Debug, Parser)]
@@ -64,6 +64,43 @@ pub(crate) enum Verb {
         #[command(subcommand)]
         at: Option<DoctorAt>,
     },
+    /// Put the plugin and then the CNI list into the runtime's folders, if they differ. Needs no agent.
+    InstallNode(InstallNode),
+    /// Remove the CNI list and then the plugin from the runtime's folders. Needs no agent.
+    ///
+    /// Empty the node first: a pod that is left cannot be ended without the plugin.
+    UninstallNode(UninstallNode),
+}
+
+/// What `install-node` is told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct InstallNode {
+    /// The binary `berth`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plugin: PathBuf,
+    /// The CNI list; it keeps its file name, which ends in .conflist.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) conflist: PathBuf,
+    /// Where the runtime looks for plugins.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the runtime looks for configurations.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) conf_dir: PathBuf,
+}
+
+/// What `uninstall-node` is told.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct UninstallNode {
+    /// The file name of the CNI list.
+    #[arg(long, value_name = "NAME", default_value = "10-berth.conflist")]
+    pub(crate) conflist: PathBuf,
+    /// Where the runtime looks for plugins.
+    #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
+    pub(crate) bin_dir: PathBuf,
+    /// Where the runtime looks for configurations.
+    #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
+    pub(crate) conf_dir: PathBuf,
 }
 
 /// What `doctor` can look at more closely.

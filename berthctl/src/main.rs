@@ -1,9 +1,12 @@
 //! `berthctl`: what an operator asks of the agent, in words or as JSON.
 //!
-//! It holds no knowledge of its own: every answer is the agent's, over the agent's socket. Exit
-//! codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
+//! It holds no knowledge of its own: every answer is the agent's, over the agent's socket. Two verbs ask
+//! nobody: they put Berth's files into the runtime's folders and take them away, where an agent may not
+//! write. Exit codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
 
+mod conflist;
 mod flags;
+mod node;
 mod render;
 mod table;
 mod verbs;

@@ -6,6 +6,7 @@ use berth_protocol::response::{
     Diagnosis, EventKind, EventRow, Explanation, Finding, LeaseRow, LeaseState, PoolRow, WireRow,
 };
 
+use crate::node::{Change, Outcome};
 use crate::table::{Table, duration, or_dash, printable};
 
 /// So many characters of a container id are shown, as other tools do; JSON has all.
@@ -162,6 +163,20 @@ pub(crate) fn diagnosis(diagnosis: &Diagnosis) -> String {
     let verdict =
         if diagnosis.healthy { "healthy" } else { "something needs a hand: see the lines marked FAIL" };
     format!("{table}{verdict}\n")
+}
+
+/// What became of each file of the node's.
+pub(crate) fn changes(changes: &[Change]) -> String {
+    let line = |change: &Change| {
+        let outcome = match change.outcome {
+            Outcome::Installed => "installed",
+            Outcome::Unchanged => "unchanged",
+            Outcome::Removed => "removed",
+            Outcome::Absent => "absent",
+        };
+        format!("{outcome:9}  {}\n", printable(&change.path.to_string_lossy()))
+    };
+    changes.iter().map(line).collect()
 }
 
 fn mark(finding: &Finding) -> &'static str {

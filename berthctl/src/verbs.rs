@@ -7,6 +7,7 @@ use berth_protocol::{CallError, Client, Request, Response};
 use serde::Serialize;
 
 use crate::flags::{DoctorAt, Flags, Output, Verb};
+use crate::node::{self, NodeError};
 use crate::render;
 
 /// How long to wait for a place in the agent's queue.
@@ -29,6 +30,9 @@ pub(crate) enum CtlError {
     /// The agent was not reached, or said no.
     #[error(transparent)]
     Call(#[from] CallError),
+    /// The node's files were not changed.
+    #[error(transparent)]
+    Node(#[from] NodeError),
     /// The agent answered another question.
     #[error(
         "the agent gave an answer that does not fit the question; install berthctl and agent of one release"
@@ -47,7 +51,7 @@ impl CtlError {
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
             Self::Call(CallError::Absent { .. } | CallError::Silent { .. } | CallError::Unusable { .. }) => 3,
-            Self::Call(_) | Self::Unfitting | Self::Encode(_) | Self::Print(_) => 1,
+            Self::Call(_) | Self::Node(_) | Self::Unfitting | Self::Encode(_) | Self::Print(_) => 1,
         }
     }
 
@@ -63,6 +67,7 @@ impl CtlError {
                 Some("start berth-agent, or name its socket with --socket")
             }
             Self::Call(CallError::Silent { .. }) => Some("try again; if this lasts, look at the agent's log"),
+            Self::Node(error) => error.hint(),
             _ => None,
         }
     }
@@ -70,12 +75,37 @@ impl CtlError {
 
 /// Carries out what the command line says.
 pub(crate) fn run(flags: &Flags, out: &mut impl Write) -> Result<Verdict, CtlError> {
-    let mut client = Client::connect(&flags.socket, CONNECT_WITHIN)?;
     let form = flags.output;
-    if let Verb::Events { follow } = flags.verb {
-        return events(&mut client, form, follow, out);
-    }
-    let response = client.call(&request(&flags.verb), ANSWER_WITHIN)?;
+    let request = match &flags.verb {
+        Verb::InstallNode(args) => {
+            show(out, form, &node::install(args)?, |changes| render::changes(changes))?;
+            return Ok(Verdict::Well);
+        }
+        Verb::UninstallNode(args) => {
+            show(out, form, &node::uninstall(args)?, |changes| render::changes(changes))?;
+            return Ok(Verdict::Well);
+        }
+        Verb::Events { follow } => return events(&mut connect(flags)?, form, *follow, out),
+        Verb::Leases => Request::Leases,
+        Verb::Pools => Request::Pools,
+        Verb::Explain { address } => Request::Explain { address: *address },
+        Verb::Release { address, force } => Request::AdminRelease { address: *address, force: *force },
+        Verb::Doctor { at: None } => Request::Doctor,
+        Verb::Doctor { at: Some(DoctorAt::Underlay { parent }) } => {
+            Request::DoctorUnderlay { parent: parent.clone() }
+        }
+    };
+    let response = connect(flags)?.call(&request, ANSWER_WITHIN)?;
+    answered(flags, response, out)
+}
+
+fn connect(flags: &Flags) -> Result<Client, CtlError> {
+    Ok(Client::connect(&flags.socket, CONNECT_WITHIN)?)
+}
+
+/// Prints an answer, if it fits the question.
+fn answered(flags: &Flags, response: Response, out: &mut impl Write) -> Result<Verdict, CtlError> {
+    let form = flags.output;
     match (&flags.verb, response) {
         (Verb::Leases, Response::Leases(rows)) => show(out, form, &rows, |rows| render::leases(rows)),
         (Verb::Pools, Response::Pools(rows)) => show(out, form, &rows, |rows| render::pools(rows)),
@@ -97,20 +127,6 @@ pub(crate) fn run(flags: &Flags, out: &mut impl Write) -> Result<Verdict, CtlErr
 #[derive(Serialize)]
 struct Released {
     summary: String,
-}
-
-fn request(verb: &Verb) -> Request {
-    match verb {
-        Verb::Leases => Request::Leases,
-        Verb::Pools => Request::Pools,
-        Verb::Explain { address } => Request::Explain { address: *address },
-        Verb::Events { follow } => Request::Events { follow: *follow },
-        Verb::Release { address, force } => Request::AdminRelease { address: *address, force: *force },
-        Verb::Doctor { at: None } => Request::Doctor,
-        Verb::Doctor { at: Some(DoctorAt::Underlay { parent }) } => {
-            Request::DoctorUnderlay { parent: parent.clone() }
-        }
-    }
 }
 
 /// Prints events until the agent says that these were all, or for as long as it serves.

@@ -162,6 +162,8 @@ pub struct FreeSet {
     resting: BTreeMap<u128, Time>,
     /// `resting` by time, oldest first.
     by_release: BTreeSet<(Time, u128)>,
+    /// Whether resting addresses, too, come in the node's own order.
+    apart: bool,
 }
 
 impl FreeSet {
@@ -177,6 +179,7 @@ impl FreeSet {
             usable_len,
             resting: BTreeMap::new(),
             by_release: BTreeSet::new(),
+            apart: false,
         };
         for address in taken {
             set.take(address);
@@ -187,6 +190,7 @@ impl FreeSet {
     /// Follows an edit of the pool while `taken` are in use; what rests goes on resting.
     pub fn redeclare(&mut self, pool: &Pool, taken: impl IntoIterator<Item = IpAddr>) {
         let mut next = Self::new(pool, taken);
+        next.apart = self.apart;
         if next.family == self.family {
             for (&bits, &released) in &self.resting {
                 if next.take_bits(bits) {
@@ -195,6 +199,13 @@ impl FreeSet {
             }
         }
         *self = next;
+    }
+
+    /// Many nodes draw from the pool: resting addresses, too, come in the node's own order from now on.
+    /// The longest released first would be the same one for all of them.
+    pub fn keep_apart(mut self) -> Self {
+        self.apart = true;
+        self
     }
 
     /// How many addresses the pool may give, free or not; saturates at `u128::MAX`.
@@ -229,7 +240,8 @@ impl FreeSet {
     }
 
     /// Up to `limit` free addresses, the one that `node` should try first in front: rested ones
-    /// by descending [`score`], then resting ones, the longest released first. Takes none.
+    /// by descending [`score`], then resting ones, the longest released first, or where nodes keep
+    /// [apart](Self::keep_apart) by score too. Takes none.
     ///
     /// All of at most [`EXACT_MAX`] rested addresses are ordered; of more, a sample of positions
     /// that depends on the node alone, so that the cost follows `limit` and never the subnet. In
@@ -249,7 +261,10 @@ impl FreeSet {
         }
         scored.truncate(limit);
         scored.sort_unstable();
-        let resting = self.by_release.iter().map(|&(_, bits)| bits);
+        let mut resting: Vec<_> = self.by_release.iter().map(|&(_, bits)| bits).collect();
+        if self.apart {
+            resting.sort_by_cached_key(|bits| Reverse((score_bits(seed, *bits), *bits)));
+        }
         let order = scored.into_iter().map(|Reverse((_, bits))| bits).chain(resting);
         order.take(limit).map(|bits| from_bits(bits, self.family)).collect()
     }

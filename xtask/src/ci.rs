@@ -77,12 +77,12 @@ pub fn run(args: &Args) -> Result<()> {
     step(&mut steps, "fuzz", || own_verb(&["fuzz"]));
     step(&mut steps, "demo", || own_verb(&["demo", "--slack", &args.slack.to_string()]));
     step(&mut steps, "pods", || {
-        own_verb(&["bench", "pods", "--nodes", "2", "--pods", "20", "--shape", "2x10"])
+        own_verb(&["bench", "pods", "--cni", "berth", "--nodes", "2", "--pods", "20", "--shape", "2x10"])
     });
     if args.full {
         step(&mut steps, "dist", || own_verb(&["dist"]));
         step(&mut steps, "bench", || own_verb(&["bench"]));
-        step(&mut steps, "1000 pods", || own_verb(&["bench", "pods"]));
+        step(&mut steps, "1000 pods", || own_verb(&["bench", "pods", "--cni", "berth"]));
     }
 
     let failed = report(&steps);

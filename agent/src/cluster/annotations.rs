@@ -1,5 +1,6 @@
 //! What a pod's annotations ask for (docs/annotations.md): read at one place, wherever they came from.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use berth_ipam::ledger::io::LeaseRequest;
@@ -11,12 +12,27 @@ const IPS: &str = "berth.dev/ips";
 
 /// An annotation that cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error(
-    "annotation {key}: {value:?} is not an address; write addresses separated by commas, as in 10.0.0.7,fd00::7"
-)]
-pub struct AnnotationError {
-    key: String,
-    value: String,
+pub enum AnnotationError {
+    /// A part of it is no address.
+    #[error(
+        "annotation {key}: {value:?} is not an address; write addresses separated by commas, as in 10.0.0.7,fd00::7"
+    )]
+    NotAnAddress {
+        /// The annotation.
+        key: String,
+        /// The part.
+        value: String,
+    },
+    /// An interface gets one address of each family, so a second one would be passed over.
+    #[error("annotation {key}: {first} and {second} are of one family; write one address of each at most")]
+    TwoOfAFamily {
+        /// The annotation.
+        key: String,
+        /// The one.
+        first: IpAddr,
+        /// The other.
+        second: IpAddr,
+    },
 }
 
 /// Puts into a request what the annotations ask for. What the runtime asked for itself comes first.
@@ -27,15 +43,25 @@ pub fn apply(request: &mut LeaseRequest, annotations: &Annotations) -> Result<()
     let own = format!("{IPS}.{}", request.key.ifname);
     let found = [own.as_str(), IPS].into_iter().find_map(|key| Some((key, annotations.get(key)?)));
     let Some((key, text)) = found else { return Ok(()) };
-    request.ips = text
+    let asked: BTreeSet<IpAddr> = text
         .split(',')
         .map(str::trim)
         .filter(|part| !part.is_empty())
         .map(|part| {
-            let wrong = |_| AnnotationError { key: key.to_owned(), value: part.chars().take(100).collect() };
+            let wrong = |_| AnnotationError::NotAnAddress {
+                key: key.to_owned(),
+                value: part.chars().take(100).collect(),
+            };
             part.parse::<IpAddr>().map_err(wrong)
         })
         .collect::<Result<_, _>>()?;
+    for v4 in [true, false] {
+        let mut family = asked.iter().filter(|address| address.is_ipv4() == v4);
+        if let (Some(&first), Some(&second)) = (family.next(), family.next()) {
+            return Err(AnnotationError::TwoOfAFamily { key: key.to_owned(), first, second });
+        }
+    }
+    request.ips = asked.into_iter().collect();
     Ok(())
 }
 
@@ -80,8 +106,16 @@ mod tests {
         assert_eq!(applied(&both), Ok(vec!["10.0.0.7".to_owned(), "fd00::7".to_owned()]));
         let one = [("berth.dev/ips", "10.0.0.7"), ("berth.dev/ips.net1", "10.0.0.8")];
         assert_eq!(applied(&one), Ok(vec!["10.0.0.8".to_owned()]));
+        assert_eq!(applied(&[("berth.dev/ips", "10.0.0.7,10.0.0.7")]), Ok(vec!["10.0.0.7".to_owned()]));
         let wrong = applied(&[("berth.dev/ips", "10.0.0.7/24")]).unwrap_err();
         assert!(wrong.contains("berth.dev/ips") && wrong.contains("10.0.0.7/24"), "{wrong}");
+        for (value, pair) in [
+            ("10.0.0.7,fd00::7,10.0.0.8", "10.0.0.7 and 10.0.0.8"),
+            ("fd00::7,10.0.0.7,fd00::8", "fd00::7 and fd00::8"),
+        ] {
+            let wrong = applied(&[("berth.dev/ips.net1", value)]).unwrap_err();
+            assert!(wrong.contains("berth.dev/ips.net1") && wrong.contains(pair), "{wrong}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use berth_ipam::ledger::Identity;
 use berth_ipam::ledger::io::{Input, PoolCount};
+use berth_store::kubernetes::Contact;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::Node;
 use kube::api::{ListParams, PostParams};
@@ -51,6 +52,8 @@ pub struct Setup {
     pub inputs: UnboundedSender<Input>,
     /// Where the time between two heartbeats is told, for others that keep the cluster's pace.
     pub pace: watch::Sender<Duration>,
+    /// Where it is noted that the API server serves: on a calm node nothing else asks it for minutes.
+    pub contact: Contact,
     /// By which it lives.
     pub clocks: Clocks,
 }
@@ -62,7 +65,7 @@ pub fn period(nodes: u64) -> Duration {
 
 /// Runs until nobody listens.
 pub async fn run(client: Client, setup: Setup) {
-    let Setup { namespace, me, counts, inputs, pace, clocks } = setup;
+    let Setup { namespace, me, counts, inputs, pace, contact, clocks } = setup;
     let mut shell = Shell {
         leases: Api::namespaced(client.clone(), &namespace),
         nodes: Api::all(client),
@@ -70,6 +73,7 @@ pub async fn run(client: Client, setup: Setup) {
         name: Name::new(me, looks_apart(PERIOD_MIN)),
         published: Published::default(),
         counts,
+        contact,
         clocks,
         period: PERIOD_MIN,
         complaint: Complaint::default(),
@@ -116,6 +120,7 @@ struct Shell {
     name: Name,
     published: Published,
     counts: watch::Receiver<Vec<PoolCount>>,
+    contact: Contact,
     clocks: Clocks,
     period: Duration,
     complaint: Complaint,
@@ -150,6 +155,7 @@ impl Shell {
         match self.write(&lease).await {
             Ok(lease) => {
                 self.complaint.over();
+                self.contact.note(now);
                 self.name.written(lease);
             }
             Err(error) => {
@@ -172,6 +178,7 @@ impl Shell {
             }
         };
         let answered = (self.clocks.own)();
+        self.contact.note(asked);
         let node = if self.name.must_see_node() { self.see_node().await } else { NodeSeen::Unread };
         self.name.looked(asked, answered, lease, &node);
         true

@@ -47,6 +47,11 @@ impl Followed {
         Self { ifindex: Some(ifindex), ..self }
     }
 
+    /// The same of a former boot: its link is not there to be followed.
+    pub fn without_link(self) -> Self {
+        Self { ifindex: None, was_up: false, ..self }
+    }
+
     /// The number of its namespace.
     pub fn nsid(&self) -> Nsid {
         self.netns.nsid

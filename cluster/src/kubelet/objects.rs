@@ -14,6 +14,8 @@ pub fn node(id: &Identity) -> Value {
         "apiVersion": "v1", "kind": "Node",
         "metadata": {"name": id.name, "labels": {
             "kubernetes.io/hostname": id.name, "kubernetes.io/os": "linux", "kubernetes.io/arch": "amd64",
+            // Agents are processes here: the pods of their DaemonSet would only take places of others.
+            "berth.dev/agent": "none",
         }},
         "status": node_status(id)["status"],
     })

@@ -265,3 +265,23 @@ fn a_release_rests_for_a_minute() {
     assert_eq!(set.candidates(&node("a"), start + REST - Duration::from_nanos(1), 2)[1], first);
     assert_eq!(set.candidates(&node("a"), start + REST, 2)[0], first);
 }
+
+#[test]
+fn nodes_that_keep_apart_do_not_want_the_same_resting_address() {
+    let pool = pool("10.0.0.0/24", &[("10.0.0.1", "10.0.0.200")], &[], None);
+    let first_of = |apart: bool| -> BTreeSet<IpAddr> {
+        let mut set = FreeSet::new(&pool, []);
+        if apart {
+            set = set.keep_apart();
+        }
+        for last in 1..=200_u8 {
+            let address = ip(&format!("10.0.0.{last}"));
+            set.take(address);
+            set.give_back(address, Time::from_millis(u64::from(last)));
+        }
+        let now = Time::from_millis(1_000);
+        (0..10).map(|number| set.candidates(&node(&format!("n{number}")), now, 1)[0]).collect()
+    };
+    assert_eq!(first_of(false).len(), 1, "alone, the longest released comes first");
+    assert!(first_of(true).len() >= 8, "{:?}", first_of(true));
+}

@@ -139,6 +139,7 @@ impl Ledger {
     ) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.committing = false;
+        self.shared.took(now.since(slot.live.since));
         let (txn, undone) = (slot.entry.txn.clone(), slot.entry.del_seen);
         let position = self.line.iter().position(|waiter| waiter.request.txn == txn);
         let caller = position.and_then(|index| self.line.get(index)).map(|waiter| waiter.caller);
@@ -165,7 +166,8 @@ impl Ledger {
             self.disown(key, &record.address_key());
         }
         self.abandon_intent(now, key, result);
-        if let Some(index) = position.filter(|_| undone) {
+        let Some(index) = position else { return };
+        if undone {
             // Nobody waits for the answer any more: another try would be left open for ever.
             self.line.remove(index);
             if let Some(record) = &other {
@@ -173,36 +175,45 @@ impl Ledger {
             }
             return self.serve_line(now);
         }
-        match (other, position) {
-            (Some(record), Some(index)) => {
+        self.try_again(now, index, other, (result, text));
+    }
+
+    /// An ADD whose records were not written: what it does next.
+    fn try_again(
+        &mut self,
+        now: Time,
+        index: usize,
+        other: Option<LeaseRecord>,
+        (result, text): (&CommitResult, String),
+    ) {
+        match other {
+            Some(record) => {
                 // The store knows a holder that the ledger did not: it is adopted and judged, and
                 // this ADD tries the next address.
-                self.avoid(&txn, record.address);
                 self.met(now, &record);
                 if let Some(waiter) = self.line.get_mut(index) {
+                    waiter.avoid.insert(record.address);
                     waiter.stage = Stage::InLine;
                 }
                 self.serve_line(now);
             }
-            (_, Some(index)) if is_lost(result) => {
+            None if is_lost(result) => {
                 // It may be had all the same, once the wire was asked.
                 if let Some(waiter) = self.line.get_mut(index) {
                     waiter.stage = Stage::InLine;
                 }
                 self.serve_line(now);
             }
-            (_, Some(index)) if self.shared.on && matches!(result, CommitResult::Journaled(_)) => {
+            None if self.shared.on && matches!(result, CommitResult::Journaled(_)) => {
                 if let Some(waiter) = self.line.get_mut(index) {
                     waiter.put_off(now + RETRY, text);
                 }
             }
-            (_, Some(index)) => {
-                self.line.remove(index);
-                if let Some(caller) = caller {
-                    self.reply(caller, Step::Lease, Err(LedgerError::Storage(text)));
+            None => {
+                if let Some(waiter) = self.line.remove(index) {
+                    self.reply(waiter.caller, Step::Lease, Err(LedgerError::Storage(text)));
                 }
             }
-            _ => {}
         }
     }
 

@@ -50,7 +50,10 @@ impl Ledger {
             let held = self.holders.keys().chain(self.quarantine.keys()).chain(self.shared.abroad.keys());
             let taken: Vec<_> =
                 held.filter(|key| key.segment == pool.segment).map(|key| key.address).collect();
-            let mut state = old.remove(name).unwrap_or_else(|| PoolState::new(pool));
+            let mut state = old.remove(name).unwrap_or_else(|| {
+                let new = PoolState::new(pool);
+                if self.shared.on { new.keep_apart() } else { new }
+            });
             state.free.redeclare(pool, taken);
             state.silent.clear();
             state.probing.clear();

@@ -61,8 +61,9 @@ impl Ledger {
         self.note(NoteKind::Observation, "del-seen", entry.addresses(), Some(key), text.to_owned());
         // What is being released already may have left the journal with a hand-over: writing it
         // again would bring it back.
-        // A delegate's link goes after its DEL returned: the DEL must not wait for it.
-        let at_once = link == LinkRemoval::NotMine;
+        // A delegate's link goes after its DEL returned: the DEL must not wait for it. Nor for a store that
+        // is across a network: what it asks for is on the disk.
+        let at_once = link == LinkRemoval::NotMine || self.shared.on;
         if !known && !releasing {
             let journal = vec![JournalWrite::Put(Box::new(entry))];
             let then = Pending::Del { key: key.clone(), caller, at_once };

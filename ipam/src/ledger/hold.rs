@@ -54,6 +54,17 @@ impl Ledger {
         uid.is_some_and(|uid| self.pods.wanted.contains(uid))
     }
 
+    /// Whether nothing speaks for a namespace that was left by everybody. Alone on a store the scans say
+    /// all there is to say; in a cluster the pod must be meant to live no more, or have another sandbox
+    /// that asks for an address.
+    pub(super) fn is_forsaken(&self, key: &AttachmentKey) -> bool {
+        let Some(slot) = self.slots.get(key).filter(|_| self.shared.on) else { return true };
+        let next = |waiter: &super::line::Waiter| {
+            waiter.request.key != *key && is_same_pod(&slot.entry, &waiter.request)
+        };
+        self.pods.known && (!self.is_wanted(&slot.entry) || self.line.iter().any(next))
+    }
+
     /// Whether an attachment that is proven dead waits for its pod's next sandbox.
     pub(super) fn may_hold(&self, key: &AttachmentKey) -> bool {
         self.shared.on

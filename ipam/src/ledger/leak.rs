@@ -1,5 +1,7 @@
 //! Leaked namespaces: everybody left, and a bind mount keeps the interface answering.
 //!
+//! In a cluster its pod must be meant to live no more, too, or have a newer sandbox in line.
+//!
 //! A namespace counts as inhabited once two scans at least five seconds apart saw the same task in
 //! it; visitors and namespaces that never had a process (cnitool, `ip netns`) are left alone. It
 //! counts as left when complete scans over the network's `leakedAfter` saw nobody in it and nobody
@@ -153,7 +155,7 @@ impl Ledger {
             let first = *slot.live.empty_since.get_or_insert(now);
             let wait = slot.entry.leaked_after.unwrap_or_default().max(EMPTY_AT_LEAST);
             let addresses = slot.entry.addresses();
-            if now.since(first) >= wait {
+            if now.since(first) >= wait && self.is_forsaken(&key) {
                 let text = "a second complete scan saw nobody in the namespace and nobody holding it";
                 self.note(
                     NoteKind::Observation,
@@ -171,7 +173,9 @@ impl Ledger {
                     let text = "a complete scan saw nobody in the namespace and nobody holding it".to_owned();
                     self.note(NoteKind::Observation, "namespace-empty", addresses, Some(&key), text);
                 }
-                next = Some(next.map_or(first + wait, |at| at.min(first + wait)));
+                if now.since(first) < wait {
+                    next = Some(next.map_or(first + wait, |at| at.min(first + wait)));
+                }
             }
         }
         // An exit that was told while the scan was under way may have asked for an earlier one.

@@ -53,6 +53,12 @@ impl PoolState {
         }
     }
 
+    /// The same of a pool that other nodes draw from too.
+    pub fn keep_apart(mut self) -> Self {
+        self.free = self.free.keep_apart();
+        self
+    }
+
     fn is_silent(&self, address: IpAddr, now: Time) -> bool {
         self.silent.get(&address).is_some_and(|&at| now.since(at) < SILENCE_IS_GOOD_FOR)
     }

@@ -15,6 +15,7 @@ use super::Ledger;
 use super::commit::Pending;
 use super::entry::{Phase, Slot};
 use super::io::{Action, Flush, JournalWrite, NoteKind, Step, StoreNews, StoreWrite, Stray};
+use super::pools::PoolState;
 use crate::alloc::score;
 use crate::attachment::AttachmentKey;
 use crate::identity::TxnId;
@@ -29,8 +30,14 @@ const ECHO: Duration = Duration::from_mins(5);
 /// agent that died meanwhile was carried out late.
 const ECHO_ENDS: Duration = Duration::from_secs(10);
 /// An address that another node gave back goes to this node's line within this time at most, sooner
-/// the longer somebody there waits, so that the nodes do not all ask for it at once.
+/// the longer somebody there waits, so that the nodes do not all ask for it at once. It grows with the
+/// time that the store takes for a write: before the winner's is done, nobody hears of it.
 const SPREAD: Duration = Duration::from_millis(200);
+const SPREAD_MAX: Duration = Duration::from_secs(2);
+/// The spread is so many times a write's time.
+const WRITES: u32 = 4;
+/// After so long a waiter has half of the spread.
+const HALF: Duration = Duration::from_secs(5);
 /// How often what looked odd is read live, if the read failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
@@ -86,6 +93,8 @@ pub(super) struct Shared {
     returning: BTreeMap<AddressKey, Time>,
     /// Addresses to be read live, and when.
     looks: BTreeMap<AddressKey, Option<Time>>,
+    /// How long the store takes for a write of an ADD, of late.
+    pace: Duration,
     /// What was found on the node at start, until the store was read.
     pub strays: Vec<Stray>,
 }
@@ -96,6 +105,11 @@ impl Shared {
         let echoes = self.ended.values().filter_map(|ended| Some(ended.echo.as_ref()?.1 + ECHO_ENDS));
         let looks = self.looks.values().flatten().copied();
         self.returning.values().copied().chain(looks).chain(echoes).min()
+    }
+
+    /// A write of an ADD took that long.
+    pub(super) fn took(&mut self, time: Duration) {
+        self.pace = (self.pace * 7 + time) / 8;
     }
 
     /// A transaction begins, perhaps once more after its first try was taken back.
@@ -117,6 +131,9 @@ impl Ledger {
     /// given before it was.
     pub fn shared(mut self) -> Self {
         self.shared.on = true;
+        for (name, pool) in &self.config.pools {
+            self.pools.insert(name.clone(), PoolState::new(pool).keep_apart());
+        }
         self
     }
 
@@ -257,7 +274,10 @@ impl Ledger {
 
     /// The store lost records of a living lease: a create-if-absent, so a wrong alarm does no harm.
     fn write_again(&mut self, now: Time, key: &AttachmentKey) {
-        let Some(slot) = self.slots.get_mut(key) else { return };
+        // The watch may tell of an own deletion before its answer comes.
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.entry.phase != Phase::Releasing) else {
+            return;
+        };
         slot.live.exposed = true;
         if slot.live.committing {
             return self.look_later(now, key);
@@ -294,7 +314,9 @@ impl Ledger {
             .filter(|waiter| waiter.may_use(key, &self.config))
             .map(super::line::Waiter::since);
         let at = oldest.min().map(|since| {
-            let patience = SPREAD / (1 + u32::try_from(now.since(since).as_secs()).unwrap_or(u32::MAX - 1));
+            let spread = (self.shared.pace * WRITES).clamp(SPREAD, SPREAD_MAX);
+            let age = now.since(since).as_secs_f64() / HALF.as_secs_f64();
+            let patience = spread.div_f64(1.0 + age);
             let generation = self.generations.get(key).copied().unwrap_or(0);
             // Another share of the spread for every node and every life of the address.
             let chance = score(&self.me.node, key.address).wrapping_mul(generation | 1) >> 48;
@@ -307,7 +329,7 @@ impl Ledger {
     }
 
     /// Wants a record read live, unless it is being read.
-    pub(super) fn look(&mut self, now: Time, key: AddressKey) {
+    fn look(&mut self, now: Time, key: AddressKey) {
         self.shared.looks.entry(key).or_insert(Some(now));
     }
 
@@ -337,6 +359,11 @@ impl Ledger {
             self.shared.returning.remove(key);
             self.give_back(now, key);
         }
+        // What the watch explained meanwhile is not odd any more.
+        let (abroad, holders) = (&self.shared.abroad, &self.holders);
+        self.shared.looks.retain(|key, at| {
+            at.is_none_or(|at| at > now) || !abroad.contains_key(key) || holders.contains_key(key)
+        });
         let looks: Vec<_> = self
             .shared
             .looks

@@ -150,6 +150,11 @@ impl Ledger {
         stuck.chain(strays).collect()
     }
 
+    /// Whether an attachment was made in this boot of this machine.
+    pub fn is_of_this_boot(&self, entry: &super::entry::Entry) -> bool {
+        entry.boot_id == self.me.boot_id && entry.machine_id == self.me.machine_id
+    }
+
     /// What keeps every ADD waiting, by its code.
     pub fn bars(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.bars.iter().map(|(code, why)| (*code, why.as_str()))

@@ -417,7 +417,7 @@ impl Ledger {
         {
             if self.shared.on && heard.mac.is_berth() {
                 // Another node's new pod, most likely, of which the watch is about to tell.
-                self.look(now, key.clone());
+                self.look_again(now, key.clone());
             } else if self.quarantine.len() < QUARANTINE_MAX {
                 return self.shut(now, pool, key, vec![heard.mac], None, "heard");
             }

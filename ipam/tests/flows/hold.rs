@@ -146,3 +146,30 @@ fn a_del_of_a_living_pods_dead_sandbox_is_answered_at_once() {
     assert!(matches!(rig.reply(50), Some(Ok(Reply::Done))));
     assert_eq!(rig.entry(1).phase, Phase::Held);
 }
+
+#[test]
+fn a_namespace_left_by_everybody_is_kept_while_its_pod_is_meant_to_live() {
+    let mut declared = config(2);
+    declared.networks.values_mut().next().unwrap().leaked_after = Some(Duration::from_secs(5));
+    let mut rig = Rig::shared(declared);
+    rig.bound(1);
+    wanted(&mut rig, &[1]);
+    let inode = request(1).netns.inode;
+    let complete = || ScanReport { complete: true, holders_complete: true, ..ScanReport::default() };
+    let inhabited =
+        || ScanReport { tenants: vec![(inode, (7, 7))], occupied: BTreeSet::from([inode]), ..complete() };
+    for _ in 0..2 {
+        rig.step(Input::Scanned(inhabited()));
+        rig.pass(Duration::from_secs(6));
+    }
+    rig.told();
+    for _ in 0..4 {
+        rig.step(Input::Scanned(complete()));
+        rig.pass(Duration::from_secs(6));
+    }
+    let told = rig.told();
+    assert!(told.contains(&"namespace-empty") && !told.contains(&"namespace-empty-again"), "{told:?}");
+    wanted(&mut rig, &[]);
+    rig.step(Input::Scanned(complete()));
+    assert!(rig.told().contains(&"namespace-empty-again"));
+}

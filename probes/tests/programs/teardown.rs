@@ -159,7 +159,11 @@ fn a_proof_that_nobody_waits_for_ends_by_itself() {
     let end = std::time::Instant::now() + Duration::from_secs(5);
     while verdicts.is_empty() && std::time::Instant::now() < end {
         assert!(probes.is_proving());
-        assert!(probes.drain().unwrap().is_empty(), "the canary is nobody's business");
+        // Namespaces of other tests end meanwhile, and are told without a name.
+        let about_links = |event: &ProbeEvent| {
+            matches!(event, ProbeEvent::DeviceDown { .. } | ProbeEvent::DeviceLeaving { .. })
+        };
+        assert!(!probes.drain().unwrap().iter().any(about_links), "the canary is nobody's business");
         verdicts.extend(probes.proved().unwrap());
         std::thread::sleep(Duration::from_millis(2));
     }

@@ -12,6 +12,7 @@ struct Rig {
     bars: UnboundedReceiver<Input>,
     counts: watch::Sender<Vec<PoolCount>>,
     pace: watch::Receiver<Duration>,
+    contact: Contact,
 }
 
 fn node(machine: &str, boot: &str) -> Value {
@@ -31,9 +32,11 @@ fn start(script: &Script, machine: &str, boot: &str) -> Rig {
         machine_id: MachineId(machine.to_owned()),
     };
     let namespace = "berth-system".to_owned();
-    let setup = Setup { namespace, me, counts: counted, inputs, pace, clocks: CLOCKS };
+    let contact = Contact::new(CLOCKS.own);
+    let setup =
+        Setup { namespace, me, counts: counted, inputs, pace, contact: contact.clone(), clocks: CLOCKS };
     tokio::spawn(run(script.client(), setup));
-    Rig { script: script.clone(), bars, counts, pace: paced }
+    Rig { script: script.clone(), bars, counts, pace: paced, contact }
 }
 
 impl Rig {
@@ -73,6 +76,22 @@ async fn the_bar_comes_first_and_goes_with_the_name() {
     assert!(rig.is_quiet_for(20).await);
     let renewals = script.log().len() - before;
     assert!((9..=11).contains(&renewals), "one request every 2 s, and nothing else: {renewals}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_heartbeat_that_is_served_is_contact() {
+    let script = Script::default();
+    script.put("/api/v1/nodes/n1", node("m1", "b1"));
+    let mut rig = start(&script, "m1", "b1");
+    assert_eq!(rig.contact.last(), None);
+    rig.bar().await;
+    assert_eq!(rig.bar().await, None);
+    let ago = |rig: &Rig| (CLOCKS.own)().since(rig.contact.last().unwrap());
+    assert!(rig.is_quiet_for(300).await);
+    assert!(ago(&rig) <= PERIOD_MIN, "on a node where nothing else happens: {:?}", ago(&rig));
+    script.faults(|_, _| Some(Fault::Unreachable));
+    assert!(rig.is_quiet_for(60).await);
+    assert!(ago(&rig) >= Duration::from_secs(58), "{:?}", ago(&rig));
 }
 
 #[tokio::test(start_paused = true)]

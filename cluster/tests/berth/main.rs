@@ -7,4 +7,5 @@ mod exact_fit;
 mod fifty;
 mod outages;
 mod sandboxes;
+mod segment;
 mod stage;

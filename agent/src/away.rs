@@ -79,10 +79,10 @@ pub async fn run<S: LeaseStore>(
 
 /// The first order that no other, under way or before it, has an address in common with.
 fn next(waiting: &mut VecDeque<Order>, busy: &BTreeSet<AddressKey>) -> Option<Order> {
-    let mut before = busy.clone();
+    let mut before = BTreeSet::new();
     let index = waiting.iter().position(|order| {
         let addresses = order.addresses();
-        let free = addresses.iter().all(|address| !before.contains(address));
+        let free = addresses.iter().all(|address| !busy.contains(address) && !before.contains(address));
         before.extend(addresses);
         free
     })?;

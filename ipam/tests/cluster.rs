@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test may fail loudly")]
 
+mod declared;
 #[path = "cluster/world.rs"]
 mod world;
 

@@ -5,6 +5,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+mod declared;
 #[path = "flows/gc.rs"]
 mod gc;
 #[path = "flows/hold.rs"]

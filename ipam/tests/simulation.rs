@@ -6,6 +6,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+mod declared;
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -39,6 +39,9 @@ pub struct AgentSetup {
     pub deaf: Vec<&'static str>,
 }
 
+/// Where an agent built with fault points can be made to die.
+pub use berth_protocol::fault::AGENT_POINTS;
+
 /// The variable that makes an agent built with fault points deaf.
 pub const DEAF_VARIABLE: &str = "BERTH_DEAF";
 /// Deaf to netlink's events.

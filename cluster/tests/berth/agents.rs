@@ -8,23 +8,10 @@ use berth_cluster::control::User;
 use berth_cluster::habits::Habits;
 use berth_testbed::client::{Client, Finding};
 
+use berth_testbed::agent::AGENT_POINTS;
 use serde_json::json;
 
 use crate::stage::{PATIENCE, Stage, manifest, must, story, took};
-
-/// Where an agent can be made to die, as in protocol/src/fault.rs.
-const POINTS: [&str; 10] = [
-    "agent.lease.journaled",
-    "agent.lease.stored",
-    "agent.lease.replied",
-    "agent.bind.journaled",
-    "agent.bind.replied",
-    "agent.done.journaled",
-    "agent.done.replied",
-    "agent.release.journaled",
-    "agent.release.stored",
-    "agent.release.replied",
-];
 
 #[test]
 fn an_agent_that_dies_or_may_not_serve_fails_no_add_and_loses_nothing() {
@@ -45,7 +32,7 @@ fn an_agent_that_dies_or_may_not_serve_fails_no_add_and_loses_nothing() {
 
 fn dies(stage: &mut Stage) {
     stage.habits(&Habits { notice_after: Duration::ZERO, ..Habits::default() });
-    for point in POINTS {
+    for point in AGENT_POINTS {
         let began = Instant::now();
         let node = &mut stage.cluster.nodes[0];
         node.kill_agent();

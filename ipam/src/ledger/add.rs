@@ -445,9 +445,8 @@ impl Ledger {
         self.commit(Pending::Answer { key: key.clone(), caller }, Step::Done, journal, Flush::Durable, store);
     }
 
-    /// The records of an attachment of which only the intent was on the disk when the agent started: the
-    /// store may have lost them since the grant.
-    fn creates(&self, entry: &Entry) -> Vec<StoreWrite> {
+    /// Writes that make the records of an attachment where the store may have lost them.
+    pub(super) fn creates(&self, entry: &Entry) -> Vec<StoreWrite> {
         let records = entry.records(&self.me.node).into_iter();
         records.map(|record| StoreWrite::Create(Box::new(record))).collect()
     }

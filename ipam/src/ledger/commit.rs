@@ -221,7 +221,7 @@ impl Ledger {
     /// ADD tries another.
     fn is_disputed(&mut self, now: Time, key: &AttachmentKey, position: Option<usize>) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
-        let Some((address, _)) = slot.live.disputed.take() else { return false };
+        let Some(address) = slot.live.disputed.take() else { return false };
         slot.live.quarantine = Some("heard");
         slot.live.vain = true;
         if let Some(waiter) = position.and_then(|index| self.line.get_mut(index)) {

@@ -207,9 +207,9 @@ pub struct Live {
     /// Whether its ADD was never granted: whatever was recorded for it is taken back, and nothing else
     /// needs to be known.
     pub vain: bool,
-    /// Who else spoke for one of its addresses: before its records were written, it does not get them; and
+    /// One of its addresses, if somebody else spoke for it: before its records were written, it does not get them; and
     /// after its end nobody gets them without a question.
-    pub disputed: Option<(IpAddr, Mac)>,
+    pub disputed: Option<IpAddr>,
     /// Whether its record was seen to be missing, or is all that is known of it, so that another node may
     /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
     pub exposed: bool,

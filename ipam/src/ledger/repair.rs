@@ -399,9 +399,7 @@ impl Ledger {
         let entry = slot.entry.clone();
         let text = "its release was cut short, and it shows life: it is kept".to_owned();
         self.note(NoteKind::Warning, "release-taken-back", entry.addresses(), Some(key), text);
-        let store =
-            entry.records(&self.me.node).into_iter().map(|record| StoreWrite::Create(Box::new(record)));
-        let store = store.collect();
+        let store = self.creates(&entry);
         let journal = vec![JournalWrite::Put(Box::new(entry))];
         self.commit(Pending::Repair { key: key.clone() }, Step::Other, journal, Flush::Durable, store);
     }

@@ -298,9 +298,7 @@ impl Ledger {
 
     /// The record of an address is read live a little later.
     pub(super) fn look_again(&mut self, now: Time, key: AddressKey) {
-        if self.shared.on {
-            self.shared.looks.entry(key).or_insert(Some(now + LOOK_AGAIN));
-        }
+        self.look(now + LOOK_AGAIN, key);
     }
 
     /// An address is free in the store again. Every node hears that at one moment.
@@ -328,16 +326,17 @@ impl Ledger {
         }
     }
 
-    /// Wants a record read live, unless it is being read.
-    fn look(&mut self, now: Time, key: AddressKey) {
-        self.shared.looks.entry(key).or_insert(Some(now));
+    /// Wants a record read live at that time, unless that is wanted already or under way. Alone on its
+    /// store a node reads nothing twice.
+    fn look(&mut self, at: Time, key: AddressKey) {
+        if self.shared.on {
+            self.shared.looks.entry(key).or_insert(Some(at));
+        }
     }
 
     /// A record that was not there to be deleted is read live once its making cannot be under way any more.
     pub(super) fn look_after_echo(&mut self, now: Time, key: AddressKey) {
-        if self.shared.on {
-            self.shared.looks.entry(key).or_insert(Some(now + ECHO_ENDS));
-        }
+        self.look(now + ECHO_ENDS, key);
     }
 
     pub(super) fn shared_due(&mut self, now: Time) {

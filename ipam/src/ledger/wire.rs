@@ -445,7 +445,7 @@ impl Ledger {
         }
         let unwritten = slot.entry.phase == Phase::Intent;
         if let Some(slot) = self.slots.get_mut(holder) {
-            slot.live.disputed = Some((key.address, heard.mac));
+            slot.live.disputed = Some(key.address);
         }
         if unwritten {
             // Nobody got it yet, and this one will not: there is no second holder to tell of.

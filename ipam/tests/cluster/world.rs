@@ -2,20 +2,21 @@
 //! that lags behind it, pods that come and go.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
-use berth_ipam::config::{Config, LinkSpec, MacvlanMode, Network, Pool, Wire};
+use berth_ipam::config::Wire;
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
-use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::Entry;
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
+
+use crate::declared::config;
 
 const NODES: usize = 3;
 /// Addresses of the pool: fewer than pods want.
@@ -80,33 +81,6 @@ pub struct World {
     pub granted: u32,
     pub restarts: u32,
     pub relists: u32,
-}
-
-fn config() -> Config {
-    let mut members = IntervalSet::new();
-    let address = |last| to_bits(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-    members.insert(address(10), address(9 + ADDRESSES));
-    let pool = Pool {
-        segment: "default".parse().unwrap(),
-        subnet: "10.0.0.0/24".parse().unwrap(),
-        members,
-        gateway: None,
-        routes: Vec::new(),
-        disabled: false,
-    };
-    let network = Network {
-        link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
-        pools: vec!["p".parse().unwrap()],
-        accept_ra: false,
-        add_timeout: Duration::from_secs(110),
-        settle: Duration::from_secs(2),
-        leaked_after: None,
-        proxy_macs: BTreeSet::new(),
-    };
-    Config {
-        networks: BTreeMap::from([("lan".parse().unwrap(), network)]),
-        pools: BTreeMap::from([("p".parse().unwrap(), pool)]),
-    }
 }
 
 fn mac_of(key: &AttachmentKey) -> Mac {
@@ -197,7 +171,7 @@ impl World {
         };
         let entries = self.nodes[node].journal.values().cloned().collect();
         let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
-        self.nodes[node].ledger = Some(Ledger::new(me, config()).shared());
+        self.nodes[node].ledger = Some(Ledger::new(me, config(ADDRESSES)).shared());
         self.nodes[node].life += 1;
         self.nodes[node].read = false;
         self.step(node, Input::Loaded(Box::new(loaded)));

@@ -1,11 +1,11 @@
 //! A ledger with a store that does what it is told, and the means to answer it.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
-use berth_ipam::config::{Config, LinkSpec, MacvlanMode, Network, Pool};
+use berth_ipam::config::{Config, Pool};
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use berth_ipam::interval::{IntervalSet, to_bits};
@@ -15,6 +15,8 @@ use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
+
+pub use crate::declared::{address, config};
 
 /// Foreign, and somebody's whose answer is a veto.
 const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 9]);
@@ -34,37 +36,6 @@ pub struct Rig {
     pub scans: u32,
     pub proofs: u32,
     notes: Vec<Note>,
-}
-
-pub fn address(last: u8) -> IpAddr {
-    IpAddr::V4(Ipv4Addr::new(10, 0, 0, last))
-}
-
-/// A network with `count` addresses from 10.0.0.10 on.
-pub fn config(count: u8) -> Config {
-    let mut members = IntervalSet::new();
-    members.insert(to_bits(address(10)), to_bits(address(9 + count)));
-    let pool = Pool {
-        segment: "default".parse().unwrap(),
-        subnet: "10.0.0.0/24".parse().unwrap(),
-        members,
-        gateway: None,
-        routes: Vec::new(),
-        disabled: false,
-    };
-    let network = Network {
-        link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
-        pools: vec!["p".parse().unwrap()],
-        accept_ra: false,
-        add_timeout: Duration::from_secs(110),
-        settle: Duration::from_secs(2),
-        leaked_after: None,
-        proxy_macs: BTreeSet::new(),
-    };
-    Config {
-        networks: BTreeMap::from([("lan".parse().unwrap(), network)]),
-        pools: BTreeMap::from([("p".parse().unwrap(), pool)]),
-    }
 }
 
 /// The same with as many IPv6 addresses.

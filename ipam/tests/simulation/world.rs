@@ -6,10 +6,8 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
-use berth_ipam::config::{Config, LinkSpec, MacvlanMode, Network, Pool};
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
-use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::{Entry, Quarantined};
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::view::View;
@@ -17,6 +15,8 @@ use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
+
+use crate::declared::config;
 
 /// What the test does to the world.
 #[derive(Debug, Clone)]
@@ -101,33 +101,6 @@ pub struct World {
 
 const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-fn config() -> Config {
-    let mut members = IntervalSet::new();
-    let address = |last| to_bits(IpAddr::V4(Ipv4Addr::new(10, 0, 0, last)));
-    members.insert(address(10), address(13));
-    let pool = Pool {
-        segment: "default".parse().unwrap(),
-        subnet: "10.0.0.0/24".parse().unwrap(),
-        members,
-        gateway: None,
-        routes: Vec::new(),
-        disabled: false,
-    };
-    let network = Network {
-        link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
-        pools: vec!["p".parse().unwrap()],
-        accept_ra: false,
-        add_timeout: Duration::from_secs(110),
-        settle: Duration::from_secs(2),
-        leaked_after: None,
-        proxy_macs: BTreeSet::new(),
-    };
-    Config {
-        networks: BTreeMap::from([("lan".parse().unwrap(), network)]),
-        pools: BTreeMap::from([("p".parse().unwrap(), pool)]),
-    }
-}
-
 impl World {
     pub fn new(seed: u64) -> Self {
         let mut world = Self {
@@ -172,7 +145,7 @@ impl World {
             boot_id: BootId(format!("boot{}", self.boot)),
             machine_id: MachineId("m1".into()),
         };
-        self.ledger = Some(Ledger::new(me, config()));
+        self.ledger = Some(Ledger::new(me, config(4)));
         let loaded = Loaded {
             entries: self.journal.values().cloned().collect(),
             quarantine: self.quarantine.values().cloned().collect(),

@@ -15,6 +15,7 @@ use berth_ipam::ledger::io::{CommitResult, Flush, Input, JournalWrite, Step, Sto
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_protocol::{fault, spool};
 use berth_store::StoreError;
+pub use berth_store::chain;
 use berth_store::embedded::EmbeddedStore;
 use berth_store::journal::{self, Change, Journal, Table};
 use futures_util::future::join_all;
@@ -294,18 +295,6 @@ fn change(write: &JournalWrite) -> Result<Change, serde_json::Error> {
             Change::Remove { table: Table::Quarantine, key: key.record_name() }
         }
     })
-}
-
-/// An error with all its causes, as one line.
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(next) = cause {
-        text.push_str(": ");
-        text.push_str(&next.to_string());
-        cause = next.source();
-    }
-    text
 }
 
 /// The fault point of a step; compiled to nothing without the feature.

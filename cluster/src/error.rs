@@ -107,12 +107,6 @@ impl Error {
 
     /// The whole chain in one line.
     pub fn chain(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(inner) = cause {
-            text = format!("{text}: {inner}");
-            cause = inner.source();
-        }
-        text
+        berth_testbed::error::chain(self)
     }
 }

@@ -307,7 +307,7 @@ fn and_more(count: usize) -> String {
 }
 
 /// An error with all its causes, as one line.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(next) = cause {

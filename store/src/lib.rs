@@ -18,5 +18,5 @@ pub mod memory;
 mod overlay;
 
 pub use berth_ipam::record::{Version, Versioned};
-pub use error::StoreError;
+pub use error::{StoreError, chain};
 pub use lease::LeaseStore;

@@ -170,7 +170,7 @@ async fn try_underlay(
     let LinkRead::Found(facts) = reader.link_by_name(None, parent) else {
         return Err(UnderlayError::NoParent(parent.clone()));
     };
-    let [a, b, c, d] = berth_underlay::nsid::draw().map_err(UnderlayError::Draw)?.to_be_bytes();
+    let [a, b, c, d] = berth_underlay::random::bytes().map_err(UnderlayError::Draw)?;
     // Not Berth's own prefix: no agent shall take it for a pod's.
     let mac = Mac([0x52, 0x54, a, b, c, d]);
     let name: IfName = format!("bd{a:02x}{b:02x}{c:02x}{d:02x}").parse().map_err(UnderlayError::Name)?;

@@ -118,6 +118,9 @@ pub enum Error {
     /// A namespace got no number.
     #[error("give a network namespace a number")]
     AssignNsid(#[source] Refusal),
+    /// The kernel gave no random bytes.
+    #[error("draw a random number")]
+    Random(#[source] rustix::io::Errno),
     /// [`crate::change::Changer::start`] outside a tokio runtime.
     #[error("a changer needs a running tokio runtime with I/O and time enabled")]
     NoRuntime,

@@ -16,6 +16,7 @@ mod message;
 pub mod monitor;
 pub mod netns;
 pub mod nsid;
+pub mod random;
 pub mod read;
 mod reply;
 pub mod search;

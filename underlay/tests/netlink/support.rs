@@ -12,8 +12,8 @@ use berth_ipam::name::IfName;
 use berth_underlay::change::{Changer, MacvlanSpec, RouteSocket};
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::netns::{NetnsFile, run_in};
-use berth_underlay::nsid;
 use berth_underlay::read::{LinkRead, Reader};
+use berth_underlay::{nsid, random};
 
 static COUNTER: AtomicU32 = AtomicU32::new(0);
 
@@ -25,7 +25,7 @@ pub struct Namespace {
 impl Namespace {
     pub fn new() -> Self {
         let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        let random = nsid::draw().unwrap();
+        let random = u32::from_ne_bytes(random::bytes().unwrap());
         let name = format!("bu-{}-{random:x}-{number}", std::process::id());
         run("ip", &["netns", "add", &name]);
         Self { name }
@@ -139,7 +139,7 @@ pub fn mac(text: &str) -> Mac {
 
 /// A MAC of nobody else.
 pub fn random_mac() -> Mac {
-    let [a, b, c, d] = nsid::draw().unwrap().to_be_bytes();
+    let [a, b, c, d] = random::bytes().unwrap();
     Mac([0xb2, 0x5e, a, b, c, d])
 }
 

@@ -1,0 +1,10 @@
+//! Chance from the kernel, for names, MACs and numbers that nobody else may have.
+
+use crate::error::Error;
+
+/// Four bytes of it.
+pub fn bytes() -> Result<[u8; 4], Error> {
+    let mut bytes = [0; 4];
+    rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()).map_err(Error::Random)?;
+    Ok(bytes)
+}

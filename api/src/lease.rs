@@ -85,16 +85,23 @@ impl TryFrom<IPLease> for LeaseRecord {
     }
 }
 
-/// The record in `spec` of the `IPLease` that is called `object`.
-pub fn read(object: &str, spec: serde_json::Value) -> Result<LeaseRecord, ApiError> {
-    let spec = serde_path_to_error::deserialize(spec).map_err(|error| {
+/// The record in `spec`, a JSON text, of the `IPLease` that is called `object`.
+pub fn read(object: &str, spec: &str) -> Result<LeaseRecord, ApiError> {
+    // Every agent reads every lease, and nearly all are right: which key is wrong is looked for afterwards.
+    let spec = serde_json::from_str(spec).or_else(|_| located(object, spec))?;
+    convert(object, spec)
+}
+
+/// The same, with the place in the error.
+fn located(object: &str, spec: &str) -> Result<IPLeaseSpec, ApiError> {
+    let mut text = serde_json::Deserializer::from_str(spec);
+    serde_path_to_error::deserialize(&mut text).map_err(|error| {
         let key = match error.path().to_string().as_str() {
             "." => "spec".to_owned(),
             path => format!("spec.{path}"),
         };
         ApiError::LeaseShape { object: object.to_owned(), key, cause: error.into_inner() }
-    })?;
-    convert(object, spec)
+    })
 }
 
 fn convert(object: &str, spec: IPLeaseSpec) -> Result<LeaseRecord, ApiError> {

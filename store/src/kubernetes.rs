@@ -39,6 +39,8 @@ pub use watch::{LeaseEvent, Watch};
 
 /// So many creates of one agent are on their way at a time: in a herd, no agent crowds out others.
 const CREATES: usize = 2;
+/// The same of deletes: a node that loses a hundred pods at once does not fill the server's queues.
+const DELETES: usize = 4;
 /// A race that is lost so often in a row is the caller's to decide on.
 const TRIES: usize = 3;
 /// A list has so many pages at most: two million leases.
@@ -50,8 +52,10 @@ const WRITING: &str = "?fieldManager=berth-agent&fieldValidation=Strict";
 /// How a store talks to the API server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long one request may take, its answer included.
+    /// How long one request about one lease may take, its answer included.
     pub deadline: Duration,
+    /// The same of a page of a list. A busy server needs seconds for one, and does all of it again for who gives up.
+    pub list_deadline: Duration,
     /// So many leases are asked for at a time.
     pub page: u32,
     /// How long the server lets a watch live.
@@ -64,6 +68,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             deadline: Duration::from_secs(5),
+            list_deadline: Duration::from_secs(30),
             page: 500,
             watch_for: Duration::from_secs(290),
             watch_silence: Duration::from_secs(90),
@@ -87,6 +92,7 @@ pub struct Listing {
 pub struct KubernetesStore {
     door: Arc<Door>,
     creates: Arc<Semaphore>,
+    deletes: Arc<Semaphore>,
     settings: Settings,
 }
 
@@ -95,7 +101,8 @@ impl KubernetesStore {
     /// writes whose outcome is unknown. Requests that are served are noted in `contact`.
     pub fn new(client: Client, contact: Contact, settings: Settings) -> Self {
         let door = Arc::new(Door::new(client, settings.deadline, contact));
-        Self { door, creates: Arc::new(Semaphore::new(CREATES)), settings }
+        let [creates, deletes] = [CREATES, DELETES].map(|turns| Arc::new(Semaphore::new(turns)));
+        Self { door, creates, deletes, settings }
     }
 
     /// All leases, those that cannot be read by name. [`LeaseStore::list`] is an error if there are any
@@ -119,8 +126,10 @@ impl KubernetesStore {
     async fn pages(&self, asked: Asked<'_>) -> Result<Option<Listing>, StoreError> {
         let mut listing = Listing::default();
         let mut path = format!("{BASE}?limit={}", self.settings.page);
+        let patience = self.settings.list_deadline;
         for _ in 0..PAGES_MAX {
-            let page: Page = match asked.judge(self.door.ask(Method::GET, &path, Vec::new()).await)? {
+            let answer = self.door.ask_within(patience, Method::GET, &path, Vec::new()).await;
+            let page: Page = match asked.judge(answer)? {
                 Said::Done(body) => decode(asked, &body)?,
                 Said::Missing | Said::Conflict | Said::Expired => return Ok(None),
             };
@@ -235,7 +244,12 @@ impl LeaseStore for KubernetesStore {
             "preconditions": {"uid": version.uid, "resourceVersion": version.resource_version},
             "propagationPolicy": "Background",
         });
-        let outcome = self.door.ask(Method::DELETE, &format!("{BASE}/{name}"), encode(key, &options)?).await;
+        let body = encode(key, &options)?;
+        let outcome = {
+            // As with creates; the refusal's cause is read afterwards.
+            let _turn = self.deletes.acquire().await.ok();
+            self.door.ask(Method::DELETE, &format!("{BASE}/{name}"), body).await
+        };
         match asked.judge(outcome)? {
             Said::Done(body) => gone(asked, &body),
             Said::Missing => Err(StoreError::Gone { key: key.clone() }),

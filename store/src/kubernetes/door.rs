@@ -127,20 +127,30 @@ impl Door {
         Self { client, deadline, contact }
     }
 
-    /// Sends a request and reads the whole answer, within the deadline. The server is told a shorter one, so
-    /// that it says itself that it gave up, and does not carry out much later what nobody waits for.
+    /// Sends a request about one object and reads the whole answer, within the usual deadline.
     pub async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer, Fault> {
+        self.ask_within(self.deadline, method, path, body).await
+    }
+
+    /// The same within a deadline of its own. The server is told a shorter one, so that it says itself that it
+    /// gave up, and does not carry out much later what nobody waits for.
+    pub async fn ask_within(
+        &self,
+        deadline: Duration,
+        method: Method,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Result<Answer, Fault> {
         let sent = self.contact.now();
         let joint = if path.contains('?') { '&' } else { '?' };
-        let path = format!("{path}{joint}timeout={}ms", (self.deadline * 9 / 10).as_millis());
+        let path = format!("{path}{joint}timeout={}ms", (deadline * 9 / 10).as_millis());
         let work = async {
             let response = self.send(method, &path, body).await?;
             let (status, retry_after) = (response.status(), retry_after(&response));
             let body = Limited::new(response.into_body(), ANSWER_MAX).collect().await.map_err(Fault::Cut)?;
             Ok(Answer { status, retry_after, body: body.to_bytes().to_vec() })
         };
-        let answer =
-            tokio::time::timeout(self.deadline, work).await.map_err(|_| Fault::Late(self.deadline))??;
+        let answer = tokio::time::timeout(deadline, work).await.map_err(|_| Fault::Late(deadline))??;
         self.heard(&answer, sent);
         Ok(answer)
     }

@@ -7,14 +7,15 @@ use std::sync::Arc;
 use berth_api::{ApiError, lease};
 use berth_ipam::record::{AddressKey, Version, Versioned};
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 
 /// An object, or what stands where one is expected.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Object {
     pub metadata: Metadata,
-    pub spec: Value,
+    /// As it came: it is read once, into a record.
+    pub spec: Option<Box<RawValue>>,
     /// Of a `Status`.
     pub code: u16,
     /// Of a `Status`.
@@ -66,7 +67,7 @@ impl Object {
     pub fn read(self) -> Result<Versioned, Box<Unreadable>> {
         let version = self.version();
         let name = self.metadata.name;
-        match lease::read(&name, self.spec) {
+        match lease::read(&name, self.spec.as_deref().map_or("null", RawValue::get)) {
             Ok(record) => Ok(Versioned { version, record }),
             Err(cause) => {
                 let key = key_of(&name);

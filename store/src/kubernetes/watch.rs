@@ -11,6 +11,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
 
 use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
+use bytes::{Bytes, BytesMut};
 use http_body_util::BodyExt as _;
 use kube::client::Body;
 use serde::Deserialize;
@@ -180,7 +181,7 @@ impl Follower {
             Err(fault) => return Err(asked.unavailable(None, fault)),
         };
         self.trouble.send_replace(None);
-        let mut lines = Lines { body, buffer: Vec::new(), silence: self.store.settings.watch_silence };
+        let mut lines = Lines { body, buffer: BytesMut::new(), silence: self.store.settings.watch_silence };
         loop {
             let line = match lines.next().await {
                 Ok(Some(line)) => line,
@@ -258,18 +259,17 @@ fn random() -> u64 {
 /// The lines of a body.
 struct Lines {
     body: Body,
-    buffer: Vec<u8>,
+    buffer: BytesMut,
     silence: Duration,
 }
 
 impl Lines {
     /// The next whole line; `None` at the end. What is cut off by the end was no event yet.
-    async fn next(&mut self) -> Result<Option<Vec<u8>>, Fault> {
+    async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         let mut seen = 0;
         loop {
             if let Some(end) = self.buffer[seen..].iter().position(|byte| *byte == b'\n') {
-                let rest = self.buffer.split_off(seen + end + 1);
-                return Ok(Some(std::mem::replace(&mut self.buffer, rest)));
+                return Ok(Some(self.buffer.split_to(seen + end + 1).freeze()));
             }
             seen = self.buffer.len();
             if seen > LINE_MAX {

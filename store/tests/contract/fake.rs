@@ -50,9 +50,15 @@ pub enum Fault {
 #[derive(Clone, Default)]
 pub struct Fake {
     state: Arc<Mutex<State>>,
-    posts: Arc<AtomicUsize>,
-    /// The most POSTs that were there at the same time.
-    pub most_posts: Arc<AtomicUsize>,
+    posts: Arc<Crowd>,
+    deletes: Arc<Crowd>,
+}
+
+/// Requests of one kind.
+#[derive(Default)]
+struct Crowd {
+    now: AtomicUsize,
+    most: AtomicUsize,
 }
 
 #[derive(Default)]
@@ -95,6 +101,11 @@ impl Fake {
     /// Every request so far: its kind and its path with query.
     pub fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
+    }
+
+    /// The most creates and deletes that were there at the same time.
+    pub fn most(&self) -> (usize, usize) {
+        (self.posts.most.load(Ordering::SeqCst), self.deletes.most.load(Ordering::SeqCst))
     }
 
     /// How many requests of a kind there were.
@@ -203,17 +214,19 @@ impl Fake {
     }
 }
 
-/// A POST that is there. It stays for some turns, so that others can come.
-struct Present(Option<Arc<AtomicUsize>>);
+/// A POST or a DELETE that is there. It stays for some turns, so that others can come.
+struct Present(Option<Arc<Crowd>>);
 
 impl Present {
     async fn of(fake: &Fake, method: &Method) -> Self {
-        if method != Method::POST {
-            return Self(None);
-        }
-        let there = fake.posts.fetch_add(1, Ordering::SeqCst) + 1;
-        fake.most_posts.fetch_max(there, Ordering::SeqCst);
-        let present = Self(Some(fake.posts.clone()));
+        let crowd = match *method {
+            Method::POST => fake.posts.clone(),
+            Method::DELETE => fake.deletes.clone(),
+            _ => return Self(None),
+        };
+        let there = crowd.now.fetch_add(1, Ordering::SeqCst) + 1;
+        crowd.most.fetch_max(there, Ordering::SeqCst);
+        let present = Self(Some(crowd));
         for _ in 0..20 {
             tokio::task::yield_now().await;
         }
@@ -224,7 +237,7 @@ impl Present {
 impl Drop for Present {
     fn drop(&mut self) {
         if let Some(posts) = &self.0 {
-            posts.fetch_sub(1, Ordering::SeqCst);
+            posts.now.fetch_sub(1, Ordering::SeqCst);
         }
     }
 }

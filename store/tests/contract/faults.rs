@@ -3,7 +3,6 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use berth_ipam::record::{AddressKey, LeaseRecord};
@@ -258,7 +257,7 @@ async fn a_marked_record_is_not_gone() {
 }
 
 #[tokio::test]
-async fn two_creates_are_on_their_way_at_a_time() {
+async fn two_creates_and_four_deletes_are_on_their_way_at_a_time() {
     let fake = Fake::default();
     let store = Arc::new(store_of(&fake));
     let tasks: Vec<_> = (1..=20)
@@ -270,7 +269,18 @@ async fn two_creates_are_on_their_way_at_a_time() {
     for task in tasks {
         task.await.unwrap().unwrap();
     }
-    assert_eq!(fake.most_posts.load(Ordering::SeqCst), 2);
+    let rows = store.list().await.unwrap();
+    let tasks: Vec<_> = rows
+        .into_iter()
+        .map(|row| {
+            let store = store.clone();
+            tokio::spawn(async move { store.delete(&row.record.address_key(), &row.version).await })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(fake.most(), (2, 4));
 }
 
 #[tokio::test(start_paused = true)]
@@ -314,4 +324,15 @@ async fn writes_say_whose_they_are_and_refuse_to_lose_a_field() {
         assert!(line.contains("fieldManager=berth-agent&fieldValidation=Strict"), "{line}");
         assert!(line.contains("timeout=4500ms"), "the server knows the deadline: {line}");
     }
+}
+
+#[tokio::test]
+async fn a_list_has_more_time_than_a_read() {
+    let fake = Fake::default();
+    let store = store_of(&fake);
+    store.listing().await.unwrap();
+    store.get(&key()).await.unwrap();
+    let asked = fake.requests();
+    let [list, read] = asked.as_slice() else { panic!("{asked:?}") };
+    assert!(list.contains("timeout=27000ms") && read.contains("timeout=4500ms"), "{asked:?}");
 }

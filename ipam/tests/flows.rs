@@ -17,16 +17,19 @@ mod rig;
 #[path = "flows/shared.rs"]
 mod shared;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_ipam::attachment::Role;
-use berth_ipam::config::Wire;
+use berth_ipam::config::{Config, Network, Pool, Wire};
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{NetnsCookie, Nsid, TxnId};
+use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::Phase;
 use berth_ipam::ledger::io::*;
 use berth_ipam::mac::Mac;
+use berth_ipam::name::PoolName;
 use rig::{Rig, address, config, request};
 
 const DEAD: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
@@ -478,6 +481,42 @@ fn every_record_is_journaled_before_it_is_written() {
     rig.step(Input::Release(None, again.key, LinkRemoval::Gone, None));
     rig.observe(DEAD, AddressFact::Unknown);
     assert!(rig.ledger.leases().is_empty() && rig.store.is_empty());
+}
+
+/// Twenty networks with a pool of five addresses each.
+fn many_networks() -> Config {
+    let one = config(5);
+    let (network, pool) = (one.networks.values().next().unwrap(), one.pools.values().next().unwrap());
+    let mut all = Config::default();
+    for number in 0..20_u8 {
+        let mut members = IntervalSet::new();
+        members.insert(to_bits(address(10 + 5 * number)), to_bits(address(14 + 5 * number)));
+        let name: PoolName = format!("p{number}").parse().unwrap();
+        let network = Network { pools: vec![name.clone()], ..network.clone() };
+        all.networks.insert(format!("lan-{number}").parse().unwrap(), network);
+        all.pools.insert(name, Pool { members, ..pool.clone() });
+    }
+    all
+}
+
+#[test]
+fn idle_pools_share_what_is_probed_ahead_and_the_one_used_last_comes_first() {
+    let mut rig = Rig::new(many_networks());
+    assert!((50..=64).contains(&rig.asked().count()), "{}", rig.asked().count());
+    rig.answer_probes(&[]);
+    let mut request = request(1);
+    request.key.network = "lan-19".parse().unwrap();
+    rig.ask(1, request);
+    rig.answer_probes(&[]);
+    let given = rig.granted(1).unwrap()[0];
+    // Long after that ADD its network is as idle as the others, and still the likeliest.
+    rig.pass(Duration::from_mins(1));
+    rig.answer_probes(&[]);
+    rig.pass(Duration::from_secs(40));
+    let asked: BTreeSet<_> = rig.asked().collect();
+    assert!(asked.len() <= 64, "{}", asked.len());
+    let own = (105..110).map(address).filter(|address| *address != given);
+    assert!(own.into_iter().all(|address| asked.contains(&address)), "{asked:?}");
 }
 
 #[test]

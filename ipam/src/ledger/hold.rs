@@ -2,7 +2,8 @@
 //!
 //! What the API says of a pod is a hint about intent; it never proves life or death. Here it only
 //! decides what becomes of an address whose holder is proven dead already: it waits a minute for
-//! the same pod, and goes to another on demand. Without that hint nothing is held.
+//! the same pod, and goes to another on demand. Right after a start the pods are not known yet; then it
+//! waits a few seconds for the hint first, or a node that reboots would give all its pods' addresses away.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,6 +18,8 @@ use crate::time::Time;
 
 /// How long an address waits for its pod's next sandbox (DESIGN section 6).
 const HOLD: Duration = Duration::from_mins(1);
+/// How long it waits for the first word about the pods of this node.
+const UNTIL_KNOWN: Duration = Duration::from_secs(5);
 
 /// The pods of this node that are meant to live: neither terminal nor being deleted.
 #[derive(Debug, Clone, Default)]
@@ -37,14 +40,18 @@ impl Ledger {
             PodNews::Wanted(uid) => drop(self.pods.wanted.insert(uid)),
             PodNews::Unwanted(uid) => drop(self.pods.wanted.remove(&uid)),
         }
-        let over: Vec<_> = self
+        let held: Vec<_> = self
             .slots
             .values()
-            .filter(|slot| slot.entry.phase == Phase::Held && self.pods.known && !self.is_wanted(&slot.entry))
-            .map(|slot| slot.entry.key.clone())
+            .filter(|slot| slot.entry.phase == Phase::Held && self.pods.known)
+            .map(|slot| (slot.entry.key.clone(), self.is_wanted(&slot.entry)))
             .collect();
-        for key in over {
-            self.end_hold(now, &key, "pod-gone");
+        for (key, wanted) in held {
+            if !wanted {
+                self.end_hold(now, &key, "pod-gone");
+            } else if let Some(slot) = self.slots.get_mut(&key) {
+                slot.live.held_until = Some(slot.live.since + HOLD);
+            }
         }
     }
 
@@ -71,7 +78,8 @@ impl Ledger {
             && self.slots.get(key).is_some_and(|slot| {
                 let settled = slot.entry.phase == Phase::Done && slot.live.operator.is_none();
                 // What another node may have given away meanwhile is nobody's to keep.
-                settled && !slot.live.exposed && self.is_wanted(&slot.entry)
+                let hinted = self.is_wanted(&slot.entry) || (!self.pods.known && slot.entry.pod.is_some());
+                settled && !slot.live.exposed && hinted
             })
     }
 
@@ -84,7 +92,7 @@ impl Ledger {
         slot.live.recheck_at = None;
         slot.live.suspect = false;
         slot.live.reason = "held";
-        slot.live.held_until = Some(now + HOLD);
+        slot.live.held_until = Some(now + if self.pods.known { HOLD } else { UNTIL_KNOWN });
         let waiters = std::mem::take(&mut slot.live.del_waiters);
         let entry = slot.entry.clone();
         for (caller, _) in waiters {

@@ -1,5 +1,6 @@
 //! The pools as the ledger works with them: free addresses, and which of them the wire was silent for.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -22,6 +23,9 @@ const REFRESH_AFTER: Duration = Duration::from_secs(20);
 /// Candidates kept ready while no ADD came lately, and while ADDs come.
 const READY_IDLE: usize = 8;
 const READY_BUSY: usize = 96;
+/// Candidates kept ready in all pools together to which no ADD came lately: with a hundred pools
+/// and a hundred nodes, more would be a storm on the wire that nobody asked for.
+const READY_IDLE_IN_ALL: usize = 64;
 /// For how long an ADD counts as lately.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 /// How often the ready candidates are looked over.
@@ -276,39 +280,41 @@ impl Ledger {
             .values()
             .filter_map(|network| Some((network.link.wire_device()?, network.pools.clone())))
             .collect();
-        let mut done = BTreeSet::new();
-        for (device, pools) in networks {
+        let mut devices = BTreeMap::new();
+        for (device, pools) in &networks {
             for name in pools {
-                if !done.insert(name.clone()) {
-                    continue;
-                }
-                let wanted = self.wanted_ahead(now, &name);
-                if !wanted.is_empty() {
-                    let id = self.id();
-                    self.probes.insert(id, ProbePurpose::Ahead(name));
-                    self.out.push(Action::Probe {
-                        id,
-                        device: device.clone(),
-                        addresses: wanted,
-                        urgent: false,
-                    });
-                }
+                devices.entry(name.clone()).or_insert_with(|| device.clone());
+            }
+        }
+        // Where an ADD came last, the next one is likeliest.
+        let mut by_use: Vec<_> = devices.into_iter().collect();
+        by_use.sort_by_key(|(name, _)| Reverse(self.pools.get(name).and_then(|state| state.last_add)));
+        let mut idle = READY_IDLE_IN_ALL;
+        for (name, device) in by_use {
+            let wanted = self.wanted_ahead(now, &name, &mut idle);
+            if !wanted.is_empty() {
+                let id = self.id();
+                self.probes.insert(id, ProbePurpose::Ahead(name));
+                self.out.push(Action::Probe { id, device, addresses: wanted, urgent: false });
             }
         }
     }
 
-    fn wanted_ahead(&mut self, now: Time, name: &PoolName) -> Vec<IpAddr> {
+    /// The candidates of a pool to be probed now. `idle`: how many more there may be of pools without ADDs.
+    fn wanted_ahead(&mut self, now: Time, name: &PoolName, idle: &mut usize) -> Vec<IpAddr> {
         let enabled = self.config.pools.get(name).is_some_and(|pool| !pool.disabled);
         let Some(state) = self.pools.get_mut(name).filter(|_| enabled) else { return Vec::new() };
         let busy = state.last_add.is_some_and(|at| now.since(at) < BUSY_FOR);
-        let ready = if busy { READY_BUSY } else { READY_IDLE };
+        let ready = if busy { READY_BUSY } else { READY_IDLE.min(*idle) };
         if state.probing.len() * 2 > ready {
+            *idle -= if busy { 0 } else { ready };
             return Vec::new();
         }
         state.silent.retain(|_, at| now.since(*at) < SILENCE_IS_GOOD_FOR);
         let old =
             |address: &IpAddr| state.silent.get(address).is_none_or(|at| now.since(*at) >= REFRESH_AFTER);
         let candidates = state.free.candidates(&self.me.node, now, ready);
+        *idle -= if busy { 0 } else { candidates.len() };
         let wanted: Vec<_> =
             candidates.into_iter().filter(|a| old(a) && !state.probing.contains(a)).collect();
         state.probing.extend(wanted.iter().copied());

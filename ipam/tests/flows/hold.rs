@@ -81,15 +81,42 @@ fn who_needs_it_gets_a_held_address_the_longest_held_first() {
 }
 
 #[test]
-fn nothing_is_held_for_a_pod_that_is_not_wanted_or_not_known() {
-    for known in [true, false] {
-        let mut rig = Rig::shared(config(2));
+fn nothing_is_held_for_a_pod_that_is_not_wanted() {
+    let mut rig = Rig::shared(config(2));
+    rig.bound(1);
+    wanted(&mut rig, &[2]);
+    dies(&mut rig, 1);
+    assert!(rig.store.is_empty());
+}
+
+#[test]
+fn until_the_pods_are_known_an_address_waits_for_the_first_word_of_them_for_seconds() {
+    let unknown = || {
+        let mut rig = Rig::shared_unread(config(2), Vec::new());
+        rig.step(Input::Store(listed(Vec::new())));
         rig.bound(1);
-        if known {
-            wanted(&mut rig, &[2]);
-        }
         dies(&mut rig, 1);
-        assert!(rig.store.is_empty(), "{known}");
+        assert_eq!(rig.entry(1).phase, Phase::Held);
+        rig.pass(Duration::from_secs(3));
+        rig
+    };
+    let mut rig = unknown();
+    rig.pass(Duration::from_secs(3));
+    assert!(rig.store.is_empty(), "nobody said a word");
+    let mut rig = unknown();
+    wanted(&mut rig, &[2]);
+    assert!(rig.store.is_empty(), "it is not meant to live");
+    let mut rig = unknown();
+    wanted(&mut rig, &[1]);
+    rig.pass(Duration::from_secs(50));
+    assert_eq!(rig.entry(1).phase, Phase::Held, "the minute is that of a pod");
+    rig.pass(Duration::from_secs(10));
+    assert!(rig.store.is_empty());
+    let mut rig = unknown();
+    for pod in 2..4 {
+        rig.lease(pod);
+        rig.answer_probes(&[]);
+        assert!(rig.granted(pod).is_some(), "{pod}");
     }
 }
 

@@ -1,6 +1,6 @@
 //! A ledger with a store that does what it is told, and the means to answer it.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -110,10 +110,11 @@ impl Rig {
         Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
     }
 
-    /// One of several nodes on a store, which has been read.
+    /// One of several nodes on a store, which has been read; no pods are meant to live.
     pub fn shared(config: Config) -> Self {
         let mut rig = Self::shared_unread(config, Vec::new());
         rig.step(Input::Store(listed(Vec::new())));
+        rig.step(Input::Pods(PodNews::Listed(BTreeSet::new())));
         rig
     }
 
@@ -288,6 +289,11 @@ impl Rig {
 
     pub fn held_by(&self, pod: u64) -> Vec<IpAddr> {
         self.entry(pod).addresses()
+    }
+
+    /// The addresses that the wire is being asked about.
+    pub fn asked(&self) -> impl Iterator<Item = IpAddr> + '_ {
+        self.probes.iter().flat_map(|(_, addresses)| addresses.iter().copied())
     }
 
     /// Ends all rounds of probes that run: the named addresses answer, the others are silent.

@@ -122,9 +122,14 @@ impl Declared {
         }
     }
 
-    /// Whether a pool of that name was added.
-    pub fn has_pool(&self, name: &str) -> bool {
-        self.pools.keys().any(|pool| pool.as_str() == name)
+    /// Adds what another one holds, which was checked when it came there. A name that is here already stays as it is.
+    pub fn merge(&mut self, other: &Self) {
+        for (name, network) in &other.networks {
+            self.networks.entry(name.clone()).or_insert_with(|| network.clone());
+        }
+        for (name, pool) in &other.pools {
+            self.pools.entry(name.clone()).or_insert_with(|| pool.clone());
+        }
     }
 
     /// Adds one network, after checking the rules of its type.

@@ -27,12 +27,43 @@ use crate::committer::chain;
 const TOGETHER: Duration = Duration::from_millis(50);
 
 /// What is declared, by name; `None`: not read yet.
-type Objects = Option<BTreeMap<String, DynamicObject>>;
+type Objects = Option<BTreeMap<String, Seen>>;
 
 #[derive(Debug, Default)]
 struct Found {
     networks: Objects,
     pools: Objects,
+}
+
+/// One object, read and checked by the rules of its type when it came: that is the dear part.
+#[derive(Debug, Clone)]
+struct Seen {
+    uid: Option<String>,
+    /// Counts the changes of its `spec`.
+    generation: Option<i64>,
+    /// Why it cannot be used, if so.
+    read: Result<Arc<One>, String>,
+}
+
+#[derive(Debug)]
+struct One {
+    declared: Declared,
+    /// Of a network.
+    pools: Vec<String>,
+}
+
+impl Seen {
+    fn of(object: DynamicObject, read: fn(DynamicObject) -> Result<One, String>) -> Self {
+        let uid = object.metadata.uid.clone();
+        let generation = object.metadata.generation;
+        Self { uid, generation, read: read(object).map(Arc::new) }
+    }
+
+    /// Whether it is this object in this generation: then no more than its status was changed.
+    fn is(&self, object: &DynamicObject) -> bool {
+        let meta = &object.metadata;
+        meta.generation.is_some() && meta.generation == self.generation && meta.uid == self.uid
+    }
 }
 
 /// What could not be used of it, and why; for `doctor`.
@@ -48,12 +79,12 @@ pub async fn run(
     let found = Mutex::new(Found::default());
     let (touched, changes) = watch::channel(());
     let networks = follow(all::<UnderlayNetwork>(&client), watcher::Config::default(), |news| {
-        take(&mut lock(&found).networks, news, "UnderlayNetworks");
-        touched.send(()).is_ok()
+        let affects = take(&mut lock(&found).networks, news, read_network);
+        !affects || touched.send(()).is_ok()
     });
     let pools = follow(all::<IPPool>(&client), watcher::Config::default(), |news| {
-        take(&mut lock(&found).pools, news, "IPPools");
-        touched.send(()).is_ok()
+        let affects = take(&mut lock(&found).pools, news, read_pool);
+        !affects || touched.send(()).is_ok()
     });
     tokio::join!(networks, pools, tell(&found, changes, &inputs, &refused, picture));
 }
@@ -67,15 +98,27 @@ fn all<K: Resource<DynamicType = ()>>(client: &Client) -> Api<DynamicObject> {
     Api::all_with(client.clone(), &ApiResource::erase::<K>(&()))
 }
 
-fn take(of: &mut Objects, news: News<DynamicObject>, what: &str) {
+/// Takes news; whether they change anything that is declared.
+fn take(of: &mut Objects, news: News<DynamicObject>, read: fn(DynamicObject) -> Result<One, String>) -> bool {
     match news {
         News::All(all) => {
-            *of = Some(all.into_iter().map(|object| (object.name_any(), object)).collect());
+            *of = Some(all.into_iter().map(|object| (object.name_any(), Seen::of(object, read))).collect());
         }
-        News::Changed(object) => drop(of.get_or_insert_default().insert(object.name_any(), object)),
+        News::Changed(object) => {
+            let of = of.get_or_insert_default();
+            let name = object.name_any();
+            if of.get(&name).is_some_and(|seen| seen.is(&object)) {
+                return false;
+            }
+            of.insert(name, Seen::of(object, read));
+        }
         News::Gone(object) => drop(of.get_or_insert_default().remove(&object.name_any())),
-        News::Failed(why) => tracing::warn!(error = why, "watch the {what}"),
+        News::Failed(why) => {
+            tracing::warn!(error = why, "watch the declarations");
+            return false;
+        }
     }
+    true
 }
 
 async fn tell(
@@ -94,11 +137,11 @@ async fn tell(
             let (Some(networks), Some(pools)) = (&found.networks, &found.pools) else { continue };
             (networks.clone(), pools.clone())
         };
+        let generation = |(name, pool): (&String, &Seen)| Some((name.parse().ok()?, pool.generation?));
+        let generations = pools.iter().filter_map(generation).collect();
         let mut problems = BTreeMap::new();
-        let networks = parsed(networks, "UnderlayNetwork", &mut problems);
-        let pools = parsed(pools, "IPPool", &mut problems);
-        let generation = |pool: &IPPool| Some((pool.name_any().parse().ok()?, pool.metadata.generation?));
-        let generations = pools.values().filter_map(generation).collect();
+        let networks = readable(networks, "UnderlayNetwork", &mut problems);
+        let pools = readable(pools, "IPPool", &mut problems);
         let (config, unfit) = usable(&networks, &pools);
         picture.send_modify(|picture| picture.declare(&config, &generations));
         problems.extend(unfit);
@@ -115,23 +158,41 @@ async fn tell(
     }
 }
 
-fn parsed<K: Resource + DeserializeOwned>(
-    objects: BTreeMap<String, DynamicObject>,
+fn read_network(object: DynamicObject) -> Result<One, String> {
+    let network: UnderlayNetwork = parsed(object)?;
+    let (mut declared, pools) = (Declared::default(), network.spec.pools.clone());
+    let at = place("UnderlayNetwork", &network.name_any());
+    declared.add_network(at, network).map_err(|error| chain(&error))?;
+    Ok(One { declared, pools })
+}
+
+fn read_pool(object: DynamicObject) -> Result<One, String> {
+    let pool: IPPool = parsed(object)?;
+    let mut declared = Declared::default();
+    declared.add_pool(place("IPPool", &pool.name_any()), pool).map_err(|error| chain(&error))?;
+    Ok(One { declared, pools: Vec::new() })
+}
+
+fn parsed<K: Resource + DeserializeOwned>(object: DynamicObject) -> Result<K, String> {
+    object.try_parse().map_err(|error| {
+        format!(
+            "{}; it was written for another version of Berth, or the definitions in the cluster are: apply \
+             deploy/crds.yaml of this version",
+            chain(&error)
+        )
+    })
+}
+
+fn readable(
+    objects: BTreeMap<String, Seen>,
     kind: &str,
     problems: &mut BTreeMap<String, String>,
-) -> BTreeMap<String, K> {
+) -> BTreeMap<String, Arc<One>> {
     let mut all = BTreeMap::new();
-    for (name, object) in objects {
-        match object.try_parse() {
-            Ok(object) => drop(all.insert(name, object)),
-            Err(error) => {
-                let why = format!(
-                    "{}; it was written for another version of Berth, or the definitions in the cluster are: apply \
-                     deploy/crds.yaml of this version",
-                    chain(&error)
-                );
-                problems.insert(format!("{kind} {name}"), why);
-            }
+    for (name, seen) in objects {
+        match seen.read {
+            Ok(one) => drop(all.insert(name, one)),
+            Err(why) => drop(problems.insert(format!("{kind} {name}"), why)),
         }
     }
     all
@@ -139,35 +200,59 @@ fn parsed<K: Resource + DeserializeOwned>(
 
 /// As much as fits together, in the order of names, and what does not, with its reason.
 fn usable(
-    networks: &BTreeMap<String, UnderlayNetwork>,
-    pools: &BTreeMap<String, IPPool>,
+    networks: &BTreeMap<String, Arc<One>>,
+    pools: &BTreeMap<String, Arc<One>>,
 ) -> (Config, BTreeMap<String, String>) {
     let mut problems = BTreeMap::new();
-    let mut taken = Declared::default();
-    let mut config = Config::default();
-    for (name, network) in networks {
-        let object = format!("UnderlayNetwork {name}");
-        match with(&taken, network, pools) {
-            Ok((next, fits)) => (taken, config) = (next, fits),
-            Err(error) => drop(problems.insert(object, chain(&error))),
+    let all: Vec<_> = networks.iter().collect();
+    let (mut rest, mut taken, mut config) = (all.as_slice(), Declared::default(), Config::default());
+    while !rest.is_empty() {
+        let (fitting, why) = longest(&taken, rest, pools);
+        if let Ok((next, fits)) = with(&taken, &rest[..fitting], pools) {
+            (taken, config) = (next, fits);
+        }
+        rest = &rest[fitting..];
+        // The next one is what kept the others out.
+        if let (Some(why), Some(((name, _), behind))) = (why, rest.split_first()) {
+            problems.insert(format!("UnderlayNetwork {name}"), chain(&why));
+            rest = behind;
         }
     }
     (config, problems)
 }
 
-/// What is taken already together with one more network and its pools.
-fn with(
+/// How many of `rest`, from its start, fit together with what is taken, and what is wrong with one more.
+/// More never make good what fewer broke, so the number is found by halving.
+fn longest(
     taken: &Declared,
-    network: &UnderlayNetwork,
-    pools: &BTreeMap<String, IPPool>,
-) -> Result<(Declared, Config), ApiError> {
-    let mut next = taken.clone();
-    for pool in network.spec.pools.iter().filter_map(|name| pools.get(name)) {
-        if !next.has_pool(&pool.name_any()) {
-            next.add_pool(place("IPPool", &pool.name_any()), pool.clone())?;
+    rest: &[(&String, &Arc<One>)],
+    pools: &BTreeMap<String, Arc<One>>,
+) -> (usize, Option<ApiError>) {
+    let Err(mut why) = with(taken, rest, pools) else { return (rest.len(), None) };
+    let (mut fits, mut too_many) = (0, rest.len());
+    while too_many - fits > 1 {
+        let half = fits.midpoint(too_many);
+        match with(taken, &rest[..half], pools) {
+            Ok(_) => fits = half,
+            Err(error) => (too_many, why) = (half, error),
         }
     }
-    next.add_network(place("UnderlayNetwork", &network.name_any()), network.clone())?;
+    (fits, Some(why))
+}
+
+/// What is taken already together with more networks and their pools.
+fn with(
+    taken: &Declared,
+    networks: &[(&String, &Arc<One>)],
+    pools: &BTreeMap<String, Arc<One>>,
+) -> Result<(Declared, Config), ApiError> {
+    let mut next = taken.clone();
+    for (_, network) in networks {
+        next.merge(&network.declared);
+        for pool in network.pools.iter().filter_map(|name| pools.get(name)) {
+            next.merge(&pool.declared);
+        }
+    }
     let config = next.clone().into_config()?;
     Ok((next, config))
 }
@@ -178,16 +263,28 @@ fn place(kind: &str, name: &str) -> Place {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::{Value, json};
+
     use super::*;
 
-    fn network(name: &str, pools: &[&str]) -> (String, UnderlayNetwork) {
-        let spec = serde_json::json!({"link": {"type": "macvlan", "parent": "eth1"}, "pools": pools});
-        (name.to_owned(), UnderlayNetwork::new(name, serde_json::from_value(spec).unwrap()))
+    fn object(kind: &str, name: &str, generation: i64, spec: &Value) -> DynamicObject {
+        let meta = json!({"name": name, "uid": format!("uid of {name}"), "generation": generation});
+        let object =
+            json!({"apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": meta, "spec": spec});
+        serde_json::from_value(object).unwrap()
     }
 
-    fn pool(name: &str, subnet: &str) -> (String, IPPool) {
-        let spec = serde_json::json!({"segment": "default", "subnet": subnet});
-        (name.to_owned(), IPPool::new(name, serde_json::from_value(spec).unwrap()))
+    fn network(name: &str, pools: &[&str]) -> (String, Arc<One>) {
+        let spec = json!({"link": {"type": "macvlan", "parent": "eth1"}, "pools": pools});
+        (name.to_owned(), Arc::new(read_network(object("UnderlayNetwork", name, 1, &spec)).unwrap()))
+    }
+
+    fn pool_object(name: &str, generation: i64, subnet: &str) -> DynamicObject {
+        object("IPPool", name, generation, &json!({"segment": "default", "subnet": subnet}))
+    }
+
+    fn pool(name: &str, subnet: &str) -> (String, Arc<One>) {
+        (name.to_owned(), Arc::new(read_pool(pool_object(name, 1, subnet)).unwrap()))
     }
 
     #[test]
@@ -198,7 +295,35 @@ mod tests {
         let (config, problems) = usable(&networks.into(), &pools.into());
         let names: Vec<_> = config.networks.keys().map(ToString::to_string).collect();
         assert_eq!(names, ["a", "d"], "c's pool overlaps with a's: {problems:?}");
+        assert_eq!(problems.len(), 2, "{problems:?}");
         assert!(problems["UnderlayNetwork b"].contains("gone"), "{problems:?}");
         assert!(problems["UnderlayNetwork c"].contains("the API server"), "{problems:?}");
+    }
+
+    #[test]
+    fn of_many_networks_exactly_those_are_left_out_that_do_not_fit() {
+        let names: Vec<String> = (10..60).map(|number| format!("n{number}")).collect();
+        let pools: Vec<String> = (10..60).map(|number| format!("p{number}")).collect();
+        let bad = |number: usize| [0, 7, 8, 49].contains(&number);
+        let missing = |number| if bad(number) { "gone" } else { pools[number].as_str() };
+        let networks = (0..50).map(|number| network(&names[number], &[missing(number)])).collect();
+        let all = (0..50).map(|number| pool(&pools[number], &format!("10.{number}.0.0/24"))).collect();
+        let (config, problems) = usable(&networks, &all);
+        assert_eq!((config.networks.len(), config.pools.len()), (46, 46));
+        let unfit: Vec<_> = problems.keys().map(String::as_str).collect();
+        assert_eq!(unfit, ["n10", "n17", "n18", "n59"].map(|name| format!("UnderlayNetwork {name}")));
+    }
+
+    #[test]
+    fn a_change_of_no_more_than_the_status_is_passed_over() {
+        let mut seen = None;
+        let mut tell = |news| take(&mut seen, news, read_pool);
+        assert!(tell(News::All(vec![pool_object("p", 1, "10.0.0.0/24")])));
+        assert!(!tell(News::Changed(pool_object("p", 1, "10.0.0.0/24"))));
+        assert!(tell(News::Changed(pool_object("p", 2, "10.0.0.0/24"))));
+        let mut other = pool_object("p", 2, "10.0.0.0/24");
+        other.metadata.uid = Some("another".to_owned());
+        assert!(tell(News::Changed(other)), "one of the same name, made anew");
+        assert!(tell(News::Gone(pool_object("p", 2, "10.0.0.0/24"))) && !tell(News::Failed(String::new())));
     }
 }

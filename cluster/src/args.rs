@@ -46,6 +46,10 @@ pub struct ClusterArgs {
     /// How many pods there is room for, and addresses of each family in the pools.
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20000))]
     pub pods: u32,
+    /// Over how many networks, each with pools of its own, Berth's addresses are spread. A pod picks one by the
+    /// annotation v1.multus-cni.io/default-network, as with Multus.
+    #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub networks: u32,
     /// The CNI configuration of the nodes.
     #[arg(long, value_enum, default_value_t = BuiltIn::HostLocal)]
     pub cni: BuiltIn,
@@ -118,6 +122,7 @@ impl ClusterArgs {
             dual: self.family == Family::Dual,
             version: self.cni_version.clone(),
             pods: self.pods,
+            networks: self.networks,
             plugins: self.cni_bin.iter().cloned().chain(usual).collect(),
             agent,
             agent_flags: Vec::new(),

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use berth_testbed::census;
 
 use crate::cluster::{Cluster, Options};
+use crate::cni;
 use crate::error::{Error, Result};
 use crate::workload::{self, App};
 use meter::Meter;
@@ -26,7 +27,8 @@ const CENSUS_ROUNDS: u32 = 3;
 /// How often those are asked for again for which nobody has answered.
 const CENSUS_MORE: u32 = 12;
 
-/// How pods are spread over Deployments (and, for Berth, over pools): `1x1000`, `100x10`.
+/// How pods are spread over Deployments, and for Berth over as many networks with pools of their own: `1x1000`,
+/// `100x10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
     /// How many Deployments.
@@ -45,6 +47,10 @@ impl std::str::FromStr for Shape {
         Ok(Self { apps: number(apps)?, replicas: number(replicas)? })
     }
 }
+
+/// An API server holds back creates of a kind that is younger than 2 s (its handler of custom resources does).
+/// Nobody installs and measures in one breath.
+const KINDS_ARE_NEW: Duration = Duration::from_secs(3);
 
 /// What is measured.
 #[derive(Debug, Clone)]
@@ -67,7 +73,14 @@ pub fn run(bench: &Bench) -> Result<bool> {
     berth_testbed::cleanup::watch_signals()?;
     let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
     let mut cluster = Cluster::start(&bench.options, &mut told)?;
-    let apps = workload::apps(apps, replicas);
+    std::thread::sleep(KINDS_ARE_NEW);
+    let networks = bench.options.networks;
+    let apps = workload::apps(apps, replicas).into_iter().zip(1..);
+    let apps: Vec<App> = match networks {
+        1 => apps.map(|(app, _)| app).collect(),
+        // One for each Deployment.
+        _ => apps.map(|(app, number)| app.on(&cni::network_name(number, networks))).collect(),
+    };
     let mut report = Report::new(bench);
     for (name, phase) in PHASES {
         let measured = measure(&mut cluster, name, &apps, phase)?;

@@ -21,6 +21,31 @@ pub struct Chain {
     plugins: Vec<Map<String, Value>>,
 }
 
+/// The annotation by which a pod picks a list, as with Multus in front; the first is for those that name none.
+pub const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
+
+/// All lists of a node.
+#[derive(Debug, Clone)]
+pub struct Chains(Vec<Chain>);
+
+impl Chains {
+    /// Reads conflists.
+    pub fn parse(texts: &[String]) -> Result<Self> {
+        let chains: Vec<Chain> = texts.iter().map(|text| Chain::parse(text)).collect::<Result<_>>()?;
+        if chains.is_empty() {
+            return Err(Error::Configuration { what: "is missing".to_owned() });
+        }
+        Ok(Self(chains))
+    }
+
+    /// The list of a pod with these annotations.
+    pub fn of(&self, annotations: &Value) -> Result<&Chain> {
+        let Some(wanted) = annotations[DEFAULT_NETWORK].as_str() else { return Ok(&self.0[0]) };
+        let found = self.0.iter().find(|chain| chain.name == wanted);
+        found.ok_or_else(|| Error::Configuration { what: format!("of the name {wanted} is not there") })
+    }
+}
+
 /// What a call is about, beside the sandbox's own data.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
@@ -131,6 +156,17 @@ mod tests {
             second,
             json!({"type": "tuning", "name": "lan", "cniVersion": "0.3.1", "prevResult": {"ips": []}})
         );
+    }
+
+    #[test]
+    fn a_pod_gets_the_list_that_it_names() {
+        let list = |name: &str| {
+            json!({"cniVersion": "1.0.0", "name": name, "plugins": [{"type": name}]}).to_string()
+        };
+        let chains = Chains::parse(&["a", "b"].map(list)).unwrap();
+        assert_eq!(chains.of(&json!({})).unwrap().program(0), "a");
+        assert_eq!(chains.of(&json!({DEFAULT_NETWORK: "b"})).unwrap().program(0), "b");
+        assert!(chains.of(&json!({DEFAULT_NETWORK: "c"})).is_err() && Chains::parse(&[]).is_err());
     }
 
     #[test]

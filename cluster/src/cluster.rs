@@ -38,6 +38,8 @@ pub struct Options {
     pub version: String,
     /// How many pods, and addresses of each family, the cluster is for.
     pub pods: u32,
+    /// Over how many networks, each with pools of its own, Berth's addresses are spread.
+    pub networks: u32,
     /// Folders with plugins; the first that has one counts.
     pub plugins: Vec<PathBuf>,
     /// The agent's binary, for Berth.
@@ -61,6 +63,7 @@ impl Options {
             dual: true,
             version: "0.3.1".to_owned(),
             pods,
+            networks: 1,
             plugins,
             agent: None,
             agent_flags: Vec::new(),
@@ -72,6 +75,15 @@ impl Options {
 }
 
 impl Options {
+    /// How many pods a node takes.
+    fn share(&self) -> u32 {
+        self.pods.div_ceil(self.nodes)
+    }
+
+    fn plan(&self) -> Plan {
+        Plan { dual: self.dual, version: self.version.clone(), share: self.share(), networks: self.networks }
+    }
+
     /// A cluster with Berth for `pods` pods: binaries in `binaries`, and what `manifest` declares.
     pub fn berth(nodes: u32, pods: u32, binaries: &Path, manifest: &Path) -> Self {
         Self {
@@ -115,6 +127,11 @@ impl Cluster {
         if options.nodes == 0 || options.nodes > 250 || options.pods < options.nodes {
             return Err(Error::Usage("a cluster has 1 to 250 nodes, and at least a pod for each".to_owned()));
         }
+        if options.networks == 0 || !options.pods.is_multiple_of(options.networks) {
+            let text =
+                format!("{} pods cannot be spread evenly over {} networks", options.pods, options.networks);
+            return Err(Error::Usage(text));
+        }
         let programs = Programs::of_environment().map_err(|names| Error::NoPrograms { names })?;
         let id = format!("{}-k{}", cleanup::prefix(), CLUSTERS.fetch_add(1, Ordering::Relaxed));
         let folder = Folder::create(&id)?;
@@ -135,8 +152,7 @@ impl Cluster {
         }
         if options.cni == Cni::Berth {
             let pools = path.join("pools.yaml");
-            let plan = Plan { dual: options.dual, version: options.version.clone(), share: 0 };
-            let text = cni::objects(&plan, options.pods);
+            let text = cni::objects(&options.plan(), options.pods);
             std::fs::write(&pools, text).map_err(Error::file("write pools.yaml"))?;
             control.kubectl(&["apply", "--server-side", "-f", &pools.display().to_string()])?;
             told("network and pools", began.elapsed());
@@ -156,13 +172,12 @@ impl Cluster {
 
     fn add_node(&mut self, index: u32) -> Result<()> {
         let options = &self.options;
-        let share = options.pods.div_ceil(options.nodes);
         let fast = options.settings.fast_failure;
         let kit = Kit {
             cni: options.cni.clone(),
-            plan: Plan { dual: options.dual, version: options.version.clone(), share },
+            plan: options.plan(),
             plugins: options.plugins.clone(),
-            capacity: share,
+            capacity: options.share(),
             heartbeat: Duration::from_secs(if fast { 2 } else { 10 }),
             habits: options.habits.clone(),
         };

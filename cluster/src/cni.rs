@@ -15,8 +15,13 @@ use crate::chain::ANNOTATIONS;
 use crate::error::{Error, Result};
 use crate::network::{self, PARENT, SUBNET, SUBNET6};
 
-/// The `UnderlayNetwork` of Berth's configuration.
-pub const NETWORK: &str = "lan";
+/// The `UnderlayNetwork` of Berth's configuration, if there is one; of several, the start of their names.
+const NETWORK: &str = "lan";
+
+/// The name of the network with that number, from 1, of so many.
+pub fn network_name(number: u32, of: u32) -> String {
+    if of == 1 { NETWORK.to_owned() } else { format!("{NETWORK}-{number}") }
+}
 
 /// What the nodes use.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,6 +44,8 @@ pub struct Plan {
     pub version: String,
     /// How many addresses of each family a node has, where each has its own.
     pub share: u32,
+    /// Over how many networks, each with pools of its own, Berth's addresses are spread.
+    pub networks: u32,
 }
 
 /// What differs between nodes.
@@ -53,15 +60,18 @@ pub struct Place<'a> {
 }
 
 impl Cni {
-    /// The conflist of a node.
-    pub fn conflist(&self, plan: &Plan, place: Place<'_>) -> Result<String> {
+    /// The conflists of a node; the first is for pods that name none.
+    pub fn conflists(&self, plan: &Plan, place: Place<'_>) -> Result<Vec<String>> {
         match self {
-            Self::Floor => Ok(list(plan, "floor", &floor(plan, place))),
-            Self::Berth => Ok(list(plan, NETWORK, &berth(place))),
+            Self::Floor => Ok(vec![list(plan, "floor", &floor(plan, place))]),
+            Self::Berth => {
+                let names = (1..=plan.networks).map(|number| network_name(number, plan.networks));
+                Ok(names.map(|name| list(plan, &name, &berth(&name, place))).collect())
+            }
             Self::File(path) => {
                 let text = std::fs::read_to_string(path);
                 let text = text.map_err(Error::file(format!("read {}", path.display())))?;
-                Ok(filled(&text, plan, place))
+                Ok(vec![filled(&text, plan, place)])
             }
         }
     }
@@ -80,22 +90,32 @@ fn list(plan: &Plan, name: &str, plugin: &Value) -> String {
     format!("{:#}\n", json!({"cniVersion": plan.version, "name": name, "plugins": [plugin]}))
 }
 
-/// What Berth is told of the underlay: one network, and a pool of `pods` addresses of each family.
+/// What Berth is told of the underlay: its networks, and for each a pool of its part of `pods` addresses of
+/// each family.
 pub fn objects(plan: &Plan, pods: u32) -> String {
-    let ((first, first6), (last, last6)) = (network::address(0), network::address(pods.max(1) - 1));
+    let part = (pods / plan.networks).max(1);
+    let all = (1..=plan.networks).map(|number| {
+        let first = (number - 1) * part;
+        network(plan, &network_name(number, plan.networks), first, first + part - 1)
+    });
+    all.collect()
+}
+
+fn network(plan: &Plan, name: &str, first: u32, last: u32) -> String {
+    let ((first, first6), (last, last6)) = (network::address(first), network::address(last));
     let head = |kind: &str, name: &str| {
         format!("---\napiVersion: berth.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n")
     };
-    let pools = if plan.dual { "lan-v4, lan-v6" } else { "lan-v4" };
+    let pools = if plan.dual { format!("{name}-v4, {name}-v6") } else { format!("{name}-v4") };
     let link = format!("  link:\n    type: macvlan\n    parent: {PARENT}\n    mode: bridge\n");
-    let mut text = format!("{}{link}  pools: [{pools}]\n", head("UnderlayNetwork", NETWORK));
-    let mut pool = |name: &str, subnet: &str, first: &dyn Display, last: &dyn Display| {
-        text.push_str(&head("IPPool", name));
+    let mut text = format!("{}{link}  pools: [{pools}]\n", head("UnderlayNetwork", name));
+    let mut pool = |family: &str, subnet: &str, first: &dyn Display, last: &dyn Display| {
+        text.push_str(&head("IPPool", &format!("{name}-{family}")));
         let _ = writeln!(text, "  subnet: {subnet}\n  ranges: [\"{first}-{last}\"]");
     };
-    pool("lan-v4", SUBNET, &first, &last);
+    pool("v4", SUBNET, &first, &last);
     if plan.dual {
-        pool("lan-v6", SUBNET6, &first6, &last6);
+        pool("v6", SUBNET6, &first6, &last6);
     }
     text
 }
@@ -119,9 +139,9 @@ fn floor(plan: &Plan, place: Place<'_>) -> Value {
     })
 }
 
-fn berth(place: Place<'_>) -> Value {
+fn berth(network: &str, place: Place<'_>) -> Value {
     json!({
-        "type": "berth", "network": NETWORK, "socket": place.folder.join("agent.sock"),
+        "type": "berth", "network": network, "socket": place.folder.join("agent.sock"),
         "stateDir": place.folder.join("state"), "bootIDFile": place.folder.join("boot-id"),
         "capabilities": {ANNOTATIONS: true},
     })
@@ -154,7 +174,7 @@ mod tests {
     }
 
     fn plan() -> Plan {
-        Plan { dual: true, version: "0.3.1".to_owned(), share: 100 }
+        Plan { dual: true, version: "0.3.1".to_owned(), share: 100, networks: 1 }
     }
 
     #[test]
@@ -176,11 +196,11 @@ mod tests {
     #[test]
     fn the_lists_that_are_built_in_are_lists() {
         for cni in [Cni::Floor, Cni::Berth] {
-            let chain = Chain::parse(&cni.conflist(&plan(), place(1)).unwrap()).unwrap();
-            assert_eq!(chain.len(), 1);
+            let lists = cni.conflists(&plan(), place(1)).unwrap();
+            assert_eq!((lists.len(), Chain::parse(&lists[0]).unwrap().len()), (1, 1));
         }
         let single = Plan { dual: false, ..plan() };
-        assert!(!Cni::Floor.conflist(&single, place(1)).unwrap().contains("fd00"));
+        assert!(!Cni::Floor.conflists(&single, place(1)).unwrap()[0].contains("fd00"));
     }
 
     #[test]
@@ -190,6 +210,23 @@ mod tests {
         assert!(text.contains("[\"fd00:50::1000-fd00:50::13e7\"]"), "{text}");
         let single = objects(&Plan { dual: false, ..plan() }, 1);
         assert!(single.contains("10.50.16.0-10.50.16.0") && !single.contains("v6"), "{single}");
+    }
+
+    #[test]
+    fn several_networks_share_the_addresses_without_overlap_and_without_a_gap() {
+        let several = Plan { networks: 100, ..plan() };
+        let lists = Cni::Berth.conflists(&several, place(1)).unwrap();
+        assert_eq!(lists.len(), 100);
+        assert!(lists[99].contains("\"network\": \"lan-100\""), "{}", lists[99]);
+        let text = objects(&several, 1000);
+        for (pool, range) in [("lan-1-v4", "10.50.16.0-10.50.16.9"), ("lan-2-v4", "10.50.16.10-10.50.16.19")]
+        {
+            let at = text.find(pool).unwrap();
+            assert!(text[at..].contains(range), "{pool}");
+        }
+        assert!(
+            text.contains("[\"10.50.19.222-10.50.19.231\"]") && text.contains("pools: [lan-7-v4, lan-7-v6]")
+        );
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use berth_cluster::args::ClusterArgs;
 use berth_cluster::bench::{self, Bench, Shape};
+use berth_cluster::cni::Cni;
 use berth_cluster::session::{self, Place};
 use berth_cluster::{Error, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -81,6 +82,8 @@ enum Verb {
 fn main() -> ExitCode {
     // The bench is for more pods than one looks at.
     let defaults = |bench: clap::Command| {
+        // As many networks as there are Deployments.
+        let bench = bench.mut_arg("networks", |flag| flag.hide(true));
         let bench = bench.mut_arg("nodes", |flag| flag.default_value("10"));
         bench.mut_arg("pods", |flag| flag.default_value("1000"))
     };
@@ -111,6 +114,7 @@ fn run(verb: Verb) -> Result<bool> {
             let mut options = cluster.options()?;
             // Dead nodes are no part of it, and Kubernetes' own patience costs fewer requests.
             options.settings.fast_failure = false;
+            options.networks = if options.cni == Cni::Berth { shape.apps } else { 1 };
             return bench::run(&Bench { options, shape, json });
         }
         Verb::Status { which } => return session::status(&place(&which)?),

@@ -14,7 +14,7 @@ use kube::Client;
 
 use crate::agent::AgentPlan;
 use crate::api::Api;
-use crate::chain::Chain;
+use crate::chain::Chains;
 use crate::cni::{Cni, Place, Plan};
 use crate::error::{Error, Result};
 use crate::habits::Habits;
@@ -96,7 +96,12 @@ impl Node {
             index,
             folder: folder.clone(),
         };
-        node.write("net.d/10-cluster.conflist", &kit.cni.conflist(&kit.plan, place)?)?;
+        for (position, text) in kit.cni.conflists(&kit.plan, place)?.iter().enumerate() {
+            // Read in the order of their names; the first is called the same, however many there are.
+            let name =
+                if position == 0 { "10-cluster".to_owned() } else { format!("20-cluster-{position:04}") };
+            node.write(&format!("net.d/{name}.conflist"), text)?;
+        }
         node.write("machine-id", &format!("{}\n", node.machine()))?;
         Ok(node)
     }
@@ -248,8 +253,6 @@ impl Node {
 
     /// Starts the kubelet.
     pub fn start_kubelet(&mut self, common: &Common<'_>) -> Result<()> {
-        let list = self.folder.join("net.d/10-cluster.conflist");
-        let text = std::fs::read_to_string(&list).map_err(Error::file(format!("read {}", list.display())))?;
         let identity = Identity {
             name: self.name.clone(),
             address: network::management(self.index),
@@ -262,13 +265,27 @@ impl Node {
             &common.network.path(&self.name),
             &self.folder.join("netns"),
             &self.folder.join("bin"),
-            Chain::parse(&text)?,
+            Chains::parse(&self.conflists()?)?,
             Arc::clone(&self.habits),
             Arc::clone(common.tally),
         ));
         let disk = Arc::clone(&self.disk);
         self.kubelet = Some(Kubelet::start(common.api, self.client.clone(), identity, runtime, disk));
         Ok(())
+    }
+
+    /// What is in its configuration folder, in the order of names.
+    fn conflists(&self) -> Result<Vec<String>> {
+        let folder = self.folder.join("net.d");
+        let read = || Error::file(format!("read {}", folder.display()));
+        let entries: std::io::Result<Vec<_>> = std::fs::read_dir(&folder).map_err(read())?.collect();
+        let mut paths: Vec<PathBuf> = entries.map_err(read())?.iter().map(std::fs::DirEntry::path).collect();
+        paths.retain(|path| path.extension().is_some_and(|extension| extension == "conflist"));
+        paths.sort();
+        let texts = paths.iter().map(|path| {
+            std::fs::read_to_string(path).map_err(Error::file(format!("read {}", path.display())))
+        });
+        texts.collect()
     }
 
     /// SIGKILL for the kubelet alone: pods live on, and nobody looks after them.

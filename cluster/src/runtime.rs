@@ -16,7 +16,7 @@ use berth_testbed::cleanup::{Netns, Process, Usage};
 use berth_testbed::world;
 use serde_json::Value;
 
-use crate::chain::{self, Chain, Given};
+use crate::chain::{self, Chains, Given};
 use crate::error::{Error, Result};
 use crate::habits::Habits;
 use crate::tally::Tally;
@@ -65,8 +65,8 @@ pub struct Runtime {
     pub sandboxes: PathBuf,
     /// Where its plugins are.
     pub plugins: PathBuf,
-    /// The chain, as its configuration folder says.
-    pub chain: Chain,
+    /// The chains, as its configuration folder says.
+    pub chains: Chains,
     /// Its habits.
     pub habits: Arc<RwLock<Habits>>,
     /// Where calls are counted.
@@ -85,13 +85,13 @@ impl Runtime {
         node: &Path,
         sandboxes: &Path,
         plugins: &Path,
-        chain: Chain,
+        chains: Chains,
         habits: Arc<RwLock<Habits>>,
         tally: Arc<Tally>,
     ) -> Self {
         let [node, sandboxes, plugins] = [node, sandboxes, plugins].map(Path::to_owned);
         let (in_flight, off) = (Mutex::default(), AtomicBool::new(false));
-        Self { node, sandboxes, plugins, chain, habits, tally, in_flight, off }
+        Self { node, sandboxes, plugins, chains, habits, tally, in_flight, off }
     }
 
     /// The habits of this moment.
@@ -134,11 +134,12 @@ impl Runtime {
     /// ADD, plugin after plugin; the last result stays in the sandbox. The error is the plugin's own words.
     pub fn add(&self, sandbox: &mut Sandbox) -> std::result::Result<(), String> {
         let (began, mut usage) = (Instant::now(), Usage::default());
+        let chain = self.chains.of(&sandbox.pod.annotations).map_err(|error| error.chain())?;
         let mut outcome = Ok(());
-        for index in 0..self.chain.len() {
+        for index in 0..chain.len() {
             let given = Given { previous: sandbox.result.as_ref(), annotations: &sandbox.pod.annotations };
-            let input = self.chain.input(index, given);
-            match self.call("ADD", index, sandbox, true, &input, None, &mut usage) {
+            let input = chain.input(index, given);
+            match self.call("ADD", chain.program(index), sandbox, true, &input, None, &mut usage) {
                 Ok(result) => sandbox.result = Some(result),
                 Err(text) => {
                     sandbox.result = None;
@@ -160,11 +161,14 @@ impl Runtime {
         kill_after: Option<Duration>,
     ) -> std::result::Result<(), String> {
         let (began, mut usage) = (Instant::now(), Usage::default());
-        let previous = sandbox.result.as_ref().filter(|_| whole && self.chain.remembers());
+        let chain = self.chains.of(&sandbox.pod.annotations).map_err(|error| error.chain())?;
+        let previous = sandbox.result.as_ref().filter(|_| whole && chain.remembers());
         let mut outcome = Ok(());
-        for index in (0..self.chain.len()).rev() {
-            let input = self.chain.input(index, Given { previous, annotations: &sandbox.pod.annotations });
-            if let Err(text) = self.call("DEL", index, sandbox, whole, &input, kill_after, &mut usage) {
+        for index in (0..chain.len()).rev() {
+            let input = chain.input(index, Given { previous, annotations: &sandbox.pod.annotations });
+            if let Err(text) =
+                self.call("DEL", chain.program(index), sandbox, whole, &input, kill_after, &mut usage)
+            {
                 outcome = Err(text);
                 break;
             }
@@ -178,14 +182,13 @@ impl Runtime {
     fn call(
         &self,
         command: &str,
-        index: usize,
+        name: &str,
         sandbox: &Sandbox,
         with_netns: bool,
         input: &Value,
         kill_after: Option<Duration>,
         usage: &mut Usage,
     ) -> std::result::Result<Value, String> {
-        let name = self.chain.program(index);
         let started = self.start(command, name, sandbox, with_netns).map_err(|error| error.chain())?;
         let limit = kill_after.unwrap_or_else(|| self.habits().command_limit);
         let ended = self.follow(started, input, limit).map_err(|error| error.chain())?;

@@ -10,6 +10,7 @@ use kube::Api as Kind;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
+use crate::chain::DEFAULT_NETWORK;
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::node::Node;
@@ -37,6 +38,12 @@ pub fn apps(count: u32, replicas: u32) -> Vec<App> {
 }
 
 impl App {
+    /// The same with pods that get their addresses from this network.
+    pub fn on(mut self, network: &str) -> Self {
+        self.annotations[DEFAULT_NETWORK] = Value::from(network);
+        self
+    }
+
     fn object(&self) -> Value {
         let labels = json!({"app": self.name, LABEL: "pods"});
         json!({

@@ -162,6 +162,8 @@ pub struct FreeSet {
     resting: BTreeMap<u128, Time>,
     /// `resting` by time, oldest first.
     by_release: BTreeSet<(Time, u128)>,
+    /// Since when those were resting that were taken then.
+    interrupted: BTreeMap<u128, Time>,
     /// Whether resting addresses, too, come in the node's own order.
     apart: bool,
 }
@@ -179,6 +181,7 @@ impl FreeSet {
             usable_len,
             resting: BTreeMap::new(),
             by_release: BTreeSet::new(),
+            interrupted: BTreeMap::new(),
             apart: false,
         };
         for address in taken {
@@ -197,6 +200,8 @@ impl FreeSet {
                     next.rest(bits, released);
                 }
             }
+            next.interrupted = std::mem::take(&mut self.interrupted);
+            next.interrupted.retain(|bits, _| next.usable.contains(*bits));
         }
         *self = next;
     }
@@ -235,7 +240,24 @@ impl FreeSet {
         if Family::of(address) != self.family || !self.usable.contains(bits) || self.is_free_bits(bits) {
             return false;
         }
+        self.interrupted.remove(&bits);
         self.rest(bits, now);
+        true
+    }
+
+    /// Undoes [`Self::take`] for an address that nobody has used: it is free as it was before, and need not rest
+    /// for that. False if it is not the pool's, or was free already.
+    pub fn return_unused(&mut self, address: IpAddr) -> bool {
+        let bits = to_bits(address);
+        if Family::of(address) != self.family || !self.usable.contains(bits) || self.is_free_bits(bits) {
+            return false;
+        }
+        if let Some(released) = self.interrupted.remove(&bits) {
+            self.rest(bits, released);
+        } else {
+            self.rested.insert(bits, bits);
+            self.rested_len = self.rested_len.saturating_add(1);
+        }
         true
     }
 
@@ -281,7 +303,9 @@ impl FreeSet {
         }
         match self.resting.entry(bits) {
             btree_map::Entry::Occupied(entry) => {
-                self.by_release.remove(&(entry.remove(), bits));
+                let released = entry.remove();
+                self.by_release.remove(&(released, bits));
+                self.interrupted.insert(bits, released);
                 true
             }
             btree_map::Entry::Vacant(_) => false,

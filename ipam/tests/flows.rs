@@ -519,6 +519,21 @@ fn idle_pools_share_what_is_probed_ahead_and_the_one_used_last_comes_first() {
     assert!(own.into_iter().all(|address| asked.contains(&address)), "{asked:?}");
 }
 
+/// Candidates that an ADD asked about and did not need once counted as released: they came last, and the next
+/// ADD asked the wire again.
+#[test]
+fn what_one_add_asked_about_in_vain_the_next_ones_take_without_asking() {
+    let mut rig = Rig::new(config(200));
+    rig.lease(1);
+    // What is probed ahead takes longer.
+    rig.answer_urgent();
+    assert!(rig.granted(1).is_some());
+    for pod in 2..5 {
+        rig.lease(pod);
+        assert!(rig.granted(pod).is_some(), "{pod} waits for the wire");
+    }
+}
+
 #[test]
 fn a_long_line_at_a_full_pool_is_cheap() {
     // A new ADD in line once cost a look at every lease for every ADD before it.

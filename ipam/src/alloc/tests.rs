@@ -38,6 +38,8 @@ fn ip(text: &str) -> IpAddr {
 /// What the free set promises, in the plainest way: a released time for each free address.
 struct Model {
     free: BTreeMap<IpAddr, Option<Time>>,
+    /// The same of those that were taken, as it was then.
+    before: BTreeMap<IpAddr, Option<Time>>,
     all: BTreeSet<IpAddr>,
 }
 
@@ -46,7 +48,13 @@ impl Model {
         let family = Family::of(pool.subnet.ip());
         let all: BTreeSet<_> =
             pool.members.addresses(family).filter(|address| pool.gateway != Some(*address)).collect();
-        Self { free: all.iter().map(|address| (*address, None)).collect(), all }
+        Self { free: all.iter().map(|address| (*address, None)).collect(), before: BTreeMap::new(), all }
+    }
+
+    fn take(&mut self, address: &IpAddr) -> bool {
+        let was = self.free.remove(address);
+        self.before.extend(was.map(|released| (*address, released)));
+        was.is_some()
     }
 
     fn candidates(&self, node: &NodeName, now: Time, limit: usize) -> Vec<IpAddr> {
@@ -68,6 +76,7 @@ enum Step {
     /// Take a particular address, free or not.
     Take(u8),
     GiveBack(u8),
+    ReturnUnused(u8),
     Wait(u64),
     Look {
         node: usize,
@@ -80,6 +89,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => (0usize..4).prop_map(Step::TakeCandidate),
         1 => (0u8..40).prop_map(Step::Take),
         3 => (0u8..40).prop_map(Step::GiveBack),
+        2 => (0u8..40).prop_map(Step::ReturnUnused),
         1 => (0u64..45_000).prop_map(Step::Wait),
         2 => (0usize..3, 0usize..40).prop_map(|(node, limit)| Step::Look { node, limit }),
     ];
@@ -102,11 +112,19 @@ proptest! {
                     prop_assert_eq!(&found, &expected);
                     if let Some(chosen) = found.last() {
                         prop_assert!(set.take(*chosen));
-                        model.free.remove(chosen);
+                        model.take(chosen);
                     }
                 }
                 Step::Take(last) => {
-                    prop_assert_eq!(set.take(address(last)), model.free.remove(&address(last)).is_some());
+                    prop_assert_eq!(set.take(address(last)), model.take(&address(last)));
+                }
+                Step::ReturnUnused(last) => {
+                    let returns = model.all.contains(&address(last)) && !model.free.contains_key(&address(last));
+                    prop_assert_eq!(set.return_unused(address(last)), returns);
+                    if returns {
+                        let before = model.before.get(&address(last)).copied().flatten();
+                        model.free.insert(address(last), before);
+                    }
                 }
                 Step::GiveBack(last) => {
                     let returns = model.all.contains(&address(last)) && !model.free.contains_key(&address(last));

@@ -26,6 +26,8 @@ const READY_BUSY: usize = 96;
 /// Candidates kept ready in all pools together to which no ADD came lately: with a hundred pools
 /// and a hundred nodes, more would be a storm on the wire that nobody asked for.
 const READY_IDLE_IN_ALL: usize = 64;
+/// How many are probed ahead in one round: what it proves is known only when all of it is over.
+const AHEAD_AT_ONCE: usize = 16;
 /// For how long an ADD counts as lately.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 /// How often the ready candidates are looked over.
@@ -181,6 +183,10 @@ impl Ledger {
                 continue;
             }
             let Some(state) = self.pools.get_mut(name) else { continue };
+            if state.last_add.is_none_or(|at| now.since(at) >= BUSY_FOR) {
+                // More may follow: they shall find more than an idle pool keeps ready.
+                self.next_refill = Some(now);
+            }
             state.last_add = Some(now);
             let candidates: Vec<IpAddr> = if let Some(&address) = wanted.first() {
                 if let Err(why) = check_requested(pool, address) {
@@ -234,8 +240,17 @@ impl Ledger {
         self.config.pools.iter().filter(|(_, pool)| gives(pool)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Marks an address as free again, unless it is held or quarantined.
+    /// Marks an address as free again, unless it is held or quarantined. It rests.
     pub(super) fn give_back(&mut self, now: Time, key: &AddressKey) {
+        self.free_again(key, |free| free.give_back(key.address, now));
+    }
+
+    /// The same for one that was taken and not used, which is no reason to rest.
+    pub(super) fn return_unused(&mut self, key: &AddressKey) {
+        self.free_again(key, |free| free.return_unused(key.address));
+    }
+
+    fn free_again(&mut self, key: &AddressKey, free: impl Fn(&mut FreeSet) -> bool) {
         // What an ADD asks the wire about is given back when that is over.
         if self.is_taken(key) || self.is_asked_for(key) {
             return;
@@ -245,7 +260,7 @@ impl Ledger {
         }
         for name in self.pools_of(key) {
             if let Some(state) = self.pools.get_mut(&name) {
-                state.free.give_back(key.address, now);
+                free(&mut state.free);
             }
         }
     }
@@ -292,10 +307,11 @@ impl Ledger {
         let mut idle = READY_IDLE_IN_ALL;
         for (name, device) in by_use {
             let wanted = self.wanted_ahead(now, &name, &mut idle);
-            if !wanted.is_empty() {
+            for addresses in wanted.chunks(AHEAD_AT_ONCE) {
                 let id = self.id();
-                self.probes.insert(id, ProbePurpose::Ahead(name));
-                self.out.push(Action::Probe { id, device, addresses: wanted, urgent: false });
+                self.probes.insert(id, ProbePurpose::Ahead(name.clone()));
+                let (device, addresses) = (device.clone(), addresses.to_vec());
+                self.out.push(Action::Probe { id, device, addresses, urgent: false });
             }
         }
     }

@@ -162,7 +162,7 @@ impl Ledger {
             ProbeResult::Heard(answers) => answers,
             ProbeResult::Failed(why) => {
                 for pick in &picks {
-                    self.give_back(now, &pick.key);
+                    self.return_unused(&pick.key);
                 }
                 let Some(waiter) = index.and_then(|index| self.line.remove(index)) else {
                     return self.serve_line(now);
@@ -194,7 +194,7 @@ impl Ledger {
                 self.avoid(txn, pick.key.address);
                 self.shut(now, pick.pool, pick.key, macs, None, "answers");
             } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
-                self.give_back(now, &pick.key);
+                self.return_unused(&pick.key);
                 self.silence_of(now, &pick.pool, pick.key.address);
             } else {
                 chosen.push(pick);
@@ -213,7 +213,7 @@ impl Ledger {
             self.reserve(now, index, &chosen);
         } else {
             for pick in chosen {
-                self.give_back(now, &pick.key);
+                self.return_unused(&pick.key);
                 self.silence_of(now, &pick.pool, pick.key.address);
             }
             if let Some(waiter) = self.line.get_mut(index) {

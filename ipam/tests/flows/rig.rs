@@ -31,7 +31,8 @@ pub struct Rig {
     pub config_taken: Vec<Result<(), Vec<String>>>,
     commits: VecDeque<(u64, Vec<StoreWrite>)>,
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
-    probes: Vec<(u64, Vec<IpAddr>)>,
+    /// With their ids, and whether somebody waits for them.
+    probes: Vec<(u64, Vec<IpAddr>, bool)>,
     gathers: VecDeque<Vec<Target>>,
     pub scans: u32,
     pub proofs: u32,
@@ -178,7 +179,7 @@ impl Rig {
                     self.commits.push_back((op, store));
                 }
                 Action::Reply(caller, _, reply) => drop(self.replies.insert(caller.conn, reply)),
-                Action::Probe { id, addresses, .. } => self.probes.push((id, addresses)),
+                Action::Probe { id, addresses, urgent, .. } => self.probes.push((id, addresses, urgent)),
                 Action::Gather(targets) => self.gathers.push_back(targets),
                 Action::Scan(_) => self.scans += 1,
                 Action::ProvePrograms => self.proofs += 1,
@@ -293,7 +294,7 @@ impl Rig {
 
     /// The addresses that the wire is being asked about.
     pub fn asked(&self) -> impl Iterator<Item = IpAddr> + '_ {
-        self.probes.iter().flat_map(|(_, addresses)| addresses.iter().copied())
+        self.probes.iter().flat_map(|(_, addresses, _)| addresses.iter().copied())
     }
 
     /// Ends all rounds of probes that run: the named addresses answer, the others are silent.
@@ -301,9 +302,17 @@ impl Rig {
         self.answer_probes_as(answering, FOREIGN);
     }
 
+    /// Ends those rounds alone that somebody waits for: all are silent.
+    pub fn answer_urgent(&mut self) {
+        let later = self.probes.extract_if(.., |(_, _, urgent)| !*urgent).collect();
+        self.answer_probes(&[]);
+        let new = std::mem::replace(&mut self.probes, later);
+        self.probes.extend(new);
+    }
+
     /// The same with a MAC of one's own.
     pub fn answer_probes_as(&mut self, answering: &[IpAddr], mac: Mac) {
-        for (id, addresses) in std::mem::take(&mut self.probes) {
+        for (id, addresses, _) in std::mem::take(&mut self.probes) {
             let answer = |address: IpAddr| {
                 (address, if answering.contains(&address) { vec![mac] } else { Vec::new() })
             };

@@ -4,7 +4,7 @@
 //! What is measured is read from outside of what is measured: the runtime's own clock, the API server's
 //! metrics, the kernel's accounts of processes, and an outsider on the wire who asks for every address.
 
-mod meter;
+pub mod meter;
 pub mod metrics;
 mod report;
 
@@ -50,7 +50,7 @@ impl std::str::FromStr for Shape {
 
 /// An API server holds back creates of a kind that is younger than 2 s (its handler of custom resources does).
 /// Nobody installs and measures in one breath.
-const KINDS_ARE_NEW: Duration = Duration::from_secs(3);
+pub const KINDS_ARE_NEW: Duration = Duration::from_secs(3);
 
 /// What is measured.
 #[derive(Debug, Clone)]

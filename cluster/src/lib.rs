@@ -10,6 +10,7 @@ pub mod agent;
 pub mod api;
 pub mod args;
 pub mod bench;
+pub mod bounds;
 pub mod chain;
 pub mod cluster;
 pub mod cni;

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use berth_cluster::args::ClusterArgs;
 use berth_cluster::bench::{self, Bench, Shape};
+use berth_cluster::bounds::{self, Bounds, Part};
 use berth_cluster::cni::Cni;
 use berth_cluster::session::{self, Place};
 use berth_cluster::{Error, Result};
@@ -66,6 +67,20 @@ enum Verb {
         #[command(flatten)]
         which: Which,
     },
+    /// Measure what the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight.
+    Bounds {
+        /// What to measure; everything if nothing is named.
+        #[arg(value_enum)]
+        parts: Vec<Part>,
+        /// Multiply the bounds by this.
+        #[arg(long, default_value_t = 1, value_name = "N")]
+        slack: u32,
+        /// Where the report goes.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
+    },
     /// Measure pods in a cluster of its own: create, rebuild, recover, delete.
     Bench {
         /// How pods are spread: Deployments x pods.
@@ -81,13 +96,15 @@ enum Verb {
 
 fn main() -> ExitCode {
     // The bench is for more pods than one looks at.
-    let defaults = |bench: clap::Command| {
-        // As many networks as there are Deployments.
+    let many = |bench: clap::Command| {
+        // As many networks as there are Deployments; of bounds there is one.
         let bench = bench.mut_arg("networks", |flag| flag.hide(true));
         let bench = bench.mut_arg("nodes", |flag| flag.default_value("10"));
         bench.mut_arg("pods", |flag| flag.default_value("1000"))
     };
-    let command = Cli::command().mut_subcommand("bench", defaults);
+    let command = Cli::command().mut_subcommand("bench", many);
+    let command = command
+        .mut_subcommand("bounds", |bounds| many(bounds).mut_arg("cni", |flag| flag.default_value("berth")));
     let parsed = Cli::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
     match run(parsed.verb) {
         Ok(true) => ExitCode::SUCCESS,
@@ -116,6 +133,16 @@ fn run(verb: Verb) -> Result<bool> {
             options.settings.fast_failure = false;
             options.networks = if options.cni == Cni::Berth { shape.apps } else { 1 };
             return bench::run(&Bench { options, shape, json });
+        }
+        Verb::Bounds { parts, slack, json, cluster } => {
+            let mut options = cluster.options()?;
+            if options.cni != Cni::Berth {
+                return Err(Error::Usage(
+                    "these are Berth's bounds: leave --cni and --cni-config out".to_owned(),
+                ));
+            }
+            options.settings.fast_failure = false;
+            return bounds::run(&Bounds { parts, options, slack, json });
         }
         Verb::Status { which } => return session::status(&place(&which)?),
     }

@@ -261,21 +261,27 @@ impl Node {
             capacity: self.capacity,
             heartbeat: self.heartbeat,
         };
-        let runtime = Arc::new(Runtime::new(
-            &common.network.path(&self.name),
-            &self.folder.join("netns"),
-            &self.folder.join("bin"),
-            Chains::parse(&self.conflists()?)?,
-            Arc::clone(&self.habits),
-            Arc::clone(common.tally),
-        ));
+        let chains = Chains::parse(&self.conflists()?)?;
+        let runtime = Arc::new(self.runtime(common.network, chains, &self.habits, common.tally));
         let disk = Arc::clone(&self.disk);
         self.kubelet = Some(Kubelet::start(common.api, self.client.clone(), identity, runtime, disk));
         Ok(())
     }
 
+    /// A runtime on it. Its kubelet has one; another one makes sandboxes that no pod stands for.
+    pub fn runtime(
+        &self,
+        network: &Network,
+        chains: Chains,
+        habits: &Arc<RwLock<Habits>>,
+        tally: &Arc<Tally>,
+    ) -> Runtime {
+        let (netns, habits, tally) = (network.path(&self.name), Arc::clone(habits), Arc::clone(tally));
+        Runtime::new(&netns, &self.folder.join("netns"), &self.folder.join("bin"), chains, habits, tally)
+    }
+
     /// What is in its configuration folder, in the order of names.
-    fn conflists(&self) -> Result<Vec<String>> {
+    pub fn conflists(&self) -> Result<Vec<String>> {
         let folder = self.folder.join("net.d");
         let read = || Error::file(format!("read {}", folder.display()));
         let entries: std::io::Result<Vec<_>> = std::fs::read_dir(&folder).map_err(read())?.collect();

@@ -54,6 +54,10 @@ enum Suite {
     /// Pods in a cluster: create, rebuild, recover, delete. All flags: `cargo xtask bench pods --help`.
     #[command(disable_help_flag = true)]
     Pods(pods::Args),
+    /// What the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight. All
+    /// flags: `cargo xtask bench bounds --help`.
+    #[command(disable_help_flag = true)]
+    Bounds(pods::Args),
 }
 
 /// What can be measured.
@@ -73,8 +77,10 @@ enum Part {
 
 /// Measures and reports.
 pub fn run(args: &Args) -> Result<()> {
-    if let Some(Suite::Pods(args)) = &args.suite {
-        return pods::run(args);
+    match &args.suite {
+        Some(Suite::Pods(args)) => return pods::run(args),
+        Some(Suite::Bounds(args)) => return pods::bounds(args),
+        None => {}
     }
     let parts = if args.parts.is_empty() {
         let all = Part::value_variants().iter().copied();

@@ -78,7 +78,7 @@ fn processes(cluster: &Cluster) -> Vec<(&'static str, u32)> {
 }
 
 /// A process's account; nothing of one that is gone.
-fn account(pid: u32) -> Account {
+pub fn account(pid: u32) -> Account {
     let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
     Account { cpu: cpu(&read("stat")), memory_kib: resident(&read("status")) }
 }

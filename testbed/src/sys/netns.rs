@@ -12,6 +12,9 @@ use std::process::{Child, Command};
 
 use super::check;
 
+/// asm-generic/socket.h, since Linux 5.14.
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
 fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
@@ -87,6 +90,24 @@ pub fn inside<T: Send>(path: &Path, work: impl FnOnce() -> io::Result<T> + Send)
         drop(netns);
         work()
     })
+}
+
+/// The cookie of the namespace at `path`: its identity within the boot.
+pub fn cookie(path: &Path) -> io::Result<u64> {
+    // Any socket will do; this one needs no link that is up.
+    let probe = inside(path, || std::net::UdpSocket::bind("0.0.0.0:0"))?;
+    let (mut cookie, mut length) = (0_u64, 8);
+    // SAFETY: the pointers are to a value of the length given, and to that length.
+    let read = unsafe {
+        libc::getsockopt(
+            probe.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    check(read).map(|_| cookie)
 }
 
 /// Moves the calling thread, for good.

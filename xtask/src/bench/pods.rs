@@ -1,5 +1,5 @@
-//! `cargo xtask bench pods`: a thousand pods on a thousand addresses. The bench is the crate `berth-cluster`,
-//! whose flags these are; here is what it needs.
+//! `cargo xtask bench pods` and `bench bounds`: a thousand pods on a thousand addresses, and the bounds that the
+//! design sets for a cluster. Both are the crate `berth-cluster`, whose flags these are; here is what they need.
 
 use std::process::Command;
 
@@ -7,7 +7,7 @@ use anyhow::Result;
 
 use crate::{build, cluster};
 
-/// Measure pods in a cluster.
+/// Measure in a cluster.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Flags of the bench.
@@ -15,13 +15,22 @@ pub struct Args {
     words: Vec<String>,
 }
 
-/// Runs it; it fails if a call failed, if two held one address, or if one had none.
+/// Measures pods; it fails if a call failed, if two held one address, or if one had none.
 pub fn run(args: &Args) -> Result<()> {
+    verb("bench", args, cluster::berth_is_wanted(&args.words))
+}
+
+/// Measures the bounds; it fails if one was missed.
+pub fn bounds(args: &Args) -> Result<()> {
+    verb("bounds", args, true)
+}
+
+fn verb(verb: &str, args: &Args, berth: bool) -> Result<()> {
     let asks = args.words.iter().any(|word| word == "--help" || word == "-h");
     let mut command = if asks {
         Command::new(build::cluster_program()?)
     } else {
-        cluster::prepared("bench pods", cluster::berth_is_wanted(&args.words))?
+        cluster::prepared(&format!("bench in a cluster ({verb})"), berth)?
     };
-    cluster::foreground(command.arg("bench").args(&args.words))
+    cluster::foreground(command.arg(verb).args(&args.words))
 }

@@ -1,0 +1,52 @@
+//! ADD (IPv4) of Berth in a cluster, beside upstream's macvlan with host-local on the same node: in turns, one
+//! at a time.
+
+use std::time::{Duration, Instant};
+
+use berth_testbed::stats::{Times, millis};
+
+use super::hand::Hand;
+use super::table::Table;
+use super::{SINGLE, single_lists};
+use crate::chain::Chains;
+use crate::cluster::Cluster;
+use crate::cni::{Cni, Place, Plan};
+use crate::error::Result;
+
+const ROUNDS: usize = 40;
+/// What the design wants of the ratio.
+const RATIO: f64 = 0.9;
+/// Which share of addresses the floor has: one behind all of Berth's pools.
+const SHARE: u32 = 60;
+/// From one round to the next: removals of links are over, and candidates are probed ahead, as on a node
+/// that is not flooded.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Measures on the first node.
+pub fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> {
+    let plan = Plan { dual: false, version: cluster.options().version.clone(), share: 100, networks: 1 };
+    let folder = cluster.nodes[0].folder();
+    let floor = Chains::parse(&Cni::Floor.conflists(&plan, Place { name: "floor", index: SHARE, folder })?)?;
+    let contestants = [
+        (SINGLE, Hand::with(cluster, 0, single_lists(cluster, 0)?, false)?, Times::default()),
+        ("macvlan, host-local", Hand::with(cluster, 0, floor, false)?, Times::default()),
+    ];
+    let mut contestants = contestants;
+    for round in 0..ROUNDS {
+        for turn in 0..2 {
+            let (_, hand, times) = &mut contestants[(round + turn) % 2];
+            let mut sandbox = hand.empty()?;
+            let began = Instant::now();
+            hand.add(&mut sandbox)?;
+            times.push(began.elapsed());
+            hand.del(sandbox)?;
+            berth_testbed::cleanup::pause(PAUSE)?;
+        }
+    }
+    let median = |times: &Times| times.percentile(50).map_or(f64::INFINITY, millis);
+    let [(_, _, ours), (_, _, theirs)] = &contestants;
+    table.times("ADD of IPv4, one at a time", ours, None);
+    table.times("the same: upstream's macvlan and host-local", theirs, None);
+    table.value("their ratio, by medians", median(ours) / median(theirs), Some(RATIO), "", ROUNDS);
+    Ok(())
+}

@@ -1,0 +1,36 @@
+//! What an agent weighs while a thousand leases are held and nobody asks for anything.
+
+use std::time::{Duration, Instant};
+
+use super::table::Table;
+use crate::bench::meter::{self, Account};
+use crate::cluster::Cluster;
+use crate::error::Result;
+use crate::node::Node;
+
+/// What the design wants of each agent: MB, and percent of a core.
+const MEMORY: f64 = 60.0;
+const IDLE: f64 = 1.0;
+/// What comes before is no idleness.
+const QUIET: Duration = Duration::from_secs(10);
+/// For how long processor time is counted.
+const WINDOW: Duration = Duration::from_secs(40);
+
+/// Measures all agents; the heaviest counts.
+pub fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> {
+    let records = cluster.records()?.len();
+    let read =
+        || -> Vec<Account> { cluster.nodes.iter().filter_map(Node::agent_pid).map(meter::account).collect() };
+    berth_testbed::cleanup::pause(QUIET)?;
+    let (began, before) = (Instant::now(), read());
+    berth_testbed::cleanup::pause(WINDOW)?;
+    let (window, after) = (began.elapsed().as_secs_f64(), read());
+    let spent = after.iter().zip(&before).map(|(now, then)| now.cpu.saturating_sub(then.cpu).as_secs_f64());
+    let busiest = spent.fold(0.0, f64::max) / window * 100.0;
+    let heaviest = after.iter().map(|account| account.memory_kib).max().unwrap_or(0);
+    let heaviest = f64::from(u32::try_from(heaviest).unwrap_or(u32::MAX)) / 1024.0;
+    let at = format!("at {records} leases, {} agents", after.len());
+    table.value(&format!("memory of the heaviest agent, {at}"), heaviest, Some(MEMORY), "MB", after.len());
+    table.value(&format!("idle CPU of the busiest agent, {at}"), busiest, Some(IDLE), "%", after.len());
+    Ok(())
+}

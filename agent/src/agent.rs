@@ -349,6 +349,11 @@ impl Agent {
                     cluster.look_up(key);
                 }
             }
+            Action::LookUpPod(key, pod) => {
+                if let Some(cluster) = &self.hands.cluster {
+                    cluster.look_up_pod(key, pod);
+                }
+            }
             Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {
                 self.follow(now, &note);

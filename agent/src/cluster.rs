@@ -21,9 +21,9 @@ pub mod steward;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use berth_ipam::attachment::PodRef;
+use berth_ipam::attachment::{AttachmentKey, PodRef};
 use berth_ipam::ledger::Identity;
-use berth_ipam::ledger::io::{Input, Note, PoolCount};
+use berth_ipam::ledger::io::{Input, Note, PodNews, PoolCount};
 use berth_ipam::record::AddressKey;
 use berth_protocol::response::Finding;
 use berth_store::StoreError;
@@ -64,13 +64,13 @@ pub struct Options {
     pub namespace: String,
 }
 
-/// A question after the annotations of a pod.
+/// A question about a pod.
 #[derive(Debug)]
-pub struct Ask {
-    /// Repeated in the answer.
-    pub ticket: u64,
-    /// The pod.
-    pub pod: PodRef,
+enum Ask {
+    /// After its annotations. The ticket is repeated in the answer.
+    Annotations(u64, PodRef),
+    /// Whether the pod of that attachment is meant to live, by a live read.
+    Wanted(AttachmentKey, PodRef),
 }
 
 /// The handle of the thread.
@@ -161,7 +161,16 @@ impl Cluster {
 
     /// Asks for them.
     pub fn ask(&self, ticket: u64, pod: PodRef) {
-        if self.asks.send(Ask { ticket, pod }).is_err() {
+        self.ask_for(Ask::Annotations(ticket, pod));
+    }
+
+    /// Has the pod of an attachment read live.
+    pub fn look_up_pod(&self, key: AttachmentKey, pod: PodRef) {
+        self.ask_for(Ask::Wanted(key, pod));
+    }
+
+    fn ask_for(&self, ask: Ask) {
+        if self.asks.send(ask).is_err() {
             tracing::error!("the cluster's thread has ended");
         }
     }
@@ -254,7 +263,7 @@ impl Thread {
             declarations::run(client.clone(), inputs.clone(), refused, &picture),
             leases::run(store, inputs.clone(), &picture),
             pods.clone().run(client.clone(), identity.node.clone(), inputs.clone()),
-            answer(client.clone(), pods, self.to_ask, self.to_agent),
+            answer(client.clone(), pods, self.to_ask, self.to_agent, inputs.clone()),
             heartbeat::run(client.clone(), beat),
             steward::run(client.clone(), stewardship),
             events::run(client, identity.node, inbox, Clocks::REAL),
@@ -267,13 +276,23 @@ async fn answer(
     pods: Pods,
     mut asks: UnboundedReceiver<Ask>,
     answers: UnboundedSender<(u64, Annotations)>,
+    inputs: UnboundedSender<Input>,
 ) {
-    while let Some(Ask { ticket, pod }) = asks.recv().await {
-        let (client, pods, answers) = (client.clone(), pods.clone(), answers.clone());
+    while let Some(ask) = asks.recv().await {
+        let (client, pods) = (client.clone(), pods.clone());
+        let (answers, inputs) = (answers.clone(), inputs.clone());
         tokio::spawn(async move {
-            let annotations = pods.ask(&client, &pod).await;
             // Nobody to tell: the agent is ending.
-            let _ = answers.send((ticket, annotations));
+            match ask {
+                Ask::Annotations(ticket, pod) => {
+                    let annotations = pods.ask(&client, &pod).await;
+                    let _ = answers.send((ticket, annotations));
+                }
+                Ask::Wanted(key, pod) => {
+                    let wanted = pods::is_wanted(&client, &pod).await;
+                    let _ = inputs.send(Input::Pods(PodNews::Looked(key, wanted)));
+                }
+            }
         });
     }
 }

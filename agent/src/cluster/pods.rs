@@ -56,6 +56,11 @@ impl Known {
             annotations: ours.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     }
+
+    /// Whether it is that pod, and not a later one of its name.
+    fn is(&self, pod: &PodRef) -> bool {
+        pod.uid.as_ref().is_none_or(|uid| self.uids.contains(uid))
+    }
 }
 
 /// The pods of this node as the watch last showed them, by namespace and name.
@@ -71,8 +76,7 @@ impl Pods {
     pub fn annotations(&self, pod: &PodRef) -> Option<Annotations> {
         let pods = self.lock();
         let known = pods.get(&(pod.namespace.clone(), pod.name.clone()))?;
-        let same = pod.uid.as_ref().is_none_or(|uid| known.uids.contains(uid));
-        same.then(|| known.annotations.clone())
+        known.is(pod).then(|| known.annotations.clone())
     }
 
     /// Takes news of the watch; what the ledger is to be told of them.
@@ -130,8 +134,7 @@ impl Pods {
             let patience = match tokio::time::timeout(ASK_FOR, api.get_opt(&pod.name)).await {
                 Ok(Ok(found)) => {
                     let found = found.as_ref().map(Known::of);
-                    let same = |known: &Known| pod.uid.as_ref().is_none_or(|uid| known.uids.contains(uid));
-                    if let Some(known) = found.filter(same) {
+                    if let Some(known) = found.filter(|known| known.is(pod)) {
                         return known.annotations;
                     }
                     UNKNOWN
@@ -155,8 +158,24 @@ impl Pods {
     }
 }
 
+/// Whether a pod is meant to live, by a live read; `None` if the API server does not say.
+pub async fn is_wanted(client: &Client, pod: &PodRef) -> Option<bool> {
+    let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
+    match tokio::time::timeout(ASK_FOR, api.get_opt(&pod.name)).await {
+        Ok(Ok(found)) => {
+            Some(found.as_ref().map(Known::of).is_some_and(|known| known.wanted && known.is(pod)))
+        }
+        Ok(Err(error)) => {
+            tracing::warn!(error = chain(&error), pod = pod.name, "read a pod");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::script::{Fault, Script};
     use super::*;
 
     fn pod(name: &str, uid: &str, more: serde_json::Value) -> Pod {
@@ -221,5 +240,28 @@ mod tests {
         pods.take(News::All(vec![pod("a", "u1", mirror)]));
         let of = PodRef { namespace: "d".to_owned(), name: "a".to_owned(), uid: Some("h1".to_owned()) };
         assert!(pods.annotations(&of).is_some());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_pod_is_over_only_if_the_server_says_so_now() {
+        let (script, path) = (Script::default(), "/api/v1/namespaces/d/pods/a");
+        let of = PodRef { namespace: "d".to_owned(), name: "a".to_owned(), uid: Some("u1".to_owned()) };
+        let wanted = |script: &Script| {
+            let (client, of) = (script.client(), of.clone());
+            async move { is_wanted(&client, &of).await }
+        };
+        assert_eq!(wanted(&script).await, Some(false), "there is none");
+        let object = |pod: Pod| serde_json::to_value(pod).unwrap();
+        script.put(path, object(plain("a", "u1")));
+        assert_eq!(wanted(&script).await, Some(true));
+        let deleting = serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
+        for over in [pod("a", "u1", deleting), plain("a", "u2")] {
+            script.put(path, object(over));
+            assert_eq!(wanted(&script).await, Some(false));
+        }
+        for fault in [Fault::Code(500), Fault::Code(403), Fault::Hang, Fault::Unreachable] {
+            script.faults(move |_, _| Some(fault));
+            assert_eq!(wanted(&script).await, None, "{fault:?}");
+        }
     }
 }

@@ -243,6 +243,10 @@ pub struct Live {
     pub exits: Exits,
     /// When the first of the complete scans in a row saw nobody.
     pub empty_since: Option<Time>,
+    /// When its pod was last asked for by a live read, and when one said that it is meant to live no more.
+    pub pod_asked: Option<Time>,
+    /// See `pod_asked`.
+    pub pod_over: Option<Time>,
     /// The id of the table's row that fits.
     pub reason: &'static str,
     /// Whether that row says suspect.
@@ -285,6 +289,8 @@ impl Live {
             tenants: BTreeMap::new(),
             exits: Exits::default(),
             empty_since: None,
+            pod_asked: None,
+            pod_over: None,
             reason,
             suspect: false,
             since: now,

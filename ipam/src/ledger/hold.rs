@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Ledger;
 use super::commit::Pending;
 use super::entry::{Entry, Phase};
-use super::io::{Flush, JournalWrite, NoteKind, PodNews, Reply, Step};
+use super::io::{Action, Flush, JournalWrite, NoteKind, PodNews, Reply, Step};
 use super::line::{Stage, is_same_pod};
 use crate::attachment::AttachmentKey;
 use crate::time::Time;
@@ -20,6 +20,9 @@ use crate::time::Time;
 const HOLD: Duration = Duration::from_mins(1);
 /// How long it waits for the first word about the pods of this node.
 const UNTIL_KNOWN: Duration = Duration::from_secs(5);
+
+/// For how long a live read of a pod counts, and after which it is read once more.
+const READ_COUNTS: Duration = Duration::from_secs(5);
 
 /// The pods of this node that are meant to live: neither terminal nor being deleted.
 #[derive(Debug, Clone, Default)]
@@ -39,6 +42,7 @@ impl Ledger {
             }
             PodNews::Wanted(uid) => drop(self.pods.wanted.insert(uid)),
             PodNews::Unwanted(uid) => drop(self.pods.wanted.remove(&uid)),
+            PodNews::Looked(key, wanted) => return self.pod_looked(now, &key, wanted),
         }
         let held: Vec<_> = self
             .slots
@@ -63,13 +67,38 @@ impl Ledger {
 
     /// Whether nothing speaks for a namespace that was left by everybody. Alone on a store the scans say
     /// all there is to say; in a cluster the pod must be meant to live no more, or have another sandbox
-    /// that asks for an address.
-    pub(super) fn is_forsaken(&self, key: &AttachmentKey) -> bool {
+    /// that asks for an address. The watch may be late, so before it counts the pod is read live.
+    pub(super) fn is_forsaken(&mut self, now: Time, key: &AttachmentKey) -> bool {
         let Some(slot) = self.slots.get(key).filter(|_| self.shared.on) else { return true };
         let next = |waiter: &super::line::Waiter| {
             waiter.request.key != *key && is_same_pod(&slot.entry, &waiter.request)
         };
-        self.pods.known && (!self.is_wanted(&slot.entry) || self.line.iter().any(next))
+        if !self.pods.known || self.line.iter().any(next) {
+            return self.pods.known;
+        }
+        // Where the runtime named no pod, there is none to be asked for.
+        let Some(pod) = slot.entry.pod.clone() else { return true };
+        if self.is_wanted(&slot.entry) {
+            return false;
+        }
+        let Some(slot) = self.slots.get_mut(key) else { return true };
+        let fresh = |at: Option<Time>| at.is_some_and(|at| now.since(at) < READ_COUNTS);
+        if !fresh(slot.live.pod_over) && !fresh(slot.live.pod_asked) {
+            slot.live.pod_asked = Some(now);
+            self.out.push(Action::LookUpPod(key.clone(), pod));
+            return false;
+        }
+        fresh(slot.live.pod_over)
+    }
+
+    /// The API server was asked for the pod of a namespace that everybody left.
+    fn pod_looked(&mut self, now: Time, key: &AttachmentKey, wanted: Option<bool>) {
+        if let Some(slot) = self.slots.get_mut(key)
+            && wanted == Some(false)
+        {
+            slot.live.pod_over = Some(now);
+            self.scan_at(now);
+        }
     }
 
     /// Whether an attachment that is proven dead waits for its pod's next sandbox.

@@ -143,6 +143,8 @@ pub enum PodNews {
     Wanted(String),
     /// One is not, any more.
     Unwanted(String),
+    /// The live read that [`Action::LookUpPod`] asked for: whether that pod is meant to live. `None`: it failed.
+    Looked(AttachmentKey, Option<bool>),
 }
 
 /// The plugin's link as the agent's own read shows it.
@@ -562,6 +564,8 @@ pub enum Action {
     /// Read the record of an address from the store, not from any cache; answer with
     /// [`StoreNews::Looked`] or [`StoreNews::LookFailed`].
     LookUp(AddressKey),
+    /// Read the pod of an attachment, live, and tell it by [`PodNews::Looked`].
+    LookUpPod(AttachmentKey, PodRef),
     /// Something to remember and show.
     Note(Note),
 }

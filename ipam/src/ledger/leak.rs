@@ -1,6 +1,6 @@
 //! Leaked namespaces: everybody left, and a bind mount keeps the interface answering.
 //!
-//! In a cluster its pod must be meant to live no more, too, or have a newer sandbox in line.
+//! In a cluster its pod must be meant to live no more, too, by a live read, or have a newer sandbox in line.
 //!
 //! A namespace counts as inhabited once two scans at least five seconds apart saw the same task in
 //! it; visitors and namespaces that never had a process (cnitool, `ip netns`) are left alone. It
@@ -96,6 +96,11 @@ impl Ledger {
         self.out.push(Action::Scan(inodes));
     }
 
+    /// Wants a scan at that time, or earlier.
+    pub(super) fn scan_at(&mut self, at: Time) {
+        self.next_scan = Some(self.next_scan.map_or(at, |next| next.min(at)));
+    }
+
     /// A task exits where attachments are: perhaps it was the last one there.
     pub(super) fn task_exits(&mut self, now: Time, by: Source, keys: &[AttachmentKey], pid: i32) {
         let watched: Vec<_> = self
@@ -112,7 +117,7 @@ impl Ledger {
             exits.asked_at = now;
             exits.last = Some((by, pid));
             let soon = (now + AFTER_EXIT).max(self.scans.last + exits.distance);
-            self.next_scan = Some(self.next_scan.map_or(soon, |at| at.min(soon)));
+            self.scan_at(soon);
         }
     }
 
@@ -155,7 +160,7 @@ impl Ledger {
             let first = *slot.live.empty_since.get_or_insert(now);
             let wait = slot.entry.leaked_after.unwrap_or_default().max(EMPTY_AT_LEAST);
             let addresses = slot.entry.addresses();
-            if now.since(first) >= wait && self.is_forsaken(&key) {
+            if now.since(first) >= wait && self.is_forsaken(now, &key) {
                 let text = "a second complete scan saw nobody in the namespace and nobody holding it";
                 self.note(
                     NoteKind::Observation,

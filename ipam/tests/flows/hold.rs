@@ -197,6 +197,20 @@ fn a_namespace_left_by_everybody_is_kept_while_its_pod_is_meant_to_live() {
     let told = rig.told();
     assert!(told.contains(&"namespace-empty") && !told.contains(&"namespace-empty-again"), "{told:?}");
     wanted(&mut rig, &[]);
+    // The watch alone is not believed: the pod is read live, and again while nobody says that it is over.
+    let over = |rig: &mut Rig| rig.told().contains(&"namespace-empty-again");
+    for answer in [Some(true), None] {
+        rig.step(Input::Scanned(complete()));
+        assert_eq!(std::mem::take(&mut rig.pods_asked), [request(1).key]);
+        rig.step(Input::Pods(PodNews::Looked(request(1).key, answer)));
+        rig.step(Input::Scanned(complete()));
+        assert!(rig.pods_asked.is_empty() && !over(&mut rig), "{answer:?}");
+        rig.pass(Duration::from_secs(6));
+    }
     rig.step(Input::Scanned(complete()));
-    assert!(rig.told().contains(&"namespace-empty-again"));
+    let scans = rig.scans;
+    rig.step(Input::Pods(PodNews::Looked(request(1).key, Some(false))));
+    assert!(rig.scans > scans && !over(&mut rig), "it is looked at once more first");
+    rig.step(Input::Scanned(complete()));
+    assert!(over(&mut rig));
 }

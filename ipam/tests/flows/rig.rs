@@ -34,6 +34,8 @@ pub struct Rig {
     /// With their ids, and whether somebody waits for them.
     probes: Vec<(u64, Vec<IpAddr>, bool)>,
     gathers: VecDeque<Vec<Target>>,
+    /// Attachments whose pods are to be read live.
+    pub pods_asked: Vec<AttachmentKey>,
     pub scans: u32,
     pub proofs: u32,
     notes: Vec<Note>,
@@ -144,6 +146,7 @@ impl Rig {
             commits: VecDeque::new(),
             replies: BTreeMap::new(),
             probes: Vec::new(),
+            pods_asked: Vec::new(),
             gathers: VecDeque::new(),
             scans: 0,
             proofs: 0,
@@ -188,6 +191,7 @@ impl Rig {
                     let found = self.store.get(&key).cloned().map(Box::new);
                     self.step(Input::Store(StoreNews::Looked(key, found)));
                 }
+                Action::LookUpPod(key, _) => self.pods_asked.push(key),
                 Action::ConfigTaken(result) => self.config_taken.push(result),
                 Action::RemoveLink { key, .. } => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));

@@ -504,6 +504,7 @@ impl World {
             | Action::ConfigTaken(_)
             // One node alone on its store reads nothing twice.
             | Action::LookUp(_)
+            | Action::LookUpPod(..)
             | Action::Note(_)
             | Action::ProvePrograms => {}
         }

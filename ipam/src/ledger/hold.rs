@@ -77,18 +77,29 @@ impl Ledger {
             return self.pods.known;
         }
         // Where the runtime named no pod, there is none to be asked for.
-        let Some(pod) = slot.entry.pod.clone() else { return true };
-        if self.is_wanted(&slot.entry) {
-            return false;
+        if slot.entry.pod.is_none() {
+            return true;
         }
-        let Some(slot) = self.slots.get_mut(key) else { return true };
-        let fresh = |at: Option<Time>| at.is_some_and(|at| now.since(at) < READ_COUNTS);
-        if !fresh(slot.live.pod_over) && !fresh(slot.live.pod_asked) {
+        let counts = slot.live.pod_over.is_some_and(|at| now.since(at) < READ_COUNTS);
+        if !counts {
+            self.ask_for_pod(now, key);
+        }
+        counts && self.slots.get(key).is_some_and(|slot| !self.is_wanted(&slot.entry))
+    }
+
+    /// Has the pod of a namespace that everybody left read live, if by the watch it is not meant to live.
+    pub(super) fn ask_for_pod(&mut self, now: Time, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get(key).filter(|slot| self.shared.on && !self.is_wanted(&slot.entry))
+        else {
+            return;
+        };
+        let lately =
+            slot.live.pod_asked.max(slot.live.pod_over).is_some_and(|at| now.since(at) < READ_COUNTS);
+        let (Some(pod), false) = (slot.entry.pod.clone(), lately) else { return };
+        if let Some(slot) = self.slots.get_mut(key) {
             slot.live.pod_asked = Some(now);
-            self.out.push(Action::LookUpPod(key.clone(), pod));
-            return false;
         }
-        fresh(slot.live.pod_over)
+        self.out.push(Action::LookUpPod(key.clone(), pod));
     }
 
     /// The API server was asked for the pod of a namespace that everybody left.

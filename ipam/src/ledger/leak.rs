@@ -178,8 +178,13 @@ impl Ledger {
                     let text = "a complete scan saw nobody in the namespace and nobody holding it".to_owned();
                     self.note(NoteKind::Observation, "namespace-empty", addresses, Some(&key), text);
                 }
-                if now.since(first) < wait {
-                    next = Some(next.map_or(first + wait, |at| at.min(first + wait)));
+                let end = first + wait;
+                if end > now {
+                    next = Some(next.map_or(end, |at| at.min(end)));
+                    // So that its answer is there by then.
+                    if end.since(now) < SCAN_EVERY * 3 / 2 {
+                        self.ask_for_pod(now, &key);
+                    }
                 }
             }
         }

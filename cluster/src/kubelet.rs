@@ -5,7 +5,7 @@
 //! (`kubelet/pod.rs`); what it wants to be is told to it by the watch. Sandboxes are kept on the node's
 //! "disk" and not in tasks, so that they outlive a loss of power, as a runtime's do.
 
-mod objects;
+pub(crate) mod objects;
 mod pod;
 
 use std::collections::BTreeMap;

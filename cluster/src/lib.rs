@@ -15,6 +15,7 @@ pub mod chain;
 pub mod cluster;
 pub mod cni;
 pub mod control;
+pub mod demo;
 pub mod error;
 pub mod habits;
 pub mod kubelet;

@@ -7,6 +7,7 @@ use berth_cluster::args::ClusterArgs;
 use berth_cluster::bench::{self, Bench, Shape};
 use berth_cluster::bounds::{self, Bounds, Part};
 use berth_cluster::cni::Cni;
+use berth_cluster::demo::{self, Demo};
 use berth_cluster::session::{self, Place};
 use berth_cluster::{Error, Result};
 use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
@@ -66,6 +67,21 @@ enum Verb {
         power: String,
         #[command(flatten)]
         which: Which,
+    },
+    /// Play the demo's cases in a cluster of one node.
+    #[command(hide = true)]
+    Demo {
+        /// Play only this case; may be given several times.
+        #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=8))]
+        cases: Vec<u32>,
+        /// Multiply every bound in time.
+        #[arg(long, default_value_t = 1.0, value_name = "N")]
+        slack: f64,
+        /// Where the report goes.
+        #[arg(long, value_name = "FILE")]
+        report: PathBuf,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
     },
     /// Measure what the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight.
     Bounds {
@@ -133,6 +149,15 @@ fn run(verb: Verb) -> Result<bool> {
             options.settings.fast_failure = false;
             options.networks = if options.cni == Cni::Berth { shape.apps } else { 1 };
             return bench::run(&Bench { options, shape, json });
+        }
+        Verb::Demo { cases, slack, report, cluster } => {
+            let options = cluster.options()?;
+            let (Some(agent), Some(manifest)) = (&options.agent, options.manifests.first()) else {
+                return Err(Error::Usage("these are Berth's cases: --cni berth".to_owned()));
+            };
+            let binaries = agent.parent().unwrap_or(agent).to_owned();
+            let manifest = manifest.clone();
+            return demo::run(&Demo { binaries, manifest, cases, slack, report });
         }
         Verb::Bounds { parts, slack, json, cluster } => {
             let mut options = cluster.options()?;

@@ -12,7 +12,7 @@ fn main() -> ExitCode {
     let cases = std::env::args().skip(1).filter_map(|id| id.parse().ok()).collect();
     let report = std::env::temp_dir().join("berth-play.json");
     let rung = std::env::var("BERTH_PLAY_RUNG").ok();
-    match demo::run(&Settings { binaries, report, slack: 1.0, scale: 1.0, cases, rung }) {
+    match demo::run(&Settings { binaries, report, slack: 1.0, scale: 1.0, cases, rung, outside: None }) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

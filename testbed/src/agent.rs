@@ -3,11 +3,13 @@
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::cleanup::{self, Process};
 use crate::client::Client;
 use crate::error::{Error, Result};
+use crate::outside::Outside;
 use crate::world;
 
 /// How long the agent may take until it answers.
@@ -37,6 +39,8 @@ pub struct AgentSetup {
     pub object: Option<PathBuf>,
     /// What it is made deaf to, in test builds: [`NETLINK`], [`RECONCILE`].
     pub deaf: Vec<&'static str>,
+    /// The cluster whose API server it uses; `None`: files, and a store of its own.
+    pub outside: Option<Arc<dyn Outside>>,
 }
 
 /// Where an agent built with fault points can be made to die.
@@ -76,13 +80,22 @@ impl AgentSetup {
             std::fs::create_dir_all(&folder).map_err(Error::system(format!("make {}", folder.display())))?;
         }
         self.write("config/lan.yaml", config)?;
-        self.boot(boot)?;
-        self.machine(machine)
+        if let Some(outside) = &self.outside {
+            outside.join(&self.node, config)?;
+        }
+        self.machine(machine)?;
+        self.boot(boot)
     }
 
     /// Sets the boot id that the next start sees.
     pub fn boot(&self, serial: u32) -> Result<()> {
-        self.write("boot-id", &format!("{serial:08x}-0000-4000-8000-000000000000\n"))
+        let boot = format!("{serial:08x}-0000-4000-8000-000000000000");
+        self.write("boot-id", &format!("{boot}\n"))?;
+        let Some(outside) = &self.outside else { return Ok(()) };
+        let path = self.folder.join("machine-id");
+        let machine = std::fs::read_to_string(&path);
+        let machine = machine.map_err(Error::system(format!("read {}", path.display())))?;
+        outside.identify(&self.node_name, machine.trim(), &boot)
     }
 
     /// Sets the machine id that the next start sees.
@@ -105,7 +118,10 @@ impl AgentSetup {
         let log = opened.map_err(Error::system(format!("open {}", self.log().display())))?;
         let second = log.try_clone().map_err(Error::system("share the agent's log"))?;
         let mut command = Command::new(&self.binary);
-        command.arg("--config").arg(self.config());
+        match &self.outside {
+            Some(outside) => command.args(outside.flags()),
+            None => command.arg("--config").arg(self.config()),
+        };
         command.arg("--state-dir").arg(self.state());
         command.arg("--socket").arg(self.socket());
         command.arg("--bpffs").arg(&self.bpffs);

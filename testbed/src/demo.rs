@@ -1,12 +1,14 @@
 //! The demo: all cases in order, the story as it goes, the table and `report.json` at the end.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use crate::cases;
 use crate::cleanup;
 use crate::error::{Error, Result};
 use crate::lab::{Binaries, Options};
 use crate::narrate::Narrator;
+use crate::outside::Outside;
 use crate::report::Report;
 
 /// What to run.
@@ -24,6 +26,8 @@ pub struct Settings {
     pub cases: Vec<u32>,
     /// How agents see teardowns (`--rung`); `None`: as they like.
     pub rung: Option<String>,
+    /// The cluster in which they are played; `None`: on a machine alone.
+    pub outside: Option<Arc<dyn Outside>>,
 }
 
 /// Runs the cases; whether all held. Everything that was made is removed, whatever happens.
@@ -37,6 +41,7 @@ pub fn run(settings: &Settings) -> Result<bool> {
         scale: settings.scale,
         rung: settings.rung.clone(),
         deaf: Vec::new(),
+        outside: settings.outside.clone(),
         tell: Narrator::default(),
     };
     let wanted = |id: u32| settings.cases.is_empty() || settings.cases.contains(&id);

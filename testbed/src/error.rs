@@ -12,6 +12,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
+    /// The cluster around a lab does not do what it should.
+    #[error("the cluster around the lab: {why}")]
+    Outside {
+        /// What is wrong, with its causes.
+        why: String,
+    },
     /// A system call of the testbed failed.
     #[error("{what}")]
     System {

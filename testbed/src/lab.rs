@@ -3,6 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use berth_ipam::mac::Mac;
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::fdb::{self, FdbWatch};
 use crate::monitor::{self, Monitor, Rhythm};
 use crate::narrate::{Narrator, Who, short};
+use crate::outside::Outside;
 use crate::plugin::{Call, Outcome, Plugin};
 use crate::report::Builder;
 use crate::skip;
@@ -68,6 +70,8 @@ pub struct Options {
     pub rung: Option<String>,
     /// What agents are made deaf to.
     pub deaf: Vec<&'static str>,
+    /// The cluster in which they are played; `None`: on a machine alone.
+    pub outside: Option<Arc<dyn Outside>>,
     /// Where the story goes.
     pub tell: Narrator,
 }
@@ -84,8 +88,8 @@ impl Options {
             return None;
         };
         let binaries = Binaries::of(Path::new(&folder));
-        let (rung, deaf) = (None, Vec::new());
-        Some(Self { binaries, slack: 10.0, scale, rung, deaf, tell: Narrator::default() })
+        let (rung, deaf, outside) = (None, Vec::new(), None);
+        Some(Self { binaries, slack: 10.0, scale, rung, deaf, outside, tell: Narrator::default() })
     }
 
     /// `n` attachments, scaled, but never none.
@@ -216,10 +220,15 @@ impl Lab {
             rung: options.rung.clone(),
             object: None,
             deaf: options.deaf.clone(),
+            outside: options.outside.clone(),
         };
         setup.prepare(&network_config(&pool, extra, families), 1, 1)?;
         let plugin = Plugin { binary: options.binaries.plugin.clone(), node: world.node().to_owned() };
-        let config = runtime_config(&setup);
+        let mut config = runtime_config(&setup);
+        if options.outside.is_some() {
+            // Its runtime passes the annotations of pods, as every supported one does: of these there are none.
+            config["runtimeConfig"] = serde_json::json!({"io.kubernetes.cri.pod-annotations": {}});
+        }
         let monitor = Some(monitor);
         let addresses = pool;
         Ok(Self {

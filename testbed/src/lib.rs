@@ -31,6 +31,7 @@ pub mod lab;
 pub mod lease_watch;
 pub mod monitor;
 pub mod narrate;
+pub mod outside;
 pub mod plugin;
 pub mod report;
 pub mod runs;

@@ -17,7 +17,8 @@ pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
     #[arg(long, default_value_t = 10, value_name = "N")]
     slack: u32,
-    /// The checks that take long, too: the static binaries and the benchmarks.
+    /// The checks that take long, too: the static binaries, the benchmarks, the demo in a cluster, and what the design
+    /// bounds there.
     #[arg(long)]
     full: bool,
 }
@@ -82,7 +83,11 @@ pub fn run(args: &Args) -> Result<()> {
     if args.full {
         step(&mut steps, "dist", || own_verb(&["dist"]));
         step(&mut steps, "bench", || own_verb(&["bench"]));
-        step(&mut steps, "1000 pods", || own_verb(&["bench", "pods", "--cni", "berth"]));
+        let slack = args.slack.to_string();
+        step(&mut steps, "demo, k8s", || own_verb(&["demo", "--store", "kubernetes", "--slack", &slack]));
+        step(&mut steps, "bounds", || own_verb(&["bench", "bounds", "--slack", &slack]));
+        step(&mut steps, "1x1000", || own_verb(&["bench", "pods", "--cni", "berth"]));
+        step(&mut steps, "100x10", || own_verb(&["bench", "pods", "--cni", "berth", "--shape", "100x10"]));
     }
 
     let failed = report(&steps);

@@ -8,7 +8,7 @@ use berth_testbed::demo::{self, Settings};
 use crate::build::{self, Variant};
 use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs};
-use crate::{process, repo};
+use crate::{cluster, process, repo};
 
 /// Play all cases on this machine; ends with a table and target/demo/report.json.
 #[derive(Debug, clap::Args)]
@@ -23,6 +23,10 @@ pub struct Args {
     #[arg(long, default_value = "any", value_name = "RUNG",
           value_parser = ["any", "fentry", "tp_btf", "kprobe", "none"])]
     rung: String,
+    /// Play the cases 1 to 8 in a cluster of one node, with a real API server as the store; the bounds stay those
+    /// of a machine alone.
+    #[arg(long, default_value = "embedded", value_name = "STORE", value_parser = ["embedded", "kubernetes"])]
+    store: String,
     /// Multiply the number of attachments; the bounds are promised for 1.
     #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
     scale: f64,
@@ -34,6 +38,9 @@ pub struct Args {
 
 /// Plays them; fails if one did not hold.
 pub fn run(args: Args) -> Result<()> {
+    if args.store == "kubernetes" {
+        return in_a_cluster(&args);
+    }
     install::ensure("demo", &[install::IPROUTE2], args.install)?;
     let report = repo::output_folder(&repo::root()?, "demo")?.join("report.json");
     let object = build_ebpf::wanted(args.ebpf, args.install)?;
@@ -41,11 +48,23 @@ pub fn run(args: Args) -> Result<()> {
     let Args { slack, cases, scale, .. } = args;
     let rung = Some(args.rung).filter(|rung| rung != "any");
     // What failed is in the table.
-    if demo::run(&Settings { binaries, report, slack, scale, cases, rung })? {
+    if demo::run(&Settings { binaries, report, slack, scale, cases, rung, outside: None })? {
         Ok(())
     } else {
         Err(process::AlreadyTold.into())
     }
+}
+
+/// The same by the program that can build a control plane.
+fn in_a_cluster(args: &Args) -> Result<()> {
+    if args.rung != "any" || args.scale.to_bits() != 1_f64.to_bits() {
+        anyhow::bail!("--rung and --scale are for --store embedded");
+    }
+    let report = repo::output_folder(&repo::root()?, "demo")?.join("report-kubernetes.json");
+    let mut command = cluster::prepared("demo", true)?;
+    command.args(["demo", "--cni", "berth", "--slack", &args.slack.to_string()]).arg("--report").arg(report);
+    command.args(args.cases.iter().flat_map(|case| ["--case".to_owned(), case.to_string()]));
+    cluster::foreground(&mut command)
 }
 
 fn positive(text: &str) -> Result<f64, String> {

@@ -153,14 +153,28 @@ fn settle(options: &Options, lab: &Lab, deaths: &[(&str, Pod, Instant)], seen: &
             seen.failed_dels.push(format!("{point}: {}", error.chain()));
         }
     }
-    let held = Held::read(lab)?.ok_or_else(|| silent(lab))?;
+    let held = after_dels(lab, deaths)?;
     for (point, pod, _) in deaths {
-        if held.leases.contains(&pod.container_id) || held.links.contains(&pod.name) {
+        if held.is_left(pod) {
             seen.left_over.push((*point).to_owned());
         }
         lab.world.remove(pod);
     }
     Ok(())
+}
+
+/// What is there after the DELs. Where an API server keeps the records, a DEL has its answer before they are gone.
+fn after_dels(lab: &Lab, deaths: &[(&str, Pod, Instant)]) -> Result<Held> {
+    let patience = if lab.setup.outside.is_some() { BOUND } else { Duration::ZERO };
+    let deadline = Instant::now() + patience;
+    loop {
+        let held = Held::read(lab)?.ok_or_else(|| silent(lab))?;
+        let left = deaths.iter().any(|(_, pod, _)| held.is_left(pod));
+        if !left || Instant::now() >= deadline {
+            return Ok(held);
+        }
+        cleanup::pause(LOOK)?;
+    }
 }
 
 fn silent(lab: &Lab) -> Error {
@@ -183,6 +197,10 @@ impl Held {
         let leases = rows.into_iter().filter_map(|row| row.container_id).collect();
         let links = lab.world.berth_links()?.into_iter().map(|(name, _)| name).collect();
         Ok(Some(Self { leases, links }))
+    }
+
+    fn is_left(&self, pod: &Pod) -> bool {
+        self.leases.contains(&pod.container_id) || self.links.contains(&pod.name)
     }
 
     fn offence(&self, pod: &Pod) -> Option<String> {

@@ -84,6 +84,7 @@ impl<'a> Stage<'a> {
             rung: rung.map(str::to_owned),
             object: None,
             deaf,
+            outside: None,
         };
         setup.prepare(&subject::declaration(), 1, 1)?;
         let plugin = Plugin { binary: subject.binary.clone(), node: world.node().to_owned() };

@@ -156,6 +156,7 @@ impl Stand {
             rung: rung.map(str::to_owned),
             object: None,
             deaf: Vec::new(),
+            outside: None,
         };
         setup.prepare(&declaration(stack), 1, 1)?;
         let mut stand = Self { agent: None, setup, world, stack };

@@ -1,0 +1,163 @@
+//! `cargo xtask demo --store kubernetes`: the demo's cases in a cluster of one node. The node is the lab's; the
+//! control plane, and the cable to it, are made here.
+//!
+//! One control plane serves all cases: when a lab's node joins, what the one before left is removed.
+
+use std::fmt::{Debug, Formatter};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use berth_testbed::cleanup::{self, Folder};
+use berth_testbed::demo::{self as cases, Settings as Cases};
+use berth_testbed::kubernetes::Programs;
+use berth_testbed::outside::Outside;
+use berth_testbed::world;
+use k8s_openapi::api::core::v1::Node;
+use kube::Api as Kind;
+use kube::api::{Patch, PatchParams, PostParams};
+
+use crate::agent;
+use crate::bench::KINDS_ARE_NEW;
+use crate::control::{ControlPlane, Settings, User};
+use crate::error::{Error, Result};
+use crate::kubelet::{Identity, objects};
+use crate::network::{self, CONTROL, Network};
+
+/// The cases that are played: the ninth turns back the file of a store that is not there (of etcd's restore
+/// there is a story among the cluster's tests), and the later ones are about the node alone.
+pub const CASES: std::ops::RangeInclusive<u32> = 1..=8;
+
+/// What is played.
+#[derive(Debug, Clone)]
+pub struct Demo {
+    /// Berth's binaries.
+    pub binaries: PathBuf,
+    /// What is applied before.
+    pub manifest: PathBuf,
+    /// Which cases; empty: all of [`CASES`].
+    pub cases: Vec<u32>,
+    /// Multiplies every bound.
+    pub slack: f64,
+    /// Where the report goes.
+    pub report: PathBuf,
+}
+
+/// Plays them; whether all held.
+pub fn run(demo: &Demo) -> Result<bool> {
+    cleanup::watch_signals()?;
+    cleanup::sweep();
+    let programs = Programs::of_environment().map_err(|names| Error::NoPrograms { names })?;
+    let id = format!("{}-d", cleanup::prefix());
+    let folder = Folder::create(&id)?;
+    let network = Network::build(&id)?;
+    let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
+    let users = [User::Account(agent::ACCOUNT.to_owned())];
+    let settings = Settings::default();
+    let control =
+        ControlPlane::start(&programs, network.control(), folder.path(), settings, &users, &mut told)?;
+    control.kubectl(&["apply", "--server-side", "-f", &demo.manifest.display().to_string()])?;
+    std::thread::sleep(KINDS_ARE_NEW);
+    let kubeconfig = control.kubeconfig(&User::Account(agent::ACCOUNT.to_owned()));
+    let folder_path = folder.path().to_owned();
+    let host = Host { control, network, kubeconfig, folder: folder_path, joined: AtomicU32::new(0) };
+    let played = cases::run(&Cases {
+        binaries: demo.binaries.clone(),
+        report: demo.report.clone(),
+        slack: demo.slack,
+        scale: 1.0,
+        cases: if demo.cases.is_empty() { CASES.collect() } else { demo.cases.clone() },
+        rung: None,
+        outside: Some(Arc::new(host)),
+    });
+    drop(folder);
+    Ok(played?)
+}
+
+/// The cluster as a lab sees it.
+struct Host {
+    control: ControlPlane,
+    network: Network,
+    kubeconfig: PathBuf,
+    folder: PathBuf,
+    /// How many nodes have joined so far.
+    joined: AtomicU32,
+}
+
+impl Debug for Host {
+    fn fmt(&self, formatter: &mut Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Host").field("network", &self.network).finish_non_exhaustive()
+    }
+}
+
+impl Host {
+    fn take_in(&self, node: &Path, declared: &str) -> Result<()> {
+        let number = self.joined.fetch_add(1, Ordering::Relaxed) + 1;
+        for kinds in ["ipleases,unet,ippools", "nodes", "leases -n berth-system", "leases -n kube-node-lease"]
+        {
+            let words = ["delete", "--all", "--wait=true"].into_iter().chain(kinds.split(' '));
+            self.control.kubectl(&words.collect::<Vec<_>>())?;
+        }
+        let address = network::management(number);
+        world::ip(
+            self.network.control(),
+            &format!(
+                "link add d{number} type veth peer name mgmt0 netns {}\nlink set d{number} master br-m up\n",
+                node.display()
+            ),
+        )?;
+        world::ip(
+            node,
+            &format!("link set mgmt0 up\naddr add {address}/16 dev mgmt0\nroute add {CONTROL} dev mgmt0\n"),
+        )?;
+        let path = self.folder.join("declared.yaml");
+        std::fs::write(&path, declared).map_err(Error::file("write declared.yaml"))?;
+        self.control.kubectl(&["apply", "--server-side", "-f", &path.display().to_string()])?;
+        Ok(())
+    }
+
+    fn name(&self, name: &str, machine: &str, boot: &str) -> Result<()> {
+        let identity = Identity {
+            name: name.to_owned(),
+            address: network::management(self.joined.load(Ordering::Relaxed)),
+            machine: machine.to_owned(),
+            boot: boot.to_owned(),
+            capacity: 250,
+            heartbeat: Duration::from_secs(10),
+        };
+        let object: Node = serde_json::from_value(objects::node(&identity))
+            .map_err(|error| Error::Usage(format!("a node's object of our own: {error}")))?;
+        let api = self.control.api()?;
+        let (name, status) = (name.to_owned(), objects::node_status(&identity));
+        let nodes: Kind<Node> = Kind::all(api.client());
+        api.ask("say who a node is", async move {
+            match nodes.create(&PostParams::default(), &object).await {
+                Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
+                    nodes.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await
+                }
+                made => made,
+            }
+        })?;
+        Ok(())
+    }
+}
+
+fn told(error: &Error) -> berth_testbed::Error {
+    berth_testbed::Error::Outside { why: error.chain() }
+}
+
+impl Outside for Host {
+    fn join(&self, node: &Path, declared: &str) -> berth_testbed::Result<()> {
+        self.take_in(node, declared).map_err(|error| told(&error))
+    }
+
+    fn identify(&self, name: &str, machine: &str, boot: &str) -> berth_testbed::Result<()> {
+        self.name(name, machine, boot).map_err(|error| told(&error))
+    }
+
+    fn flags(&self) -> Vec<String> {
+        let kubeconfig = self.kubeconfig.display().to_string();
+        ["--store", "kubernetes", "--kubeconfig", &kubeconfig].map(str::to_owned).to_vec()
+    }
+}

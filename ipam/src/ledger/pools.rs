@@ -11,7 +11,7 @@ use super::wire::ProbePurpose;
 use crate::alloc::{FreeSet, check_requested};
 use crate::attachment::AttachmentKey;
 use crate::config::{Network, Pool};
-use crate::interval::Family;
+use crate::interval::{Family, to_bits};
 use crate::name::PoolName;
 use crate::record::AddressKey;
 use crate::time::Time;
@@ -236,7 +236,12 @@ impl Ledger {
 
     /// The pools that may give an address: usually one.
     fn pools_of(&self, key: &AddressKey) -> Vec<PoolName> {
-        let gives = |pool: &Pool| pool.segment == key.segment && pool.subnet.contains(key.address);
+        let (family, bits) = (Family::of(key.address), to_bits(key.address));
+        let gives = |pool: &Pool| {
+            Family::of(pool.subnet.ip()) == family
+                && pool.members.contains(bits)
+                && pool.segment == key.segment
+        };
         self.config.pools.iter().filter(|(_, pool)| gives(pool)).map(|(name, _)| name.clone()).collect()
     }
 

@@ -309,6 +309,7 @@ impl Ledger {
             del_seen: false,
             inhabited: false,
             repeated: false,
+            exposed: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };

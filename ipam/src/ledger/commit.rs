@@ -252,9 +252,9 @@ impl Ledger {
         for held in &mine {
             self.holders.insert(held.key(), heir.clone());
         }
-        let exposed = self.slots.get(giver).is_some_and(|slot| slot.live.exposed);
+        let exposed = self.slots.get(giver).is_some_and(|slot| slot.entry.exposed);
         if let Some(slot) = self.slots.get_mut(heir) {
-            slot.live.exposed |= exposed;
+            slot.entry.exposed |= exposed;
             slot.live.givers.push(dead.txn);
             slot.entry.held.extend(mine);
         }
@@ -411,7 +411,7 @@ impl Ledger {
             } else {
                 self.answers.ended(now, held.key(), slot.entry.macs());
                 self.give_back(now, &held.key());
-                if !slot.live.exposed && slot.live.disputed.is_none() && all_there {
+                if !slot.entry.exposed && slot.live.disputed.is_none() && all_there {
                     self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
                 }
             }

@@ -65,6 +65,7 @@ impl Held {
 
 /// An attachment, as journaled. It carries all that its DEL and its judgement need, so that a
 /// network or pool may be deleted while it lives.
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -105,6 +106,10 @@ pub struct Entry {
     /// may have gone anywhere since, under any mark.
     #[serde(default)]
     pub repeated: bool,
+    /// Whether its record was seen to be missing, or is all that is known of it, so that another node may
+    /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
+    #[serde(default)]
+    pub exposed: bool,
     /// The boot in which it was made.
     pub boot_id: BootId,
     /// The machine on which it was made.
@@ -162,6 +167,7 @@ impl Entry {
             del_seen: false,
             inhabited: false,
             repeated: false,
+            exposed: false,
             boot_id: record.boot_id.clone(),
             machine_id: record.machine_id.clone(),
         }
@@ -210,9 +216,6 @@ pub struct Live {
     /// One of its addresses, if somebody else spoke for it: before its records were written, it does not get them; and
     /// after its end nobody gets them without a question.
     pub disputed: Option<IpAddr>,
-    /// Whether its record was seen to be missing, or is all that is known of it, so that another node may
-    /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
-    pub exposed: bool,
     /// The transactions of those that handed over to it by a write of unknown outcome: its records may
     /// still be theirs.
     pub givers: Vec<TxnId>,
@@ -274,7 +277,6 @@ impl Live {
             committing: false,
             vain: false,
             disputed: None,
-            exposed: false,
             givers: Vec::new(),
             of: BTreeMap::new(),
             removing: false,

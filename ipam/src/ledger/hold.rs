@@ -119,7 +119,7 @@ impl Ledger {
                 let settled = slot.entry.phase == Phase::Done && slot.live.operator.is_none();
                 // What another node may have given away meanwhile is nobody's to keep.
                 let hinted = self.is_wanted(&slot.entry) || (!self.pods.known && slot.entry.pod.is_some());
-                settled && !slot.live.exposed && hinted
+                settled && !slot.entry.exposed && hinted
             })
     }
 
@@ -161,7 +161,7 @@ impl Ledger {
             .collect();
         held.sort();
         for (_, giver) in held {
-            let exposed = self.slots.get(&giver).is_some_and(|slot| slot.live.exposed);
+            let exposed = self.slots.get(&giver).is_some_and(|slot| slot.entry.exposed);
             if giver == request.key || exposed {
                 self.end_hold(now, &giver, "held");
                 continue;

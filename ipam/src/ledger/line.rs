@@ -243,7 +243,7 @@ impl Ledger {
         if !self.serving || !self.bars.is_empty() {
             return None;
         }
-        let giver = self.slots.get(key).filter(|slot| !slot.live.exposed)?.entry.clone();
+        let giver = self.slots.get(key).filter(|slot| !slot.entry.exposed)?.entry.clone();
         // The same pod's new sandbox comes before all others: it keeps the address.
         let (mut order, others): (Vec<_>, Vec<_>) =
             (0..self.line.len()).partition(|&index| is_same_pod(&giver, &self.line[index].request));

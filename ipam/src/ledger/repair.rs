@@ -204,7 +204,7 @@ impl Ledger {
             live: Live::new(now, "adopted", Departure::EventsLost),
         });
         // Why nobody here knows it is not known: perhaps the store went back, and the address is another's now.
-        slot.live.exposed |= self.shared.on;
+        slot.entry.exposed |= self.shared.on;
         for held in adopted.held {
             if slot.entry.held.iter().all(|known| known.key() != held.key()) {
                 slot.entry.held.push(held);
@@ -340,6 +340,7 @@ impl Ledger {
             del_seen: false,
             inhabited: false,
             repeated: false,
+            exposed: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };
@@ -368,7 +369,7 @@ impl Ledger {
                 })
                 .collect();
             if !missing.is_empty() {
-                slot.live.exposed |= missing.iter().any(|write| matches!(write, StoreWrite::Create(_)));
+                slot.entry.exposed |= missing.iter().any(|write| matches!(write, StoreWrite::Create(_)));
                 slot.live.committing = true;
                 repairs.push((key.clone(), slot.entry.clone(), missing));
             }

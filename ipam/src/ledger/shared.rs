@@ -278,7 +278,7 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.entry.phase != Phase::Releasing) else {
             return;
         };
-        slot.live.exposed = true;
+        slot.entry.exposed = true;
         if slot.live.committing {
             return self.look_later(now, key);
         }

@@ -67,6 +67,28 @@ fn what_is_only_known_by_a_record_that_came_up_is_neither_held_nor_handed_on() {
     assert_eq!(rig.granted(7), Some(vec![address(10)]));
 }
 
+/// That a record was missing once is known after a restart, too.
+#[test]
+fn what_may_be_anothers_stays_so_over_a_restart() {
+    let mut rig = Rig::shared(config(1));
+    rig.bound(5);
+    let lost = rig.store.pop_first().unwrap().1;
+    rig.step(Input::Store(StoreNews::Erased(Box::new(lost))));
+    assert_eq!(rig.store.len(), 1, "written again");
+    let (entry, records) = (rig.entry(5).clone(), rig.store.values().cloned().collect());
+    let store = rig.store.clone();
+    let mut rig = Rig::shared_unread(config(1), vec![entry]);
+    rig.store = store;
+    rig.step(Input::Store(listed(records)));
+    wanted(&mut rig, &[5]);
+    rig.ask(7, next_sandbox(5, 7));
+    rig.observe_of(5, DEAD, AddressFact::Absent);
+    assert!(rig.ledger.entry(&request(5).key).is_none());
+    assert_eq!(rig.granted(7), None, "the wire is asked first");
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(7), Some(vec![address(10)]));
+}
+
 #[test]
 fn who_needs_it_gets_a_held_address_the_longest_held_first() {
     let mut rig = held(&[1]);

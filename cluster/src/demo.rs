@@ -1,5 +1,5 @@
-//! `cargo xtask demo --store kubernetes`: the demo's cases in a cluster of one node. The node is the lab's; the
-//! control plane, and the cable to it, are made here.
+//! `cargo xtask demo --store kubernetes`: the demo's cases in a cluster of one node; and the rows of the
+//! conformance suite. The node is the lab's; the control plane, and the cable to it, are made here.
 //!
 //! One control plane serves all cases: when a lab's node joins, what the one before left is removed.
 
@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use berth_testbed::cleanup::{self, Folder};
+use berth_testbed::conformance;
 use berth_testbed::demo::{self as cases, Settings as Cases};
 use berth_testbed::kubernetes::Programs;
 use berth_testbed::outside::Outside;
@@ -46,41 +47,39 @@ pub struct Demo {
 
 /// Plays them; whether all held.
 pub fn run(demo: &Demo) -> Result<bool> {
-    cleanup::watch_signals()?;
-    cleanup::sweep();
-    let programs = Programs::of_environment().map_err(|names| Error::NoPrograms { names })?;
-    let id = format!("{}-d", cleanup::prefix());
-    let folder = Folder::create(&id)?;
-    let network = Network::build(&id)?;
-    let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
-    let users = [User::Account(agent::ACCOUNT.to_owned())];
-    let settings = Settings::default();
-    let control =
-        ControlPlane::start(&programs, network.control(), folder.path(), settings, &users, &mut told)?;
-    control.kubectl(&["apply", "--server-side", "-f", &demo.manifest.display().to_string()])?;
-    std::thread::sleep(KINDS_ARE_NEW);
-    let kubeconfig = control.kubeconfig(&User::Account(agent::ACCOUNT.to_owned()));
-    let folder_path = folder.path().to_owned();
-    let host = Host { control, network, kubeconfig, folder: folder_path, joined: AtomicU32::new(0) };
-    let played = cases::run(&Cases {
+    let outside = Host::build(&demo.manifest)?;
+    Ok(cases::run(&Cases {
         binaries: demo.binaries.clone(),
         report: demo.report.clone(),
         slack: demo.slack,
         scale: 1.0,
         cases: if demo.cases.is_empty() { CASES.collect() } else { demo.cases.clone() },
         rung: None,
-        outside: Some(Arc::new(host)),
-    });
-    drop(folder);
-    Ok(played?)
+        outside: Some(outside),
+    })?)
+}
+
+/// `cargo xtask test cni --store kubernetes`: the rows of the conformance suite in the same cluster; whether
+/// Berth obeys all of them.
+pub fn conform(binaries: &Path, manifest: &Path, filter: Option<&str>) -> Result<bool> {
+    let outside = Host::build(manifest)?;
+    Ok(conformance::run(&conformance::Settings {
+        binaries: binaries.to_owned(),
+        other: None,
+        filter: filter.map(str::to_owned),
+        document: PathBuf::new(),
+        write: false,
+        outside: Some(outside),
+    })?)
 }
 
 /// The cluster as a lab sees it.
 struct Host {
+    // Dropped in this order.
     control: ControlPlane,
     network: Network,
     kubeconfig: PathBuf,
-    folder: PathBuf,
+    folder: Folder,
     /// How many nodes have joined so far.
     joined: AtomicU32,
 }
@@ -92,6 +91,24 @@ impl Debug for Host {
 }
 
 impl Host {
+    /// Builds a control plane, and applies `manifest`.
+    fn build(manifest: &Path) -> Result<Arc<dyn Outside>> {
+        cleanup::watch_signals()?;
+        cleanup::sweep();
+        let programs = Programs::of_environment().map_err(|names| Error::NoPrograms { names })?;
+        let id = format!("{}-d", cleanup::prefix());
+        let folder = Folder::create(&id)?;
+        let network = Network::build(&id)?;
+        let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
+        let (users, settings) = ([User::Account(agent::ACCOUNT.to_owned())], Settings::default());
+        let control =
+            ControlPlane::start(&programs, network.control(), folder.path(), settings, &users, &mut told)?;
+        control.kubectl(&["apply", "--server-side", "-f", &manifest.display().to_string()])?;
+        std::thread::sleep(KINDS_ARE_NEW);
+        let kubeconfig = control.kubeconfig(&users[0]);
+        Ok(Arc::new(Self { control, network, kubeconfig, folder, joined: AtomicU32::new(0) }))
+    }
+
     fn take_in(&self, node: &Path, declared: &str) -> Result<()> {
         let number = self.joined.fetch_add(1, Ordering::Relaxed) + 1;
         for kinds in ["ipleases,unet,ippools", "nodes", "leases -n berth-system", "leases -n kube-node-lease"]
@@ -111,7 +128,7 @@ impl Host {
             node,
             &format!("link set mgmt0 up\naddr add {address}/16 dev mgmt0\nroute add {CONTROL} dev mgmt0\n"),
         )?;
-        let path = self.folder.join("declared.yaml");
+        let path = self.folder.path().join("declared.yaml");
         std::fs::write(&path, declared).map_err(Error::file("write declared.yaml"))?;
         self.control.kubectl(&["apply", "--server-side", "-f", &path.display().to_string()])?;
         Ok(())

@@ -83,6 +83,15 @@ enum Verb {
         #[command(flatten)]
         cluster: Box<ClusterArgs>,
     },
+    /// Play the rows of the conformance suite in a cluster of one node.
+    #[command(hide = true)]
+    Conformance {
+        /// Only tests whose name contains this.
+        #[arg(long, value_name = "FILTER")]
+        filter: Option<String>,
+        #[command(flatten)]
+        cluster: Box<ClusterArgs>,
+    },
     /// Measure what the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight.
     Bounds {
         /// What to measure; everything if nothing is named.
@@ -151,13 +160,12 @@ fn run(verb: Verb) -> Result<bool> {
             return bench::run(&Bench { options, shape, json });
         }
         Verb::Demo { cases, slack, report, cluster } => {
-            let options = cluster.options()?;
-            let (Some(agent), Some(manifest)) = (&options.agent, options.manifests.first()) else {
-                return Err(Error::Usage("these are Berth's cases: --cni berth".to_owned()));
-            };
-            let binaries = agent.parent().unwrap_or(agent).to_owned();
-            let manifest = manifest.clone();
+            let (binaries, manifest) = of_berth(&cluster)?;
             return demo::run(&Demo { binaries, manifest, cases, slack, report });
+        }
+        Verb::Conformance { filter, cluster } => {
+            let (binaries, manifest) = of_berth(&cluster)?;
+            return demo::conform(&binaries, &manifest, filter.as_deref());
         }
         Verb::Bounds { parts, slack, json, cluster } => {
             let mut options = cluster.options()?;
@@ -172,6 +180,15 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Status { which } => return session::status(&place(&which)?),
     }
     Ok(true)
+}
+
+/// Berth's binaries, and what declares its needs.
+fn of_berth(cluster: &ClusterArgs) -> Result<(PathBuf, PathBuf)> {
+    let options = cluster.options()?;
+    match (options.agent.as_ref().and_then(|agent| agent.parent()), options.manifests.first()) {
+        (Some(binaries), Some(manifest)) => Ok((binaries.to_owned(), manifest.clone())),
+        _ => Err(Error::Usage("this is about Berth: --cni berth".to_owned())),
+    }
 }
 
 /// What this program was given behind its verb: the owner gets the same.

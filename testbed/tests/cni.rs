@@ -23,7 +23,8 @@ fn main() -> ExitCode {
     }
     let binaries = PathBuf::from(std::env::var_os("BERTH_BIN_DIR").unwrap_or_default());
     let document = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/conformance.md");
-    match conformance::run(&Settings { binaries, other: None, filter, document, write: false }) {
+    match conformance::run(&Settings { binaries, other: None, filter, document, write: false, outside: None })
+    {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => {

@@ -85,6 +85,7 @@ pub fn run(args: &Args) -> Result<()> {
         step(&mut steps, "bench", || own_verb(&["bench"]));
         let slack = args.slack.to_string();
         step(&mut steps, "demo, k8s", || own_verb(&["demo", "--store", "kubernetes", "--slack", &slack]));
+        step(&mut steps, "cni, k8s", || own_verb(&["test", "cni", "--store", "kubernetes"]));
         step(&mut steps, "bounds", || own_verb(&["bench", "bounds", "--slack", &slack]));
         step(&mut steps, "1x1000", || own_verb(&["bench", "pods", "--cni", "berth"]));
         step(&mut steps, "100x10", || own_verb(&["bench", "pods", "--cni", "berth", "--shape", "100x10"]));

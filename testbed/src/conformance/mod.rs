@@ -20,6 +20,7 @@ mod stage;
 mod subject;
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 pub use answer::Stop;
@@ -28,6 +29,7 @@ use stage::Stage;
 use subject::Subject;
 
 use crate::error::{Error, Result};
+use crate::outside::Outside;
 use crate::skip;
 
 /// Where Debian's package puts its plugins.
@@ -48,6 +50,8 @@ pub struct Settings {
     pub document: PathBuf,
     /// Whether to write it instead of comparing it.
     pub write: bool,
+    /// The cluster in which Berth is tested alone, without document and reference; `None`: on a machine alone.
+    pub outside: Option<Arc<dyn Outside>>,
 }
 
 /// What a row's test showed.
@@ -98,11 +102,12 @@ pub fn run(settings: &Settings) -> Result<bool> {
     }
     let mut count = Count::default();
     let chosen = chosen(settings);
-    let whole = settings.filter.is_none();
+    let whole = settings.filter.is_none() && settings.outside.is_none();
     // The document, and the proof that tests can fail.
     let extra = if whole { 2 } else { 0 };
     println!("running {} tests", chosen.len() + extra);
-    let own = play(&Subject::berth(&settings.binaries), &chosen, &mut |row, verdict| {
+    let berth = Subject { outside: settings.outside.clone(), ..Subject::berth(&settings.binaries) };
+    let own = play(&berth, &chosen, &mut |row, verdict| {
         judge(row, verdict, &mut count);
     })?;
     if whole && Path::new(REFERENCE).exists() {

@@ -83,8 +83,9 @@ impl<'a> Stage<'a> {
             bpffs: world.bpffs().unwrap_or_else(|_| world.folder().to_owned()).join("berth"),
             rung: rung.map(str::to_owned),
             object: None,
+            // A deaf stage stands beside another one: a cluster has one node of that name.
+            outside: subject.outside.clone().filter(|_| deaf.is_empty()),
             deaf,
-            outside: None,
         };
         setup.prepare(&subject::declaration(), 1, 1)?;
         let plugin = Plugin { binary: subject.binary.clone(), node: world.node().to_owned() };
@@ -272,10 +273,21 @@ impl<'a> Stage<'a> {
                 return Ok(());
             }
             if begin.elapsed() > patience {
-                return holds(false, short, &held);
+                return holds(false, short, &(&held, self.story(held[0])));
             }
             cleanup::pause(LOOK)?;
         }
+    }
+
+    /// What the agent, if there is one, has done with an address lately.
+    fn story(&self, address: IpAddr) -> Vec<String> {
+        let history = Client::new(&self.setup.socket()).history(address).unwrap_or_default();
+        history
+            .iter()
+            .rev()
+            .take(12)
+            .map(|event| format!("{} {}: {}", event.at_ms, event.code, event.text))
+            .collect()
     }
 
     /// A breach unless the pod has neither links nor addresses held.

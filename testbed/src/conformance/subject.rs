@@ -5,10 +5,12 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 
 use crate::agent::AgentSetup;
+use crate::outside::Outside;
 use crate::world::{GATEWAY, PARENT, SUBNET};
 
 /// The network with room.
@@ -46,12 +48,14 @@ pub struct Subject {
     pub ipam: Ipam,
     /// The folder of Berth's binaries.
     pub berth: PathBuf,
+    /// The cluster whose API server keeps Berth's records; `None`: a store of its own.
+    pub outside: Option<Arc<dyn Outside>>,
 }
 
 impl Subject {
     /// Berth as main plugin.
     pub fn berth(binaries: &Path) -> Self {
-        Self { binary: binaries.join("berth"), ipam: Ipam::Own, berth: binaries.to_owned() }
+        Self { binary: binaries.join("berth"), ipam: Ipam::Own, berth: binaries.to_owned(), outside: None }
     }
 
     /// Another plugin, with an IPAM.
@@ -61,7 +65,7 @@ impl Subject {
             "host-local" => Ipam::HostLocal,
             other => Ipam::Other(other.to_owned()),
         };
-        Self { binary: plugin.to_owned(), ipam, berth: binaries.to_owned() }
+        Self { binary: plugin.to_owned(), ipam, berth: binaries.to_owned(), outside: None }
     }
 
     /// How it is called in a document's head.

@@ -13,7 +13,7 @@ use berth_testbed::conformance::{self, Settings};
 use crate::build::{self, Variant};
 use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs, Need};
-use crate::{process, repo};
+use crate::{cluster, process, repo};
 
 /// What its worlds and its reference need.
 const NEEDS: [Need; 3] = [install::IPROUTE2, install::UTIL_LINUX, install::CNI_PLUGINS];
@@ -30,6 +30,10 @@ pub struct Args {
     /// Write docs/conformance.md from what is found.
     #[arg(long, conflicts_with_all = ["plugin", "filter"])]
     write_docs: bool,
+    /// Test Berth in a cluster of one node, with a real API server as the store; docs and reference are left out.
+    #[arg(long, default_value = "embedded", value_name = "STORE", value_parser = ["embedded", "kubernetes"],
+          conflicts_with_all = ["plugin", "write_docs"])]
+    store: String,
     /// Only tests whose name contains this.
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
@@ -41,6 +45,12 @@ pub struct Args {
 
 /// Runs it; fails if a test failed.
 pub fn run(args: &Args) -> Result<()> {
+    if args.store == "kubernetes" {
+        let mut command = cluster::prepared("test cni", true)?;
+        command.args(["conformance", "--cni", "berth"]);
+        command.args(args.filter.iter().flat_map(|filter| ["--filter", filter]));
+        return cluster::foreground(&mut command);
+    }
     let root = repo::root()?;
     install::ensure("test cni", &NEEDS, args.install)?;
     let object = build_ebpf::wanted(args.ebpf, args.install)?;
@@ -52,6 +62,7 @@ pub fn run(args: &Args) -> Result<()> {
         filter: args.filter.clone(),
         document: root.join("docs/conformance.md"),
         write: args.write_docs,
+        outside: None,
     };
     if conformance::run(&settings)? { Ok(()) } else { Err(process::AlreadyTold.into()) }
 }

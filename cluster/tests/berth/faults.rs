@@ -13,7 +13,7 @@ use berth_cluster::habits::Habits;
 use berth_cluster::proxy::{Counts, Proxy, Refusal, Verb};
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, must, story, took};
+use crate::stage::{Stage, manifest, must, story, took};
 
 /// What agents write.
 const LEASES: &str = "ipleases";
@@ -103,19 +103,33 @@ fn again(stage: &Stage, names: &[String], node: usize) {
     }
 }
 
-/// What has happened since `before`.
-fn told(proxy: &Proxy, before: &Counts) -> String {
+/// Three pods are deleted, and then there are three of another name on a node.
+fn move_pods(stage: &Stage, names: &[String], node: usize, name: &str) -> Vec<String> {
+    stage.delete(names);
+    stage.until("the former pods' end", |stage| stage.cluster.pods() + names.len() == PODS);
+    let made = stage.pods(name, names.len(), node);
+    settled_safely(stage, PODS);
+    made
+}
+
+/// Tells what a proxy did since `before`.
+fn tell(proxy: &Proxy, before: &Counts) {
     let now = proxy.faults.counts();
-    let refused: BTreeMap<_, _> =
-        now.refused.iter().map(|(of, count)| (of, count - before.refused.get(of).unwrap_or(&0))).collect();
-    format!(
-        "{} requests, {} pieces late, {} slow, {} watches expired, lost {:?}, refused {refused:?}",
+    let refused: BTreeMap<_, _> = now
+        .refused
+        .iter()
+        .map(|(of, count)| (of, count - before.refused.get(of).unwrap_or(&0)))
+        .filter(|(_, count)| *count > 0)
+        .collect();
+    println!(
+        "            {} requests, {} slow, {} pieces of watches late, {} watches expired, refused {refused:?}, \
+         lost in all {:?}",
         now.requests - before.requests,
-        now.late - before.late,
         now.slow - before.slow,
+        now.late - before.late,
         now.expired - before.expired,
         now.lost,
-    )
+    );
 }
 
 /// The first node gives addresses away and takes others while the second hears of nothing for 5 s; then the
@@ -139,27 +153,26 @@ fn behind(stage: &mut Stage, proxies: &[Proxy], names: &[String]) -> Vec<String>
     again(stage, &late, 1);
     settled_safely(stage, PODS);
     took("and two sandboxes and three pods on the node that is behind", began);
-    stage.delete(&late);
-    stage.until("the former pods' end", |stage| stage.cluster.pods() == 7);
-    let left = stage.pods("left", 3, 0);
-    settled_safely(stage, PODS);
-    took("and three more that left it", began);
+    // The first node has these addresses for a moment in between. That the second hears of when it has had
+    // them again for long, and must not believe.
+    let began = Instant::now();
+    let left = move_pods(stage, &late, 0, "left");
+    let back = move_pods(stage, &left, 1, "back");
+    took("and three more that left it and came back", began);
+    assert!(began.elapsed() < LAG, "the news of that are still to come");
     // It believes that all of these addresses are taken.
-    stage.delete(&quick);
-    stage.until("the former pods' end", |stage| stage.cluster.pods() == 7);
-    let came = stage.pods("came", 3, 1);
-    settled_safely(stage, PODS);
+    let came = move_pods(stage, &quick, 1, "came");
     took("and three that came to it, where only old news of free addresses are", began);
     // Whatever a late event makes the agent do, it has done it by then.
     std::thread::sleep(LAG);
     assert_eq!(unrecorded(stage), Vec::<String>::new());
     faults.calm();
-    stage.converged();
-    println!("            {}", told(&proxies[1], &before));
+    let home = move_pods(stage, &came, 0, "home");
+    tell(&proxies[1], &before);
     assert!(faults.counts().late > before.late + 10, "watches were late: {:?}", faults.counts());
     stage.wire_is_clean();
     stage.nothing_failed();
-    [names[3..5].to_vec(), names[8..10].to_vec(), left, came].concat()
+    [names[3..5].to_vec(), names[8..10].to_vec(), back, home].concat()
 }
 
 /// Each kind of write is carried out and nobody hears of it: who writes must find out.
@@ -182,7 +195,7 @@ fn lost(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     }
     took("two sandboxes replaced; two replies lost", began);
     stage.habits(&Habits::default());
-    println!("            {}", told(&proxies[0], &before));
+    tell(&proxies[0], &before);
     assert_eq!(faults.counts().lost, [(Verb::Create, 3), (Verb::Update, 2), (Verb::Delete, 3)].into());
     stage.wire_is_clean();
     stage.nothing_failed();
@@ -224,7 +237,7 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     settled_safely(stage, PODS);
     took("pods replaced on both nodes; creates and deletes answered 429, 500, 409", began);
     for (proxy, before) in proxies.iter().zip(&before) {
-        println!("            {}", told(proxy, before));
+        tell(proxy, before);
         assert_eq!(proxy.faults.left(), 0, "all of them happened");
     }
 
@@ -246,7 +259,7 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     settled_safely(stage, PODS);
     took("watches answered 410, in the midst and at their start", began);
     for (proxy, before) in proxies.iter().zip(&before) {
-        println!("            {}", told(proxy, before));
+        tell(proxy, before);
         assert!(proxy.faults.counts().expired >= before.expired + 4, "watches expired");
     }
     stage.wire_is_clean();
@@ -266,47 +279,98 @@ fn slow(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     for proxy in proxies {
         proxy.faults.calm();
     }
-    println!("            {}", told(&proxies[0], &before));
+    tell(&proxies[0], &before);
     // Two families, each with its delete and its create.
     assert!(proxies[0].faults.counts().slow >= before.slow + 12, "requests were slow");
     stage.wire_is_clean();
     stage.nothing_failed();
 }
 
-/// A definition without a field that this version writes, and reads.
+/// Definitions without a field that this version writes: one that it cannot read a record without, and one
+/// that it can.
 fn older(stage: &mut Stage, _proxies: &[Proxy], names: &[String]) {
+    let patience = |stage: &Stage, text: Value| {
+        let patch = json!({"spec": {"addTimeout": text}}).to_string();
+        stage.kubectl(&["patch", "underlaynetwork", "lan", "--type=merge", "-p", &patch]);
+    };
+    // An ADD that waits in vain is to say why within the story.
+    patience(stage, json!("3s"));
+    for field in ["generation", "pod"] {
+        without(stage, field, &names[0]);
+    }
+    patience(stage, Value::Null);
+    // Every address is somebody's again, on whichever node it was before.
     let began = Instant::now();
-    let right = stage.kubectl(&["get", "crd", "ipleases.berth.dev", "-o", "json"]);
-    let mut crd: Value = must(serde_json::from_str(&right), "the definition");
-    let spec = &mut crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
-    assert!(spec["properties"].as_object_mut().is_some_and(|all| all.remove("generation").is_some()));
-    if let Some(required) = spec["required"].as_array_mut() {
-        required.retain(|name| name != "generation");
+    stage.delete(names);
+    stage.empty();
+    for (number, name) in names.iter().enumerate() {
+        stage.pod(name, number % 2, &json!({}));
     }
-    crd["metadata"] = json!({"name": "ipleases.berth.dev"});
-    let path = stage.cluster.folder().join("older.json");
-    must(std::fs::write(&path, crd.to_string()), "write");
-    stage.kubectl(&["replace", "-f", &path.display().to_string()]);
-    std::thread::sleep(Duration::from_secs(2));
-    let renewed = &names[0];
-    let node = on(stage, renewed).unwrap_or_default();
-    stage.renew(renewed);
-    stage.until("DEL", |stage| stage.cluster.attachments().len() == PODS - 1);
-    std::thread::sleep(Duration::from_secs(4));
-    assert!(stage.running(renewed).is_none(), "an ADD waits for its record");
-    for finding in stage.doctor(node).into_iter().filter(|finding| !finding.ok) {
-        println!("            {finding:?}");
-    }
-    println!("{}", stage.logs()[node]);
-    stage.kubectl(&[
-        "apply",
-        "--server-side",
-        "--force-conflicts",
-        "-f",
-        &crate::stage::manifest().display().to_string(),
-    ]);
     settled_safely(stage, PODS);
-    took("all well with the right definition", began);
+    took("all pods replaced", began);
     stage.wire_is_clean();
     stage.nothing_failed();
+}
+
+/// While the definition lacks `field`, a sandbox dies and an agent is started again.
+fn without(stage: &mut Stage, field: &str, renewed: &str) {
+    let began = Instant::now();
+    let path = stage.cluster.folder().join("older.json");
+    must(std::fs::write(&path, without_field(stage, field)), "write");
+    stage.kubectl(&["replace", "-f", &path.display().to_string()]);
+    // So long the API server may serve by the former definition.
+    std::thread::sleep(Duration::from_secs(1));
+    let node = on(stage, renewed).unwrap_or_default();
+    let other = &mut stage.cluster.nodes[1 - node];
+    other.kill_agent();
+    must(other.start_agent(), "the agent's start");
+    stage.renew(renewed);
+    stage.until("DEL", |stage| stage.cluster.attachments().len() == PODS - 1);
+    let mut said = Vec::new();
+    stage.until("a doctor that names the definition", |stage| {
+        said = stage.doctor(node).into_iter().filter(|finding| !finding.ok).collect();
+        said.iter().any(|finding| finding.what == "records" && finding.text.contains("deploy/crds.yaml"))
+    });
+    println!("            {said:?}");
+    let mut calls = BTreeMap::new();
+    stage.until("an ADD that has waited in vain", |stage| {
+        calls.extend(stage.cluster.tally.take());
+        calls.get("ADD").is_some_and(|calls| calls.failed > 0)
+    });
+    println!("            {:?}", calls["ADD"].failures);
+    assert!(calls["ADD"].failures.iter().all(|text| text.contains("deploy/crds.yaml of this version")));
+    assert!(calls["ADD"].times.is_empty() && calls["DEL"].failed == 0, "{calls:?}");
+    stage.wire_is_clean();
+    stage.kubectl(&["apply", "--server-side", "--force-conflicts", "-f", &manifest().display().to_string()]);
+    let back = Instant::now();
+    stage.settled(PODS);
+    stage.cluster.tally.take();
+    took(
+        &format!(
+            "without {field}, of these {:.2} s with the right definition again",
+            back.elapsed().as_secs_f64()
+        ),
+        began,
+    );
+    stage.wire_is_clean();
+    for node in 0..2 {
+        stage.until("a doctor that is content", |stage| {
+            let findings = stage.doctor(node);
+            !findings.is_empty() && findings.iter().all(|finding| finding.what != "records")
+        });
+    }
+}
+
+/// The definition of leases as an older version has it.
+fn without_field(stage: &Stage, field: &str) -> String {
+    let right = stage.kubectl(&["get", "crd", "ipleases.berth.dev", "-o", "json"]);
+    let mut crd: Value = must(serde_json::from_str(&right), "the definition");
+    let version = &mut crd["spec"]["versions"][0];
+    let spec = &mut version["schema"]["openAPIV3Schema"]["properties"]["spec"];
+    assert!(spec["properties"].as_object_mut().is_some_and(|all| all.remove(field).is_some()));
+    if let Some(required) = spec["required"].as_array_mut() {
+        required.retain(|name| name != field);
+    }
+    crd["metadata"] = json!({"name": "ipleases.berth.dev"});
+    crd.to_string()
 }

@@ -238,7 +238,9 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     took("pods replaced on both nodes; creates and deletes answered 429, 500, 409", began);
     for (proxy, before) in proxies.iter().zip(&before) {
         tell(proxy, before);
-        assert_eq!(proxy.faults.left(), 0, "all of them happened");
+        let codes = [409, 429, 500].into_iter();
+        let each = codes.flat_map(|code| [Verb::Create, Verb::Delete].map(|verb| ((verb, code), 2)));
+        assert_eq!(proxy.faults.counts().refused, each.collect(), "all of them happened");
     }
 
     // Watches end in the midst, and are refused where they would go on: only a new list helps.
@@ -260,7 +262,9 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     took("watches answered 410, in the midst and at their start", began);
     for (proxy, before) in proxies.iter().zip(&before) {
         tell(proxy, before);
-        assert!(proxy.faults.counts().expired >= before.expired + 4, "watches expired");
+        let counts = proxy.faults.counts();
+        assert!(counts.expired >= before.expired + 4, "watches expired: {counts:?}");
+        assert_eq!(counts.refused.get(&(Verb::Watch, 410)), Some(&3));
     }
     stage.wire_is_clean();
     stage.nothing_failed();

@@ -591,6 +591,7 @@ impl Agent {
         let bars = self.ledger.bars();
         checks
             .extend(bars.map(|(code, why)| doctor::finding(code, false, true, format!("ADDs wait: {why}"))));
+        checks.extend(doctor::records(self.ledger.refusal(), self.ledger.unreadable()));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(
             self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),

@@ -99,6 +99,20 @@ pub fn declared(trouble: Option<&str>) -> Finding {
     }
 }
 
+/// Records that ADDs wait for, and records that cannot be read. The former may be over in a second, the latter
+/// may be one object that somebody made by hand: neither makes all agents of a cluster unready.
+pub fn records(refusal: Option<&str>, unreadable: usize) -> Vec<Finding> {
+    let refused = refusal.map(|why| finding("records", false, false, format!("ADDs wait: {why}")));
+    let odd = (unreadable > 0).then(|| {
+        let text = format!(
+            "{unreadable} in the API server cannot be read, and their addresses count as in use: see the agent's log; \
+             if the definitions in the cluster are older than this agent, apply deploy/crds.yaml of this version"
+        );
+        finding("records", false, false, text)
+    });
+    refused.into_iter().chain(odd).collect()
+}
+
 /// The spool.
 pub fn spooled(state_dir: &Path) -> Finding {
     match spool::entries(state_dir) {

@@ -205,8 +205,9 @@ pub enum ApiError {
 
     /// An `IPLease` with an unknown or missing key, or a value of the wrong type.
     #[error(
-        "IPLease {object}: key {key}: this version of Berth cannot read it: if a newer one wrote it, upgrade this \
-         agent; if it was edited by hand, undo that"
+        "IPLease {object}: key {key}: this version of Berth cannot read it: if the definitions in the cluster are \
+         older, apply deploy/crds.yaml of this version; if a newer one wrote it, upgrade this agent; if it was edited \
+         by hand, undo that"
     )]
     LeaseShape {
         /// The object's name.

@@ -133,6 +133,11 @@ impl Drop for Api {
 
 /// A client with the identity of a kubeconfig, for futures on an [`Api`]'s thread.
 pub(crate) async fn client(path: &Path) -> Result<Client> {
+    Client::try_from(config(path).await?).map_err(Error::request("make a client"))
+}
+
+/// What such a client is made from.
+pub(crate) async fn config(path: &Path) -> Result<Config> {
     let wrong = |cause| Error::Kubeconfig { path: path.to_owned(), cause: Box::new(cause) };
     let text = std::fs::read_to_string(path).map_err(Error::file(format!("read {}", path.display())))?;
     let file = Kubeconfig::from_yaml(&text).map_err(wrong)?;
@@ -141,5 +146,5 @@ pub(crate) async fn client(path: &Path) -> Result<Client> {
     config.connect_timeout = Some(CONNECT_LIMIT);
     // A stand-in that repeats what the server refused would hide the refusal.
     config.default_retry = false;
-    Client::try_from(config).map_err(Error::request("make a client"))
+    Ok(config)
 }

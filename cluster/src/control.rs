@@ -23,6 +23,7 @@ use crate::api::Api;
 use crate::error::{Error, Result};
 use crate::network::CONTROL;
 use crate::pki::Pki;
+use crate::proxy::{Plan, Proxy};
 
 /// How long a part may take until it answers. Two cores are shared with builds.
 const START_LIMIT: Duration = Duration::from_secs(90);
@@ -223,6 +224,17 @@ impl ControlPlane {
     /// A further client, of somebody who was named at the start, on a thread of its own.
     pub fn api_of(&self, user: &User) -> Result<Api> {
         Api::open(&self.netns, &self.kubeconfig(user))
+    }
+
+    /// A proxy for somebody who was named at the start; `name` tells several apart.
+    pub fn proxy(&self, user: &User, name: &str) -> Result<Proxy> {
+        let kubeconfig = self.folder.join(format!("proxy-{name}.kubeconfig"));
+        Proxy::start(Plan {
+            netns: &self.netns,
+            pki: &self.pki,
+            original: &self.kubeconfig(user),
+            kubeconfig,
+        })
     }
 
     /// The namespace in which it listens.

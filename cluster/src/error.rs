@@ -67,6 +67,15 @@ pub enum Error {
         #[source]
         cause: Box<kube::config::KubeconfigError>,
     },
+    /// A proxy could not be started.
+    #[error("{what} for a proxy")]
+    Proxy {
+        /// What was being done.
+        what: &'static str,
+        /// Why it failed.
+        #[source]
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// The thread that talks to the API server is gone.
     #[error("the thread that talks to the API server has ended while {what} was asked for")]
     ApiGone {

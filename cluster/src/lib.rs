@@ -22,6 +22,7 @@ pub mod kubelet;
 pub mod network;
 pub mod node;
 pub mod pki;
+pub mod proxy;
 pub mod records;
 pub mod runtime;
 pub mod session;

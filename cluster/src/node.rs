@@ -167,6 +167,13 @@ impl Node {
         self.plan.as_ref()
     }
 
+    /// Gives its agent another way to the API server, from its next start on.
+    pub fn lead_agent(&mut self, kubeconfig: &Path) {
+        if let Some(plan) = &mut self.plan {
+            kubeconfig.clone_into(&mut plan.kubeconfig);
+        }
+    }
+
     /// SIGSTOP for its agent: it hears nothing and says nothing.
     pub fn pause_agent(&self) {
         if let Some(agent) = &self.agent {

@@ -107,7 +107,7 @@ pub enum StoreError {
     /// The API server finds the object wrong. Nothing was changed.
     #[error(
         "{operation}: the API server refuses {object}: the definitions in the cluster may be older or newer than this \
-         agent; apply the deploy/berth.yaml of the agent's version"
+         agent; apply deploy/crds.yaml of this version"
     )]
     Refused {
         /// What was asked for.

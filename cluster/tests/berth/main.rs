@@ -4,6 +4,7 @@
 mod agents;
 mod declared;
 mod exact_fit;
+mod faults;
 mod fifty;
 mod outages;
 mod sandboxes;

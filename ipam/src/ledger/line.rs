@@ -95,6 +95,11 @@ impl Waiter {
         self.put_off = Some((at, why));
     }
 
+    /// Why the store did not take its record the last time.
+    pub fn refusal(&self) -> Option<&str> {
+        self.put_off.as_ref().map(|(_, why)| why.as_str())
+    }
+
     /// Whether it is not its time to try again.
     pub fn is_put_off(&self, now: Time) -> bool {
         self.put_off.as_ref().is_some_and(|(at, _)| *at > now)

@@ -231,9 +231,18 @@ impl Ledger {
         self.shared.abroad.insert(key, Abroad::unreadable());
     }
 
+    /// A record that could not be read was read now, by another definition or after another edit: what it
+    /// says counts from here on.
+    fn readable(&mut self, now: Time, key: &AddressKey) {
+        if self.shared.abroad.get(key).is_some_and(|abroad| abroad.txn.is_none()) {
+            self.back_from_abroad(now, key);
+        }
+    }
+
     /// A record of this node's: known, an echo, or odd.
     fn own_recorded(&mut self, now: Time, record: &LeaseRecord) {
         let address = record.address_key();
+        self.readable(now, &address);
         if let Some(ended) = self.shared.ended.get_mut(&record.txn) {
             ended.echo.get_or_insert((address, now));
             return;
@@ -255,6 +264,7 @@ impl Ledger {
     /// A record was deleted: by its node, or by somebody's hand.
     fn erased(&mut self, now: Time, record: &LeaseRecord) {
         let key = record.address_key();
+        self.readable(now, &key);
         if self.shared.ended.remove(&record.txn).is_some() {
             return;
         }

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use super::Ledger;
 use super::entry::{Phase, Quarantined, Slot};
 use super::io::{PoolCount, State};
-use super::line::Stage;
+use super::line::{Stage, Waiter};
 use super::wire::ProbePurpose;
 use crate::config::Pool;
 use crate::name::{IfName, NodeName, PoolName};
@@ -148,6 +148,16 @@ impl Ledger {
             format!("{} MACs on {device} are Berth's and nobody's; ADDs there wait", macs.len())
         });
         stuck.chain(strays).collect()
+    }
+
+    /// Why the record of an ADD that waits was not taken: what keeps one out of the store keeps them all.
+    pub fn refusal(&self) -> Option<&str> {
+        self.line.iter().find_map(Waiter::refusal)
+    }
+
+    /// How many records this version cannot read.
+    pub fn unreadable(&self) -> usize {
+        self.shared.abroad.values().filter(|abroad| abroad.txn.is_none()).count()
     }
 
     /// Whether an attachment was made in this boot of this machine.

@@ -88,12 +88,53 @@ fn the_address_of_a_record_that_cannot_be_read_is_nobodys_to_give() {
     rig.lease(1);
     settle(&mut rig);
     assert_eq!(rig.reply(1), None);
+    assert_eq!(rig.ledger.unreadable(), 1);
     news(&mut rig, StoreNews::Listed { records: Vec::new(), unreadable: vec![key.clone()] });
     settle(&mut rig);
     assert_eq!(rig.reply(1), None);
     news(&mut rig, StoreNews::UnreadableErased(key));
     settle(&mut rig);
     assert_eq!(rig.granted(1), Some(vec![address(10)]));
+    assert_eq!(rig.ledger.unreadable(), 0);
+}
+
+/// As when the definition of records lacks a field for a while.
+#[test]
+fn an_own_record_that_could_not_be_read_for_a_while_leaves_its_address_free_in_the_end() {
+    for readable_before_its_end in [true, false] {
+        let mut rig = Rig::shared(config(1));
+        rig.bound(1);
+        let own = rig.store.values().next().unwrap().clone();
+        news(&mut rig, StoreNews::Unreadable(own.address_key()));
+        assert_eq!((rig.ledger.unreadable(), rig.held_by(1)), (1, vec![own.address]));
+        if readable_before_its_end {
+            news(&mut rig, StoreNews::Recorded(Box::new(own.clone())));
+            assert_eq!((rig.ledger.unreadable(), rig.held_by(1)), (0, vec![own.address]));
+        }
+        rig.step(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(request(1).netns.nsid)));
+        rig.observe_of(1, DEAD, AddressFact::Absent);
+        assert!(rig.store.is_empty());
+        news(&mut rig, StoreNews::Erased(Box::new(own.clone())));
+        rig.lease(2);
+        settle(&mut rig);
+        assert_eq!(rig.granted(2), Some(vec![own.address]));
+    }
+}
+
+#[test]
+fn an_add_whose_record_is_refused_waits_and_says_why() {
+    let mut rig = Rig::shared(config(1));
+    rig.warm();
+    rig.store_down = true;
+    rig.lease(1);
+    settle(&mut rig);
+    assert_eq!((rig.reply(1), rig.ledger.refusal()), (None, Some("no answer")));
+    rig.store_down = false;
+    for _ in 0..4 {
+        settle(&mut rig);
+    }
+    assert_eq!(rig.granted(1), Some(vec![address(10)]));
+    assert_eq!(rig.ledger.refusal(), None);
 }
 
 #[test]

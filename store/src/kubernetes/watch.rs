@@ -5,7 +5,8 @@
 //!
 //! Invariant: between two [`LeaseEvent::Restarted`] no change is left out. Where that is not
 //! certain, the leases are listed anew: also when the server was away, because it may come back with
-//! an older copy of its storage, in which the moment to go on from means something else.
+//! an older copy of its storage, in which the moment to go on from means something else; and when
+//! there was an object that could not be read: another definition makes it readable, and no event tells.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
@@ -73,7 +74,7 @@ impl Watch {
     pub(super) fn start(store: KubernetesStore) -> Self {
         let (sender, events) = mpsc::channel(EVENTS);
         let (told, trouble) = watch::channel(None);
-        let follower = Follower { store, events: sender, trouble: told, failures: 0 };
+        let follower = Follower { store, events: sender, trouble: told, failures: 0, unreadable: false };
         let task = tokio::spawn(follower.run()).abort_handle();
         Self { events, trouble, task }
     }
@@ -121,6 +122,8 @@ struct Follower {
     trouble: watch::Sender<Option<StoreError>>,
     /// Failures since the last success.
     failures: u32,
+    /// Whether an object could not be read since the last list.
+    unreadable: bool,
 }
 
 impl Follower {
@@ -134,6 +137,7 @@ impl Follower {
                 }
             };
             let mut moment = listing.resource_version;
+            self.unreadable = !listing.unreadable.is_empty();
             let restarted = LeaseEvent::Restarted { rows: listing.rows, unreadable: listing.unreadable };
             if self.events.send(restarted).await.is_err() {
                 return;
@@ -141,6 +145,10 @@ impl Follower {
             loop {
                 let begun = Instant::now();
                 match self.follow(&mut moment).await {
+                    Ok(End::Resume) if self.unreadable => {
+                        self.pause(None).await;
+                        break;
+                    }
                     Ok(End::Resume) if begun.elapsed() < PAUSE_MAX => self.pause(None).await,
                     Ok(End::Resume) => {}
                     Ok(End::Relist) => {
@@ -201,7 +209,10 @@ impl Follower {
                 "BOOKMARK" => None,
                 "ADDED" | "MODIFIED" => Some(match line.object.read() {
                     Ok(row) => LeaseEvent::Applied(Box::new(row)),
-                    Err(unreadable) => LeaseEvent::Unreadable(*unreadable),
+                    Err(unreadable) => {
+                        self.unreadable = true;
+                        LeaseEvent::Unreadable(*unreadable)
+                    }
                 }),
                 "DELETED" => {
                     let object = line.object.metadata.name.clone();

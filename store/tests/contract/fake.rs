@@ -133,6 +133,13 @@ impl Fake {
         state.store("MODIFIED", name, object);
     }
 
+    /// Another definition shows another part of an object that is as it was: no event tells.
+    pub fn redefine(&self, name: &str, spec: &Value) {
+        if let Some(object) = self.state().objects.get_mut(name) {
+            object["spec"] = spec.clone();
+        }
+    }
+
     /// Deletes an object as somebody else would.
     pub fn remove(&self, name: &str) {
         self.state().remove(name);

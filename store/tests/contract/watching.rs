@@ -77,6 +77,35 @@ async fn a_dropped_watch_goes_on_from_where_it_was() {
     assert!(watch.trouble().is_none());
 }
 
+/// An API server ends all watches of a kind when its definition changes, and with the definition changes what
+/// objects look like: no event tells.
+#[tokio::test(start_paused = true)]
+async fn what_could_not_be_read_may_be_readable_after_a_dropped_watch_so_all_is_listed_again() {
+    for listed in [true, false] {
+        let fake = Fake::default();
+        let store = store_of(&fake);
+        let damage = || fake.put("default.192.0.2.9", &json!({"x": 1}));
+        if listed {
+            damage();
+        }
+        let mut watch = store.watch();
+        assert_eq!(word(&next(&mut watch).await), format!("restarted 0 {}", u8::from(listed)));
+        if !listed {
+            damage();
+            assert_eq!(word(&next(&mut watch).await), "unreadable default.192.0.2.9");
+        }
+        settle().await;
+        fake.redefine("default.192.0.2.9", &json!(spec("192.0.2.9")));
+        fake.drop_watches();
+        assert_eq!(word(&next(&mut watch).await), "restarted 1 0");
+        settle().await;
+        fake.drop_watches();
+        fake.remove("default.192.0.2.9");
+        assert_eq!(word(&next(&mut watch).await), "deleted default.192.0.2.9 true");
+        assert_eq!(fake.count("LIST"), 2, "all can be read, so nothing is listed again");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_was_away_may_have_gone_back_so_all_is_listed_again() {
     for fault in [Fault::Refused, Fault::Answer(503), Fault::Silent, Fault::Broken] {

@@ -18,6 +18,9 @@ use crate::writer::Writer;
 
 /// How many orders are under way at most.
 const AT_ONCE: usize = 64;
+/// How many of them only delete: nobody waits for these, and a node that loses a hundred pods at once must not
+/// keep its new ones waiting.
+const DELETES: usize = 4;
 
 /// What the task is asked for.
 #[derive(Debug)]
@@ -36,6 +39,11 @@ pub enum Order {
 }
 
 impl Order {
+    fn only_deletes(&self) -> bool {
+        let Self::Write { writes, .. } = self else { return false };
+        writes.iter().all(|write| matches!(write, StoreWrite::Delete { .. }))
+    }
+
     fn addresses(&self) -> Vec<AddressKey> {
         match self {
             Self::Write { writes, .. } => writes.iter().map(StoreWrite::address_key).collect(),
@@ -52,16 +60,19 @@ pub async fn run<S: LeaseStore>(
 ) {
     let mut waiting: VecDeque<Order> = VecDeque::new();
     let mut busy: BTreeSet<AddressKey> = BTreeSet::new();
+    let mut deletes = 0;
     let mut under_way = FuturesUnordered::new();
     loop {
         while under_way.len() < AT_ONCE {
-            let Some(order) = next(&mut waiting, &busy) else { break };
-            let addresses = order.addresses();
+            let Some(order) = next(&mut waiting, &busy, deletes < DELETES) else { break };
+            let (addresses, deletes_only) = (order.addresses(), order.only_deletes());
             busy.extend(addresses.iter().cloned());
-            under_way.push(async move { (addresses, carry_out(writer, order).await) });
+            deletes += usize::from(deletes_only);
+            under_way.push(async move { (addresses, deletes_only, carry_out(writer, order).await) });
         }
         tokio::select! {
-            Some((addresses, answer)) = under_way.next(), if !under_way.is_empty() => {
+            Some((addresses, deletes_only, answer)) = under_way.next(), if !under_way.is_empty() => {
+                deletes -= usize::from(deletes_only);
                 for address in &addresses {
                     busy.remove(address);
                 }
@@ -77,14 +88,15 @@ pub async fn run<S: LeaseStore>(
     }
 }
 
-/// The first order that no other, under way or before it, has an address in common with.
-fn next(waiting: &mut VecDeque<Order>, busy: &BTreeSet<AddressKey>) -> Option<Order> {
+/// The first order that no other, under way or before it, has an address in common with; `deletes`: one that only
+/// deletes, too.
+fn next(waiting: &mut VecDeque<Order>, busy: &BTreeSet<AddressKey>, deletes: bool) -> Option<Order> {
     let mut before = BTreeSet::new();
     let index = waiting.iter().position(|order| {
         let addresses = order.addresses();
         let free = addresses.iter().all(|address| !busy.contains(address) && !before.contains(address));
         before.extend(addresses);
-        free
+        free && (deletes || !order.only_deletes())
     })?;
     waiting.remove(index)
 }
@@ -107,6 +119,8 @@ async fn carry_out<S: LeaseStore>(writer: &Writer<S>, order: Order) -> Input {
 
 #[cfg(test)]
 mod tests {
+    use berth_ipam::identity::TxnId;
+
     use super::*;
 
     fn key(last: u8) -> AddressKey {
@@ -118,10 +132,33 @@ mod tests {
     fn orders_about_one_address_keep_their_order_and_others_pass() {
         let mut waiting: VecDeque<_> = [1, 1, 2].into_iter().map(|last| Order::LookUp(key(last))).collect();
         let busy = BTreeSet::from([key(1)]);
-        let first = next(&mut waiting, &busy);
+        let first = next(&mut waiting, &busy, true);
         assert_eq!(first.map(|order| order.addresses()), Some(vec![key(2)]));
-        assert!(next(&mut waiting, &busy).is_none(), "both wait for the one under way");
-        assert_eq!(next(&mut waiting, &BTreeSet::new()).map(|order| order.addresses()), Some(vec![key(1)]));
+        assert!(next(&mut waiting, &busy, true).is_none(), "both wait for the one under way");
+        assert_eq!(
+            next(&mut waiting, &BTreeSet::new(), true).map(|order| order.addresses()),
+            Some(vec![key(1)])
+        );
         assert_eq!(waiting.len(), 1);
+    }
+
+    #[test]
+    fn deletes_let_others_pass_when_enough_are_under_way() {
+        let delete = |last| Order::Write {
+            op: u64::from(last),
+            step: Step::Other,
+            writes: vec![StoreWrite::Delete { address: key(last), of: TxnId("t".to_owned()) }],
+        };
+        let mut waiting =
+            VecDeque::from([delete(1), delete(2), Order::LookUp(key(2)), Order::LookUp(key(3))]);
+        let free = BTreeSet::new();
+        let addresses = |order: Option<Order>| order.map(|order| order.addresses());
+        assert_eq!(
+            addresses(next(&mut waiting, &free, false)),
+            Some(vec![key(3)]),
+            "2 is in its turn behind a delete"
+        );
+        assert!(next(&mut waiting, &free, false).is_none());
+        assert_eq!(addresses(next(&mut waiting, &free, true)), Some(vec![key(1)]));
     }
 }

@@ -105,7 +105,7 @@ pub fn records(refusal: Option<&str>, unreadable: usize) -> Vec<Finding> {
     let refused = refusal.map(|why| finding("records", false, false, format!("ADDs wait: {why}")));
     let odd = (unreadable > 0).then(|| {
         let text = format!(
-            "{unreadable} in the API server cannot be read, and their addresses count as in use: see the agent's log; \
+            "{unreadable} records in the API server cannot be read, and their addresses count as in use: see the agent's log; \
              if the definitions in the cluster are older than this agent, apply deploy/crds.yaml of this version"
         );
         finding("records", false, false, text)

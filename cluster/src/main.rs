@@ -72,7 +72,7 @@ enum Verb {
     #[command(hide = true)]
     Demo {
         /// Play only this case; may be given several times.
-        #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=8))]
+        #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=13))]
         cases: Vec<u32>,
         /// Multiply every bound in time.
         #[arg(long, default_value_t = 1.0, value_name = "N")]

@@ -200,8 +200,13 @@ impl FreeSet {
                     next.rest(bits, released);
                 }
             }
-            next.interrupted = std::mem::take(&mut self.interrupted);
-            next.interrupted.retain(|bits, _| next.usable.contains(*bits));
+            for (&bits, &released) in &self.interrupted {
+                if next.take_bits(bits) {
+                    next.rest(bits, released);
+                } else if next.usable.contains(bits) {
+                    next.interrupted.insert(bits, released);
+                }
+            }
         }
         *self = next;
     }
@@ -243,6 +248,14 @@ impl FreeSet {
         self.interrupted.remove(&bits);
         self.rest(bits, now);
         true
+    }
+
+    /// Somebody released a taken address that is only asked about: [`Self::return_unused`] lets it rest from `now`.
+    pub fn released_meanwhile(&mut self, address: IpAddr, now: Time) {
+        let bits = to_bits(address);
+        if Family::of(address) == self.family && self.usable.contains(bits) && !self.is_free_bits(bits) {
+            self.interrupted.insert(bits, now);
+        }
     }
 
     /// Undoes [`Self::take`] for an address that nobody has used: it is free as it was before, and need not rest

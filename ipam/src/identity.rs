@@ -51,8 +51,9 @@ pub struct NetnsIdentity {
     pub inode: u64,
     /// Its number in the node's namespace.
     pub nsid: Nsid,
-    /// Whether that number was drawn at random for this namespace. The kernel's own small numbers
-    /// are re-used at once, so what they resolve to is weaker evidence.
+    /// Whether that number was drawn for this namespace, and so does not come back soon (the name is that of a
+    /// former way to draw it, and stays because records have it). The kernel's own small numbers are
+    /// re-used at once, so what they resolve to is weaker evidence.
     pub nsid_is_random: bool,
 }
 

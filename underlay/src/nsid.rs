@@ -4,9 +4,10 @@
 //! may mean another namespace by then. Berth therefore gives each namespace a number that does not
 //! come back soon, which pins nothing. A namespace has one number only; the first one stays.
 //!
-//! Such a number is the time in steps of 16 s, with chance in its last [`CHANCE_BITS`]. All 31 bits
-//! by chance would do as well, but dearly: the kernel keeps numbers in a tree by their digits, and walks
-//! all of a namespace's for every event and listener. Neighbours in time share a leaf.
+//! Such a number is the time since boot, in steps of 1/256 s, or one behind it if that is taken: it comes back
+//! when its namespace ended within its step, or after 48 days. Chance would do as well, but dearly: the kernel keeps
+//! numbers in a tree by their digits, and walks all of a namespace's for every event and listener.
+//! Neighbours in time share a leaf.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -23,18 +24,18 @@ use crate::socket::Socket;
 /// lowest free one, so it gets here only with 65,536 namespaces that have a number.
 pub const FIRST_RANDOM: i32 = 1 << 16;
 
-/// So many bits of a number are chance: with 60 ADDs a second for 16 s, one draw of five meets a number
-/// that is taken, and is drawn again.
-pub const CHANCE_BITS: u32 = 12;
+/// So many steps a second.
+const STEPS: u64 = 256;
 
-/// A step of time, as a power of two of seconds. The time comes round after 97 days.
-const STEP_BITS: u32 = 4;
-
-/// Set in all drawn numbers, so that one that was drawn right after boot is told from the kernel's, too.
+/// Set in all drawn numbers, so that one that was drawn right after boot is told from the kernel's, too. What
+/// is below counts steps.
 const DRAWN: u64 = 1 << 30;
 
-/// How many numbers [`assign`] draws before it gives up.
+/// How many numbers [`assign`] tries before it gives up.
 const DRAWS: usize = 16;
+
+/// How far behind a number that is taken the next one lies at most; twice as far each time.
+const FIRST_LEAP: u64 = 16;
 
 /// The number of a namespace in the socket's namespace; `None` if it has none yet.
 pub fn read(socket: &mut Socket, netns: &NetnsFile) -> Result<Option<Nsid>, Error> {
@@ -52,24 +53,27 @@ pub fn is_random(nsid: Nsid) -> bool {
 }
 
 /// A new number that [`is_random`] accepts.
-pub fn draw() -> Result<i32, Error> {
-    let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime).tv_sec;
-    Ok(number(uptime.unsigned_abs(), u32::from_ne_bytes(random::bytes()?)))
+pub fn draw() -> i32 {
+    let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    number(uptime.tv_sec.unsigned_abs(), uptime.tv_nsec.unsigned_abs())
 }
 
-/// The number for `uptime` in seconds, and for chance.
-fn number(uptime: u64, chance: u32) -> i32 {
-    let steps = uptime >> STEP_BITS << CHANCE_BITS;
-    let drawn = (steps & (DRAWN - 1)) | u64::from(chance & ((1 << CHANCE_BITS) - 1)) | DRAWN;
-    i32::try_from(drawn).unwrap_or(i32::MAX)
+/// The number for an uptime.
+fn number(seconds: u64, nanoseconds: u64) -> i32 {
+    step(seconds.wrapping_mul(STEPS).wrapping_add(nanoseconds * STEPS / 1_000_000_000))
 }
 
-/// Gives a namespace the number `drawn` (31 bits) in the socket's namespace, or another drawn one
-/// if that is taken; returns the one that it has already, if it has one. The second value says
+/// The number of a step; they come round.
+fn step(step: u64) -> i32 {
+    i32::try_from((step & (DRAWN - 1)) | DRAWN).unwrap_or(i32::MAX)
+}
+
+/// Gives a namespace the number `drawn` (31 bits) in the socket's namespace, or one
+/// behind it if that is taken; returns the one that it has already, if it has one. The second value says
 /// whether the number [`is_random`].
 pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsid, bool), Error> {
     let mut number = Nsid(drawn & i32::MAX);
-    for _ in 0..DRAWS {
+    for attempt in 0..DRAWS {
         match socket.acknowledged(&Request::new_nsid(netns.as_fd().as_raw_fd(), number)) {
             Ok(()) => return Ok((number, is_random(number))),
             Err(refusal) if refusal.is(libc::EEXIST) => {}
@@ -79,16 +83,18 @@ pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsi
         if let Some(existing) = read(socket, netns)? {
             return Ok((existing, is_random(existing)));
         }
-        number = Nsid(draw()?);
+        // Somewhere behind, and farther each time: a search numbers hundreds of namespaces in one step.
+        let behind = u64::from(u32::from_ne_bytes(random::bytes()?)) % (FIRST_LEAP << attempt);
+        number = Nsid(step(u64::from(number.0.unsigned_abs()) + 1 + behind));
     }
-    Err(Error::AssignNsid(Unknown(format!("{DRAWS} drawn numbers were all taken")).into()))
+    Err(Error::AssignNsid(Unknown(format!("{DRAWS} numbers were all taken")).into()))
 }
 
 /// The number of a namespace, drawn for it if it had none.
 pub fn read_or_assign(socket: &mut Socket, netns: &NetnsFile) -> Result<(Nsid, bool), Error> {
     match read(socket, netns)? {
         Some(nsid) => Ok((nsid, is_random(nsid))),
-        None => assign(socket, netns, draw()?),
+        None => assign(socket, netns, draw()),
     }
 }
 
@@ -97,18 +103,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn numbers_are_told_from_the_kernels_and_do_not_come_back_for_97_days() {
+    fn numbers_are_told_from_the_kernels_and_do_not_come_back_for_48_days() {
         assert!(is_random(Nsid(number(0, 0))) && !is_random(Nsid(65_535)));
-        // Whatever chance says, two moments that are a step apart have no number in common.
-        let day = 86_400;
-        for later in [16, day, 97 * day] {
-            for (uptime, chance) in [(0, 0), (7 * day + 3, u32::MAX), (400 * day, 4_095)] {
-                let step = |uptime: u64, chance| number(uptime, chance) >> CHANCE_BITS;
-                assert_ne!(step(uptime, chance), step(uptime + later, chance), "{uptime} {later}");
-                assert!(number(uptime, chance) >= FIRST_RANDOM);
+        let (period, second) = (DRAWN / STEPS, 1_000_000_000);
+        for (at, part) in [(0, 0), (7, second / 2), (86_400 * 400 + 3, second - 1)] {
+            let first = number(at, part);
+            assert!(first >= FIRST_RANDOM);
+            assert_eq!(number(at + period, part), first, "it comes round");
+            for later in [1, 60, 86_400, 86_400 * 48, period - 1] {
+                assert_ne!(number(at + later, part), first, "{at} {later}");
             }
         }
-        assert_eq!(number(15, 9), number(0, 9), "one step");
-        assert_ne!(number(0, 8), number(0, 9));
+        assert_ne!(number(5, 0), number(5, second / 250), "another step");
+        assert_eq!(step(u64::from(number(5, 0).unsigned_abs()) + 1), number(5, second / 250), "the next one");
+        assert_eq!(period / 86_400, 48);
     }
 }

@@ -50,7 +50,7 @@ impl Default for Options {
 pub struct NsSeen {
     /// Its number; `None` for the reader's own.
     pub nsid: Option<Nsid>,
-    /// Whether that number was drawn at random.
+    /// Whether that number was drawn, and so does not come back soon.
     pub nsid_is_random: bool,
     /// Its cookie, if it was asked for.
     pub cookie: Option<NetnsCookie>,

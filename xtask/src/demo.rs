@@ -23,8 +23,8 @@ pub struct Args {
     #[arg(long, default_value = "any", value_name = "RUNG",
           value_parser = ["any", "fentry", "tp_btf", "kprobe", "none"])]
     rung: String,
-    /// Play the cases 1 to 8 in a cluster of one node, with a real API server as the store; the bounds stay those
-    /// of a machine alone.
+    /// Play all cases but 9 and 13 in a cluster of one node, with a real API server as the store; the bounds stay
+    /// those of a machine alone.
     #[arg(long, default_value = "embedded", value_name = "STORE", value_parser = ["embedded", "kubernetes"])]
     store: String,
     /// Multiply the number of attachments; the bounds are promised for 1.

@@ -27,11 +27,10 @@ pub fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> {
     let plan = Plan { dual: false, version: cluster.options().version.clone(), share: 100, networks: 1 };
     let folder = cluster.nodes[0].folder();
     let floor = Chains::parse(&Cni::Floor.conflists(&plan, Place { name: "floor", index: SHARE, folder })?)?;
-    let contestants = [
+    let mut contestants = [
         (SINGLE, Hand::with(cluster, 0, single_lists(cluster, 0)?, false)?, Times::default()),
         ("macvlan, host-local", Hand::with(cluster, 0, floor, false)?, Times::default()),
     ];
-    let mut contestants = contestants;
     for round in 0..ROUNDS {
         for turn in 0..2 {
             let (_, hand, times) = &mut contestants[(round + turn) % 2];

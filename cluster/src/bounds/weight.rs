@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::table::Table;
 use crate::bench::meter::{self, Account};
 use crate::cluster::Cluster;
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::node::Node;
 
 /// What the design wants of each agent: MB, and percent of a core.
@@ -19,12 +19,18 @@ const WINDOW: Duration = Duration::from_secs(40);
 /// Measures all agents; the heaviest counts.
 pub fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> {
     let records = cluster.records()?.len();
-    let read =
-        || -> Vec<Account> { cluster.nodes.iter().filter_map(Node::agent_pid).map(meter::account).collect() };
+    let pids: Vec<u32> = cluster.nodes.iter().filter_map(Node::agent_pid).collect();
+    let read = || -> Vec<Account> { pids.iter().copied().map(meter::account).collect() };
     berth_testbed::cleanup::pause(QUIET)?;
     let (began, before) = (Instant::now(), read());
     berth_testbed::cleanup::pause(WINDOW)?;
     let (window, after) = (began.elapsed().as_secs_f64(), read());
+    if cluster.nodes.iter().filter_map(Node::agent_pid).collect::<Vec<_>>() != pids
+        || after.iter().any(|account| account.memory_kib == 0)
+        || after.len() != cluster.nodes.len()
+    {
+        return Err(Error::Usage("not every node's agent ran all the time".to_owned()));
+    }
     let spent = after.iter().zip(&before).map(|(now, then)| now.cpu.saturating_sub(then.cpu).as_secs_f64());
     let busiest = spent.fold(0.0, f64::max) / window * 100.0;
     let heaviest = after.iter().map(|account| account.memory_kib).max().unwrap_or(0);

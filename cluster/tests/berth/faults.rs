@@ -18,7 +18,7 @@ use crate::stage::{Stage, manifest, must, story, took};
 /// What agents write.
 const LEASES: &str = "ipleases";
 /// How far watches are behind.
-const LAG: Duration = Duration::from_secs(5);
+const LAG: Duration = Duration::from_secs(8);
 /// By how much the slow API server is slower.
 const SLOW: Duration = Duration::from_millis(400);
 /// How many pods there are, and addresses of each family.

@@ -274,6 +274,27 @@ fn an_edit_keeps_what_rests_and_drops_what_left_the_pool() {
 }
 
 #[test]
+fn what_is_returned_unused_rests_only_for_a_release() {
+    let pool = pool("10.0.0.0/24", &[("10.0.0.2", "10.0.0.9")], &[], None);
+    let now = Time::from_millis(5_000);
+    let last = |set: &mut FreeSet| set.candidates(&node("a"), now, 8)[7];
+    let mut set = FreeSet::new(&pool, []);
+    let first = set.candidates(&node("a"), now, 1)[0];
+    // Somebody released it while it was asked about.
+    assert!(set.take(first));
+    set.released_meanwhile(first, now);
+    assert!(set.return_unused(first));
+    assert_eq!(last(&mut set), first);
+    // Taken again, and dropped by an edit that knows nothing of that.
+    assert!(set.take(first));
+    set.redeclare(&pool, []);
+    assert_eq!(last(&mut set), first);
+    let next = set.candidates(&node("a"), now, 1)[0];
+    assert!(set.take(next) && set.return_unused(next));
+    assert_eq!(set.candidates(&node("a"), now, 1)[0], next, "nobody released this one");
+}
+
+#[test]
 fn a_release_rests_for_a_minute() {
     let pool = pool("10.0.0.0/24", &[("10.0.0.2", "10.0.0.3")], &[], None);
     let mut set = FreeSet::new(&pool, []);

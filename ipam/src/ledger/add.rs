@@ -202,6 +202,8 @@ impl Ledger {
                 self.reply(caller, Step::Lease, Err(error));
             }
             Ok(Choice::Wait) => {
+                // What it waits for now is an address, whatever the store said before.
+                self.line[index].forgive();
                 if !self.take_from_hold(now, index, true) {
                     self.press(now, &request);
                 }

@@ -21,8 +21,11 @@ const HOLD: Duration = Duration::from_mins(1);
 /// How long it waits for the first word about the pods of this node.
 const UNTIL_KNOWN: Duration = Duration::from_secs(5);
 
-/// For how long a live read of a pod counts, and after which it is read once more.
-const READ_COUNTS: Duration = Duration::from_secs(5);
+/// After how long a pod is read once more whose read failed or said that it lives.
+const READ_AGAIN: Duration = Duration::from_secs(5);
+/// For how long a live read counts that said that a pod is over: longer than any scan takes. A uid that is gone or
+/// being deleted does not come back.
+const OVER_COUNTS: Duration = Duration::from_mins(1);
 
 /// The pods of this node that are meant to live: neither terminal nor being deleted.
 #[derive(Debug, Clone, Default)]
@@ -80,7 +83,7 @@ impl Ledger {
         if slot.entry.pod.is_none() {
             return true;
         }
-        let counts = slot.live.pod_over.is_some_and(|at| now.since(at) < READ_COUNTS);
+        let counts = slot.live.pod_over.is_some_and(|at| now.since(at) < OVER_COUNTS);
         if !counts {
             self.ask_for_pod(now, key);
         }
@@ -93,9 +96,9 @@ impl Ledger {
         else {
             return;
         };
-        let lately =
-            slot.live.pod_asked.max(slot.live.pod_over).is_some_and(|at| now.since(at) < READ_COUNTS);
-        let (Some(pod), false) = (slot.entry.pod.clone(), lately) else { return };
+        let within = |at: Option<Time>, time| at.is_some_and(|at| now.since(at) < time);
+        let known = within(slot.live.pod_asked, READ_AGAIN) || within(slot.live.pod_over, OVER_COUNTS);
+        let (Some(pod), false) = (slot.entry.pod.clone(), known) else { return };
         if let Some(slot) = self.slots.get_mut(key) {
             slot.live.pod_asked = Some(now);
         }

@@ -95,6 +95,11 @@ impl Waiter {
         self.put_off = Some((at, why));
     }
 
+    /// The store is not what it waits for any more.
+    pub fn forgive(&mut self) {
+        self.put_off = None;
+    }
+
     /// Why the store did not take its record the last time.
     pub fn refusal(&self) -> Option<&str> {
         self.put_off.as_ref().map(|(_, why)| why.as_str())

@@ -247,6 +247,13 @@ impl Ledger {
 
     /// Marks an address as free again, unless it is held or quarantined. It rests.
     pub(super) fn give_back(&mut self, now: Time, key: &AddressKey) {
+        if !self.is_taken(key) && self.is_asked_for(key) {
+            for name in self.pools_of(key) {
+                if let Some(state) = self.pools.get_mut(&name) {
+                    state.free.released_meanwhile(key.address, now);
+                }
+            }
+        }
         self.free_again(key, |free| free.give_back(key.address, now));
     }
 
@@ -332,6 +339,9 @@ impl Ledger {
             return Vec::new();
         }
         state.silent.retain(|_, at| now.since(*at) < SILENCE_IS_GOOD_FOR);
+        if ready == 0 {
+            return Vec::new();
+        }
         let old =
             |address: &IpAddr| state.silent.get(address).is_none_or(|at| now.since(*at) >= REFRESH_AFTER);
         let candidates = state.free.candidates(&self.me.node, now, ready);

@@ -282,8 +282,7 @@ impl Ledger {
         if self.slots.contains_key(key) {
             return true; // Under another MAC, but in care already.
         }
-        let mac = stray.mac;
-        let network = self.config.networks.get(&key.network).cloned();
+        let (mac, network) = (stray.mac, self.config.networks.get(&key.network).cloned());
         let mut held = Vec::new();
         for &address in &found.addresses {
             let pool = network.as_ref().into_iter().flat_map(|network| &network.pools).find_map(|name| {

@@ -288,11 +288,17 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.entry.phase != Phase::Releasing) else {
             return;
         };
-        slot.entry.exposed = true;
-        if slot.live.committing {
+        let known = std::mem::replace(&mut slot.entry.exposed, true);
+        let (busy, journal) = (slot.live.committing, JournalWrite::Put(Box::new(slot.entry.clone())));
+        if !known {
+            // At once: what is written again may wait for something.
+            self.commit(Pending::Nothing, Step::Other, vec![journal], Flush::Lazy, Vec::new());
+        }
+        if busy {
             return self.look_later(now, key);
         }
-        if matches!(slot.entry.phase, Phase::Reserved | Phase::Bound | Phase::Done) {
+        let phase = self.slots.get(key).map(|slot| slot.entry.phase);
+        if matches!(phase, Some(Phase::Reserved | Phase::Bound | Phase::Done)) {
             self.rewrite(|record| record.key == *key);
         }
     }

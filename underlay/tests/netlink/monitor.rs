@@ -95,7 +95,7 @@ fn own_events_stay_own_when_the_node_gets_a_number_in_itself() {
         let mut monitor = Monitor::open().unwrap();
         let mut reader = Reader::new().unwrap();
         let own = NetnsFile::own().unwrap();
-        nsid::assign(reader.socket(), &own, nsid::draw().unwrap()).unwrap();
+        nsid::assign(reader.socket(), &own, nsid::draw()).unwrap();
         ip("link set eth1 mtu 1400");
         let index = node.parent.ifindex;
         let events = until(

@@ -8,12 +8,12 @@ pub mod meter;
 pub mod metrics;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use berth_testbed::census;
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, print_step};
 use crate::cni;
 use crate::error::{Error, Result};
 use crate::workload::{self, App};
@@ -71,8 +71,7 @@ pub fn run(bench: &Bench) -> Result<bool> {
         return Err(Error::Usage(format!("{apps}x{replicas} are not --pods {}", bench.options.pods)));
     }
     berth_testbed::cleanup::watch_signals()?;
-    let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
-    let mut cluster = Cluster::start(&bench.options, &mut told)?;
+    let mut cluster = Cluster::start(&bench.options, &mut print_step)?;
     std::thread::sleep(KINDS_ARE_NEW);
     let networks = bench.options.networks;
     let apps = workload::apps(apps, replicas).into_iter().zip(1..);
@@ -88,12 +87,17 @@ pub fn run(bench: &Bench) -> Result<bool> {
         report.phases.push(measured);
     }
     drop(cluster);
-    if let Some(path) = &bench.json {
-        std::fs::write(path, format!("{:#}\n", report.json()))
-            .map_err(Error::file(format!("write {}", path.display())))?;
-        println!("written: {}", path.display());
-    }
+    write_report(bench.json.as_deref(), &report.json())?;
     Ok(report.phases.iter().all(Phase::is_clean))
+}
+
+/// Writes a report where somebody asked for it.
+pub fn write_report(path: Option<&Path>, report: &serde_json::Value) -> Result<()> {
+    let Some(path) = path else { return Ok(()) };
+    std::fs::write(path, format!("{report:#}\n"))
+        .map_err(Error::file(format!("write {}", path.display())))?;
+    println!("written: {}", path.display());
+    Ok(())
 }
 
 type Work = fn(&mut Cluster, &[App]) -> Result<()>;

@@ -17,20 +17,19 @@ mod weight;
 use std::path::PathBuf;
 
 use clap::ValueEnum as _;
-use serde_json::{Value, json};
 
-use crate::bench::KINDS_ARE_NEW;
-use crate::chain::Chains;
-use crate::cluster::{Cluster, Options};
+use crate::bench::{KINDS_ARE_NEW, write_report};
+use crate::cluster::{Cluster, Options, print_step};
+use crate::cni::{self, Plan};
 use crate::error::{Error, Result};
-use crate::network::{PARENT, SUBNET};
 use ends::Ends;
 use table::Table;
 
 /// A network with IPv4 alone, for what the design says of IPv4.
 const SINGLE: &str = "single";
-/// Its addresses: as many as are asked for in the bound of ADD.
-const SINGLE_RANGE: &str = "10.50.64.0-10.50.67.231";
+/// The number of its first address, 10.50.64.0, and how many it has: as many as the bound of ADD asks for.
+const SINGLE_FIRST: u32 = 12_288;
+const SINGLE_COUNT: u32 = 1000;
 
 /// The parts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -67,8 +66,7 @@ pub struct Bounds {
 /// Measures everything; whether all bounds were kept.
 pub fn run(bounds: &Bounds) -> Result<bool> {
     berth_testbed::cleanup::watch_signals()?;
-    let mut told = |what: &str, took: std::time::Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
-    let mut cluster = Cluster::start(&bounds.options, &mut told)?;
+    let mut cluster = Cluster::start(&bounds.options, &mut print_step)?;
     std::thread::sleep(KINDS_ARE_NEW);
     declare(&cluster)?;
     let ends = Ends::watch(&cluster)?;
@@ -91,36 +89,20 @@ pub fn run(bounds: &Bounds) -> Result<bool> {
     }
     drop(cluster);
     print!("{}", table.lines());
-    if let Some(path) = &bounds.json {
-        std::fs::write(path, format!("{:#}\n", table.json()))
-            .map_err(Error::file(format!("write {}", path.display())))?;
-        println!("written: {}", path.display());
-    }
+    write_report(bounds.json.as_deref(), &table.json())?;
     Ok(table.is_kept())
 }
 
-/// The CNI configuration of a node for the second network.
-fn single_lists(cluster: &Cluster, node: usize) -> Result<Chains> {
-    let texts = cluster.nodes[node].conflists()?;
-    let own = |text: &String| {
-        let mut list: Value = serde_json::from_str(text).ok()?;
-        list["name"] = Value::from(SINGLE);
-        list["plugins"][0]["network"] = Value::from(SINGLE);
-        Some(list.to_string())
-    };
-    Chains::parse(&texts.iter().filter_map(own).collect::<Vec<_>>())
+/// IPv4 alone, in the version of the cluster.
+fn single_plan(cluster: &Cluster) -> Plan {
+    Plan { dual: false, version: cluster.options().version.clone(), share: 100, networks: 1 }
 }
 
 /// The second network; and of the first that namespaces which everybody has left may be ended.
 fn declare(cluster: &Cluster) -> Result<()> {
-    let head = |kind: &str, spec: Value| json!({"apiVersion": "berth.dev/v1alpha1", "kind": kind, "metadata": {"name": SINGLE}, "spec": spec});
-    let link = json!({"type": "macvlan", "parent": PARENT, "mode": "bridge"});
-    let objects = json!({"apiVersion": "v1", "kind": "List", "items": [
-        head("IPPool", json!({"subnet": SUBNET, "ranges": [SINGLE_RANGE]})),
-        head("UnderlayNetwork", json!({"link": link, "pools": [SINGLE]})),
-    ]});
-    let path = cluster.folder().join("bounds.json");
-    std::fs::write(&path, objects.to_string()).map_err(Error::file("write bounds.json"))?;
+    let objects = cni::network(&single_plan(cluster), SINGLE, SINGLE_FIRST, SINGLE_FIRST + SINGLE_COUNT - 1);
+    let path = cluster.folder().join("bounds.yaml");
+    std::fs::write(&path, objects).map_err(Error::file("write bounds.yaml"))?;
     cluster.control.kubectl(&["apply", "--server-side", "-f", &path.display().to_string()])?;
     let leaked = r#"{"spec": {"leakedAfter": "5s"}}"#;
     cluster.control.kubectl(&["patch", "unet", "lan", "--type=merge", "-p", leaked])?;

@@ -99,6 +99,11 @@ impl Options {
 /// Told while a cluster is built: what was done, and how long it took.
 pub type Told<'a> = &'a mut dyn FnMut(&str, Duration);
 
+/// Prints it.
+pub fn print_step(what: &str, took: Duration) {
+    println!("{:>8.2} s  {what}", took.as_secs_f64());
+}
+
 /// Counts the clusters of this process.
 static CLUSTERS: AtomicU32 = AtomicU32::new(0);
 

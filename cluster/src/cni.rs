@@ -66,7 +66,7 @@ impl Cni {
             Self::Floor => Ok(vec![list(plan, "floor", &floor(plan, place))]),
             Self::Berth => {
                 let names = (1..=plan.networks).map(|number| network_name(number, plan.networks));
-                Ok(names.map(|name| list(plan, &name, &berth(&name, place))).collect())
+                Ok(names.map(|name| berth_list(plan, &name, place)).collect())
             }
             Self::File(path) => {
                 let text = std::fs::read_to_string(path);
@@ -86,6 +86,11 @@ impl Cni {
     }
 }
 
+/// The conflist of a node for one of Berth's networks.
+pub fn berth_list(plan: &Plan, network: &str, place: Place<'_>) -> String {
+    list(plan, network, &berth(network, place))
+}
+
 fn list(plan: &Plan, name: &str, plugin: &Value) -> String {
     format!("{:#}\n", json!({"cniVersion": plan.version, "name": name, "plugins": [plugin]}))
 }
@@ -101,7 +106,8 @@ pub fn objects(plan: &Plan, pods: u32) -> String {
     all.collect()
 }
 
-fn network(plan: &Plan, name: &str, first: u32, last: u32) -> String {
+/// One network, with a pool for each family of the addresses that have these numbers.
+pub fn network(plan: &Plan, name: &str, first: u32, last: u32) -> String {
     let ((first, first6), (last, last6)) = (network::address(first), network::address(last));
     let head = |kind: &str, name: &str| {
         format!("---\napiVersion: berth.dev/v1alpha1\nkind: {kind}\nmetadata:\n  name: {name}\nspec:\n")

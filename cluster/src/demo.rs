@@ -21,6 +21,7 @@ use kube::api::{Patch, PatchParams, PostParams};
 
 use crate::agent;
 use crate::bench::KINDS_ARE_NEW;
+use crate::cluster::print_step;
 use crate::control::{ControlPlane, Settings, User};
 use crate::error::{Error, Result};
 use crate::kubelet::{Identity, objects};
@@ -105,10 +106,15 @@ impl Host {
         let id = format!("{}-d", cleanup::prefix());
         let folder = Folder::create(&id)?;
         let network = Network::build(&id)?;
-        let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
         let (users, settings) = ([User::Account(agent::ACCOUNT.to_owned())], Settings::default());
-        let control =
-            ControlPlane::start(&programs, network.control(), folder.path(), settings, &users, &mut told)?;
+        let control = ControlPlane::start(
+            &programs,
+            network.control(),
+            folder.path(),
+            settings,
+            &users,
+            &mut print_step,
+        )?;
         control.kubectl(&["apply", "--server-side", "-f", &manifest.display().to_string()])?;
         std::thread::sleep(KINDS_ARE_NEW);
         let kubeconfig = control.kubeconfig(&users[0]);

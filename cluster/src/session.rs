@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use berth_testbed::cleanup::{self, Process};
 use serde::{Deserialize, Serialize};
 
-use crate::cluster::{Cluster, Options};
+use crate::cluster::{Cluster, Options, print_step};
 use crate::error::{Error, Result};
 
 /// How long a cluster may take until it is up.
@@ -169,8 +169,7 @@ fn show(log: &mut std::fs::File) -> Result<()> {
 /// The owner: builds the cluster, says so, and waits until it is asked to end.
 pub fn serve(place: &Place, options: &Options) -> Result<()> {
     cleanup::watch_signals()?;
-    let mut told = |what: &str, took: Duration| println!("{:>8.2} s  {what}", took.as_secs_f64());
-    let mut cluster = Cluster::start(options, &mut told)?;
+    let mut cluster = Cluster::start(options, &mut print_step)?;
     place.publish(&State {
         pid: std::process::id(),
         nodes: options.nodes,

@@ -17,14 +17,14 @@ use berth_testbed::stats::Times;
 use berth_testbed::{netns, world};
 use serde_json::{Value, json};
 
-use super::SINGLE;
 use super::table::Table;
+use super::{SINGLE, SINGLE_COUNT};
 use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::network::PARENT;
 
 /// As many as the pool has addresses.
-const ADDS: usize = 1000;
+const ADDS: usize = SINGLE_COUNT as usize;
 /// From one ADD to the next.
 const EVERY: Duration = Duration::from_millis(5);
 /// What the design wants.

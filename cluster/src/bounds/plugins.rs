@@ -7,10 +7,10 @@ use berth_testbed::stats::{Times, millis};
 
 use super::hand::Hand;
 use super::table::Table;
-use super::{SINGLE, single_lists};
+use super::{SINGLE, single_plan};
 use crate::chain::Chains;
 use crate::cluster::Cluster;
-use crate::cni::{Cni, Place, Plan};
+use crate::cni::{self, Cni, Place};
 use crate::error::Result;
 
 const ROUNDS: usize = 40;
@@ -24,11 +24,12 @@ const PAUSE: Duration = Duration::from_millis(200);
 
 /// Measures on the first node.
 pub fn measure(cluster: &Cluster, table: &mut Table) -> Result<()> {
-    let plan = Plan { dual: false, version: cluster.options().version.clone(), share: 100, networks: 1 };
-    let folder = cluster.nodes[0].folder();
+    let (plan, node) = (single_plan(cluster), &cluster.nodes[0]);
+    let (name, index, folder) = (node.name(), node.index(), node.folder());
+    let berth = Chains::parse(&[cni::berth_list(&plan, SINGLE, Place { name, index, folder })])?;
     let floor = Chains::parse(&Cni::Floor.conflists(&plan, Place { name: "floor", index: SHARE, folder })?)?;
     let mut contestants = [
-        (SINGLE, Hand::with(cluster, 0, single_lists(cluster, 0)?, false)?, Times::default()),
+        (SINGLE, Hand::with(cluster, 0, berth, false)?, Times::default()),
         ("macvlan, host-local", Hand::with(cluster, 0, floor, false)?, Times::default()),
     ];
     for round in 0..ROUNDS {

@@ -102,34 +102,37 @@ pub fn namespaces_left(cluster: &Cluster, ends: &Ends, table: &mut Table) -> Res
 
 /// Namespaces deleted while the agent is away, on one node after the other.
 pub fn agents_down(cluster: &mut Cluster, ends: &Ends, table: &mut Table) -> Result<()> {
-    let mut times = Times::default();
-    for node in 0..cluster.nodes.len() {
-        let mut sandboxes = Hand::of(cluster, node, false)?.attached(AT_ONCE, ends)?;
-        cluster.nodes[node].kill_agent();
-        sandboxes.iter_mut().for_each(Sandbox::end);
-        let began = Instant::now();
-        cluster.nodes[node].start_agent()?;
-        for sandbox in &sandboxes {
-            times.push(ends.wait(&sandbox.id, PATIENCE)?.saturating_duration_since(began));
-        }
-    }
+    let down = |cluster: &mut Cluster, node: usize| cluster.nodes[node].kill_agent();
+    let up = |cluster: &mut Cluster, node: usize| cluster.nodes[node].start_agent().map(drop);
+    let times = ended_meanwhile(cluster, ends, down, up)?;
     table.times("agent was down: from its start to the record's end", &times, Some(AGENT_DOWN));
     Ok(())
 }
 
 /// Nodes that lose their power and boot, one after the other; their pods are gone for good.
 pub fn reboots(cluster: &mut Cluster, ends: &Ends, table: &mut Table) -> Result<()> {
+    let times = ended_meanwhile(cluster, ends, Cluster::power_off, Cluster::power_on)?;
+    table.times("node booted: from power on to the record's end", &times, Some(REBOOT));
+    Ok(())
+}
+
+/// Sandboxes that end between `down` and `up`, on one node after the other: from `up` to their records' ends.
+fn ended_meanwhile(
+    cluster: &mut Cluster,
+    ends: &Ends,
+    down: impl Fn(&mut Cluster, usize),
+    up: impl Fn(&mut Cluster, usize) -> Result<()>,
+) -> Result<Times> {
     let mut times = Times::default();
     for node in 0..cluster.nodes.len() {
         let mut sandboxes = Hand::of(cluster, node, false)?.attached(AT_ONCE, ends)?;
-        cluster.power_off(node);
+        down(cluster, node);
         sandboxes.iter_mut().for_each(Sandbox::end);
         let began = Instant::now();
-        cluster.power_on(node)?;
+        up(cluster, node)?;
         for sandbox in &sandboxes {
             times.push(ends.wait(&sandbox.id, PATIENCE)?.saturating_duration_since(began));
         }
     }
-    table.times("node booted: from power on to the record's end", &times, Some(REBOOT));
-    Ok(())
+    Ok(times)
 }

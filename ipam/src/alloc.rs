@@ -241,10 +241,7 @@ impl FreeSet {
     /// Marks `address` as free; it rests from `now` on. False if it is not the pool's, or was
     /// free already (then its rest goes on as it was).
     pub fn give_back(&mut self, address: IpAddr, now: Time) -> bool {
-        let bits = to_bits(address);
-        if Family::of(address) != self.family || !self.usable.contains(bits) || self.is_free_bits(bits) {
-            return false;
-        }
+        let Some(bits) = self.taken(address) else { return false };
         self.interrupted.remove(&bits);
         self.rest(bits, now);
         true
@@ -252,8 +249,7 @@ impl FreeSet {
 
     /// Somebody released a taken address that is only asked about: [`Self::return_unused`] lets it rest from `now`.
     pub fn released_meanwhile(&mut self, address: IpAddr, now: Time) {
-        let bits = to_bits(address);
-        if Family::of(address) == self.family && self.usable.contains(bits) && !self.is_free_bits(bits) {
+        if let Some(bits) = self.taken(address) {
             self.interrupted.insert(bits, now);
         }
     }
@@ -261,10 +257,7 @@ impl FreeSet {
     /// Undoes [`Self::take`] for an address that nobody has used: it is free as it was before, and need not rest
     /// for that. False if it is not the pool's, or was free already.
     pub fn return_unused(&mut self, address: IpAddr) -> bool {
-        let bits = to_bits(address);
-        if Family::of(address) != self.family || !self.usable.contains(bits) || self.is_free_bits(bits) {
-            return false;
-        }
+        let Some(bits) = self.taken(address) else { return false };
         if let Some(released) = self.interrupted.remove(&bits) {
             self.rest(bits, released);
         } else {
@@ -302,6 +295,13 @@ impl FreeSet {
         }
         let order = scored.into_iter().map(|Reverse((_, bits))| bits).chain(resting);
         order.take(limit).map(|bits| from_bits(bits, self.family)).collect()
+    }
+
+    /// The bits of an address that is the pool's and not free.
+    fn taken(&self, address: IpAddr) -> Option<u128> {
+        let bits = to_bits(address);
+        let ours = Family::of(address) == self.family && self.usable.contains(bits);
+        (ours && !self.is_free_bits(bits)).then_some(bits)
     }
 
     fn is_free_bits(&self, bits: u128) -> bool {

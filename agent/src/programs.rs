@@ -389,6 +389,7 @@ impl Programs {
                     address: heard.address,
                     mac: heard.mac,
                     outgoing,
+                    at: heard.seen.at,
                 }));
             }
             ProbeEvent::Lost(_) => {

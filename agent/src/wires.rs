@@ -81,7 +81,8 @@ impl Wires {
             WireEvent::Heard(heard) => {
                 for wire in places.iter().filter_map(|place| tagged(place, heard.vlan)) {
                     let outgoing = heard.direction == Direction::Out;
-                    let heard = HeardOnWire { wire, address: heard.address, mac: heard.mac, outgoing };
+                    let heard =
+                        HeardOnWire { wire, address: heard.address, mac: heard.mac, outgoing, at: heard.at };
                     let _ = inputs.send(Input::Heard(heard));
                 }
             }

@@ -3,6 +3,18 @@
 //! Each fact has a value for "unknown", and none of them is ever filled in by a guess: a read that
 //! failed, a dump that was cut short and a question that was not asked are all different from "no".
 
+use crate::mac::Mac;
+use crate::time::Time;
+
+/// A claim to an address, heard while the wire was asked for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Claim {
+    /// The MAC that claims the address.
+    pub mac: Mac,
+    /// The arrival of its last claim.
+    pub at: Time,
+}
+
 /// How the epoch of the record relates to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epoch {

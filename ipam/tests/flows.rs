@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
 mod declared;
+#[path = "flows/former.rs"]
+mod former;
 #[path = "flows/gc.rs"]
 mod gc;
 #[path = "flows/hold.rs"]
@@ -387,6 +389,7 @@ fn an_address_of_another_ipam_is_taken_over_as_it_is_and_no_other_family_with_it
         address: address(12),
         mac: Mac([2, 0, 0, 0, 0, 12]),
         outgoing: true,
+        at: rig.now,
     };
     rig.step(Input::Heard(heard));
     rig.ask(1, adoption(1, 12));
@@ -436,6 +439,7 @@ fn a_storm_of_invented_macs_is_not_remembered_for_ever() {
             address: address(10),
             mac: Mac([2, 0, 0, a, b, c]),
             outgoing: false,
+            at: rig.now,
         };
         notes += rig.notes(Input::Heard(heard)).iter().filter(|note| note.code == "second-holder").count();
     }
@@ -455,6 +459,7 @@ fn a_host_that_speaks_for_a_whole_subnet_fills_no_memory() {
             address: IpAddr::V6(six(last).into()),
             mac: Mac([2, 0, 0, 0, 0, 9]),
             outgoing: false,
+            at: rig.now,
         };
         rig.step(Input::Heard(heard));
     }

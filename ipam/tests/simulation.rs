@@ -6,6 +6,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+#[path = "simulation/air.rs"]
+mod air;
 mod declared;
 #[path = "simulation/world.rs"]
 mod world;

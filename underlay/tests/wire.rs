@@ -10,7 +10,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
+use berth_ipam::evidence::Claim;
 use berth_ipam::mac::Mac;
+use berth_ipam::time::Time;
 use berth_underlay::netns::{NetnsFile, run_in};
 use berth_underlay::wire::device::{Device, has_carrier};
 use berth_underlay::wire::socket::PacketSocket;
@@ -154,12 +156,27 @@ fn parse(address: &str) -> IpAddr {
     address.parse().unwrap()
 }
 
+/// The answer of a host that claims an address at no particular time.
+fn answered(mac: Mac) -> Outcome {
+    Outcome::Answered(vec![Claim { mac, at: Time::default() }])
+}
+
+/// An outcome without the times at which answers came.
+fn timeless(outcome: Outcome) -> Outcome {
+    match outcome {
+        Outcome::Answered(claims) => Outcome::Answered(
+            claims.into_iter().map(|claim| Claim { at: Time::default(), ..claim }).collect(),
+        ),
+        other => other,
+    }
+}
+
 fn outcomes(wire: &ParentWire, addresses: &[&str]) -> Vec<Outcome> {
     let (sender, results) = channel();
     let addresses = addresses.iter().map(|address| parse(address)).collect();
     wire.probe(addresses, Priority::Now, move |results| drop(sender.send(results)));
     let results = results.recv_timeout(Duration::from_secs(5)).unwrap();
-    results.into_iter().map(|result| result.outcome).collect()
+    results.into_iter().map(|result| timeless(result.outcome)).collect()
 }
 
 fn ifindex(name: &str) -> u32 {
@@ -191,8 +208,8 @@ fn a_round_finds_the_holders_of_both_families_and_the_silence_of_the_rest() {
         let start = Instant::now();
         (probe_now(index, NODE_MAC, &asked).unwrap(), start.elapsed())
     });
-    let outcomes: Vec<Outcome> = results.into_iter().map(|result| result.outcome).collect();
-    let holder = Outcome::Answered(vec![HOST_MAC]);
+    let outcomes: Vec<Outcome> = results.into_iter().map(|result| timeless(result.outcome)).collect();
+    let holder = answered(HOST_MAC);
     assert_eq!(outcomes, [holder.clone(), Outcome::Silent, holder, Outcome::Silent]);
     assert!(took >= Duration::from_millis(100) && took < Duration::from_secs(2), "{took:?}");
 }
@@ -340,7 +357,7 @@ fn the_wire_survives_its_parent_going_down_and_being_replaced() {
     assert!(matches!(outcomes(&wire, &["192.0.2.1"])[0], Outcome::Unknown(_)));
     ip(&format!("-n {} link set parent up", world.node));
     wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
-    let answered = Outcome::Answered(vec![HOST_MAC]);
+    let answered = answered(HOST_MAC);
     assert_eq!(outcomes(&wire, &["192.0.2.1"]), std::slice::from_ref(&answered));
 
     let before = world.on_node(|| ifindex("parent"));
@@ -378,7 +395,7 @@ fn an_answer_to_a_probe_is_also_heard_and_a_repetition_is_told_once() {
     }
     let world = World::new();
     let (wire, events) = world.listen();
-    assert_eq!(outcomes(&wire, &["192.0.2.1"]), [Outcome::Answered(vec![HOST_MAC])]);
+    assert_eq!(outcomes(&wire, &["192.0.2.1"]), [answered(HOST_MAC)]);
     assert_eq!(heard(&events, "192.0.2.1", HOST_MAC).kind, Kind::Reply);
     // Three probes brought three replies within 70 ms.
     let again: Vec<WireEvent> = events.try_iter().collect();
@@ -395,16 +412,13 @@ fn a_wire_for_answers_only_hears_nothing_between_its_rounds() {
     let (wire, events) = world.listen();
     wire.answers_only(true);
     // The order is carried out before the next one.
-    assert_eq!(
-        outcomes(&wire, &["192.0.2.1", "192.0.2.9"]),
-        [Outcome::Answered(vec![HOST_MAC]), Outcome::Silent]
-    );
+    assert_eq!(outcomes(&wire, &["192.0.2.1", "192.0.2.9"]), [answered(HOST_MAC), Outcome::Silent]);
     std::thread::sleep(Duration::from_millis(200));
     while events.try_recv().is_ok() {}
     send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.77"))]);
     let quiet = events.recv_timeout(Duration::from_millis(300));
     assert!(matches!(quiet, Err(RecvTimeoutError::Timeout)), "{quiet:?}");
-    assert_eq!(outcomes(&wire, &["192.0.2.1"]), [Outcome::Answered(vec![HOST_MAC])]);
+    assert_eq!(outcomes(&wire, &["192.0.2.1"]), [answered(HOST_MAC)]);
     wire.answers_only(false);
     // Nothing tells when the order is carried out, so the host speaks until it is heard.
     let end = Instant::now() + Duration::from_secs(10);
@@ -430,7 +444,7 @@ fn a_parent_does_not_hear_its_own_pods_answer() {
     let (wire, _events) = world.listen();
     assert_eq!(outcomes(&wire, &["192.0.2.9"]), [Outcome::Silent]);
     let seen = world.on_host(|| probe_now(ifindex("eth0"), HOST_MAC, &[parse("192.0.2.9")]).unwrap());
-    assert_eq!(seen[0].outcome, Outcome::Answered(vec![POD_MAC]));
+    assert_eq!(timeless(seen[0].outcome.clone()), answered(POD_MAC));
 }
 
 #[test]

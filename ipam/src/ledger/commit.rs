@@ -409,7 +409,6 @@ impl Ledger {
                 });
                 self.shut(now, held.pool.clone(), held.key(), macs, guard, reason);
             } else {
-                self.answers.ended(now, held.key(), slot.entry.macs());
                 self.give_back(now, &held.key());
                 if !slot.entry.exposed && slot.live.disputed.is_none() && all_there {
                     self.trusted_silent(now, &held.pool, held.address, slot.live.reason);

@@ -182,6 +182,14 @@ impl Entry {
         }
     }
 
+    /// Its pod, or its container where none was named, in words.
+    pub fn holder(&self) -> String {
+        match &self.pod {
+            Some(pod) => format!("{}/{}", pod.namespace, pod.name),
+            None => self.key.container_id.to_string(),
+        }
+    }
+
     /// Its addresses without more.
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.held.iter().map(|held| held.address).collect()

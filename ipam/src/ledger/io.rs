@@ -9,11 +9,12 @@ use ipnetwork::IpNetwork;
 use super::entry::{Entry, Quarantined};
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::{Config, LinkSpec, Route, Wire};
-use crate::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
+use crate::evidence::{AddressFact, Claim, FdbFact, Intent, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
 use crate::name::{ContainerId, IfName, NetworkName, PoolName, SegmentName};
 use crate::record::{AddressKey, LeaseRecord};
+use crate::time::Time;
 
 /// One call on one connection: where an answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -339,8 +340,8 @@ pub struct ScanReport {
 /// The end of a round of probes.
 #[derive(Debug, Clone)]
 pub enum ProbeResult {
-    /// Who answered for which address; an empty list is silence.
-    Heard(Vec<(IpAddr, Vec<Mac>)>),
+    /// The claims to each address; an empty list is silence.
+    Heard(Vec<(IpAddr, Vec<Claim>)>),
     /// The round could not be run.
     Failed(String),
 }
@@ -356,6 +357,15 @@ pub struct HeardOnWire {
     pub mac: Mac,
     /// Whether the frame came from this node.
     pub outgoing: bool,
+    /// The arrival of the frame.
+    pub at: Time,
+}
+
+impl HeardOnWire {
+    /// What it claims for its address.
+    pub fn claim(&self) -> Claim {
+        Claim { mac: self.mac, at: self.at }
+    }
 }
 
 /// How a link's removal ended.

@@ -253,7 +253,7 @@ impl Ledger {
 
     /// The reads are in.
     pub(super) fn gathered(&mut self, now: Time, observations: Vec<Observation>) {
-        self.gathering = false;
+        let asked = self.gathering.take().unwrap_or(now);
         for observation in observations {
             let Some(slot) = self.slots.get_mut(&observation.key) else {
                 self.guarded(now, &observation);
@@ -268,7 +268,7 @@ impl Ledger {
             }
             let facts = self.facts(now, &observation);
             let row = judge(&facts);
-            self.carry_out(now, &observation, &facts, row);
+            self.carry_out((now, asked), &observation, &facts, row);
         }
     }
 
@@ -346,7 +346,14 @@ impl Ledger {
         self.out.push(Action::ProvePrograms);
     }
 
-    fn carry_out(&mut self, now: Time, seen: &Observation, facts: &Facts, row: &'static Row) {
+    /// Does what the row says. `asked`: when the reads behind the observation were asked for.
+    fn carry_out(
+        &mut self,
+        (now, asked): (Time, Time),
+        seen: &Observation,
+        facts: &Facts,
+        row: &'static Row,
+    ) {
         let key = &seen.key;
         self.tell(now, key, facts, row);
         self.judged_for_gc(key, facts, row);
@@ -357,7 +364,10 @@ impl Ledger {
             self.revive(key);
         }
         match (row.verdict, row.next) {
-            (Verdict::Release, _) => self.release_proven(now, key, row.id),
+            (Verdict::Release, _) => {
+                self.ended(asked, key);
+                self.release_proven(now, key, row.id);
+            }
             (Verdict::Quarantine, _) => {
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.live.quarantine = Some(row.id);
@@ -439,17 +449,19 @@ impl Ledger {
         true
     }
 
+    /// Reads that were asked for at `asked` proved the end of an attachment.
+    fn ended(&mut self, asked: Time, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get(key) else { return };
+        for held in &slot.entry.held {
+            self.answers.ended(asked, held.key(), slot.entry.macs());
+        }
+    }
+
     /// Proven over: handed over to an ADD in line, or deleted.
     fn release_proven(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
         if let Some((index, picks)) = self.heir(now, key) {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.live.reason = reason;
-            }
-            let dead = self.slots.get(key).map(|slot| slot.entry.clone());
-            if let Some(dead) = dead {
-                for held in &dead.held {
-                    self.answers.ended(now, held.key(), dead.macs());
-                }
             }
             self.reserve(now, index, &picks);
         } else if self.may_hold(key) {

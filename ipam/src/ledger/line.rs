@@ -406,31 +406,26 @@ impl Ledger {
     fn exhausted(&self, request: &LeaseRequest, waited: Duration) -> LedgerError {
         let pools = self.config.networks.get(&request.key.network).map(|network| network.pools.clone());
         let pools = pools.unwrap_or_default();
-        let held = self.slots.values().flat_map(|slot| {
-            let pools = &pools;
-            let concerns = |held: &&Held| pools.contains(&held.pool) && wants(request, held.address);
-            slot.entry.held.iter().filter(concerns).map(move |held| {
-                let pod = slot.entry.pod.as_ref();
-                let who = pod.map_or_else(
-                    || slot.entry.key.container_id.to_string(),
-                    |pod| format!("{}/{}", pod.namespace, pod.name),
-                );
-                format!("{} {who} ({})", held.address, slot.live.reason)
-            })
-        });
+        let held =
+            self.slots.values().flat_map(|slot| {
+                let pools = &pools;
+                let concerns = |held: &&Held| pools.contains(&held.pool) && wants(request, held.address);
+                slot.entry.held.iter().filter(concerns).map(move |held| {
+                    format!("{} {} ({})", held.address, slot.entry.holder(), slot.live.reason)
+                })
+            });
         let shut = self
             .quarantine
             .values()
             .filter(|shut| pools.contains(&shut.pool) && wants(request, shut.key.address))
             .map(|shut| {
-                let macs: Vec<_> = shut.macs.iter().map(ToString::to_string).collect();
                 let proxy = shut.macs.iter().any(|mac| self.answers.is_proxy(*mac));
                 let hint = if proxy {
                     ", which answers for others too: if it is a router with proxy ARP, list it in proxyMACs"
                 } else {
                     ""
                 };
-                format!("{} answered by {}{hint}", shut.key.address, macs.join(" and "))
+                format!("{} answered by {}{hint}", shut.key.address, self.names_of(&shut.macs))
             });
         let mut holders: Vec<String> = held.chain(shut).chain(self.holders_abroad(&pools)).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);

@@ -76,7 +76,8 @@ pub struct Ledger {
     to_gather: BTreeMap<AttachmentKey, bool>,
     /// Former holders to be read about before their addresses leave the quarantine.
     guards: BTreeSet<AttachmentKey>,
-    gathering: bool,
+    /// When the reads under way were asked for.
+    gathering: Option<Time>,
     scanning: bool,
     next_scan: Option<Time>,
     scans: leak::Scans,
@@ -115,7 +116,7 @@ impl Ledger {
             last_id: 0,
             to_gather: BTreeMap::new(),
             guards: BTreeSet::new(),
-            gathering: false,
+            gathering: None,
             scanning: false,
             next_scan: None,
             scans: leak::Scans::default(),
@@ -164,7 +165,7 @@ impl Ledger {
             Input::Tick => {}
         }
         self.due(now);
-        self.emit_gather();
+        self.emit_gather(now);
         std::mem::take(&mut self.out)
     }
 
@@ -240,8 +241,8 @@ impl Ledger {
     }
 
     /// One gather is under way at a time; what is wanted meanwhile goes together into the next.
-    fn emit_gather(&mut self) {
-        if self.gathering || (self.to_gather.is_empty() && self.guards.is_empty()) {
+    fn emit_gather(&mut self, now: Time) {
+        if self.gathering.is_some() || (self.to_gather.is_empty() && self.guards.is_empty()) {
             return;
         }
         let wanted = std::mem::take(&mut self.to_gather);
@@ -249,7 +250,7 @@ impl Ledger {
             wanted.into_iter().filter_map(|(key, search)| self.target(&key, search)).collect();
         targets.extend(self.guard_targets());
         if !targets.is_empty() {
-            self.gathering = true;
+            self.gathering = Some(now);
             self.out.push(Action::Gather(targets));
         }
     }

@@ -20,6 +20,7 @@ use crate::alloc::score;
 use crate::attachment::AttachmentKey;
 use crate::identity::TxnId;
 use crate::interval::Family;
+use crate::mac::Mac;
 use crate::name::PoolName;
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
@@ -50,11 +51,18 @@ pub struct Abroad {
     pub pool: Option<PoolName>,
     /// The pod, or the container where none was named, and its node.
     pub who: String,
+    /// Its attachment and the MAC in the record, from which its MAC follows; `None`: the record cannot be read.
+    link: Option<(AttachmentKey, Option<Mac>)>,
 }
 
 impl Abroad {
     fn unreadable() -> Self {
-        Self { txn: None, pool: None, who: "in a record that this version cannot read".to_owned() }
+        Self {
+            txn: None,
+            pool: None,
+            who: "in a record that this version cannot read".to_owned(),
+            link: None,
+        }
     }
 
     fn of(record: &LeaseRecord) -> Self {
@@ -66,6 +74,7 @@ impl Abroad {
                 Some(pod) => format!("{}/{} on node {}", pod.namespace, pod.name, record.node),
                 None => format!("{} on node {}", record.key.container_id, record.node),
             },
+            link: Some((record.key.clone(), record.mac)),
         }
     }
 }
@@ -481,6 +490,15 @@ impl Ledger {
         };
         let abroad = self.shared.abroad.iter().filter(|(key, abroad)| concerns(key, abroad));
         abroad.map(|(key, abroad)| format!("{} {}", key.address, abroad.who)).collect()
+    }
+
+    /// The pod on another node that has a MAC, in words.
+    pub(super) fn owner_abroad(&self, mac: Mac) -> Option<String> {
+        let has = |abroad: &&Abroad| {
+            let (key, known) = abroad.link.as_ref()?;
+            known.map_or_else(|| mac.belongs_to(key), |known| known == mac).then_some(())
+        };
+        self.shared.abroad.values().find(|abroad| has(abroad).is_some()).map(|abroad| abroad.who.clone())
     }
 
     /// The addresses that other nodes hold.

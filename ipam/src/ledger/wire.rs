@@ -15,7 +15,7 @@ use super::line::Stage;
 use super::pools::Pick;
 use crate::attachment::AttachmentKey;
 use crate::config::LinkSpec;
-use crate::evidence::{FdbFact, Intent, WireFact};
+use crate::evidence::{Claim, FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -27,12 +27,14 @@ use crate::time::Time;
 const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
 /// A second holder is reported again after this long.
 const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
-/// Frames of a former holder may be read this long after the kernel's proof of its end.
-const ECHO: Duration = Duration::from_secs(1);
 /// How many addresses are quarantined unasked; a host may speak for a whole IPv6 subnet.
 const QUARANTINE_MAX: usize = 4096;
 /// How many MACs are remembered as having answered.
 const ANSWERERS_MAX: usize = 1024;
+/// How many addresses are remembered with their former holders, and how long at least: a round of probes
+/// that began while the holder lived is over by then.
+const FORMER_MAX: usize = 4096;
+const FORMER_KEPT: Duration = Duration::from_mins(1);
 
 /// Why the wire was asked.
 #[derive(Debug, Clone)]
@@ -58,7 +60,15 @@ pub struct Answers {
     by_mac: BTreeMap<Mac, BTreeSet<AddressKey>>,
     proxies: BTreeSet<Mac>,
     conflicts: BTreeMap<(AddressKey, Mac), Time>,
-    former: BTreeMap<AddressKey, (Time, Vec<Mac>)>,
+    former: BTreeMap<AddressKey, Former>,
+}
+
+/// The last holder of an address whose end was proved.
+#[derive(Debug, Clone)]
+struct Former {
+    /// A moment before the reads that proved the end.
+    ended: Time,
+    macs: Vec<Mac>,
 }
 
 impl Answers {
@@ -95,14 +105,24 @@ impl Answers {
         self.conflicts.insert((address.clone(), mac), now)
     }
 
-    /// The holder of an address ended, as the kernel proved.
-    pub fn ended(&mut self, now: Time, address: AddressKey, macs: Vec<Mac>) {
-        self.former.retain(|_, (at, _)| now.since(*at) < ECHO);
-        self.former.insert(address, (now, macs));
+    /// The holder of an address ended: reads that began at `ended` proved it.
+    pub fn ended(&mut self, ended: Time, address: AddressKey, macs: Vec<Mac>) {
+        if self.former.len() >= FORMER_MAX {
+            self.former.retain(|_, former| ended.since(former.ended) < FORMER_KEPT);
+        }
+        // What is forgotten early costs a needless quarantine, never an address.
+        if self.former.len() >= FORMER_MAX {
+            self.former.pop_first();
+        }
+        self.former.insert(address, Former { ended, macs });
     }
 
-    fn is_echo(&self, now: Time, address: &AddressKey, mac: Mac) -> bool {
-        self.former.get(address).is_some_and(|(at, macs)| now.since(*at) < ECHO && macs.contains(&mac))
+    /// Whether a claim is that of the former holder of this same address, from its lifetime: it says nothing
+    /// of the present.
+    fn is_former(&self, address: &AddressKey, claim: Claim) -> bool {
+        self.former
+            .get(address)
+            .is_some_and(|former| claim.at <= former.ended && former.macs.contains(&claim.mac))
     }
 }
 
@@ -129,8 +149,10 @@ impl Ledger {
         !self.config.networks.values().any(|network| network.proxy_macs.contains(&mac))
     }
 
-    fn vetoes(&self, macs: &[Mac]) -> Vec<Mac> {
-        macs.iter().copied().filter(|mac| self.is_veto(*mac)).collect()
+    /// The MACs whose claims to an address keep it from being given.
+    fn vetoes(&self, address: &AddressKey, claims: &[Claim]) -> Vec<Mac> {
+        let counts = |claim: &&Claim| self.is_veto(claim.mac) && !self.answers.is_former(address, **claim);
+        claims.iter().filter(counts).map(|claim| claim.mac).collect()
     }
 
     fn probed_ahead(&mut self, now: Time, pool: &PoolName, result: ProbeResult) {
@@ -141,11 +163,11 @@ impl Ledger {
         for (address, _) in &answers {
             state.probing.remove(address);
         }
-        for (address, macs) in answers {
-            let macs = self.vetoes(&macs);
+        for (address, claims) in answers {
             let key =
                 self.config.pools.get(pool).map(|pool| AddressKey { segment: pool.segment.clone(), address });
             let Some(key) = key else { continue };
+            let macs = self.vetoes(&key, &claims);
             if macs.is_empty() {
                 self.silence_of(now, pool, address);
             } else if self.pools.get(pool).is_some_and(|state| state.free.is_free(address)) {
@@ -181,11 +203,9 @@ impl Ledger {
             .and_then(|waiter| waiter.request.mac.filter(|_| waiter.request.adopt));
         let mut chosen: Vec<Pick> = Vec::new();
         for pick in picks {
-            let macs = answers
-                .iter()
-                .find(|(address, _)| *address == pick.key.address)
-                .map(|(_, macs)| macs.clone());
-            let mut macs = self.vetoes(&macs.unwrap_or_default());
+            let claims = answers.iter().find(|(address, _)| *address == pick.key.address);
+            let claims = claims.map(|(_, claims)| claims.as_slice()).unwrap_or_default();
+            let mut macs = self.vetoes(&pick.key, claims);
             macs.retain(|mac| Some(*mac) != own);
             let family = Family::of(pick.key.address);
             if self.is_taken(&pick.key) {
@@ -231,8 +251,8 @@ impl Ledger {
             }
             return;
         };
-        let macs: Vec<_> = answers.into_iter().flat_map(|(_, macs)| macs).collect();
-        let macs = self.vetoes(&macs);
+        let claims: Vec<_> = answers.into_iter().flat_map(|(_, claims)| claims).collect();
+        let macs = self.vetoes(key, &claims);
         let Some(shut) = self.quarantine.get_mut(key) else { return };
         if let Some(guard) = shut.guard.as_ref().filter(|_| macs.is_empty()) {
             self.guards.insert(guard.holder.clone());
@@ -306,8 +326,7 @@ impl Ledger {
             }
             ProbeResult::Heard(answers) => {
                 let mut answered = false;
-                for (address, macs) in answers {
-                    let macs = self.vetoes(&macs);
+                for (address, claims) in answers {
                     let held = self.slots.get(key).and_then(|slot| {
                         slot.entry
                             .held
@@ -315,11 +334,10 @@ impl Ledger {
                             .find(|held| held.address == address)
                             .map(super::entry::Held::key)
                     });
-                    answered |= !macs.is_empty();
-                    if let Some(held) = held {
-                        for mac in macs {
-                            self.answers.add(mac, held.clone());
-                        }
+                    let Some(held) = held else { continue };
+                    for mac in self.vetoes(&held, &claims) {
+                        answered = true;
+                        self.answers.add(mac, held.clone());
                     }
                 }
                 if let Some(slot) = self.slots.get_mut(key) {
@@ -344,10 +362,9 @@ impl Ledger {
         for mac in &macs {
             self.answers.add(*mac, key.clone());
         }
-        let who: Vec<_> = macs.iter().map(ToString::to_string).collect();
         let text = match &guard {
             Some(guard) => format!("not handed out until the interface of {} is gone", guard.holder),
-            None => format!("not handed out: answered by {}", who.join(" and ")),
+            None => format!("not handed out: answered by {}", self.names_of(&macs)),
         };
         self.note(NoteKind::Action, "quarantined", vec![key.address], None, text);
         let shut = Quarantined {
@@ -412,7 +429,7 @@ impl Ledger {
             }
             return;
         }
-        if !self.answers.is_echo(now, &key, heard.mac)
+        if !self.answers.is_former(&key, heard.claim())
             && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
         {
             if self.shared.on && heard.mac.is_berth() {
@@ -439,8 +456,8 @@ impl Ledger {
             .values()
             .any(|other| other.entry.netns.cookie == cookie && other.entry.mac == Some(heard.mac));
         // Without a MAC on record (a delegate's link) nobody can be told from the holder.
-        if mine || same_namespace || slot.entry.macs().is_empty() || self.answers.is_echo(now, key, heard.mac)
-        {
+        let former = self.answers.is_former(key, heard.claim());
+        if mine || same_namespace || slot.entry.macs().is_empty() || former {
             return;
         }
         let unwritten = slot.entry.phase == Phase::Intent;
@@ -458,9 +475,23 @@ impl Ledger {
             return;
         }
         let own = slot.entry.mac.map_or_else(|| "no MAC yet".to_owned(), |mac| mac.to_string());
-        let text =
-            format!("{} speaks for an address that {holder} holds with {own}; nothing is freed", heard.mac);
+        let who = self.names_of(&[heard.mac]);
+        let text = format!("{who} speaks for an address that {holder} holds with {own}; nothing is freed");
         self.note(NoteKind::Warning, "second-holder", vec![key.address], Some(holder), text);
+    }
+
+    /// MACs in words, each with the pod that is known to have it, here or on another node.
+    pub(super) fn names_of(&self, macs: &[Mac]) -> String {
+        let name = |mac: &Mac| match self.owner_of(*mac) {
+            Some(owner) => format!("{mac} of {owner}"),
+            None => mac.to_string(),
+        };
+        macs.iter().map(name).collect::<Vec<_>>().join(" and ")
+    }
+
+    fn owner_of(&self, mac: Mac) -> Option<String> {
+        let slot = self.slots.values().find(|slot| slot.entry.macs().contains(&mac));
+        slot.map(|slot| slot.entry.holder()).or_else(|| self.owner_abroad(mac))
     }
 
     /// Which pool's address it is, on links of that kind.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::config::Wire;
-use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::evidence::{AddressFact, Claim, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use berth_ipam::ledger::entry::Entry;
 use berth_ipam::ledger::io::*;
@@ -499,11 +499,11 @@ impl World {
     }
 
     /// Who on other nodes answers for which address.
-    fn answers(&self, node: usize, addresses: Vec<IpAddr>) -> Vec<(IpAddr, Vec<Mac>)> {
+    fn answers(&self, node: usize, addresses: Vec<IpAddr>) -> Vec<(IpAddr, Vec<Claim>)> {
         let heard = addresses.into_iter().map(|address| {
             let abroad = self.pods.iter().filter(|pod| self.wire && pod.node != node);
             let owners = abroad.filter(|pod| pod.link.as_ref().is_some_and(|all| all.contains(&address)));
-            (address, owners.map(|pod| mac_of(&pod.request.key)).collect())
+            (address, owners.map(|pod| Claim { mac: mac_of(&pod.request.key), at: self.now }).collect())
         });
         heard.collect()
     }
@@ -563,7 +563,7 @@ impl World {
         for node in (0..NODES).filter(|node| *node != from) {
             for &address in addresses {
                 let wire = Wire { parent: "eth1".parse().unwrap(), vlan: None };
-                let heard = HeardOnWire { wire, address, mac: mac_of(key), outgoing: false };
+                let heard = HeardOnWire { wire, address, mac: mac_of(key), outgoing: false, at: self.now };
                 self.step(node, Input::Heard(heard));
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::config::{Config, Pool};
-use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
+use berth_ipam::evidence::{AddressFact, Claim, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::Entry;
@@ -316,9 +316,14 @@ impl Rig {
 
     /// The same with a MAC of one's own.
     pub fn answer_probes_as(&mut self, answering: &[IpAddr], mac: Mac) {
+        self.answer_probes_at(answering, Claim { mac, at: self.now });
+    }
+
+    /// The same with a claim of an earlier time.
+    pub fn answer_probes_at(&mut self, answering: &[IpAddr], claim: Claim) {
         for (id, addresses, _) in std::mem::take(&mut self.probes) {
             let answer = |address: IpAddr| {
-                (address, if answering.contains(&address) { vec![mac] } else { Vec::new() })
+                (address, if answering.contains(&address) { vec![claim] } else { Vec::new() })
             };
             let answers = addresses.into_iter().map(answer).collect();
             self.step(Input::Probed(id, ProbeResult::Heard(answers)));

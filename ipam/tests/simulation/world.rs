@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
+use berth_ipam::config::Wire;
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use berth_ipam::ledger::entry::{Entry, Quarantined};
@@ -16,6 +17,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
+use crate::air::Air;
 use crate::declared::config;
 
 /// What the test does to the world.
@@ -75,6 +77,8 @@ enum Event {
     ToLedger(Input),
     Do(Action),
     Retry(u64),
+    /// A round of probes is over.
+    EndRound(u64),
 }
 
 pub struct World {
@@ -93,13 +97,11 @@ pub struct World {
     quarantine: BTreeMap<AddressKey, Quarantined>,
     lazy: Vec<JournalWrite>,
     store: BTreeMap<AddressKey, LeaseRecord>,
-    answering: BTreeSet<IpAddr>,
+    air: Air,
     next: u64,
     /// Whether everything is printed: set `SIMULATION_TRACE` to look at a failing seed.
     trace: bool,
 }
-
-const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
 impl World {
     pub fn new(seed: u64) -> Self {
@@ -118,7 +120,7 @@ impl World {
             quarantine: BTreeMap::new(),
             lazy: Vec::new(),
             store: BTreeMap::new(),
-            answering: BTreeSet::new(),
+            air: Air::default(),
             next: 0,
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
         };
@@ -172,7 +174,8 @@ impl World {
             }
             match action {
                 Action::Commit { .. } => self.disk.push_back(action),
-                Action::Note(_) | Action::Serve | Action::ConfigTaken(_) => {}
+                Action::Note(note) => self.check_note(&note),
+                Action::Serve | Action::ConfigTaken(_) => {}
                 other => self.events.push(Event::Do(other)),
             }
         }
@@ -198,7 +201,7 @@ impl World {
                 let address = IpAddr::V4(Ipv4Addr::new(10, 0, 0, 10 + last % 4));
                 // Only a free address: a second holder of a held one is another matter.
                 if !self.links.iter().any(|link| link.addresses.contains(&address)) {
-                    self.answering.insert(address);
+                    self.air.answer(address);
                 }
             }
             Op::CrashAgent => self.crash(),
@@ -371,6 +374,7 @@ impl World {
         self.events.clear();
         self.plugins.clear();
         self.links.clear();
+        self.air.forget_own();
         self.namespaces.clear();
         self.boot += 1;
         self.start();
@@ -390,6 +394,11 @@ impl World {
             Event::ToLedger(input) => self.step(input),
             Event::Retry(conn) => self.retry(conn),
             Event::Do(action) => self.carry_out(action),
+            Event::EndRound(id) => {
+                let leaves = self.chance(2) == 0;
+                let claims = self.air.end(self.now, id, leaves);
+                self.step(Input::Probed(id, ProbeResult::Heard(claims)));
+            }
         }
     }
 
@@ -474,15 +483,8 @@ impl World {
             Action::FindStrays => self.step(Input::Strays(Vec::new())),
             Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
             Action::Probe { id, addresses, .. } => {
-                let answer = |address: IpAddr| {
-                    let macs = if self.answering.contains(&address) { vec![FOREIGN] } else { Vec::new() };
-                    (address, macs)
-                };
-                let answers: Vec<_> = addresses.iter().copied().map(answer).collect();
-                if self.chance(2) == 0 {
-                    self.answering.retain(|address| !addresses.contains(address));
-                }
-                self.step(Input::Probed(id, ProbeResult::Heard(answers)));
+                self.air.begin(id, addresses);
+                self.events.push(Event::EndRound(id));
             }
             Action::RemoveLink { key, at, ifindex, macs } => {
                 let found = self.links.iter().position(|link| {
@@ -576,6 +578,8 @@ impl World {
                 let Some(link) = found else { return self.give_up(&plugin) };
                 link.addresses.clone_from(&plugin.addresses);
                 link.up = true;
+                let mac = link.mac;
+                self.announce(&plugin.addresses, mac);
                 plugin.step = Step::Done;
                 let (conn, call) = (plugin.conn, self.id());
                 plugin.call = call;
@@ -626,7 +630,7 @@ impl World {
 
     /// Everything under way happens, and enough time passes for whatever waits.
     pub fn settle(&mut self) {
-        self.answering.clear();
+        self.air.fall_silent();
         for round in 0..400 {
             let mut budget = 5_000;
             while !(self.events.is_empty() && self.disk.is_empty()) {
@@ -642,6 +646,32 @@ impl World {
                 ledger.reconcile();
             }
             self.step(Input::Tick);
+        }
+    }
+
+    /// A link of this node's announces addresses: its parent sees the frames leave.
+    fn announce(&mut self, addresses: &[IpAddr], mac: Mac) {
+        for &address in addresses {
+            self.air.announced(self.now, address, mac);
+            let wire = Wire { parent: "eth1".parse().unwrap(), vlan: None };
+            let heard = HeardOnWire { wire, address, mac, outgoing: true, at: self.now };
+            self.events.push(Event::ToLedger(Input::Heard(heard)));
+        }
+    }
+
+    /// No address is kept from anybody by the voice of a pod that had it and is over.
+    fn check_note(&self, note: &Note) {
+        if note.code != "quarantined" || note.text.contains("interface of") {
+            return;
+        }
+        for address in &note.addresses {
+            let has = |link: &Link| link.addresses.contains(address);
+            let real = self.air.is_foreign(*address) || self.links.iter().any(has);
+            assert!(
+                real,
+                "{address} is quarantined, and only its former holders spoke for it: {}",
+                note.text
+            );
         }
     }
 

@@ -76,7 +76,7 @@ impl Netns {
             probe_now(own.ifindex, own.mac.unwrap(), &[address]).unwrap()
         });
         match results.unwrap().remove(0).outcome {
-            Outcome::Answered(macs) => macs,
+            Outcome::Answered(answers) => answers.into_iter().map(|answer| answer.mac).collect(),
             Outcome::Silent => Vec::new(),
             Outcome::Unknown(why) => panic!("{why}"),
         }

@@ -24,7 +24,7 @@ use super::frame::{Kind, Statement};
 use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober, RoundId};
 use super::quiet::Quiet;
 use super::shell::{boot_time, drain, send_due, wait};
-use super::socket::{Direction, PacketSocket};
+use super::socket::{Direction, PacketSocket, Received};
 
 /// How often the parent's state is looked at when nothing else happens.
 const LOOK: Duration = Duration::from_millis(100);
@@ -42,6 +42,8 @@ pub struct Heard {
     pub vlan: Option<u16>,
     /// In what way it was said. Only [`Kind::is_claim`] is evidence of use.
     pub kind: Kind,
+    /// The arrival of the frame.
+    pub at: Time,
 }
 
 /// What the thread reports.
@@ -262,9 +264,9 @@ impl<R: FnMut(WireEvent)> Worker<R> {
 
     fn listen(&mut self, now: Time) -> bool {
         let Self { prober, quiet, report, socket, .. } = self;
-        let read = drain(socket, |statement, direction| {
-            prober.heard(&statement);
-            let heard = Heard::from(statement, direction);
+        let read = drain(socket, |statement, received| {
+            prober.heard(&statement, received.at);
+            let heard = Heard::from(statement, received);
             if quiet.admit(heard, now) {
                 report(WireEvent::Heard(heard));
             }
@@ -337,8 +339,8 @@ impl<R: FnMut(WireEvent)> Worker<R> {
 }
 
 impl Heard {
-    fn from(statement: Statement, direction: Direction) -> Self {
+    fn from(statement: Statement, received: Received) -> Self {
         let Statement { address, mac, vlan, kind } = statement;
-        Self { address, mac, direction, vlan, kind }
+        Self { address, mac, direction: received.direction, vlan, kind, at: received.at }
     }
 }

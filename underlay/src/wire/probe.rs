@@ -9,10 +9,11 @@
 //! only if all its probes went out, the link was running throughout, no frame was lost, and everything
 //! received before its deadline was read*.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
+use berth_ipam::evidence::Claim;
 use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
 
@@ -58,8 +59,8 @@ pub enum Priority {
 pub enum Outcome {
     /// Every probe went out and nobody answered.
     Silent,
-    /// These MACs claimed the address, in ascending order; never empty.
-    Answered(Vec<Mac>),
+    /// These claims to the address, one for each MAC in ascending order; never empty.
+    Answered(Vec<Claim>),
     /// The round proves nothing, for this reason. Nobody had answered until then.
     Unknown(String),
 }
@@ -91,7 +92,8 @@ struct Target {
     address: IpAddr,
     sent: u8,
     last_probe: Option<Time>,
-    answers: BTreeSet<Mac>,
+    /// The last claim of each MAC.
+    answers: BTreeMap<Mac, Time>,
     failure: Option<String>,
     concluded: bool,
 }
@@ -173,15 +175,16 @@ impl Prober {
         self.spoil(reason, |_| true);
     }
 
-    /// Takes note of a frame from the wire. Every claim counts, whatever its MAC; a frame of another
+    /// Takes note of a frame from the wire that arrived at `at`. Every claim counts, whatever its MAC; a frame of another
     /// VLAN speaks of another segment.
-    pub fn heard(&mut self, statement: &Statement) {
+    pub fn heard(&mut self, statement: &Statement, at: Time) {
         if !statement.kind.is_claim() || statement.vlan.is_some() {
             return;
         }
         for target in self.rounds.iter_mut().flat_map(|round| &mut round.targets) {
             if target.address == statement.address {
-                target.answers.insert(statement.mac);
+                let last = target.answers.entry(statement.mac).or_insert(at);
+                *last = at.max(*last);
             }
         }
     }
@@ -245,7 +248,7 @@ impl Round {
 
 impl Target {
     fn new(address: IpAddr) -> Self {
-        Self { address, sent: 0, last_probe: None, answers: BTreeSet::new(), failure: None, concluded: false }
+        Self { address, sent: 0, last_probe: None, answers: BTreeMap::new(), failure: None, concluded: false }
     }
 
     /// When something is next to be done: a probe, or the verdict.
@@ -286,7 +289,9 @@ impl Target {
 
     fn result(self) -> ProbeResult {
         let outcome = match self.failure {
-            _ if !self.answers.is_empty() => Outcome::Answered(self.answers.into_iter().collect()),
+            _ if !self.answers.is_empty() => {
+                Outcome::Answered(self.answers.into_iter().map(|(mac, at)| Claim { mac, at }).collect())
+            }
             Some(reason) => Outcome::Unknown(reason),
             None => Outcome::Silent,
         };

@@ -25,6 +25,7 @@ pub struct Quiet {
 impl Quiet {
     /// Whether `heard` is to be told now: not if the same was told within [`REPEAT`].
     pub fn admit(&mut self, heard: Heard, now: Time) -> bool {
+        let heard = Heard { at: Time::default(), ..heard };
         if let Some(told) = self.told.get(&heard) {
             // A repetition does not extend the pause, so an address under constant use stays visible.
             if now.since(*told) < REPEAT {
@@ -60,6 +61,7 @@ mod tests {
             direction: Direction::In,
             vlan: None,
             kind,
+            at: Time::default(),
         }
     }
 

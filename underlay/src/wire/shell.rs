@@ -12,7 +12,7 @@ use super::WireError;
 use super::device::{Device, has_carrier};
 use super::frame::{self, Statement};
 use super::probe::{Limits, Priority, ProbeResult, Prober};
-use super::socket::{Direction, FRAME_ROOM, PacketSocket};
+use super::socket::{FRAME_ROOM, PacketSocket, Received};
 
 /// Frames read before the clock is looked at again.
 const BATCH: usize = 512;
@@ -42,7 +42,7 @@ pub(super) fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], until: Time) -> rus
 /// Reads what is queued and gives each understood frame to `each`. True if the queue was emptied.
 pub(super) fn drain(
     socket: &PacketSocket,
-    mut each: impl FnMut(Statement, Direction),
+    mut each: impl FnMut(Statement, Received),
 ) -> std::io::Result<bool> {
     let mut buffer = [0; FRAME_ROOM];
     for _ in 0..BATCH {
@@ -50,7 +50,7 @@ pub(super) fn drain(
         // What is no neighbour message passed the coarse kernel filter by accident; nothing is lost.
         if let Ok(mut statement) = frame::read(&buffer[..received.length.min(FRAME_ROOM)]) {
             statement.vlan = received.vlan.or(statement.vlan);
-            each(statement, received.direction);
+            each(statement, received);
         }
     }
     Ok(false)
@@ -87,7 +87,7 @@ pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec
     // Each turn waits for a frame or the next step, and each address has few steps and bounded patience.
     loop {
         let now = boot_time();
-        let read = drain(&socket, |statement, _| prober.heard(&statement));
+        let read = drain(&socket, |statement, received| prober.heard(&statement, received.at));
         let drained = read.as_ref().is_ok_and(|drained| *drained);
         if let Err(error) = read {
             prober.disturbed(&format!("receive: {error}"));

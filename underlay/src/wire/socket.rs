@@ -14,12 +14,17 @@ use std::io;
 use std::mem;
 use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use berth_ipam::time::Time;
+use rustix::time::{ClockId, clock_gettime};
 
 use super::WireError;
 use super::frame::{
     ADVERTISEMENT, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, ICMPV6,
     SOLICITATION,
 };
+use super::shell::boot_time;
 
 /// Which way a frame went.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -39,6 +44,8 @@ pub struct Received {
     pub direction: Direction,
     /// The VLAN id that the kernel had taken out of the frame; `None` for untagged and priority-tagged.
     pub vlan: Option<u16>,
+    /// The arrival of the frame by the kernel's stamp, or the time of the read where that stamp is unusable.
+    pub at: Time,
 }
 
 /// The room a frame is read into: enough for a neighbour message with every option in use.
@@ -46,6 +53,9 @@ pub const FRAME_ROOM: usize = 512;
 
 /// What the kernel may keep for a listener that is late: some 2,000 small frames.
 const RECEIVE_BUFFER: libc::c_int = 2 << 20;
+
+/// The age up to which a kernel's stamp of an arrival is believed.
+const STAMP_MAX: Duration = Duration::from_secs(10);
 
 /// A packet socket on one interface of the namespace in which it was opened. Non-blocking.
 #[derive(Debug)]
@@ -61,6 +71,9 @@ impl PacketSocket {
         let fail = |step| move |cause| WireError::Socket { step, ifindex, cause };
         socket.hear(true)?;
         socket.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32).map_err(fail("ask for VLAN tags"))?;
+        socket
+            .option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1_i32)
+            .map_err(fail("ask for times of arrival"))?;
         // Without CAP_NET_ADMIN the smaller default buffer must do; lost frames are reported anyway.
         if socket.option(libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &RECEIVE_BUFFER).is_err() {
             socket
@@ -159,7 +172,8 @@ impl PacketSocket {
         };
         let out = from.sll_pkttype == libc::PACKET_OUTGOING;
         let direction = if out { Direction::Out } else { Direction::In };
-        Ok(Some(Received { length, direction, vlan: stripped_tag(&header) }))
+        let Control { vlan, arrived } = control_of(&header);
+        Ok(Some(Received { length, direction, vlan, at: arrival(arrived) }))
     }
 
     /// How many frames were dropped since the last call because nobody read them in time.
@@ -219,26 +233,61 @@ fn socklen<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).unwrap_or(libc::socklen_t::MAX)
 }
 
-/// The VLAN id in the control messages of a frame, if the kernel had taken a tag out of it.
-fn stripped_tag(header: &libc::msghdr) -> Option<u16> {
+/// What the kernel says of a frame beside its octets.
+#[derive(Debug, Clone, Copy, Default)]
+struct Control {
+    /// The VLAN id of a tag that the kernel had taken out of the frame.
+    vlan: Option<u16>,
+    /// The arrival of the frame, in nanoseconds of `CLOCK_REALTIME`.
+    arrived: Option<u64>,
+}
+
+fn control_of(header: &libc::msghdr) -> Control {
+    let mut control = Control::default();
     // SAFETY: the kernel filled the control buffer and its length; the CMSG macros stay inside it,
-    // and the data is as long as cmsg_len says.
+    // and each datum is read only if it is as long as cmsg_len says.
     unsafe {
+        let holds = |message: *const libc::cmsghdr, size: libc::socklen_t| {
+            (*message).cmsg_len >= libc::CMSG_LEN(size) as _
+        };
         let mut message = libc::CMSG_FIRSTHDR(header);
         while !message.is_null() {
-            let wanted = (*message).cmsg_level == libc::SOL_PACKET
-                && (*message).cmsg_type == libc::PACKET_AUXDATA
-                && (*message).cmsg_len as usize
-                    >= libc::CMSG_LEN(socklen::<libc::tpacket_auxdata>()) as usize;
-            if wanted {
-                let data = libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned();
-                let id = data.tp_vlan_tci & 0x0fff;
-                return (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && id != 0).then_some(id);
+            match ((*message).cmsg_level, (*message).cmsg_type) {
+                (libc::SOL_PACKET, libc::PACKET_AUXDATA)
+                    if holds(message, socklen::<libc::tpacket_auxdata>()) =>
+                {
+                    let data = libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned();
+                    let id = data.tp_vlan_tci & 0x0fff;
+                    control.vlan =
+                        (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && id != 0).then_some(id);
+                }
+                (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if holds(message, socklen::<libc::timespec>()) => {
+                    let stamp = libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned();
+                    control.arrived = nanoseconds(stamp.tv_sec, stamp.tv_nsec);
+                }
+                _ => {}
             }
             message = libc::CMSG_NXTHDR(header, message);
         }
     }
-    None
+    control
+}
+
+/// A stamp of `CLOCK_REALTIME` as time since boot. A stamp that is ahead of that clock or older than
+/// [`STAMP_MAX`] was made before the clock was set: then the present time stands in, as the latest that
+/// the arrival can have been.
+fn arrival(stamp: Option<u64>) -> Time {
+    let wall = clock_gettime(ClockId::Realtime);
+    let now = boot_time();
+    let age = stamp.and_then(|stamp| nanoseconds(wall.tv_sec, wall.tv_nsec)?.checked_sub(stamp));
+    match age.map(Duration::from_nanos) {
+        Some(age) if age <= STAMP_MAX => now - age,
+        _ => now,
+    }
+}
+
+fn nanoseconds(seconds: i64, rest: i64) -> Option<u64> {
+    u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(rest).ok()?)
 }
 
 /// ARP and ICMPv6 types 135 and 136, untagged or behind one tag that is still in the frame. A tag that

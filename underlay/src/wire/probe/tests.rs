@@ -70,25 +70,41 @@ fn every_answer_counts_until_the_verdict_whatever_its_mac() {
     let other = Mac([0xb2, 9, 9, 9, 9, 9]);
     let (results, _) = run(&mut prober, |prober, now| {
         if now == at(33) {
-            prober.heard(&reply(1, HOLDER));
-            prober.heard(&reply(1, HOLDER));
+            prober.heard(&reply(1, HOLDER), now);
+            prober.heard(&reply(1, HOLDER), now);
         }
         if now == at(100) {
-            prober.heard(&reply(1, other));
+            prober.heard(&reply(1, other), now);
         }
     });
-    assert_eq!(results[0].1[0].outcome, Outcome::Answered(vec![HOLDER, other]));
+    assert_eq!(
+        results[0].1[0].outcome,
+        Outcome::Answered(vec![Claim { mac: HOLDER, at: at(33) }, Claim { mac: other, at: at(100) }])
+    );
     assert_eq!(results[0].1[1].outcome, Outcome::Silent);
+}
+
+#[test]
+fn the_last_claim_of_a_mac_counts_whatever_order_they_are_read_in() {
+    let mut prober = fast();
+    prober.start(&[address(1)], Priority::Now);
+    let (results, _) = run(&mut prober, |prober, now| {
+        if now == at(66) {
+            prober.heard(&reply(1, HOLDER), at(60));
+            prober.heard(&reply(1, HOLDER), at(50));
+        }
+    });
+    assert_eq!(results[0].1[0].outcome, Outcome::Answered(vec![Claim { mac: HOLDER, at: at(60) }]));
 }
 
 #[test]
 fn another_nodes_probe_and_another_vlans_reply_are_no_answers() {
     let mut prober = fast();
     prober.start(&[address(1)], Priority::Now);
-    let (results, _) = run(&mut prober, |prober, _| {
-        prober.heard(&Statement { kind: Kind::Dad, ..reply(1, HOLDER) });
-        prober.heard(&Statement { vlan: Some(100), ..reply(1, HOLDER) });
-        prober.heard(&reply(9, HOLDER));
+    let (results, _) = run(&mut prober, |prober, now| {
+        prober.heard(&Statement { kind: Kind::Dad, ..reply(1, HOLDER) }, now);
+        prober.heard(&Statement { vlan: Some(100), ..reply(1, HOLDER) }, now);
+        prober.heard(&reply(9, HOLDER), now);
     });
     assert_eq!(results[0].1[0].outcome, Outcome::Silent);
 }
@@ -113,10 +129,10 @@ fn an_answer_outweighs_a_disturbance_and_silence_does_not() {
     let (results, _) = run(&mut prober, |prober, now| {
         if now == at(33) {
             prober.disturbed("the link is down");
-            prober.heard(&reply(1, HOLDER));
+            prober.heard(&reply(1, HOLDER), now);
         }
     });
-    assert_eq!(results[0].1[0].outcome, Outcome::Answered(vec![HOLDER]));
+    assert_eq!(results[0].1[0].outcome, Outcome::Answered(vec![Claim { mac: HOLDER, at: at(33) }]));
     assert_eq!(results[0].1[1].outcome, Outcome::Unknown("the link is down".to_owned()));
 }
 

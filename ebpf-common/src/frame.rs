@@ -4,7 +4,8 @@
 //! in the fuzzer it is a slice. As strict as user space's own reading (hardware type, lengths, hop
 //! limit, code), except for the ICMPv6 checksum, which is not computed, IPv6's own version and
 //! length, and options beyond the first, which are not looked at. The invariant: no bytes make it
-//! panic or loop, and what it calls a claim is a hint, whoever acts on it asks the wire.
+//! panic or loop, everything that user space reads as a claim is one here, and what it calls a claim
+//! is a hint, which a question on the wire follows.
 #![expect(
     clippy::inline_always,
     reason = "calls between functions cost in the kernel, and the verifier more"
@@ -106,10 +107,11 @@ fn arp(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
         return Err(Other::Nothing);
     }
     let mac = [packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]];
-    // Multicast, broadcast, or nobody.
-    if sender[0] >= 224 || mac[0] & 1 != 0 || mac == [0; 6] {
+    // Multicast or broadcast.
+    if sender[0] & 0xf0 == 224 || sender == [0xff; 4] {
         return Err(Other::Bad);
     }
+    let mac = if is_holder(mac) { mac } else { frame_source(frame)? };
     let mut address = [0; 16];
     address[0] = sender[0];
     address[1] = sender[1];
@@ -143,15 +145,25 @@ fn neighbour(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
     if address[0] == 0xff {
         return Err(Other::Bad);
     }
+    let sender = frame_source(frame)?;
     let mac = match frame.load::<8>(message + ND_FIXED) {
-        Some([kind, 1, mac @ ..]) if kind == option => mac,
-        // Without the option the frame's own source speaks.
-        _ => frame.load(6).ok_or(Other::Bad)?,
+        Some([kind, 1, mac @ ..]) if kind == option && is_holder(mac) => mac,
+        _ => sender,
     };
-    if mac[0] & 1 != 0 || mac == [0; 6] {
-        return Err(Other::Bad);
-    }
     Ok(Claim { vlan, family: 6, operation: u16::from(kind), address, mac })
+}
+
+/// The frame's own source, which speaks where the message names no holder. Bad: a group or zero.
+#[inline(always)]
+fn frame_source(frame: &impl Frame) -> Result<[u8; 6], Other> {
+    let mac = frame.load(6).ok_or(Other::Bad)?;
+    if is_holder(mac) { Ok(mac) } else { Err(Other::Bad) }
+}
+
+/// Whether a MAC can name a holder: neither a group nor zero.
+#[inline(always)]
+fn is_holder(mac: [u8; 6]) -> bool {
+    mac[0] & 1 == 0 && mac != [0; 6]
 }
 
 #[inline(always)]

@@ -90,12 +90,18 @@ fn arp_of_other_hardware_or_lengths_or_operations_is_bad() {
 
 #[test]
 fn who_cannot_be_a_holder_is_bad() {
-    assert_eq!(whole(&arp(1, [0xff; 6], SENDER, TARGET)), Err(Other::Bad));
-    assert_eq!(whole(&arp(1, [0; 6], SENDER, TARGET)), Err(Other::Bad));
-    for address in [[224, 0, 0, 1], [255; 4], [240, 0, 0, 1]] {
+    for mac in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]] {
+        let mut frame = arp(1, mac, SENDER, TARGET);
+        assert_eq!(whole(&frame).map(|claim| claim.mac), Ok(SOURCE), "the frame's source speaks");
+        frame[6..12].copy_from_slice(&mac);
+        assert_eq!(whole(&frame), Err(Other::Bad));
+    }
+    for address in [[224, 0, 0, 1], [239, 255, 255, 255], [255; 4]] {
         assert_eq!(whole(&arp(1, HOST, address, TARGET)), Err(Other::Bad), "{address:?}");
     }
-    assert!(whole(&arp(1, HOST, [223, 255, 255, 255], TARGET)).is_ok());
+    for address in [[223, 255, 255, 255], [240, 0, 0, 1]] {
+        assert!(whole(&arp(1, HOST, address, TARGET)).is_ok(), "{address:?}");
+    }
     let mut from_group = nd(ADVERTISEMENT, TARGET6, TARGET6, &[]);
     from_group[6] |= 1;
     assert_eq!(whole(&from_group), Err(Other::Bad));

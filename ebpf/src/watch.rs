@@ -29,7 +29,7 @@ pub fn arp_out(ctx: TcContext) -> i32 {
 }
 
 /// A frame as the kernel has it: most devices take the VLAN tag out of the bytes.
-struct Packet<'a>(&'a TcContext);
+struct Packet<'a>(&'a TcContext, Source);
 
 impl Frame for Packet<'_> {
     #[inline(always)]
@@ -39,7 +39,9 @@ impl Frame for Packet<'_> {
             let skb = self.0.skb.skb;
             ((*skb).protocol as u16, (*skb).vlan_present, (*skb).vlan_tci)
         };
-        Meta { protocol: u16::from_be(protocol), tag: if present == 0 { None } else { Some(tag as u16) } }
+        // A pod's packet socket marks what it sends as it likes; a listener goes by the bytes.
+        let said = if matches!(self.1, Source::Egress) { ethertype(self.0) } else { None };
+        Meta { protocol: u16::from_be(said.unwrap_or(protocol)), tag: if present == 0 { None } else { Some(tag as u16) } }
     }
 
     #[inline(always)]
@@ -48,9 +50,20 @@ impl Frame for Packet<'_> {
     }
 }
 
+/// The `EtherType` in the frame's bytes, in the order of the wire; `None`: the header is not in line.
+#[inline(always)]
+fn ethertype(ctx: &TcContext) -> Option<u16> {
+    let start = ctx.data();
+    if start + frame::ETHERNET > ctx.data_end() {
+        return None;
+    }
+    // SAFETY: the two bytes are before the end that was just compared with.
+    Some(unsafe { ((start + frame::ETHERNET - 2) as *const u16).read_unaligned() })
+}
+
 #[inline(always)]
 fn look(ctx: &TcContext, source: Source) {
-    match frame::read(&Packet(ctx)) {
+    match frame::read(&Packet(ctx, source)) {
         Ok(claim) => {
             count(Counter::Frames);
             // SAFETY: the context is valid while the program runs.

@@ -86,7 +86,7 @@ fn believable(claim: &Claim) {
     assert!(claim.mac[0] & 1 == 0 && claim.mac != [0; 6], "{claim:?}");
     assert!(claim.address != [0; 16] && claim.address[0] != 0xff, "{claim:?}");
     match claim.family {
-        4 => assert!(claim.address[0] < 224 && claim.address[4..] == [0; 12], "{claim:?}"),
+        4 => assert!(claim.address[0] & 0xf0 != 224 && claim.address[4..] == [0; 12], "{claim:?}"),
         family => assert!(family == 6 && matches!(claim.operation, 135 | 136), "{claim:?}"),
     }
 }

@@ -198,11 +198,11 @@ fn frames_that_a_host_would_discard_are_counted_and_not_believed() {
         changed
     };
     let bad = [
-        // Hardware type of another medium, a longer address, an unknown operation, a group as sender.
+        // Hardware type of another medium, a longer address, an unknown operation, a group as sender and source.
         change(&arp, 15, 6),
         change(&arp, 18, 8),
         change(&arp, 21, 9),
-        change(&arp, 22, 0xff),
+        change(&change(&arp, 22, 0xff), 6, 3),
         // Cut off in the middle, and right behind the Ethernet header.
         arp[..30].to_vec(),
         arp[..14].to_vec(),
@@ -218,6 +218,34 @@ fn frames_that_a_host_would_discard_are_counted_and_not_believed() {
     assert_eq!(world.counter("bad_frame"), u64::try_from(bad.len()).unwrap());
     world.receive(&arp);
     assert!(world.heard(SOON).is_some(), "a good frame after bad ones is believed");
+}
+
+#[test]
+fn a_frame_that_names_no_station_is_its_sources_claim() {
+    let Some(mut world) = World::new(None) else { return };
+    let watched = address("192.0.2.7");
+    let wire = world.wire(None);
+    world.probes.watches().watch(wire, watched, None).unwrap();
+    let mut nameless = frame::announcement(NEIGHBOUR, watched);
+    nameless[22..28].fill(0);
+    world.receive(&nameless);
+    assert_eq!(world.heard(SOON).map(|heard| heard.mac), Some(NEIGHBOUR));
+}
+
+#[test]
+fn an_outgoing_frame_that_its_sender_marked_as_another_protocol_is_read_by_its_bytes() {
+    let Some(mut world) = World::new(None) else { return };
+    let watched = address("192.0.2.7");
+    let wire = world.wire(None);
+    world.probes.watches().watch(wire, watched, None).unwrap();
+    run_in(&world.node.file(), || {
+        let socket = PacketSocket::sending(Device::by_name("parent").unwrap().ifindex).unwrap();
+        // An IPv6 address has the socket mark the ARP frame as IPv6.
+        socket.send(&frame::announcement(POD, watched), address("2001:db8::1")).unwrap();
+    })
+    .unwrap();
+    let heard = world.heard(SOON).unwrap();
+    assert!(heard.is_outgoing() && heard.mac == POD, "{heard:?}");
 }
 
 #[test]

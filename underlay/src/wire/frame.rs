@@ -66,7 +66,7 @@ pub struct Statement {
     pub address: IpAddr,
     /// The MAC that the frame gives for it; the frame's own source where it gives none.
     pub mac: Mac,
-    /// The outermost VLAN id inside the frame (1 to 4095); `None` if untagged or only priority-tagged.
+    /// The VLAN id (1 to 4095); `None` if untagged or only priority-tagged.
     pub vlan: Option<u16>,
     /// In what way it was said.
     pub kind: Kind,
@@ -93,6 +93,12 @@ pub enum Unreadable {
     /// It names no unicast address.
     #[error("the frame names no unicast address")]
     NoUnicastAddress,
+    /// Neither the message nor the frame's source names one station.
+    #[error("the frame names no MAC that one station can have")]
+    NoUnicastMac,
+    /// One VLAN tag inside another: a segment that no wire here is on.
+    #[error("the frame has one VLAN tag inside another")]
+    NestedTags,
 }
 
 /// The probe for one address, which claims nothing: ARP with sender 0.0.0.0 or a solicitation from `::`.
@@ -190,22 +196,29 @@ fn checksum(source: Ipv6Addr, destination: Ipv6Addr, message: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(u16::MAX)
 }
 
-/// Reads one Ethernet frame, tagged or not.
+/// Reads one Ethernet frame, untagged or with one tag.
 pub fn read(frame: &[u8]) -> Result<Statement, Unreadable> {
+    read_stripped(frame, None)
+}
+
+/// Reads one Ethernet frame out of which the kernel has taken a tag with this VLAN id, or none.
+pub fn read_stripped(frame: &[u8], stripped: Option<u16>) -> Result<Statement, Unreadable> {
     let source = Mac(array(frame, 6)?);
-    let mut vlan = None;
+    let is_tag = |ethertype| ethertype == ETHERTYPE_VLAN || ethertype == ETHERTYPE_SERVICE_VLAN;
+    let mut id = stripped;
     let mut at = 12;
     let mut ethertype = u16::from_be_bytes(array(frame, at)?);
-    // Two tags are the most that 802.1ad allows; a third is not worth following.
-    for _ in 0..2 {
-        if ethertype != ETHERTYPE_VLAN && ethertype != ETHERTYPE_SERVICE_VLAN {
-            break;
-        }
-        let id = u16::from_be_bytes(array(frame, at + 2)?) & 0x0fff;
-        vlan = vlan.or((id != 0).then_some(id));
+    if is_tag(ethertype) {
+        let inner = u16::from_be_bytes(array(frame, at + 2)?) & 0x0fff;
         at += 4;
         ethertype = u16::from_be_bytes(array(frame, at)?);
+        if stripped.is_some() || is_tag(ethertype) {
+            return Err(Unreadable::NestedTags);
+        }
+        id = Some(inner);
     }
+    // A tag of id 0 carries a priority alone.
+    let vlan = id.filter(|id| *id != 0);
     let payload = frame.get(at + 2..).ok_or(Unreadable::Short)?;
     let (address, mac, kind) = match ethertype {
         ETHERTYPE_ARP => read_arp(payload, source)?,
@@ -234,7 +247,8 @@ fn read_arp(packet: &[u8], source: Mac) -> Result<(IpAddr, Mac, Kind), Unreadabl
     if address.is_unspecified() || address.is_multicast() || address.is_broadcast() {
         return Err(Unreadable::NoUnicastAddress);
     }
-    Ok((IpAddr::V4(address), usable(hardware).unwrap_or(source), kind))
+    let mac = usable(hardware).or(usable(source)).ok_or(Unreadable::NoUnicastMac)?;
+    Ok((IpAddr::V4(address), mac, kind))
 }
 
 fn read_neighbour(packet: &[u8], link_source: Mac) -> Result<(IpAddr, Mac, Kind), Unreadable> {
@@ -269,7 +283,8 @@ fn read_neighbour(packet: &[u8], link_source: Mac) -> Result<(IpAddr, Mac, Kind)
     if address.is_unspecified() || address.is_multicast() {
         return Err(Unreadable::NoUnicastAddress);
     }
-    Ok((IpAddr::V6(address), option.and_then(usable).unwrap_or(link_source), kind))
+    let source = usable(link_source).ok_or(Unreadable::NoUnicastMac)?;
+    Ok((IpAddr::V6(address), option.and_then(usable).unwrap_or(source), kind))
 }
 
 /// The link-layer address in a list of options; an option of length 0 spoils the message.

@@ -48,8 +48,8 @@ pub(super) fn drain(
     for _ in 0..BATCH {
         let Some(received) = socket.receive(&mut buffer)? else { return Ok(true) };
         // What is no neighbour message passed the coarse kernel filter by accident; nothing is lost.
-        if let Ok(mut statement) = frame::read(&buffer[..received.length.min(FRAME_ROOM)]) {
-            statement.vlan = received.vlan.or(statement.vlan);
+        let frame = &buffer[..received.length.min(FRAME_ROOM)];
+        if let Ok(statement) = frame::read_stripped(frame, received.stripped) {
             each(statement, received);
         }
     }

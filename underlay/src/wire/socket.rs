@@ -42,8 +42,9 @@ pub struct Received {
     pub length: usize,
     /// Which way it went.
     pub direction: Direction,
-    /// The VLAN id that the kernel had taken out of the frame; `None` for untagged and priority-tagged.
-    pub vlan: Option<u16>,
+    /// The VLAN id of the tag that the kernel had taken out of the frame, 0 for a priority alone;
+    /// `None`: no tag was taken out.
+    pub stripped: Option<u16>,
     /// The arrival of the frame by the kernel's stamp, or the time of the read where that stamp is unusable.
     pub at: Time,
 }
@@ -172,8 +173,8 @@ impl PacketSocket {
         };
         let out = from.sll_pkttype == libc::PACKET_OUTGOING;
         let direction = if out { Direction::Out } else { Direction::In };
-        let Control { vlan, arrived } = control_of(&header);
-        Ok(Some(Received { length, direction, vlan, at: arrival(arrived) }))
+        let Control { stripped, arrived } = control_of(&header);
+        Ok(Some(Received { length, direction, stripped, at: arrival(arrived) }))
     }
 
     /// How many frames were dropped since the last call because nobody read them in time.
@@ -236,8 +237,8 @@ fn socklen<T>() -> libc::socklen_t {
 /// What the kernel says of a frame beside its octets.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
-    /// The VLAN id of a tag that the kernel had taken out of the frame.
-    vlan: Option<u16>,
+    /// The VLAN id of a tag that the kernel had taken out of the frame; 0: a priority alone.
+    stripped: Option<u16>,
     /// The arrival of the frame, in nanoseconds of `CLOCK_REALTIME`.
     arrived: Option<u64>,
 }
@@ -258,8 +259,7 @@ fn control_of(header: &libc::msghdr) -> Control {
                 {
                     let data = libc::CMSG_DATA(message).cast::<libc::tpacket_auxdata>().read_unaligned();
                     let id = data.tp_vlan_tci & 0x0fff;
-                    control.vlan =
-                        (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0 && id != 0).then_some(id);
+                    control.stripped = (data.tp_status & libc::TP_STATUS_VLAN_VALID != 0).then_some(id);
                 }
                 (libc::SOL_SOCKET, libc::SCM_TIMESTAMPNS) if holds(message, socklen::<libc::timespec>()) => {
                     let stamp = libc::CMSG_DATA(message).cast::<libc::timespec>().read_unaligned();

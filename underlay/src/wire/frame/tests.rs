@@ -92,15 +92,19 @@ fn requests_and_announcements_name_their_sender() {
 }
 
 #[test]
-fn the_outermost_tag_is_reported_and_a_priority_tag_is_none() {
+fn one_tag_is_reported_a_priority_tag_is_none_and_nested_ones_are_refused() {
     let vlan = |frame: Vec<u8>| read(&frame).unwrap().vlan;
     let ndp = announcement(HOLDER, v6("2001:db8::5").into());
     assert_eq!(vlan(tagged(&arp_reply(), 0x8100, 0x2064)), Some(100));
     assert_eq!(vlan(tagged(&ndp, 0x8100, 7)), Some(7));
-    assert_eq!(vlan(tagged(&tagged(&ndp, 0x8100, 7), 0x88a8, 9)), Some(9));
     assert_eq!(vlan(tagged(&ndp, 0x8100, 0xe000)), None);
-    let thrice = tagged(&tagged(&tagged(&ndp, 0x8100, 7), 0x8100, 8), 0x88a8, 9);
-    assert_eq!(read(&thrice), Err(Unreadable::Other));
+    let twice = tagged(&tagged(&ndp, 0x8100, 7), 0x88a8, 9);
+    assert_eq!(read(&twice), Err(Unreadable::NestedTags));
+    let stripped = |frame: &[u8], id| read_stripped(frame, Some(id)).map(|said| said.vlan);
+    assert_eq!((stripped(&ndp, 9), stripped(&ndp, 0)), (Ok(Some(9)), Ok(None)));
+    for outer in [0, 9] {
+        assert_eq!(stripped(&tagged(&ndp, 0x8100, 7), outer), Err(Unreadable::NestedTags));
+    }
 }
 
 #[test]

@@ -11,7 +11,9 @@ use std::time::Duration;
 
 use berth_ipam::attachment::Role;
 use berth_ipam::config::LinkSpec;
-use berth_ipam::ledger::io::{Action, Caller, CommitResult, Input, LeaseRequest, LinkSeen, Reply, Step};
+use berth_ipam::ledger::io::{
+    Action, Caller, CommitResult, Input, LeaseRequest, LinkSeen, Note, Reply, Step,
+};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
@@ -356,18 +358,25 @@ impl Agent {
             }
             Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {
-                self.follow(now, &note);
-                if let Some(cluster) = &self.hands.cluster {
-                    let entry = note.key.as_ref().and_then(|key| self.ledger.entry(key));
-                    let running = entry.is_some_and(|entry| self.ledger.is_wanted(entry));
-                    cluster.tell(&note, entry.and_then(|entry| entry.pod.as_ref()), running);
+                if let Some(note) = self.history.admit(now, note) {
+                    self.publish(now, note);
                 }
-                self.history.add(now, note);
             }
         }
     }
 
-    fn follow(&mut self, now: Time, note: &berth_ipam::ledger::io::Note) {
+    /// A note to all that follow, to the cluster, and into the history and the log.
+    fn publish(&mut self, now: Time, note: Note) {
+        self.follow(now, &note);
+        if let Some(cluster) = &self.hands.cluster {
+            let entry = note.key.as_ref().and_then(|key| self.ledger.entry(key));
+            let running = entry.is_some_and(|entry| self.ledger.is_wanted(entry));
+            cluster.tell(&note, entry.and_then(|entry| entry.pod.as_ref()), running);
+        }
+        self.history.add(now, note);
+    }
+
+    fn follow(&mut self, now: Time, note: &Note) {
         for (conn, id) in &self.followers {
             let row = history::row(now, now, note, note.addresses.first().copied());
             self.hands.connections.send(*conn, answer(*id, Ok(Response::Event(row))));
@@ -631,6 +640,10 @@ impl Agent {
     }
 
     fn sign_of_life(&mut self) {
+        let now = clock::now();
+        for note in self.history.due(now) {
+            self.publish(now, note);
+        }
         self.look_at_parents(None);
         if self.readiness.trouble(STORAGE).is_some() {
             // A node out of service gets no ADD by whose success it would show that there is room again.

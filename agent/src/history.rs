@@ -1,23 +1,73 @@
 //! What was observed, judged and done lately: for `explain`, `events` and the log.
+//!
+//! Others cause notes without end: a pod that deletes its link again and again, a host that speaks for
+//! every address. So notes of one code about one object, and notes of one code about all objects together, are
+//! limited in number, and the next one says how many were held back.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::time::Duration;
 
+use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::ledger::io::{Note, NoteKind};
+use berth_ipam::limit::{Limiter, Word};
 use berth_ipam::time::Time;
 use berth_protocol::response::{EventKind, EventRow};
 
 /// How many rows are kept, of all addresses together.
 const ROWS_MAX: usize = 8192;
 
+/// So many notes of one code about one object are told in a window.
+const OF_OBJECT_MAX: u32 = 32;
+/// And so many of one code about all objects together: a thousand pods may start at once.
+const OF_CODE_MAX: u32 = 2048;
+/// The window of both.
+const WINDOW: Duration = Duration::from_secs(10);
+
+/// What makes two notes one series.
+type Series = (&'static str, Option<AttachmentKey>, Option<IpAddr>);
+
 /// A ring of notes with their times.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
     rows: VecDeque<(Time, Note)>,
+    by_object: Limiter<Series, Note>,
+    by_code: Limiter<&'static str, Note>,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self {
+            rows: VecDeque::new(),
+            by_object: Limiter::new(OF_OBJECT_MAX, WINDOW),
+            by_code: Limiter::new(OF_CODE_MAX, WINDOW),
+        }
+    }
 }
 
 impl History {
-    /// Keeps a note and writes it to the log.
+    /// The note as it is to be told, if it is to be told now.
+    pub fn admit(&mut self, now: Time, note: Note) -> Option<Note> {
+        let series = (note.code, note.key.clone(), note.addresses.first().copied());
+        let of_object = counted(self.by_object.admit(now, series, note)?);
+        Some(counted(self.by_code.admit(now, of_object.code, of_object)?))
+    }
+
+    /// The last notes of series that were held back until their window ended.
+    pub fn due(&mut self, now: Time) -> Vec<Note> {
+        let unnamed = self.by_object.unnamed();
+        if unnamed > 0 {
+            tracing::warn!(held_back = unnamed, "notes about too many objects at once were held back");
+        }
+        let mut due: Vec<_> = self.by_code.due(now).into_iter().map(counted).collect();
+        for word in self.by_object.due(now) {
+            let note = counted(word);
+            due.extend(self.by_code.admit(now, note.code, note).map(counted));
+        }
+        due
+    }
+
+    /// Keeps a note that is told, and writes it to the log.
     pub fn add(&mut self, now: Time, note: Note) {
         let key = note.key.as_ref().map(ToString::to_string).unwrap_or_default();
         if note.kind == NoteKind::Warning {
@@ -43,6 +93,14 @@ impl History {
     }
 }
 
+/// The note with the number of those like it that were held back before it.
+fn counted(Word { word: mut note, held_back }: Word<Note>) -> Note {
+    if held_back > 0 {
+        note.text = format!("{} ({held_back} more like it were held back)", note.text);
+    }
+    note
+}
+
 /// A note as the protocol shows it.
 pub fn row(now: Time, at: Time, note: &Note, address: Option<IpAddr>) -> EventRow {
     EventRow {
@@ -58,5 +116,47 @@ pub fn row(now: Time, at: Time, note: &Note, address: Option<IpAddr>) -> EventRo
         address,
         attachment: note.key.as_ref().map(ToString::to_string),
         text: note.text.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn note(address: [u8; 4]) -> Note {
+        Note {
+            kind: NoteKind::Warning,
+            code: "second-holder",
+            addresses: vec![address.into()],
+            key: None,
+            text: "somebody speaks".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_flood_about_one_address_is_told_by_its_number_and_another_address_at_once() {
+        let mut history = History::default();
+        let now = Time::from_millis(1000);
+        let flood = [10, 0, 0, 1];
+        let told = (0..1000).filter(|_| history.admit(now, note(flood)).is_some()).count();
+        assert_eq!(told, usize::try_from(OF_OBJECT_MAX).unwrap());
+        assert!(history.admit(now, note([10, 0, 0, 2])).is_some());
+        assert!(history.due(now).is_empty());
+        let last = history.due(now + WINDOW);
+        assert_eq!(last.len(), 1);
+        assert!(last[0].text.ends_with("(967 more like it were held back)"), "{}", last[0].text);
+    }
+
+    #[test]
+    fn a_flood_about_ever_new_addresses_is_told_by_its_number_too() {
+        let mut history = History::default();
+        let now = Time::from_millis(1000);
+        let flood = |number: u16| {
+            let [high, low] = number.to_be_bytes();
+            note([10, 1, high, low])
+        };
+        let told = (0..u16::MAX).filter(|number| history.admit(now, flood(*number)).is_some()).count();
+        assert_eq!(told, usize::try_from(OF_CODE_MAX).unwrap());
+        assert_eq!(history.due(now + WINDOW).len(), 1);
     }
 }

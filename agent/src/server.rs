@@ -12,11 +12,12 @@ mod socket;
 #[cfg(test)]
 mod tests;
 
-use std::io::Write;
+use std::io::{self, ErrorKind, Write};
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use berth_ipam::limit::{Limiter, Word};
 use berth_protocol::{Answer, Failure, Outcome, Request, VERSION};
 use tokio::io::AsyncWriteExt;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -26,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 pub use connections::{ConnId, Connections};
 pub use socket::{BoundSocket, ServerError, raise_descriptor_limit};
 
+use crate::clock;
 use connections::Outbox;
 use line::{Next, Reader};
 
@@ -46,6 +48,9 @@ const GOODBYE: Duration = Duration::from_secs(1);
 
 /// How long to leave the listener alone when descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
+
+/// The same error is logged again after this long, with the number of times that it came meanwhile.
+const ERROR_AGAIN: Duration = Duration::from_secs(10);
 
 /// What happened on the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,10 +90,11 @@ pub async fn serve(
     let listener = socket.listener()?;
     let places = Arc::new(Semaphore::new(most));
     let mut next = ConnId(0);
+    let mut errors = Limiter::new(1, ERROR_AGAIN);
     loop {
         let stream = tokio::select! {
             () = events.closed() => return Ok(()),
-            stream = accept(&listener) => stream,
+            stream = accept(&listener, &mut errors) => stream,
         };
         let Some(stream) = stream else { continue };
         if let Some(failure) = refuse_stranger(&stream) {
@@ -107,11 +113,13 @@ pub async fn serve(
 
 /// The next connection; `None` after an error that concerns one connection, or a pause for one
 /// that concerns all.
-async fn accept(listener: &UnixListener) -> Option<UnixStream> {
+async fn accept(listener: &UnixListener, errors: &mut Limiter<ErrorKind, io::Error>) -> Option<UnixStream> {
     match listener.accept().await {
         Ok((stream, _)) => Some(stream),
         Err(error) => {
-            tracing::warn!(%error, "accept a connection");
+            if let Some(Word { word: error, held_back }) = errors.admit(clock::now(), error.kind(), error) {
+                tracing::warn!(%error, held_back, "accept a connection");
+            }
             // Without a pause a lack of descriptors would spin on the one that cannot be accepted.
             tokio::time::sleep(EXHAUSTED_PAUSE).await;
             None

@@ -12,6 +12,7 @@ pub mod evidence;
 pub mod identity;
 pub mod interval;
 pub mod ledger;
+pub mod limit;
 pub mod mac;
 pub mod name;
 pub mod record;

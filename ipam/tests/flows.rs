@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
 mod declared;
+#[path = "flows/floods.rs"]
+mod floods;
 #[path = "flows/former.rs"]
 mod former;
 #[path = "flows/gc.rs"]

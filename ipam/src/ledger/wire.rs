@@ -29,6 +29,8 @@ const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
 const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
 /// How many addresses are quarantined unasked; a host may speak for a whole IPv6 subnet.
 const QUARANTINE_MAX: usize = 4096;
+/// How many MACs that spoke for one quarantined address are remembered, the first ones.
+const SPEAKERS_MAX: usize = 8;
 /// How many MACs are remembered as having answered.
 const ANSWERERS_MAX: usize = 1024;
 /// How many addresses are remembered with their former holders, and how long at least: a round of probes
@@ -152,7 +154,7 @@ impl Ledger {
     /// The MACs whose claims to an address keep it from being given.
     fn vetoes(&self, address: &AddressKey, claims: &[Claim]) -> Vec<Mac> {
         let counts = |claim: &&Claim| self.is_veto(claim.mac) && !self.answers.is_former(address, **claim);
-        claims.iter().filter(counts).map(|claim| claim.mac).collect()
+        claims.iter().filter(counts).map(|claim| claim.mac).take(SPEAKERS_MAX).collect()
     }
 
     fn probed_ahead(&mut self, now: Time, pool: &PoolName, result: ProbeResult) {
@@ -424,7 +426,7 @@ impl Ledger {
         }
         if let Some(shut) = self.quarantine.get_mut(&key) {
             shut.heard_at = now;
-            if !shut.macs.contains(&heard.mac) {
+            if shut.macs.len() < SPEAKERS_MAX && !shut.macs.contains(&heard.mac) {
                 shut.macs.push(heard.mac);
             }
             return;

@@ -75,6 +75,8 @@ pub struct Programs {
     left: Option<String>,
     /// Maps refused something, once told.
     told_full: bool,
+    /// Of how many attachments was told that the programs do not follow them.
+    told_refused: usize,
     /// Events were lost, and nobody was told yet.
     lost: bool,
     /// The programs have just come: everything should be read once.
@@ -116,6 +118,7 @@ impl Programs {
             doubt: None,
             left: None,
             told_full: false,
+            told_refused: 0,
             lost: false,
             fresh: false,
         }
@@ -244,7 +247,7 @@ impl Programs {
         if let State::Here(probes, _) = &mut self.state
             && here
             && !self.following.has(&entry.key, &followed)
-            && let Err(error) = followed.put(probes, &entry.key)
+            && let Err(error) = self.following.put(probes, &entry.key, &followed)
         {
             complain(&mut self.told_full, &error);
         }
@@ -266,7 +269,7 @@ impl Programs {
         }
         let State::Here(probes, _) = &mut self.state else { return };
         let followed = Followed::of(entry).with_link(ifindex);
-        if let Err(error) = followed.put(probes, &entry.key) {
+        if let Err(error) = self.following.put(probes, &entry.key, &followed) {
             complain(&mut self.told_full, &error);
         }
     }
@@ -432,6 +435,20 @@ impl Programs {
             });
             self.tried_at = Time(0);
         }
+        self.following.try_refused(probes);
+        let refused = self.following.refused().map(|(count, key, why)| (count, key.clone(), why.to_owned()));
+        let count = refused.as_ref().map_or(0, |(count, ..)| *count);
+        if count > std::mem::replace(&mut self.told_refused, count)
+            && let Some((_, key, why)) = refused
+        {
+            notes.push(Note {
+                kind: NoteKind::Warning,
+                code: "not-followed",
+                addresses: Vec::new(),
+                text: unfollowed(count, &key, &why),
+                key: Some(key),
+            });
+        }
         if let Err(error) = self.watching.take_seats(probes, now) {
             complain(&mut self.told_full, &error);
         }
@@ -532,6 +549,14 @@ fn aside(work: impl FnOnce() -> Result<Probes, String> + Send + 'static) -> Stat
         Ok(_) => State::Aside(result),
         Err(error) => State::Off(format!("start a thread: {error}")),
     }
+}
+
+/// Attachments that the maps refused, in words.
+fn unfollowed(count: usize, first: &AttachmentKey, why: &str) -> String {
+    format!(
+        "{count} attachments are not followed by the programs, {first} among them: {why}; netlink and the regular \
+         reads watch them"
+    )
 }
 
 /// A map that is full, or cannot be written, costs hints only; it is told once.

@@ -16,6 +16,7 @@ use berth_ipam::identity::NetnsIdentity;
 use crate::canary::Canary;
 use crate::error::Error;
 use crate::event::Names;
+use crate::slots::Slots;
 
 const ATTACH: &str = "ATTACH";
 const NETNS: &str = "NETNS";
@@ -33,7 +34,7 @@ pub struct Attachments {
     spaces: BTreeMap<u64, Space>,
     /// Entries that an earlier agent left in pinned maps, and nobody has followed again yet.
     left: Left,
-    next_slot: u32,
+    slots: Slots,
     /// Whether the programs know where this kernel counts a namespace's users.
     knows_endings: bool,
 }
@@ -95,6 +96,7 @@ impl Attachments {
             let (key, value) = entry.map_err(Error::using("list", NETNS))?;
             left.spaces.insert(key, NetnsValue::from_bytes(&value).slot);
         }
+        let slots = Slots::new(ATTACHMENTS_MAX, left.spaces.values().copied());
         Ok(Self {
             attach,
             netns,
@@ -102,7 +104,7 @@ impl Attachments {
             followed: BTreeMap::new(),
             spaces: BTreeMap::new(),
             left,
-            next_slot: 0,
+            slots,
             knows_endings,
         })
     }
@@ -132,7 +134,8 @@ impl Attachments {
         for key in &left.links {
             gone(self.attach.remove(key)).map_err(Error::using("delete from", ATTACH))?;
         }
-        for key in left.spaces.keys() {
+        for (key, slot) in &left.spaces {
+            self.slots.give_back(*slot);
             gone(self.netns.remove(key)).map_err(Error::using("delete from", NETNS))?;
         }
         Ok(())
@@ -212,12 +215,17 @@ impl Attachments {
         }
         let slot = match self.left.spaces.remove(&netns) {
             // Its slot is kept: an exit that was told and not yet read stays told.
-            Some(slot) if slot < ATTACHMENTS_MAX => slot,
-            _ => self.free_slot().ok_or(Error::Full { name: EXITS, capacity: ATTACHMENTS_MAX })?,
+            Some(slot) if self.slots.is_used(slot) => slot,
+            _ => self.slots.take().ok_or(Error::Full { name: EXITS, capacity: ATTACHMENTS_MAX })?,
         };
-        self.clear(slot)?;
         let value = NetnsValue { id: netns, slot, pad: 0 }.to_bytes();
-        self.netns.insert(netns, value, 0).map_err(|error| full(error, NETNS))?;
+        let cleared = self.clear(slot);
+        let inserted =
+            cleared.and_then(|()| self.netns.insert(netns, value, 0).map_err(|error| full(error, NETNS)));
+        if let Err(error) = inserted {
+            self.slots.give_back(slot);
+            return Err(error);
+        }
         self.spaces.insert(netns, Space { slot, members: BTreeSet::from([id]) });
         Ok(())
     }
@@ -226,20 +234,11 @@ impl Attachments {
         let Some(space) = self.spaces.get_mut(&netns) else { return Ok(()) };
         space.members.remove(&id);
         if space.members.is_empty() {
+            self.slots.give_back(space.slot);
             self.spaces.remove(&netns);
             gone(self.netns.remove(&netns)).map_err(Error::using("delete from", NETNS))?;
         }
         Ok(())
-    }
-
-    fn free_slot(&mut self) -> Option<u32> {
-        let used: BTreeSet<u32> =
-            self.spaces.values().map(|space| space.slot).chain(self.left.spaces.values().copied()).collect();
-        let slot = (0..ATTACHMENTS_MAX)
-            .map(|step| self.next_slot.wrapping_add(step) % ATTACHMENTS_MAX)
-            .find(|slot| !used.contains(slot))?;
-        self.next_slot = (slot + 1) % ATTACHMENTS_MAX;
-        Some(slot)
     }
 
     fn clear(&mut self, slot: u32) -> Result<(), Error> {

@@ -26,6 +26,7 @@ pub mod probes;
 mod proof;
 mod readable;
 mod ring;
+mod slots;
 pub mod watch;
 pub mod wire;
 

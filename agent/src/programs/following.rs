@@ -14,11 +14,15 @@ use berth_ipam::time::Time;
 use berth_probes::{Error, Probes};
 
 use super::watching::Place;
+use crate::committer::chain;
 
 /// A program has told of an end long before this.
 const LINGER: Duration = Duration::from_secs(5);
 /// How many ended ones are kept; more at once are forgotten without a question.
 const LINGERING_MAX: usize = 4096;
+
+/// How many attachments that the maps refused are tried again at once.
+const AGAIN_MAX: usize = 64;
 
 /// What of an attachment is followed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,8 +61,7 @@ impl Followed {
         self.netns.nsid
     }
 
-    /// Into the maps.
-    pub fn put(&self, probes: &mut Probes, key: &AttachmentKey) -> Result<(), Error> {
+    fn put(&self, probes: &mut Probes, key: &AttachmentKey) -> Result<(), Error> {
         probes.attachments().follow(key, &self.netns, self.ifindex)
     }
 }
@@ -84,6 +87,8 @@ pub struct Following {
     /// followed again then, but no second event comes.
     spoken_of: BTreeSet<AttachmentKey>,
     ended: VecDeque<Ended>,
+    /// Those that the maps refused, and why: netlink and reads alone watch them.
+    refused: BTreeMap<AttachmentKey, String>,
     /// Since then an entry that is left in a map proves nothing.
     lost_at: Option<Time>,
 }
@@ -97,6 +102,39 @@ impl Following {
         self.wanted.insert(key, (followed, places));
     }
 
+    /// Into the maps, as far as they take it. Returns the refusal, which is remembered and tried again.
+    pub fn put(
+        &mut self,
+        probes: &mut Probes,
+        key: &AttachmentKey,
+        followed: &Followed,
+    ) -> Result<(), Error> {
+        let put = followed.put(probes, key);
+        match &put {
+            Ok(()) => drop(self.refused.remove(key)),
+            Err(error) => drop(self.refused.insert(key.clone(), chain(error))),
+        }
+        put
+    }
+
+    /// Some of those that were refused into the maps again, until one is refused once more.
+    pub fn try_refused(&mut self, probes: &mut Probes) {
+        for key in self.refused.keys().take(AGAIN_MAX).cloned().collect::<Vec<_>>() {
+            let wanted = self.wanted.get(&key).map(|(followed, _)| followed.clone());
+            match wanted {
+                Some(followed) if self.put(probes, &key, &followed).is_err() => return,
+                Some(_) => {}
+                None => drop(self.refused.remove(&key)),
+            }
+        }
+    }
+
+    /// How many the maps refused, the first of them, and why; `None`: all are followed.
+    pub fn refused(&self) -> Option<(usize, &AttachmentKey, &str)> {
+        let (key, why) = self.refused.first_key_value()?;
+        Some((self.refused.len(), key, why))
+    }
+
     /// Whether exactly this link of it is wanted already.
     pub fn has(&self, key: &AttachmentKey, followed: &Followed) -> bool {
         self.wanted
@@ -107,6 +145,7 @@ impl Following {
     /// It ended; where its addresses are spoken for.
     pub fn end(&mut self, key: &AttachmentKey, now: Time) -> Vec<Place> {
         self.told.remove(key);
+        self.refused.remove(key);
         let Some((followed, places)) = self.wanted.remove(key) else { return Vec::new() };
         let told = self.spoken_of.remove(key);
         self.ended.push_back(Ended { at: now, key: key.clone(), followed, places: places.clone(), told });
@@ -118,8 +157,10 @@ impl Following {
     pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
         self.told.clear();
         let mut first = Ok(());
-        for (key, (followed, _)) in &self.wanted {
-            first = first.and(followed.put(probes, key));
+        let wanted: Vec<_> =
+            self.wanted.iter().map(|(key, (followed, _))| (key.clone(), followed.clone())).collect();
+        for (key, followed) in wanted {
+            first = first.and(self.put(probes, &key, &followed));
         }
         first.and(probes.attachments().settle())
     }
@@ -145,9 +186,10 @@ impl Following {
     pub fn observed(&mut self, probes: &mut Probes, seen: &[Observation]) -> Result<(), Error> {
         for observation in seen.iter().filter(|seen| seen.link == LinkFact::Present) {
             if self.told.remove(&observation.key)
-                && let Some((followed, _)) = self.wanted.get(&observation.key)
+                && let Some(followed) =
+                    self.wanted.get(&observation.key).map(|(followed, _)| followed.clone())
             {
-                followed.put(probes, &observation.key)?;
+                self.put(probes, &observation.key, &followed)?;
             }
         }
         Ok(())

@@ -45,6 +45,9 @@ impl Programs {
                 }
             });
         }
+        if let Some((count, first, why)) = self.following.refused() {
+            checks.push(finding("ebpf.follow", false, false, super::unfollowed(count, first, why)));
+        }
         checks.push(self.counters(probes));
         checks
     }

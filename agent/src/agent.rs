@@ -35,6 +35,7 @@ use crate::observer::{self, Observer};
 use crate::parents::Parents;
 use crate::programs::Programs;
 use crate::readiness::Readiness;
+use crate::reload::{Read, Reload};
 use crate::server::{ConnId, Connections, ServerEvent};
 use crate::startup::{self, VLANS};
 use crate::wires::Wires;
@@ -108,6 +109,8 @@ pub struct Agent {
     spooled: BTreeSet<PathBuf>,
     /// What keeps the node from serving.
     readiness: Readiness,
+    /// The declarations that are being read again.
+    reload: Reload,
     /// Why the declarations in the files are not the ones in force.
     config_trouble: Option<String>,
     /// ADDs that wait for the annotations of their pods, by ticket.
@@ -129,6 +132,7 @@ impl Agent {
             followers: BTreeMap::new(),
             spooled: BTreeSet::new(),
             readiness: Readiness::default(),
+            reload: Reload::default(),
             config_trouble: None,
             asking: BTreeMap::new(),
             last_ticket: 0,
@@ -182,6 +186,7 @@ impl Agent {
                 Some((ticket, annotations)) = annotations(&mut self.hands.cluster) => {
                     self.annotated(ticket, &annotations);
                 }
+                read = self.reload.read() => self.reloaded(read),
                 () = self.hands.programs.ready() => self.hear_programs(),
                 () = tokio::time::sleep(wait) => self.step(Input::Tick),
                 _ = alive.tick() => {
@@ -661,15 +666,25 @@ impl Agent {
     fn reload(&mut self) {
         // In a cluster an edit comes by itself.
         let Some(path) = &self.paths.config else { return };
-        let declared = startup::declarations(path);
         self.tell(&State::Reloading);
-        match declared {
-            Ok(config) => self.step(Input::Declared(Box::new(config))),
-            Err(error) => {
-                let why = committer::chain(&error);
-                tracing::error!(error = why, "the edited configuration is refused");
-                self.config_trouble = Some(why);
+        self.reload.begin(path);
+    }
+
+    fn reloaded(&mut self, read: Read) {
+        let refused = match read {
+            Ok(Ok(config)) => {
+                self.step(Input::Declared(Box::new(config)));
+                None
             }
+            Ok(Err(error)) => Some(committer::chain(&error)),
+            Err(error) => Some(committer::chain(&error)),
+        };
+        if let Some(why) = refused {
+            tracing::error!(error = why, "the edited configuration is refused");
+            self.config_trouble = Some(why);
+        }
+        if self.reload.take_again() {
+            return self.reload();
         }
         self.tell(&State::Ready);
     }

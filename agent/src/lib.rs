@@ -25,6 +25,7 @@ pub mod observer;
 pub mod parents;
 pub mod programs;
 pub mod readiness;
+pub mod reload;
 pub mod scanner;
 pub mod server;
 pub mod startup;

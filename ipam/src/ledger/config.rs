@@ -1,13 +1,23 @@
 //! Edited declarations: taken over as a whole, or refused with the list of holders that would
 //! lose their address.
 
+use std::ops::RangeInclusive;
+
 use super::Ledger;
 use super::io::{Action, NoteKind};
 use super::line::Stage;
 use super::pools::PoolState;
 use super::wire::ProbePurpose;
-use crate::config::Config;
+use crate::config::{Config, Pool};
+use crate::interval::to_bits;
+use crate::record::AddressKey;
 use crate::time::Time;
+
+/// All that can be taken in a pool's subnet, in the order of the books: a pool costs what is taken in it.
+fn span(pool: &Pool) -> RangeInclusive<AddressKey> {
+    let at = |address| AddressKey { segment: pool.segment.clone(), address };
+    at(pool.subnet.network())..=at(pool.subnet.broadcast())
+}
 
 impl Ledger {
     pub(super) fn declared(&mut self, now: Time, config: Config) {
@@ -17,13 +27,15 @@ impl Ledger {
             .flat_map(|slot| slot.entry.held.iter().map(move |held| (slot, held)))
             .filter(|(_, held)| {
                 // A pool may be renamed. One that was gone when the agent started is dropped already.
-                let bits = crate::interval::to_bits(held.address);
-                self.config.pools.contains_key(&held.pool)
-                    && !config.pools.values().any(|pool| {
-                        pool.segment == held.segment
-                            && pool.subnet.contains(held.address)
-                            && crate::alloc::usable(pool).contains(bits)
-                    })
+                let bits = to_bits(held.address);
+                let gives = |pool: &Pool| {
+                    pool.segment == held.segment
+                        && pool.subnet.contains(held.address)
+                        && crate::alloc::usable(pool).contains(bits)
+                };
+                // Nearly every pool keeps its name: so a holder costs one look.
+                let same = config.pools.get(&held.pool).is_some_and(gives);
+                self.config.pools.contains_key(&held.pool) && !same && !config.pools.values().any(gives)
             })
             .map(|(slot, held)| {
                 format!("pool {} would drop {}, held by {}", held.pool, held.address, slot.entry.key)
@@ -47,9 +59,11 @@ impl Ledger {
         for (name, pool) in &config.pools {
             // By segment and not by the pool's name: an address in use may have come from a pool
             // that is called otherwise by now.
-            let held = self.holders.keys().chain(self.quarantine.keys()).chain(self.shared.abroad.keys());
-            let taken: Vec<_> =
-                held.filter(|key| key.segment == pool.segment).map(|key| key.address).collect();
+            let span = span(pool);
+            let holders = self.holders.range(span.clone()).map(|(key, _)| key.address);
+            let quarantine = self.quarantine.range(span.clone()).map(|(key, _)| key.address);
+            let abroad = self.shared.abroad.range(span).map(|(key, _)| key.address);
+            let taken: Vec<_> = holders.chain(quarantine).chain(abroad).collect();
             let mut state = old.remove(name).unwrap_or_else(|| {
                 let new = PoolState::new(pool);
                 if self.shared.on { new.keep_apart() } else { new }

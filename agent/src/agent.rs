@@ -29,6 +29,8 @@ use crate::cluster::heartbeat::name::STARTING;
 use crate::cluster::pods::Annotations;
 use crate::cluster::{Cluster, annotations};
 use crate::committer::{self, Committer};
+use crate::event_filter::EventFilter;
+use crate::hints::Room;
 use crate::history::{self, History};
 use crate::notify::{Notifier, State};
 use crate::observer::{self, Observer};
@@ -64,6 +66,10 @@ pub struct Hands {
     pub committer: Committer,
     /// The kernel, reading.
     pub observer: Observer,
+    /// How full the way of its hints is.
+    pub room: Room,
+    /// What of its hints is passed on.
+    pub filter: EventFilter,
     /// The kernel, changing.
     pub changer: Changer,
     /// The programs in the kernel.
@@ -162,10 +168,10 @@ impl Agent {
                     Signal::Reload => self.reload(),
                 },
                 Some(input) = inputs.recv() => {
-                    self.step(input);
+                    self.take_queued(input);
                     for _ in 0..BATCH {
                         let Ok(input) = inputs.try_recv() else { break };
-                        self.step(input);
+                        self.take_queued(input);
                     }
                     // A storm on the wire must not keep plugins, the clock and the ledger's
                     // deadlines waiting: each gets its turn after a batch.
@@ -219,6 +225,7 @@ impl Agent {
             self.step(Input::Bar(DECLARATIONS, Some(why)));
         }
         self.step(loaded);
+        self.hands.filter.adopt(&self.ledger);
         self.hands.programs.adopt(&self.ledger);
         self.replay_spool();
         self.sign_of_life();
@@ -233,6 +240,12 @@ impl Agent {
         if let Err(error) = self.hands.notifier.send(state) {
             tracing::warn!(%error, "notify the service manager");
         }
+    }
+
+    /// One input out of the queue.
+    fn take_queued(&mut self, input: Input) {
+        self.hands.room.taken(&input);
+        self.step(input);
     }
 
     /// One input, and what follows from it.
@@ -314,6 +327,7 @@ impl Agent {
     fn act(&mut self, now: Time, action: Action) {
         match action {
             Action::Commit { op, step, journal, flush, store } => {
+                self.hands.filter.journaled(&journal);
                 self.hands.programs.journaled(&self.ledger, &journal);
                 let commit = committer::Commit { op, step, journal, flush, store };
                 self.hands.committer.send(committer::Order::Commit(commit));
@@ -427,6 +441,7 @@ impl Agent {
         match request {
             Request::Lease(lease) => return self.lease(caller, lease).await.map(Err),
             Request::Bind(bind) => {
+                self.hands.filter.binding(&bind.attachment);
                 let seen = self.ledger.entry(&bind.attachment).map_or(LinkSeen::NotThere, |entry| {
                     self.hands.programs.binding(entry, &bind.txn, bind.ifindex);
                     self.hands.parents.read_back(entry.at, bind.ifindex)

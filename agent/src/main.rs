@@ -7,7 +7,9 @@ use berth_agent::agent::{Agent, Hands, Paths, Signals};
 use berth_agent::changer::Changer;
 use berth_agent::cluster::{self, Cluster};
 use berth_agent::committer::{Committer, Order};
+use berth_agent::event_filter::EventFilter;
 use berth_agent::flags::{Flags, StoreKind};
+use berth_agent::hints::Feed;
 use berth_agent::notify::Notifier;
 use berth_agent::observer::Observer;
 use berth_agent::parents::Parents;
@@ -64,7 +66,9 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let away = cluster.as_ref().map(Cluster::orders);
     let (committer, on_disk) = Committer::start(&flags.state_dir, away, to_loop.clone())?;
     // The subscription comes before the search: what happens between is heard.
-    let observer = Observer::start(to_loop.clone(), deaf::to("netlink"))?;
+    let feed = Feed::new(to_loop.clone());
+    let (room, filter) = (feed.room(), EventFilter::default());
+    let observer = Observer::start(feed, filter.clone(), deaf::to("netlink"))?;
     let changer = Changer::start(to_loop.clone())?;
     let place = startup::place(&identity.boot_id)?;
     let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
@@ -93,6 +97,8 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let hands = Hands {
         committer,
         observer,
+        room,
+        filter,
         changer,
         programs,
         wires,

@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use berth_ipam::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
-use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Source, Target};
+use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Target};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::alias;
@@ -23,13 +23,16 @@ use berth_underlay::monitor::{KernelEvent, Monitor};
 use berth_underlay::read::{LinkRead, Reader};
 use berth_underlay::search::{self, NsSeen, Options, SearchResult};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
-use tokio::sync::mpsc::UnboundedSender;
 
+use crate::event_filter::EventFilter;
 use crate::fdb::{Parent, fdb_of};
-use crate::strays;
+use crate::hints::{Feed, Repeats};
+use crate::{clock, strays};
 
 /// How long the thread sleeps at most; a bell that was missed costs no more than this.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
+/// And while a hint waits for its time.
+const SLEEP_WAITING: Timespec = Timespec { tv_sec: 0, tv_nsec: 25_000_000 };
 
 /// What the thread is asked for.
 #[derive(Debug)]
@@ -63,14 +66,22 @@ pub enum ObserverError {
 impl Observer {
     /// Starts the thread in the calling thread's namespace; the subscription is in force when this
     /// returns. `deaf`: events are read and thrown away, as if nobody had told them.
-    pub fn start(inputs: UnboundedSender<Input>, deaf: bool) -> Result<Self, ObserverError> {
+    pub fn start(feed: Feed, filter: EventFilter, deaf: bool) -> Result<Self, ObserverError> {
         let monitor = Monitor::open().map_err(ObserverError::Netlink)?;
         let reader = Reader::new().map_err(ObserverError::Netlink)?;
         let hears_all = monitor.hears_all_namespaces() && !deaf;
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let bell = Arc::new(bell.map_err(|errno| ObserverError::Thread(errno.into()))?);
         let (orders, inbox) = channel();
-        let worker = Worker { monitor, reader, inputs, bell: Arc::clone(&bell), deaf };
+        let worker = Worker {
+            monitor,
+            reader,
+            feed,
+            filter,
+            repeats: Repeats::default(),
+            bell: Arc::clone(&bell),
+            deaf,
+        };
         std::thread::Builder::new()
             .name("observer".to_owned())
             .spawn(move || worker.run(&inbox))
@@ -92,7 +103,9 @@ impl Observer {
 struct Worker {
     monitor: Monitor,
     reader: Reader,
-    inputs: UnboundedSender<Input>,
+    feed: Feed,
+    filter: EventFilter,
+    repeats: Repeats,
     bell: Arc<OwnedFd>,
     deaf: bool,
 }
@@ -109,7 +122,7 @@ impl Worker {
                     Order::Gather(targets) => self.gather(&targets),
                     Order::FindStrays(devices) => Input::Strays(strays::find(&mut self.reader, &devices)),
                 };
-                if !self.hand_on_hints() || self.inputs.send(answer).is_err() {
+                if !self.hand_on_hints() || !self.feed.answer(answer) {
                     return;
                 }
             }
@@ -121,19 +134,27 @@ impl Worker {
         let mut fds =
             [PollFd::from_borrowed_fd(monitor, PollFlags::IN), PollFd::new(&self.bell, PollFlags::IN)];
         // An interrupted poll is an early wake-up, nothing more.
-        let _ = poll(&mut fds, Some(&SLEEP_MAX));
+        let _ = poll(&mut fds, Some(if self.repeats.is_waiting() { &SLEEP_WAITING } else { &SLEEP_MAX }));
         let mut counter = [0; 8];
         let _ = rustix::io::read(self.bell.as_fd(), &mut counter);
     }
 
-    /// Hands on what the monitor heard. False if nobody listens any more.
+    /// Hands on what an attachment may need of what the monitor heard. False: the main loop has ended.
     fn hand_on_hints(&mut self) -> bool {
         let events = self.monitor.drain().unwrap_or_else(|error| {
             tracing::warn!(%error, "read netlink events");
             vec![KernelEvent::Overrun]
         });
-        let mut hints = events.iter().filter_map(hint).filter(|_| !self.deaf);
-        hints.all(|hint| self.inputs.send(Input::Kernel(Source::Netlink, hint)).is_ok())
+        if self.deaf {
+            return true;
+        }
+        let now = clock::now();
+        let mut hints = self.repeats.due(now);
+        let wanted = self.filter.read();
+        let passing = events.iter().filter_map(hint).filter(|hint| wanted.passes(hint));
+        hints.extend(passing.filter_map(|hint| self.repeats.admit(now, hint)));
+        drop(wanted);
+        hints.into_iter().all(|hint| self.feed.hint(hint))
     }
 
     fn gather(&mut self, targets: &[Target]) -> Input {

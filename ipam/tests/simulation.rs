@@ -28,6 +28,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => pod.prop_map(Op::Answer),
         2 => Just(Op::CrashAgent),
         1 => Just(Op::LoseEvents),
+        1 => (0..6_u8).prop_map(Op::Flood),
         1 => Just(Op::Reboot),
         1 => Just(Op::LoseStore),
         6 => (1..40_u8).prop_map(Op::Happen),
@@ -50,6 +51,22 @@ proptest! {
         world.check_alive();
         world.check_nothing_leaked();
     }
+}
+
+#[test]
+fn a_flood_of_hints_costs_a_bounded_number_of_reads() {
+    let mut world = World::new(7);
+    world.play(&Op::Add(0));
+    world.play(&Op::Add(1));
+    world.settle();
+    assert_eq!(world.live(), 2);
+    for _ in 0..10 {
+        world.play(&Op::Flood(0));
+    }
+    world.play(&Op::EndNamespace(0));
+    world.settle();
+    assert_eq!(world.live(), 1);
+    world.check_nothing_leaked();
 }
 
 #[test]

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::io::{Caller, Source};
 use super::leak::Exits;
+use super::pace::{self, Pace};
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::LinkSpec;
 use crate::evidence::{Departure, Epoch, Inhabitants, Intent, SearchFact, WireFact};
@@ -244,6 +245,10 @@ pub struct Live {
     pub recheck_at: Option<Time>,
     /// How often it was read again without a change.
     pub rechecks: u32,
+    /// The reads for hints.
+    pub reads: Pace,
+    /// The searches for hints.
+    pub searches: Pace,
     /// What the wire said.
     pub wire: WireFact,
     /// Whether everybody left the namespace.
@@ -294,6 +299,8 @@ impl Live {
             missing_since: None,
             recheck_at: None,
             rechecks: 0,
+            reads: Pace::new(pace::READS),
+            searches: Pace::new(pace::SEARCHES),
             wire: WireFact::NotAsked,
             inhabitants: Inhabitants::Assumed,
             tenants: BTreeMap::new(),

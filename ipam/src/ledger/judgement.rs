@@ -33,46 +33,46 @@ impl Ledger {
     /// A hint: something to look at.
     pub(super) fn hint(&mut self, now: Time, by: Source, hint: KernelHint) {
         match hint {
-            KernelHint::LinkTornDown(key, with_namespace) => self.torn_down(now, by, key, with_namespace),
+            KernelHint::LinkTornDown(key, with_namespace) => self.torn_down(now, by, &key, with_namespace),
             KernelHint::LinkLeaving(key) => {
                 let text = format!("{by}: the link leaves its namespace");
-                self.departed(now, by, key, Departure::Moved, ("link-leaves", text));
+                self.departed(now, by, &key, Departure::Moved, ("link-leaves", text));
             }
             KernelHint::LinkGone(at, ifindex, mac) => {
                 for key in self.keys_of_link(at, ifindex, mac) {
                     let how = self.deleted_as(&key, at, by);
                     if let Some(how) = how {
                         let text = format!("{by}: link {ifindex} was deleted");
-                        self.departed(now, by, key, how, ("link-deleted", text));
+                        self.departed(now, by, &key, how, ("link-deleted", text));
                     }
                 }
             }
             KernelHint::LinkMoved(at, ifindex, mac) => {
                 for key in self.keys_of_link(at, ifindex, mac) {
                     let text = format!("{by}: link {ifindex} went to another namespace");
-                    self.departed(now, by, key.clone(), Departure::Moved, ("link-moved", text));
-                    self.gather(key, true);
+                    self.departed(now, by, &key, Departure::Moved, ("link-moved", text));
+                    self.gather_for_hint(now, &key, true);
                 }
             }
             KernelHint::NamespaceGone(nsid) => {
                 for key in self.keys_where(|_, at| at == nsid) {
-                    self.namespace_ended(by, key, format!("{by}: namespace {nsid} ended"));
+                    self.namespace_ended(now, by, &key, format!("{by}: namespace {nsid} ended"));
                 }
             }
             KernelHint::NamespaceEnded(keys) => {
                 for key in keys {
-                    self.namespace_ended(by, key, format!("{by}: the namespace ended"));
+                    self.namespace_ended(now, by, &key, format!("{by}: the namespace ended"));
                 }
             }
             KernelHint::NamespacesEnding => self.unlearnt_soon(now),
             KernelHint::TaskExits(keys, pid) => self.task_exits(now, by, &keys, pid),
-            KernelHint::AddressSeen(at, ifindex, address) => self.address_seen(at, ifindex, address),
+            KernelHint::AddressSeen(at, ifindex, address) => self.address_seen(now, at, ifindex, address),
             KernelHint::AddressGone(at, _, address) => {
                 for key in self.keys_where(|slot, place| place == at && slot.addresses().contains(&address)) {
-                    self.gather(key, false);
+                    self.gather_for_hint(now, &key, false);
                 }
             }
-            KernelHint::Overrun => self.events_lost(by),
+            KernelHint::Overrun => self.events_lost(now, by),
         }
     }
 
@@ -125,10 +125,10 @@ impl Ledger {
     ///
     /// Where the namespace lives, it is most often the DEL under way, whose teardown reads would only
     /// hold up, and the address has to settle anyhow: they are made a little later.
-    fn torn_down(&mut self, now: Time, by: Source, key: AttachmentKey, with_namespace: bool) {
-        let Some(slot) = self.slots.get(&key) else { return };
+    fn torn_down(&mut self, now: Time, by: Source, key: &AttachmentKey, with_namespace: bool) {
+        let Some(slot) = self.slots.get(key) else { return };
         if slot.live.departure == Departure::Moved || slot.entry.at != slot.entry.netns.nsid {
-            return self.gather(key, false);
+            return self.gather_for_hint(now, key, false);
         }
         // While netlink was deaf it may have moved unseen, and left its index to another: a search tells.
         let how = match slot.live.departure {
@@ -141,10 +141,36 @@ impl Ledger {
         if with_namespace {
             return self.departed(now, by, key, how, observed);
         }
-        self.depart(now, by, &key, how, observed);
-        if let Some(slot) = self.slots.get_mut(&key) {
+        self.depart(now, by, key, how, observed);
+        if let Some(slot) = self.slots.get_mut(key) {
             let later = now + AFTER_TEARDOWN;
             slot.live.recheck_at = Some(slot.live.recheck_at.map_or(later, |at| at.min(later)));
+        }
+    }
+
+    /// Wants an attachment read, and searched for, because of a hint, or when its share allows it.
+    fn gather_for_hint(&mut self, now: Time, key: &AttachmentKey, search: bool) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        let pace = if search { &mut slot.live.searches } else { &mut slot.live.reads };
+        if pace.take(now) {
+            self.gather(key.clone(), search);
+        }
+    }
+
+    /// The reads and searches that hints asked for and that were put off.
+    pub(super) fn hints_due(&mut self, now: Time) {
+        if self.full_reads.take_due(now) {
+            self.reconcile();
+        }
+        let mut due = Vec::new();
+        for (key, slot) in &mut self.slots {
+            let (read, search) = (slot.live.reads.take_due(now), slot.live.searches.take_due(now));
+            if read || search {
+                due.push((key.clone(), search));
+            }
+        }
+        for (key, search) in due {
+            self.gather(key, search);
         }
     }
 
@@ -153,12 +179,12 @@ impl Ledger {
         &mut self,
         now: Time,
         by: Source,
-        key: AttachmentKey,
+        key: &AttachmentKey,
         how: Departure,
         observed: (&'static str, String),
     ) {
-        if self.depart(now, by, &key, how, observed) {
-            self.gather(key, false);
+        if self.depart(now, by, key, how, observed) {
+            self.gather_for_hint(now, key, false);
         }
     }
 
@@ -181,13 +207,13 @@ impl Ledger {
         true
     }
 
-    fn namespace_ended(&mut self, by: Source, key: AttachmentKey, text: String) {
-        if !self.slots.contains_key(&key) {
+    fn namespace_ended(&mut self, now: Time, by: Source, key: &AttachmentKey, text: String) {
+        if !self.slots.contains_key(key) {
             return;
         }
-        self.told(by, &key);
-        self.observe(&key, "netns-hint", text);
-        self.gather(key, false);
+        self.told(by, key);
+        self.observe(key, "netns-hint", text);
+        self.gather_for_hint(now, key, false);
     }
 
     /// Some namespaces are about to end. Links that are known are told one by one; those that were
@@ -200,7 +226,7 @@ impl Ledger {
 
     /// Everything is read again. Only netlink tells of moves by name: without its messages a link
     /// that is missing may have gone either way.
-    fn events_lost(&mut self, by: Source) {
+    fn events_lost(&mut self, now: Time, by: Source) {
         if by == Source::Netlink {
             for slot in self.slots.values_mut() {
                 slot.live.departure = Departure::EventsLost;
@@ -212,17 +238,19 @@ impl Ledger {
         }
         let text = format!("{by}: events were lost: everything is read again");
         self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);
-        self.reconcile();
+        if self.full_reads.take(now) {
+            self.reconcile();
+        }
     }
 
     /// The link of a delegate's lease shows itself by its address.
-    fn address_seen(&mut self, at: Nsid, ifindex: u32, address: std::net::IpAddr) {
+    fn address_seen(&mut self, now: Time, at: Nsid, ifindex: u32, address: std::net::IpAddr) {
         let keys = self.keys_where(|entry, place| {
             place == at && entry.ifindex.is_none() && entry.addresses().contains(&address)
         });
         for key in keys {
             self.observe(&key, "link-learnt", format!("netlink: link {ifindex} got {address}"));
-            self.gather(key, false);
+            self.gather_for_hint(now, &key, false);
         }
     }
 
@@ -260,7 +288,7 @@ impl Ledger {
                 continue;
             };
             if slot.live.stamp != observation.stamp {
-                self.gather(observation.key.clone(), observation.search.is_some());
+                self.gather_for_hint(now, &observation.key, observation.search.is_some());
                 continue;
             }
             if slot.live.committing || slot.entry.phase == Phase::Held {
@@ -508,7 +536,7 @@ impl Ledger {
     /// A first search at once; another one after an incomplete or fruitless one only later.
     fn search_later(&mut self, now: Time, key: &AttachmentKey, last: SearchFact) {
         if last == SearchFact::NotMade {
-            return self.gather(key.clone(), true);
+            return self.gather_for_hint(now, key, true);
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.rechecks = slot.live.rechecks.saturating_add(1);

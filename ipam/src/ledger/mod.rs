@@ -21,6 +21,7 @@ pub mod io;
 mod judgement;
 pub mod leak;
 mod line;
+mod pace;
 mod pools;
 mod repair;
 pub mod shared;
@@ -74,6 +75,8 @@ pub struct Ledger {
     probes: BTreeMap<u64, ProbePurpose>,
     last_id: u64,
     to_gather: BTreeMap<AttachmentKey, bool>,
+    /// The reads of everything for lost events.
+    full_reads: pace::Pace,
     /// Former holders to be read about before their addresses leave the quarantine.
     guards: BTreeSet<AttachmentKey>,
     /// When the reads under way were asked for.
@@ -115,6 +118,7 @@ impl Ledger {
             probes: BTreeMap::new(),
             last_id: 0,
             to_gather: BTreeMap::new(),
+            full_reads: pace::Pace::new(pace::FULL_READS),
             guards: BTreeSet::new(),
             gathering: None,
             scanning: false,
@@ -173,12 +177,15 @@ impl Ledger {
     pub fn deadline(&self) -> Option<Time> {
         let slots = self.slots.values().flat_map(|slot| {
             let dels = slot.live.del_waiters.iter().map(|&(_, until)| until).min();
-            [slot.live.recheck_at, slot.live.orphaned_at, slot.live.held_until, dels].into_iter().flatten()
+            let hints = [slot.live.reads.due(), slot.live.searches.due()];
+            let own = [slot.live.recheck_at, slot.live.orphaned_at, slot.live.held_until, dels];
+            hints.into_iter().chain(own).flatten()
         });
         let line = self.line.iter().filter_map(Waiter::wakes_at);
         let quarantine = self.quarantine.values().filter_map(Quarantined::wakes_at);
         let own =
-            [self.next_scan, self.next_refill, self.strays_at, self.shared.wakes_at()].into_iter().flatten();
+            [self.next_scan, self.next_refill, self.strays_at, self.shared.wakes_at(), self.full_reads.due()];
+        let own = own.into_iter().flatten();
         let collections = self.collections.iter().map(gc::Collection::wakes_at);
         slots.chain(line).chain(quarantine).chain(own).chain(collections).min()
     }
@@ -217,6 +224,7 @@ impl Ledger {
                 self.gather(key, search);
             }
         }
+        self.hints_due(now);
         self.give_up_orphans(now);
         self.end_overdue_holds(now);
         self.shared_due(now);

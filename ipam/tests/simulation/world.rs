@@ -35,6 +35,8 @@ pub enum Op {
     Answer(u8),
     CrashAgent,
     LoseEvents,
+    /// The pod's root adds and deletes the pod's own address, a thousand times in a second.
+    Flood(u8),
     Reboot,
     LoseStore,
     /// So many things under way happen, in a random order.
@@ -99,9 +101,16 @@ pub struct World {
     store: BTreeMap<AddressKey, LeaseRecord>,
     air: Air,
     next: u64,
+    /// How often each attachment was read.
+    reads: BTreeMap<AttachmentKey, usize>,
     /// Whether everything is printed: set `SIMULATION_TRACE` to look at a failing seed.
     trace: bool,
 }
+
+/// The hints of one flood, one a millisecond.
+const FLOOD: usize = 1000;
+/// The reads of one attachment that they may cost.
+const FLOOD_READS_MAX: usize = 64;
 
 impl World {
     pub fn new(seed: u64) -> Self {
@@ -122,6 +131,7 @@ impl World {
             store: BTreeMap::new(),
             air: Air::default(),
             next: 0,
+            reads: BTreeMap::new(),
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
         };
         world.start();
@@ -209,6 +219,7 @@ impl World {
                 self.events.retain(|event| !matches!(event, Event::ToLedger(Input::Kernel(..))));
                 self.events.push(Event::ToLedger(Input::Kernel(Source::Netlink, KernelHint::Overrun)));
             }
+            Op::Flood(pod) => self.flood(*pod),
             Op::Reboot => self.reboot(),
             Op::LoseStore => {
                 // With the agent stopped, as the file cannot vanish under it.
@@ -380,6 +391,42 @@ impl World {
         self.start();
     }
 
+    /// Events of a living attachment without end, each followed by all reads that were asked for.
+    fn flood(&mut self, pod: u8) {
+        let Some((_, key)) = self.pods.get(&pod).cloned() else { return };
+        let link = self.links.iter().find(|link| link.key == key && self.namespaces.contains(&link.at));
+        let Some((at, address)) = link.and_then(|link| Some((link.at, *link.addresses.first()?))) else {
+            return;
+        };
+        let is_bound = |ledger: &Ledger| {
+            let views = ledger.leases().into_iter();
+            views
+                .filter(|view| matches!(view, View::Held { slot, .. } if slot.live.reason == "bound"))
+                .any(|view| view.address() == address)
+        };
+        let quiet = self.ledger.as_ref().is_some_and(is_bound);
+        let before = self.reads.get(&key).copied().unwrap_or(0);
+        for number in 0..FLOOD {
+            self.now = self.now + Duration::from_millis(1);
+            let hint = match number % 3 {
+                0 => KernelHint::AddressSeen(Nsid(at), 1, address),
+                1 => KernelHint::AddressGone(Nsid(at), 1, address),
+                _ => KernelHint::Overrun,
+            };
+            self.step(Input::Kernel(Source::Netlink, hint));
+            let gather = |event: &mut Event| matches!(event, Event::Do(Action::Gather(_)));
+            for event in self.events.extract_if(.., gather).collect::<Vec<_>>() {
+                if let Event::Do(action) = event {
+                    self.carry_out(action);
+                }
+            }
+        }
+        let reads = self.reads.get(&key).copied().unwrap_or(0) - before;
+        if quiet && self.ledger.as_ref().is_some_and(is_bound) {
+            assert!(reads <= FLOOD_READS_MAX, "{FLOOD} hints about {key} cost {reads} reads");
+        }
+    }
+
     /// One of the things under way happens.
     fn happen(&mut self) {
         let all = self.events.len() + usize::from(!self.disk.is_empty());
@@ -468,6 +515,9 @@ impl World {
         match action {
             Action::Reply(caller, _, reply) => self.answered(caller, reply),
             Action::Gather(targets) => {
+                for target in &targets {
+                    *self.reads.entry(target.key.clone()).or_default() += 1;
+                }
                 let seen = targets.iter().map(|target| self.read(target)).collect();
                 // The monitor is drained before the observations are handed on.
                 let hints: Vec<_> = self

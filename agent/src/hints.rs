@@ -1,0 +1,220 @@
+//! The way of hints from a thread that hears them to the main loop: bounded, and calm.
+//!
+//! Answers to orders are as many as the orders, and are never dropped. Hints are as many as others please: so
+//! many wait at most, and the first one that finds no room becomes the word that hints were lost, after which everything
+//! is read once. The invariant: a hint that is dropped is followed in the queue by that word, which the main loop has
+//! not taken yet.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use berth_ipam::identity::Nsid;
+use berth_ipam::ledger::io::{Input, KernelHint, Source};
+use berth_ipam::time::Time;
+use tokio::sync::mpsc::UnboundedSender;
+
+/// So many hints of one kind of source wait for the main loop.
+pub const WAITING_MAX: usize = 4096;
+/// The same word about an address is passed on this often at most.
+const AGAIN: Duration = Duration::from_millis(50);
+/// So many words about addresses are remembered; more pass on without a pause.
+const REMEMBERED_MAX: usize = 4096;
+
+/// The sender of netlink's hints and of the observer's answers.
+#[derive(Debug, Clone)]
+pub struct Feed {
+    inputs: UnboundedSender<Input>,
+    room: Room,
+}
+
+/// How full the way is; shared with the main loop.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    waiting: AtomicUsize,
+    /// Whether the word that hints were lost waits.
+    lost: AtomicBool,
+    dropped: AtomicU64,
+}
+
+impl Feed {
+    /// A way into the main loop's queue.
+    pub fn new(inputs: UnboundedSender<Input>) -> Self {
+        Self { inputs, room: Room::default() }
+    }
+
+    /// The main loop's end.
+    pub fn room(&self) -> Room {
+        self.room.clone()
+    }
+
+    /// Passes on an answer to an order. False: the main loop has ended.
+    pub fn answer(&self, answer: Input) -> bool {
+        self.inputs.send(answer).is_ok()
+    }
+
+    /// Passes on one of netlink's hints, or that hints were lost. False: the main loop has ended.
+    pub fn hint(&self, hint: KernelHint) -> bool {
+        let Shared { waiting, lost, dropped } = &*self.room.shared;
+        if lost.load(Ordering::Acquire) {
+            dropped.fetch_add(1, Ordering::Relaxed);
+            return !self.inputs.is_closed();
+        }
+        let hint = if waiting.load(Ordering::Acquire) < WAITING_MAX {
+            hint
+        } else {
+            dropped.fetch_add(1, Ordering::Relaxed);
+            KernelHint::Overrun
+        };
+        if hint == KernelHint::Overrun {
+            lost.store(true, Ordering::Release);
+        } else {
+            waiting.fetch_add(1, Ordering::AcqRel);
+        }
+        self.inputs.send(Input::Kernel(Source::Netlink, hint)).is_ok()
+    }
+}
+
+impl Room {
+    /// The main loop took this input out of its queue. To be called before the input is acted upon.
+    pub fn taken(&self, input: &Input) {
+        match input {
+            Input::Kernel(Source::Netlink, KernelHint::Overrun) => {
+                self.shared.lost.store(false, Ordering::Release);
+            }
+            Input::Kernel(Source::Netlink, _) => drop(self.shared.waiting.fetch_sub(1, Ordering::AcqRel)),
+            _ => {}
+        }
+    }
+
+    /// How many hints found no room, ever.
+    pub fn dropped(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+}
+
+/// Words about addresses that come again and again: each passes once in [`AGAIN`], and once more at its end
+/// if it came meanwhile. They ask for reads only, so that neither their order nor their number matters.
+#[derive(Debug, Default)]
+pub struct Repeats {
+    told: HashMap<(Nsid, IpAddr, bool), Told>,
+}
+
+#[derive(Debug)]
+struct Told {
+    at: Time,
+    /// What came since.
+    again: Option<KernelHint>,
+}
+
+impl Repeats {
+    /// The hint, if it passes now.
+    pub fn admit(&mut self, now: Time, hint: KernelHint) -> Option<KernelHint> {
+        let place = match &hint {
+            KernelHint::AddressSeen(at, _, address) => (*at, *address, true),
+            KernelHint::AddressGone(at, _, address) => (*at, *address, false),
+            _ => return Some(hint),
+        };
+        if let Some(told) = self.told.get_mut(&place)
+            && now.since(told.at) < AGAIN
+        {
+            told.again = Some(hint);
+            return None;
+        }
+        if self.told.len() < REMEMBERED_MAX {
+            self.told.insert(place, Told { at: now, again: None });
+        }
+        Some(hint)
+    }
+
+    /// What came again and may pass now.
+    pub fn due(&mut self, now: Time) -> Vec<KernelHint> {
+        let mut due = Vec::new();
+        self.told.retain(|_, told| {
+            if now.since(told.at) < AGAIN {
+                return true;
+            }
+            let Some(hint) = told.again.take() else { return false };
+            told.at = now;
+            due.push(hint);
+            true
+        });
+        due
+    }
+
+    /// Whether something waits for its time.
+    pub fn is_waiting(&self) -> bool {
+        self.told.values().any(|told| told.again.is_some())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    const HERE: Nsid = Nsid(5);
+
+    fn seen(last: u8) -> KernelHint {
+        KernelHint::AddressSeen(HERE, 2, [10, 0, 0, last].into())
+    }
+
+    #[test]
+    fn a_full_queue_becomes_one_word_that_hints_were_lost_and_answers_pass() {
+        let (inputs, mut queue) = unbounded_channel();
+        let feed = Feed::new(inputs);
+        let room = feed.room();
+        for _ in 0..3 * WAITING_MAX {
+            assert!(feed.hint(seen(1)));
+        }
+        assert!(feed.answer(Input::Tick));
+        assert_eq!(queue.len(), WAITING_MAX + 2);
+        assert_eq!(room.dropped(), 2 * u64::try_from(WAITING_MAX).unwrap());
+        let mut take = || {
+            let input = queue.try_recv().unwrap();
+            room.taken(&input);
+            input
+        };
+        for _ in 0..WAITING_MAX {
+            assert!(matches!(take(), Input::Kernel(_, KernelHint::AddressSeen(..))));
+        }
+        assert!(feed.hint(seen(2)), "the word is still to be taken: it covers this one");
+        assert!(matches!(take(), Input::Kernel(_, KernelHint::Overrun)));
+        assert!(matches!(take(), Input::Tick));
+        assert!(feed.hint(seen(3)));
+        assert!(matches!(take(), Input::Kernel(_, hint) if hint == seen(3)), "there is room again");
+    }
+
+    #[test]
+    fn netlinks_own_overruns_wait_once() {
+        let (inputs, queue) = unbounded_channel();
+        let feed = Feed::new(inputs);
+        assert!((0..100).all(|_| feed.hint(KernelHint::Overrun)));
+        assert_eq!(queue.len(), 1);
+        drop(queue);
+        assert!(!feed.hint(KernelHint::Overrun), "the main loop has ended");
+    }
+
+    #[test]
+    fn a_word_that_comes_again_passes_at_the_end_of_its_pause() {
+        let at = Time::from_millis;
+        let mut repeats = Repeats::default();
+        assert_eq!(repeats.admit(at(100), seen(1)), Some(seen(1)));
+        assert_eq!(repeats.admit(at(100), seen(2)), Some(seen(2)), "another address");
+        assert!((101..149).all(|millis| repeats.admit(at(millis), seen(1)).is_none()));
+        assert!(repeats.is_waiting() && repeats.due(at(149)).is_empty());
+        assert_eq!(repeats.due(at(150)), [seen(1)]);
+        assert!(!repeats.is_waiting());
+        assert!(repeats.due(at(300)).is_empty() && repeats.told.is_empty(), "nothing is remembered for ever");
+        let gone = KernelHint::LinkGone(Some(HERE), 2, None);
+        assert!((0..9).all(|_| repeats.admit(at(400), gone.clone()).is_some()), "links are never held back");
+    }
+}

@@ -591,6 +591,7 @@ impl Agent {
             .collect();
         let mut checks = self.hands.programs.findings(clock::now());
         checks.extend(doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand));
+        checks.extend(doctor::hints(self.hands.room.dropped()));
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
         let store = match self.readiness.trouble(STORAGE) {

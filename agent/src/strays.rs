@@ -3,8 +3,8 @@
 //! Only MACs on this node's own parents count. Other agents' pods (in a test bed) may be visible
 //! in nameable namespaces too, and are none of this one's business.
 //!
-//! One random MAC in 64 begins as Berth's do. A link that has such a MAC, and neither Berth's mark nor an
-//! address that Berth could give, is a stranger's: the ledger is told, so that no ADD waits for it.
+//! One random MAC in 64 begins as Berth's do, and a pod's root can make links with such a MAC or with Berth's mark. So the
+//! ledger is told which addresses the link has that puts the MAC on the list, and gives these to nobody.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -53,12 +53,16 @@ pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
         });
         let place = having().find(|(_, link)| is_marked(link)).or_else(|| having().next());
         let found = place.and_then(|(place, link)| stray_link(reader, place, link));
-        let foreign = under.filter(|(.., link)| !is_marked(link));
-        let foreign = foreign.and_then(|(_, place, link)| addresses_of(reader, place, link));
+        let place = under.map(|(_, place, link)| (place, link)).or(place);
+        let place = place.map(|(place, link)| {
+            format!("link {} ({:?}) in the namespace of {}", link.ifindex, link.name, place.path.display())
+        });
+        let carried = under.and_then(|(_, place, link)| addresses_of(reader, place, link));
+        let marked = under.is_some_and(|(.., link)| is_marked(link));
         // A MAC that a runtime chose is Berth's business if its link's alias says so.
         let ours = mac.is_berth() || found.as_ref().is_some_and(|found| found.key.is_some());
         let parent = under.map(|(device, ..)| device).or_else(|| listed.last().copied())?;
-        ours.then(|| Stray { mac: *mac, parent: Some(parent.clone()), found, foreign })
+        ours.then(|| Stray { mac: *mac, parent: Some(parent.clone()), found, carried, marked, place })
     });
     strays.collect()
 }

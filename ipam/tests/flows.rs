@@ -138,7 +138,9 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
             ifindex: 5,
             addresses: vec![address(10)],
         }),
-        foreign: None,
+        carried: None,
+        marked: false,
+        place: None,
     };
     let records = vec![rig::record(1, address(10))];
     let loaded = Loaded {
@@ -163,23 +165,38 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
 }
 
 #[test]
-fn a_strangers_link_whose_mac_only_begins_as_berths_do_keeps_nobody_waiting() {
-    let granted = |foreign: Option<Vec<IpAddr>>, found: Option<StrayLink>| {
+fn a_stray_link_blocks_the_addresses_that_it_carries() {
+    let stray = |carried: Option<Vec<IpAddr>>, marked, found: Option<StrayLink>| {
         let mac = Mac([0xb2, 0, 0x5e, 0, 0x53, 1]);
-        let stray = Stray { mac, parent: Some("eth1".parse().unwrap()), found, foreign };
-        let strays = vec![stray];
-        let loaded = Loaded { strays, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        Stray { mac, parent: Some("eth1".parse().unwrap()), found, carried, marked, place: None }
+    };
+    let given = |stray: Stray| {
+        let loaded = Loaded { strays: vec![stray], numbers_hold: true, hears_all: true, ..Loaded::default() };
         let mut rig = Rig::loaded(config(2), loaded);
         rig.warm();
-        rig.lease(1);
-        rig.answer_probes(&[]);
-        rig.granted(1).is_some()
+        let mut given = BTreeSet::new();
+        for pod in 1..=2 {
+            rig.lease(pod);
+            rig.answer_probes(&[]);
+            given.extend(rig.granted(pod).into_iter().flatten());
+        }
+        (given, rig.ledger.troubles().len())
     };
-    assert!(granted(Some(vec!["192.0.2.7".parse().unwrap()]), None), "its address is none of Berth's");
-    assert!(granted(Some(Vec::new()), None));
-    assert!(!granted(Some(vec![address(11)]), None), "it may be Berth's, without its mark");
-    assert!(!granted(Some(vec![address(99)]), None), "nor is a subnet's other address explained");
-    assert!(!granted(None, None), "which link has the MAC is not known");
+    let both = BTreeSet::from([address(10), address(11)]);
+    assert_eq!(given(stray(Some(vec!["192.0.2.7".parse().unwrap()]), false, None)), (both.clone(), 0));
+    assert_eq!(given(stray(Some(Vec::new()), false, None)), (both.clone(), 0));
+    for marked in [false, true] {
+        let one = stray(Some(vec![address(11)]), marked, None);
+        assert_eq!(given(one), (BTreeSet::from([address(10)]), 1), "it may be Berth's, without its record");
+        let outside = stray(Some(vec![address(99)]), marked, None);
+        assert_eq!(given(outside), (both.clone(), 1), "an address of the subnet that no pool gives");
+    }
+    assert_eq!(given(stray(None, false, None)), (BTreeSet::new(), 1), "which link has the MAC is not known");
+    assert_eq!(
+        given(stray(Some(Vec::new()), true, None)),
+        (BTreeSet::new(), 1),
+        "a guest may have an address"
+    );
     // An attachment's own link that cannot be adopted is explained by no other link.
     let taken = StrayLink {
         key: Some(request(2).key),
@@ -190,7 +207,60 @@ fn a_strangers_link_whose_mac_only_begins_as_berths_do_keeps_nobody_waiting() {
         ifindex: 5,
         addresses: Vec::new(),
     };
-    assert!(!granted(Some(Vec::new()), Some(taken)));
+    assert_eq!(given(stray(Some(Vec::new()), false, Some(taken))).0, BTreeSet::new());
+}
+
+#[test]
+fn what_a_stray_carried_is_free_when_no_search_shows_it_and_an_edit_frees_nothing() {
+    let mac = Mac([0xb2, 0, 0x5e, 0, 0x53, 1]);
+    let stray = Stray {
+        mac,
+        parent: Some("eth1".parse().unwrap()),
+        found: None,
+        carried: Some(vec![address(10)]),
+        marked: true,
+        place: Some("link 3 (\"net1\") in the namespace of /run/netns/x".to_owned()),
+    };
+    let loaded =
+        Loaded { strays: vec![stray.clone()], numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let mut rig = Rig::loaded(config(1), loaded);
+    assert!(rig.text("stray-mac").unwrap().contains("/run/netns/x"), "{:?}", rig.text("stray-mac"));
+    rig.told();
+    rig.step(Input::Declared(Box::new(config(1))));
+    rig.lease(1);
+    rig.answer_probes(&[]);
+    rig.step(Input::Strays(vec![stray]));
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(1), None, "the stray carries the only address");
+    assert!(!rig.told().contains(&"stray-mac"), "it was told before");
+    rig.step(Input::Strays(Vec::new()));
+    rig.answer_probes(&[]);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(1), Some(vec![address(10)]));
+    assert!(rig.ledger.troubles().is_empty());
+}
+
+#[test]
+fn strays_without_end_fill_no_memory_and_block_their_device() {
+    let stray = |number: u16| {
+        let [high, low] = number.to_be_bytes();
+        Stray {
+            mac: Mac([0xb2, 0, 0x5e, 0, high, low]),
+            parent: Some("eth1".parse().unwrap()),
+            found: None,
+            carried: Some(vec![address(11)]),
+            marked: false,
+            place: None,
+        }
+    };
+    let strays: Vec<_> = (0..1_000).map(stray).collect();
+    let loaded = Loaded { strays, numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let mut rig = Rig::loaded(config(2), loaded);
+    rig.lease(1);
+    rig.answer_probes(&[]);
+    assert_eq!(rig.granted(1), None, "what the others carry is not remembered");
+    let lines = rig.ledger.troubles();
+    assert!(lines.len() <= 9 && lines.last().unwrap().contains("249 more"), "{lines:?}");
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //!
 //! Its namespace is not among those that the monitor reads: a stranger is no pod.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use berth_ipam::mac::Mac;
@@ -66,6 +66,13 @@ impl Stranger {
             IpAddr::V6(v6) => unsolicited(v6.octets()),
         };
         self.socket.send(&frame).map_err(Error::system(format!("announce {address}")))
+    }
+
+    /// Broadcasts an ARP request in which this MAC claims the address.
+    pub fn claim(&self, address: Ipv4Addr, sender: Mac) -> Result<()> {
+        let mut frame = gratuitous(address.octets());
+        frame[22..28].copy_from_slice(&sender.0);
+        self.socket.send(&frame).map_err(Error::system(format!("claim {address} as {sender}")))
     }
 
     /// Answers for nothing any more.

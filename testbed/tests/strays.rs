@@ -38,18 +38,30 @@ fn a_strangers_mac_that_looks_like_berths_keeps_no_add_waiting() {
 }
 
 #[test]
-fn an_unmarked_link_with_an_address_of_a_pool_keeps_adds_waiting_until_it_is_gone() {
-    let Some(mut lab) = prepared() else { return };
-    let unmarked = foreign(&lab, &format!("{}/16", lab.addresses[0]));
-    lab.start_agent(None).unwrap();
-    let pod = lab.world.pod().unwrap();
-    let mut waiting = lab.plugin.start(&lab.call("ADD", &pod)).unwrap();
-    std::thread::sleep(Duration::from_secs(1));
-    assert!(waiting.runs(), "the ADD did not wait");
-    let rows = lab.leases().unwrap();
-    assert!(rows.iter().all(|row| row.container_id.is_none()), "an address was given beside it: {rows:?}");
-    lab.world.remove(&unmarked);
-    waiting.finish(Duration::from_secs(10)).unwrap().expect_success().unwrap();
+fn a_stray_link_keeps_its_own_address_from_all_and_no_other() {
+    for alias in ["", "alias berth:forged"] {
+        let Some(mut lab) = prepared() else { return };
+        let stray = foreign(&lab, &format!("{}/16", lab.addresses[0]));
+        if !alias.is_empty() {
+            world::ip(&stray.netns, &format!("link set eth0 {alias}\n")).unwrap();
+        }
+        lab.start_agent(None).unwrap();
+        let mut given = Vec::new();
+        for _ in 1..lab.addresses.len() {
+            given.push(lab.attach(&lab.world.pod().unwrap()).unwrap().address);
+        }
+        assert!(!given.contains(&lab.addresses[0].into()), "{given:?}");
+        let findings = lab.client().doctor().unwrap();
+        let named = |text: &str| text.contains(LOOKS_LIKE_BERTHS) && text.contains(&stray.name);
+        assert!(findings.iter().any(|finding| named(&finding.text)), "{findings:?}");
+        // The last address is its own until it is gone.
+        let pod = lab.world.pod().unwrap();
+        let mut waiting = lab.plugin.start(&lab.call("ADD", &pod)).unwrap();
+        std::thread::sleep(Duration::from_secs(1));
+        assert!(waiting.runs(), "the ADD did not wait");
+        lab.world.remove(&stray);
+        waiting.finish(Duration::from_secs(15)).unwrap().expect_success().unwrap();
+    }
 }
 
 #[test]

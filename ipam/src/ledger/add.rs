@@ -217,7 +217,7 @@ impl Ledger {
     /// outside, a store that did not answer, strays on its device.
     fn is_barred(&self, now: Time, index: usize, request: &LeaseRequest) -> bool {
         let put_off = self.line.get(index).is_some_and(|waiter| waiter.is_put_off(now));
-        !self.serving || !self.bars.is_empty() || put_off || self.has_strays(request)
+        !self.serving || !self.bars.is_empty() || put_off || self.is_blocked_by_strays(&request.key.network)
     }
 
     /// A bar from outside comes or goes.
@@ -244,12 +244,6 @@ impl Ledger {
             return true;
         }
         self.wait_for_former_sandbox(now, request)
-    }
-
-    /// Whether a Berth MAC that nobody explains is on the device that the request is for.
-    pub(super) fn has_strays(&self, request: &LeaseRequest) -> bool {
-        let device = self.config.networks.get(&request.key.network).map(|network| network.link.device());
-        device.is_some_and(|device| self.strays.contains_key(&device))
     }
 
     fn ask_wire(&mut self, index: usize, request: &LeaseRequest, picks: Vec<Pick>) {

@@ -62,8 +62,9 @@ impl Ledger {
             let span = span(pool);
             let holders = self.holders.range(span.clone()).map(|(key, _)| key.address);
             let quarantine = self.quarantine.range(span.clone()).map(|(key, _)| key.address);
-            let abroad = self.shared.abroad.range(span).map(|(key, _)| key.address);
-            let taken: Vec<_> = holders.chain(quarantine).chain(abroad).collect();
+            let abroad = self.shared.abroad.range(span.clone()).map(|(key, _)| key.address);
+            let strays = self.strays.carried(span);
+            let taken: Vec<_> = holders.chain(quarantine).chain(abroad).chain(strays).collect();
             let mut state = old.remove(name).unwrap_or_else(|| {
                 let new = PoolState::new(pool);
                 if self.shared.on { new.keep_apart() } else { new }
@@ -80,6 +81,7 @@ impl Ledger {
             }
         }
         self.config = config;
+        self.strays.look(now);
         self.next_refill = Some(now);
         self.out.push(Action::ConfigTaken(Ok(())));
         self.serve_line(now);

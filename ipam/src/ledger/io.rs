@@ -186,9 +186,13 @@ pub struct Stray {
     pub parent: Option<IfName>,
     /// Where the link is, if the search found it.
     pub found: Option<StrayLink>,
-    /// The addresses of the link that puts the MAC on the list, where that link is known for certain
-    /// and nothing on it says that it is Berth's.
-    pub foreign: Option<Vec<IpAddr>>,
+    /// The addresses of the link that puts the MAC on the list; `None`: which link that is, or what it has,
+    /// is not known.
+    pub carried: Option<Vec<IpAddr>>,
+    /// Whether that link has an alias that begins as Berth's do.
+    pub marked: bool,
+    /// The link and its namespace in words, if the search found it.
+    pub place: Option<String>,
 }
 
 /// A stray link.

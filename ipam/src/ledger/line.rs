@@ -254,6 +254,9 @@ impl Ledger {
             return None;
         }
         let giver = self.slots.get(key).filter(|slot| !slot.entry.exposed)?.entry.clone();
+        if giver.held.iter().any(|held| self.strays.carry(&held.key())) {
+            return None;
+        }
         // The same pod's new sandbox comes before all others: it keeps the address.
         let (mut order, others): (Vec<_>, Vec<_>) =
             (0..self.line.len()).partition(|&index| is_same_pod(&giver, &self.line[index].request));
@@ -263,7 +266,7 @@ impl Ledger {
             if waiter.stage != Stage::InLine
                 || waiter.is_put_off(now)
                 || self.slots.contains_key(&waiter.request.key)
-                || self.has_strays(&waiter.request)
+                || self.is_blocked_by_strays(&waiter.request.key.network)
             {
                 continue;
             }
@@ -433,13 +436,7 @@ impl Ledger {
         if more > 0 {
             holders.push(format!("and {more} more"));
         }
-        let strays = self.strays.iter().map(|(device, macs)| {
-            format!(
-                "{} unexplained Berth MACs on {device}: ADDs there wait until they are adopted or gone",
-                macs.len()
-            )
-        });
-        holders.extend(strays);
+        holders.extend(self.strays.lines());
         LedgerError::Exhausted {
             pools: pools.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
             waited_ms: waited.as_millis(),

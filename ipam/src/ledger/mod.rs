@@ -25,6 +25,7 @@ mod pace;
 mod pools;
 mod repair;
 pub mod shared;
+mod strays;
 pub mod view;
 mod wire;
 
@@ -34,7 +35,7 @@ use std::net::IpAddr;
 use crate::attachment::AttachmentKey;
 use crate::config::Config;
 use crate::identity::{BootId, MachineId};
-use crate::name::{IfName, NodeName, PoolName};
+use crate::name::{NodeName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -85,9 +86,7 @@ pub struct Ledger {
     next_scan: Option<Time>,
     scans: leak::Scans,
     next_refill: Option<Time>,
-    /// Berth MACs on a device that no entry explains: ADDs on it wait.
-    strays: BTreeMap<IfName, BTreeSet<crate::mac::Mac>>,
-    strays_at: Option<Time>,
+    strays: strays::Strays,
     homes: line::Homes,
     collections: Vec<gc::Collection>,
     answers: wire::Answers,
@@ -125,8 +124,7 @@ impl Ledger {
             next_scan: None,
             scans: leak::Scans::default(),
             next_refill: None,
-            strays: BTreeMap::new(),
-            strays_at: None,
+            strays: strays::Strays::default(),
             homes: line::Homes::default(),
             collections: Vec::new(),
             answers: wire::Answers::default(),
@@ -183,8 +181,13 @@ impl Ledger {
         });
         let line = self.line.iter().filter_map(Waiter::wakes_at);
         let quarantine = self.quarantine.values().filter_map(Quarantined::wakes_at);
-        let own =
-            [self.next_scan, self.next_refill, self.strays_at, self.shared.wakes_at(), self.full_reads.due()];
+        let own = [
+            self.next_scan,
+            self.next_refill,
+            self.strays.wakes_at(),
+            self.shared.wakes_at(),
+            self.full_reads.due(),
+        ];
         let own = own.into_iter().flatten();
         let collections = self.collections.iter().map(gc::Collection::wakes_at);
         slots.chain(line).chain(quarantine).chain(own).chain(collections).min()

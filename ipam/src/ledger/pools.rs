@@ -277,11 +277,12 @@ impl Ledger {
         }
     }
 
-    /// Whether an address has a holder, here or elsewhere, or is quarantined.
+    /// Whether an address has a holder, here or elsewhere, is quarantined, or is carried by a stray.
     pub(super) fn is_taken(&self, key: &AddressKey) -> bool {
         self.shared.abroad.contains_key(key)
             || self.holders.contains_key(key)
             || self.quarantine.contains_key(key)
+            || self.strays.carry(key)
     }
 
     fn is_asked_for(&self, key: &AddressKey) -> bool {

@@ -5,7 +5,6 @@
 //! have an entry, and every Berth MAC on a parent is seen to be somebody's.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
@@ -23,8 +22,6 @@ use crate::mac::Mac;
 use crate::record::LeaseRecord;
 use crate::time::Time;
 
-/// How often unexplained MACs are looked for while there are any.
-const STRAYS_AGAIN: Duration = Duration::from_millis(500);
 /// The settle time of adopted leases whose network is not declared any more.
 const SETTLE_DEFAULT: Duration = Duration::from_secs(2);
 
@@ -242,43 +239,19 @@ impl Ledger {
         self.look_again(now, record.address_key());
     }
 
-    /// A Berth link or MAC that no entry explains: adopted if it says who it is, else it keeps
-    /// ADDs on its device waiting.
-    fn adopt_stray(&mut self, now: Time, stray: Stray) {
-        if self.explains(stray.mac) {
-            return;
-        }
-        let named = stray.found.as_ref().and_then(|found| found.key.clone().map(|key| (key, found.clone())));
-        match named {
-            Some((key, found)) if self.adopt_link(now, &key, &stray, &found) => return,
-            None if self.is_strangers(&stray) => return,
-            _ => {}
-        }
-        if let Some(parent) = stray.parent {
-            let text =
-                format!("{} on {parent} is Berth's, and nothing says whose: ADDs there wait", stray.mac);
-            if self.strays.entry(parent).or_default().insert(stray.mac) {
-                self.note(NoteKind::Warning, "stray-mac", Vec::new(), None, text);
-            }
-            self.strays_at.get_or_insert(now + STRAYS_AGAIN);
-        }
-    }
-
-    /// Whether the MAC only looks like Berth's: the link that puts it on the list is known, is not marked
-    /// as Berth's, and has no address that Berth could give. So nothing can be given twice, even if it
-    /// was Berth's once and lost its mark.
-    fn is_strangers(&self, stray: &Stray) -> bool {
-        let givable = |address: &IpAddr| self.address_on(|_| true, *address).is_some();
-        stray.foreign.as_ref().is_some_and(|addresses| !addresses.iter().any(givable))
-    }
-
-    fn explains(&self, mac: Mac) -> bool {
+    pub(super) fn explains(&self, mac: Mac) -> bool {
         self.slots.values().any(|slot| slot.entry.mac == Some(mac) || slot.entry.macs().contains(&mac))
     }
 
     /// False: an address of the link is somebody else's in the books, or which it has is not to be
     /// seen; nothing may be handed out beside it before that is settled.
-    fn adopt_link(&mut self, now: Time, key: &AttachmentKey, stray: &Stray, found: &StrayLink) -> bool {
+    pub(super) fn adopt_link(
+        &mut self,
+        now: Time,
+        key: &AttachmentKey,
+        stray: &Stray,
+        found: &StrayLink,
+    ) -> bool {
         if self.slots.contains_key(key) {
             return true; // Under another MAC, but in care already.
         }
@@ -424,31 +397,6 @@ impl Ledger {
         self.serving = true;
         self.next_refill = Some(now);
         self.out.push(Action::Serve);
-        self.serve_line(now);
-    }
-
-    pub(super) fn find_strays_if_due(&mut self, now: Time) {
-        if self.strays_at.is_some_and(|at| at <= now) {
-            self.strays_at = Some(now + STRAYS_AGAIN);
-            self.out.push(Action::FindStrays);
-        }
-    }
-
-    /// The strays that are left.
-    pub(super) fn found_strays(&mut self, now: Time, strays: Vec<Stray>) {
-        if self.shared.on && !self.shared.read {
-            // Whether their records exist is not known before the store was read.
-            self.shared.strays = strays;
-            return;
-        }
-        self.strays.clear();
-        self.strays_at = None;
-        let before: BTreeSet<_> = self.slots.keys().cloned().collect();
-        for stray in strays {
-            self.adopt_stray(now, stray);
-        }
-        let adopted: BTreeSet<_> = self.slots.keys().filter(|key| !before.contains(*key)).cloned().collect();
-        self.rewrite(|record| adopted.contains(&record.key));
         self.serve_line(now);
     }
 }

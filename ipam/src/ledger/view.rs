@@ -144,10 +144,7 @@ impl Ledger {
             }
             _ => None,
         });
-        let strays = self.strays.iter().map(|(device, macs)| {
-            format!("{} MACs on {device} are Berth's and nobody's; ADDs there wait", macs.len())
-        });
-        stuck.chain(strays).collect()
+        stuck.chain(self.strays.lines()).collect()
     }
 
     /// Why the record of an ADD that waits was not taken: what keeps one out of the store keeps them all.

@@ -66,8 +66,8 @@ pub struct Hands {
     pub committer: Committer,
     /// The kernel, reading.
     pub observer: Observer,
-    /// How full the way of its hints is.
-    pub room: Room,
+    /// How full the ways of hints are.
+    pub rooms: [Room; 2],
     /// What of its hints is passed on.
     pub filter: EventFilter,
     /// The kernel, changing.
@@ -244,7 +244,9 @@ impl Agent {
 
     /// One input out of the queue.
     fn take_queued(&mut self, input: Input) {
-        self.hands.room.taken(&input);
+        for room in &self.hands.rooms {
+            room.taken(&input);
+        }
         self.step(input);
     }
 
@@ -591,7 +593,7 @@ impl Agent {
             .collect();
         let mut checks = self.hands.programs.findings(clock::now());
         checks.extend(doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand));
-        checks.extend(doctor::hints(self.hands.room.dropped()));
+        checks.extend(doctor::hints(self.hands.rooms.iter().map(Room::dropped).sum()));
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
         let store = match self.readiness.trouble(STORAGE) {

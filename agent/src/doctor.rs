@@ -61,12 +61,12 @@ pub fn rungs(
     checks
 }
 
-/// Hints of the kernel that found no room in the main loop's queue.
+/// Hints that found no room in the main loop's queue.
 pub fn hints(dropped: u64) -> Option<Finding> {
     let text = format!(
-        "{dropped} of netlink's hints found no room since the start; everything was read again each time"
+        "{dropped} hints of netlink and of packet sockets found no room since the start; everything was read again each time"
     );
-    (dropped > 0).then(|| finding("netlink.queue", false, false, text))
+    (dropped > 0).then(|| finding("hints", false, false, text))
 }
 
 /// Capabilities held and needed.

@@ -23,16 +23,17 @@ const AGAIN: Duration = Duration::from_millis(50);
 /// So many words about addresses are remembered; more pass on without a pause.
 const REMEMBERED_MAX: usize = 4096;
 
-/// The sender of netlink's hints and of the observer's answers.
+/// A sender of hints, and of answers to orders.
 #[derive(Debug, Clone)]
 pub struct Feed {
     inputs: UnboundedSender<Input>,
     room: Room,
 }
 
-/// How full the way is; shared with the main loop.
-#[derive(Debug, Clone, Default)]
+/// How full the way of one source is; shared with the main loop.
+#[derive(Debug, Clone)]
 pub struct Room {
+    by: Source,
     shared: Arc<Shared>,
 }
 
@@ -45,9 +46,9 @@ struct Shared {
 }
 
 impl Feed {
-    /// A way into the main loop's queue.
-    pub fn new(inputs: UnboundedSender<Input>) -> Self {
-        Self { inputs, room: Room::default() }
+    /// A way into the main loop's queue for netlink's hints, or for claims that packet sockets heard.
+    pub fn new(inputs: UnboundedSender<Input>, by: Source) -> Self {
+        Self { inputs, room: Room { by, shared: Arc::default() } }
     }
 
     /// The main loop's end.
@@ -60,37 +61,43 @@ impl Feed {
         self.inputs.send(answer).is_ok()
     }
 
-    /// Passes on one of netlink's hints, or that hints were lost. False: the main loop has ended.
-    pub fn hint(&self, hint: KernelHint) -> bool {
+    /// Passes on a hint. False: the main loop has ended.
+    pub fn hint(&self, hint: Input) -> bool {
         let Shared { waiting, lost, dropped } = &*self.room.shared;
         if lost.load(Ordering::Acquire) {
             dropped.fetch_add(1, Ordering::Relaxed);
             return !self.inputs.is_closed();
         }
-        let hint = if waiting.load(Ordering::Acquire) < WAITING_MAX {
-            hint
-        } else {
+        if waiting.load(Ordering::Acquire) >= WAITING_MAX {
             dropped.fetch_add(1, Ordering::Relaxed);
-            KernelHint::Overrun
-        };
-        if hint == KernelHint::Overrun {
-            lost.store(true, Ordering::Release);
-        } else {
-            waiting.fetch_add(1, Ordering::AcqRel);
+            return self.overrun();
         }
-        self.inputs.send(Input::Kernel(Source::Netlink, hint)).is_ok()
+        waiting.fetch_add(1, Ordering::AcqRel);
+        self.answer(hint)
+    }
+
+    /// Passes on that hints were lost, once until the main loop has taken that word. False: the main loop has ended.
+    pub fn overrun(&self) -> bool {
+        if self.room.shared.lost.swap(true, Ordering::AcqRel) {
+            return !self.inputs.is_closed();
+        }
+        self.answer(Input::Kernel(self.room.by, KernelHint::Overrun))
     }
 }
 
 impl Room {
     /// The main loop took this input out of its queue. To be called before the input is acted upon.
     pub fn taken(&self, input: &Input) {
-        match input {
-            Input::Kernel(Source::Netlink, KernelHint::Overrun) => {
-                self.shared.lost.store(false, Ordering::Release);
+        let hint = match input {
+            Input::Kernel(by, KernelHint::Overrun) if *by == self.by => {
+                return self.shared.lost.store(false, Ordering::Release);
             }
-            Input::Kernel(Source::Netlink, _) => drop(self.shared.waiting.fetch_sub(1, Ordering::AcqRel)),
-            _ => {}
+            Input::Kernel(by, _) => *by == self.by,
+            Input::Heard(_) => self.by == Source::Socket,
+            _ => false,
+        };
+        if hint {
+            self.shared.waiting.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -157,6 +164,9 @@ impl Repeats {
 
 #[cfg(test)]
 mod tests {
+    use berth_ipam::config::Wire;
+    use berth_ipam::ledger::io::HeardOnWire;
+    use berth_ipam::mac::Mac;
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
@@ -167,13 +177,17 @@ mod tests {
         KernelHint::AddressSeen(HERE, 2, [10, 0, 0, last].into())
     }
 
+    fn hint(last: u8) -> Input {
+        Input::Kernel(Source::Netlink, seen(last))
+    }
+
     #[test]
     fn a_full_queue_becomes_one_word_that_hints_were_lost_and_answers_pass() {
         let (inputs, mut queue) = unbounded_channel();
-        let feed = Feed::new(inputs);
+        let feed = Feed::new(inputs, Source::Netlink);
         let room = feed.room();
         for _ in 0..3 * WAITING_MAX {
-            assert!(feed.hint(seen(1)));
+            assert!(feed.hint(hint(1)));
         }
         assert!(feed.answer(Input::Tick));
         assert_eq!(queue.len(), WAITING_MAX + 2);
@@ -186,21 +200,45 @@ mod tests {
         for _ in 0..WAITING_MAX {
             assert!(matches!(take(), Input::Kernel(_, KernelHint::AddressSeen(..))));
         }
-        assert!(feed.hint(seen(2)), "the word is still to be taken: it covers this one");
+        assert!(feed.hint(hint(2)), "the word is still to be taken: it covers this one");
         assert!(matches!(take(), Input::Kernel(_, KernelHint::Overrun)));
         assert!(matches!(take(), Input::Tick));
-        assert!(feed.hint(seen(3)));
+        assert!(feed.hint(hint(3)));
         assert!(matches!(take(), Input::Kernel(_, hint) if hint == seen(3)), "there is room again");
     }
 
     #[test]
-    fn netlinks_own_overruns_wait_once() {
+    fn overruns_of_the_source_itself_wait_once() {
         let (inputs, queue) = unbounded_channel();
-        let feed = Feed::new(inputs);
-        assert!((0..100).all(|_| feed.hint(KernelHint::Overrun)));
+        let feed = Feed::new(inputs, Source::Netlink);
+        assert!((0..100).all(|_| feed.overrun()));
         assert_eq!(queue.len(), 1);
         drop(queue);
-        assert!(!feed.hint(KernelHint::Overrun), "the main loop has ended");
+        assert!(!feed.overrun(), "the main loop has ended");
+    }
+
+    #[test]
+    fn the_ways_of_two_sources_are_counted_apart() {
+        let (inputs, mut queue) = unbounded_channel();
+        let claims = Feed::new(inputs.clone(), Source::Socket);
+        let netlink = Feed::new(inputs, Source::Netlink);
+        let claim = || {
+            Input::Heard(HeardOnWire {
+                wire: Wire { parent: "eth1".parse().unwrap(), vlan: None },
+                address: [10, 0, 0, 1].into(),
+                mac: Mac([2; 6]),
+                outgoing: false,
+                at: Time(0),
+            })
+        };
+        assert!((0..2 * WAITING_MAX).all(|_| claims.hint(claim())));
+        assert!(netlink.hint(hint(1)));
+        while let Ok(input) = queue.try_recv() {
+            claims.room().taken(&input);
+            netlink.room().taken(&input);
+        }
+        assert_eq!(netlink.room().dropped(), 0);
+        assert!(claims.hint(claim()) && queue.len() == 1, "there is room again");
     }
 
     #[test]

@@ -18,7 +18,7 @@ use berth_agent::server::{BoundSocket, CONNECTIONS_MAX, Connections, raise_descr
 use berth_agent::wires::Wires;
 use berth_agent::{capabilities, deaf, epoch::Epoch, logging, object, startup};
 use berth_ipam::config::Config;
-use berth_ipam::ledger::io::Input;
+use berth_ipam::ledger::io::{Input, Source};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_probes::{Object, Options};
 use clap::Parser as _;
@@ -66,13 +66,13 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let away = cluster.as_ref().map(Cluster::orders);
     let (committer, on_disk) = Committer::start(&flags.state_dir, away, to_loop.clone())?;
     // The subscription comes before the search: what happens between is heard.
-    let feed = Feed::new(to_loop.clone());
-    let (room, filter) = (feed.room(), EventFilter::default());
+    let [feed, claims] = [Source::Netlink, Source::Socket].map(|by| Feed::new(to_loop.clone(), by));
+    let (rooms, filter) = ([feed.room(), claims.room()], EventFilter::default());
     let observer = Observer::start(feed, filter.clone(), deaf::to("netlink"))?;
     let changer = Changer::start(to_loop.clone())?;
     let place = startup::place(&identity.boot_id)?;
     let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
-    let mut wires = Wires::new(to_loop.clone());
+    let mut wires = Wires::new(claims);
     wires.listen(startup::devices(&config));
     let object = match flags.ebpf_object {
         Some(path) => Some(Object::File(path)),
@@ -97,7 +97,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let hands = Hands {
         committer,
         observer,
-        room,
+        rooms,
         filter,
         changer,
         programs,

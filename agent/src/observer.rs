@@ -13,7 +13,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 
 use berth_ipam::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
-use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Target};
+use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Source, Target};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::alias;
@@ -154,7 +154,10 @@ impl Worker {
         let passing = events.iter().filter_map(hint).filter(|hint| wanted.passes(hint));
         hints.extend(passing.filter_map(|hint| self.repeats.admit(now, hint)));
         drop(wanted);
-        hints.into_iter().all(|hint| self.feed.hint(hint))
+        hints.into_iter().all(|hint| match hint {
+            KernelHint::Overrun => self.feed.overrun(),
+            hint => self.feed.hint(Input::Kernel(Source::Netlink, hint)),
+        })
     }
 
     fn gather(&mut self, targets: &[Target]) -> Input {

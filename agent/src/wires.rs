@@ -10,9 +10,9 @@ use berth_ipam::name::IfName;
 use berth_underlay::wire::listener::{ParentWire, WireEvent};
 use berth_underlay::wire::probe::{Limits, Outcome, Priority};
 use berth_underlay::wire::socket::Direction;
-use tokio::sync::mpsc::UnboundedSender;
 
 use crate::committer::chain;
+use crate::hints::Feed;
 
 /// See the module's head.
 #[derive(Debug)]
@@ -23,18 +23,18 @@ pub struct Wires {
     /// The parents on which a program in the kernel listens.
     watched: Vec<IfName>,
     refused: BTreeMap<IfName, String>,
-    inputs: UnboundedSender<Input>,
+    feed: Feed,
 }
 
 impl Wires {
     /// No wire yet.
-    pub fn new(inputs: UnboundedSender<Input>) -> Self {
+    pub fn new(feed: Feed) -> Self {
         Self {
             by_device: BTreeMap::new(),
             places: BTreeMap::new(),
             watched: Vec::new(),
             refused: BTreeMap::new(),
-            inputs,
+            feed,
         }
     }
 
@@ -72,7 +72,7 @@ impl Wires {
         if self.by_device.contains_key(device) {
             return;
         }
-        let inputs = self.inputs.clone();
+        let feed = self.feed.clone();
         let name = device.clone();
         let places = self.places.get(device).cloned().unwrap_or_default();
         let report = move |event| match event {
@@ -83,7 +83,7 @@ impl Wires {
                     let outgoing = heard.direction == Direction::Out;
                     let heard =
                         HeardOnWire { wire, address: heard.address, mac: heard.mac, outgoing, at: heard.at };
-                    let _ = inputs.send(Input::Heard(heard));
+                    let _ = feed.hint(Input::Heard(heard));
                 }
             }
             WireEvent::Up { .. } => tracing::info!(device = %name, "the wire is up"),
@@ -103,10 +103,10 @@ impl Wires {
     /// Asks a declared device's wire; the answer comes as [`Input::Probed`].
     pub fn probe(&mut self, id: u64, device: &IfName, addresses: Vec<IpAddr>, priority: Priority) {
         self.open(device);
-        let inputs = self.inputs.clone();
+        let feed = self.feed.clone();
         let Some(wire) = self.by_device.get(device) else {
             let why = self.refused.get(device).cloned().unwrap_or_default();
-            let _ = inputs.send(Input::Probed(id, ProbeResult::Failed(why)));
+            let _ = feed.answer(Input::Probed(id, ProbeResult::Failed(why)));
             return;
         };
         wire.probe(addresses, priority, move |results| {
@@ -121,7 +121,7 @@ impl Wires {
             }
             // A round of which a part is unknown is judged by nobody.
             let result = failed.map_or(ProbeResult::Heard(answers), ProbeResult::Failed);
-            let _ = inputs.send(Input::Probed(id, result));
+            let _ = feed.answer(Input::Probed(id, result));
         });
     }
 }

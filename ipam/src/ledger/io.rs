@@ -221,6 +221,8 @@ pub enum Source {
     Netlink,
     /// A program in the kernel, on the rung of that name.
     Program(&'static str),
+    /// A packet socket on a parent.
+    Socket,
 }
 
 impl std::fmt::Display for Source {
@@ -228,6 +230,7 @@ impl std::fmt::Display for Source {
         f.write_str(match self {
             Self::Netlink => "netlink",
             Self::Program(rung) => rung,
+            Self::Socket => "packet socket",
         })
     }
 }

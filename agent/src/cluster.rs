@@ -14,6 +14,7 @@ pub mod heartbeat;
 pub mod leases;
 pub mod pods;
 pub mod request;
+pub mod rights;
 #[cfg(test)]
 mod script;
 pub mod steward;
@@ -27,7 +28,7 @@ use berth_ipam::ledger::io::{Input, Note, PodNews, PoolCount};
 use berth_ipam::record::AddressKey;
 use berth_protocol::response::Finding;
 use berth_store::StoreError;
-use berth_store::kubernetes::{self, Contact, KubernetesStore, Settings};
+use berth_store::kubernetes::{self, Contact, KubernetesStore, Settings, TokenNode};
 use kube::Client;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::{oneshot, watch};
@@ -36,6 +37,7 @@ use self::clocks::Clocks;
 use self::declarations::Refused;
 use self::events::{Inbox, Recorder};
 use self::pods::{Annotations, Pods};
+use self::rights::Rights;
 use self::steward::tally::Picture;
 use crate::doctor::finding;
 use crate::writer::Writer;
@@ -80,6 +82,7 @@ pub struct Cluster {
     asks: UnboundedSender<Ask>,
     pods: Pods,
     refused: Refused,
+    rights: Rights,
     contact: Contact,
     pace: watch::Receiver<Duration>,
     counts: watch::Sender<Vec<PoolCount>>,
@@ -102,6 +105,7 @@ impl Cluster {
         let (pace, kept) = watch::channel(heartbeat::PERIOD_MIN);
         let (recorder, inbox) = events::recorder();
         let (pods, refused, contact) = (Pods::default(), Refused::default(), Contact::new(clock::now));
+        let rights = Rights::default();
         let thread = Thread {
             identity: identity.clone(),
             namespace: options.namespace.clone(),
@@ -110,6 +114,7 @@ impl Cluster {
             inbox,
             pods: pods.clone(),
             refused: refused.clone(),
+            rights: rights.clone(),
             contact: contact.clone(),
             pace,
             to_write,
@@ -125,7 +130,7 @@ impl Cluster {
             Ok(outcome) => outcome?,
             Err(_) => return Err(ClusterError::Thread(std::io::Error::other("it ended at once"))),
         }
-        Ok(Self { orders, asks, pods, refused, contact, pace: kept, counts, recorder, answers })
+        Ok(Self { orders, asks, pods, refused, rights, contact, pace: kept, counts, recorder, answers })
     }
 
     /// Where the writes of records go.
@@ -181,7 +186,7 @@ impl Cluster {
         let all = refused
             .iter()
             .map(|(object, why)| finding("declared", false, true, format!("{object} cannot be used: {why}")));
-        std::iter::once(self.api_server()).chain(all).collect()
+        [self.api_server(), self.rights.finding()].into_iter().chain(all).collect()
     }
 
     fn api_server(&self) -> Finding {
@@ -211,6 +216,7 @@ struct Thread {
     inbox: Inbox,
     pods: Pods,
     refused: Refused,
+    rights: Rights,
     contact: Contact,
     pace: watch::Sender<Duration>,
     to_write: UnboundedReceiver<away::Order>,
@@ -227,17 +233,20 @@ impl Thread {
         runtime.block_on(async {
             match kubernetes::client(options.kubeconfig.as_deref()).await {
                 Ok(client) => {
+                    let token = kubernetes::token_node(options.kubeconfig.as_deref()).await;
                     // Who started the thread may have given up by now; then so does everything below.
                     let _ = up.send(Ok(()));
-                    Box::pin(self.run(client)).await;
+                    Box::pin(self.run(client, token)).await;
                 }
                 Err(error) => drop(up.send(Err(ClusterError::Connect(Box::new(error))))),
             }
         });
     }
 
-    async fn run(self, client: Client) {
-        let Self { identity, namespace, inputs, counted, inbox, pods, refused, contact, pace, .. } = self;
+    async fn run(self, client: Client, token: TokenNode) {
+        let Self {
+            identity, namespace, inputs, counted, inbox, pods, refused, rights, contact, pace, ..
+        } = self;
         let store = KubernetesStore::new(client.clone(), contact.clone(), Settings::default());
         let writer = Writer::new(store.clone());
         let (picture, seen) = watch::channel(Picture::default());
@@ -252,7 +261,7 @@ impl Thread {
             clocks: Clocks::REAL,
         };
         let stewardship = steward::Setup {
-            namespace,
+            namespace: namespace.clone(),
             me: identity.clone(),
             picture: seen,
             pace: kept,
@@ -266,6 +275,7 @@ impl Thread {
             answer(client.clone(), pods, self.to_ask, self.to_agent, inputs.clone()),
             heartbeat::run(client.clone(), beat),
             steward::run(client.clone(), stewardship),
+            rights.watch(client.clone(), namespace, identity.node.clone(), token),
             events::run(client, identity.node, inbox, Clocks::REAL),
         );
     }

@@ -247,6 +247,16 @@ pub enum ApiError {
         expected: String,
     },
 
+    /// An `IPLease` without a node: its address is retained.
+    #[error(
+        "IPLease {object}: key spec.node is absent, which retains the address for an owner on no node: a newer version \
+         of Berth wrote it; upgrade this agent, or delete the object if its owner needs the address no longer"
+    )]
+    LeaseRetained {
+        /// The object's name.
+        object: String,
+    },
+
     /// A custom resource definition could not be written as YAML.
     #[error("write a custom resource definition as YAML")]
     WriteDefinition {

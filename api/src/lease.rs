@@ -36,7 +36,7 @@ impl From<&LeaseRecord> for IPLeaseSpec {
             ifname: record.key.ifname.to_string(),
             cni_network: record.cni_network.to_string(),
             role: record.role.into(),
-            node: record.node.to_string(),
+            node: Some(record.node.to_string()),
             boot_id: record.boot_id.0.clone(),
             machine_id: record.machine_id.0.clone(),
             pod: record.pod.as_ref().map(|pod| LeasePod {
@@ -117,7 +117,10 @@ fn convert(object: &str, spec: IPLeaseSpec) -> Result<LeaseRecord, ApiError> {
         },
         cni_network: of.parsed("cniNetwork", &spec.cni_network)?,
         role: spec.role.into(),
-        node: of.parsed("node", &spec.node)?,
+        node: of.parsed(
+            "node",
+            &spec.node.ok_or_else(|| ApiError::LeaseRetained { object: object.to_owned() })?,
+        )?,
         boot_id: BootId(spec.boot_id),
         machine_id: MachineId(spec.machine_id),
         pod: spec.pod.map(|pod| PodRef { namespace: pod.namespace, name: pod.name, uid: pod.uid }),

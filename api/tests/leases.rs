@@ -125,6 +125,37 @@ fn address_and_segment_stay_and_the_owner_may_change() {
 }
 
 #[test]
+fn node_changes_only_from_and_to_retained() {
+    let old = lease_of("192.0.2.7");
+    let with_node = |node: Option<&str>| {
+        let mut lease = old.clone();
+        lease.spec.node = node.map(str::to_owned);
+        lease
+    };
+    for (from, to, lawful) in [
+        (Some("node-1"), Some("node-1"), true),
+        (Some("node-1"), None, true),
+        (None, Some("node-2"), true),
+        (None, None, true),
+        (Some("node-1"), Some("node-2"), false),
+        (Some("node-1"), Some("NODE-1"), false),
+    ] {
+        let judged = with_node(to).validate_cel_update(&with_node(from));
+        assert_eq!(judged.is_ok(), lawful, "{from:?} to {to:?}: {judged:?}");
+        if let Err(refused) = judged {
+            assert!(refused.to_string().contains("node cannot be changed"), "{refused}");
+        }
+    }
+    // A hand-over on one node: another attachment, the same node.
+    let mut heir = with_node(Some("node-1"));
+    (heir.spec.container_id, heir.spec.txn) = ("c2".into(), "fedcba98".into());
+    heir.validate_cel_update(&old).unwrap();
+    let error = LeaseRecord::try_from(with_node(None)).unwrap_err();
+    assert!(matches!(&error, ApiError::LeaseRetained { .. }), "{error}");
+    assert!(error.to_string().contains("rack-7.192.0.2.7"), "{error}");
+}
+
+#[test]
 fn what_cannot_be_read_is_named_with_object_and_key() {
     let spec = || serde_json::to_value(lease_of("192.0.2.7").spec).unwrap();
     let with = |pointer: &str, value: Value| {

@@ -196,11 +196,12 @@ impl ControlPlane {
         let all: Vec<&User> = own.iter().chain(users).collect();
         let tokens: String = all.iter().map(|user| user.line()).collect();
         write(&self.folder.join("tokens.csv"), &tokens)?;
-        all.into_iter().try_for_each(|user| write(&self.kubeconfig(user), &self.kubeconfig_text(user)))
+        all.into_iter()
+            .try_for_each(|user| write(&self.kubeconfig(user), &self.kubeconfig_text(&user.token())))
     }
 
-    fn kubeconfig_text(&self, user: &User) -> String {
-        let (authority, token) = (self.pki.file("ca.crt"), user.token());
+    fn kubeconfig_text(&self, token: &str) -> String {
+        let authority = self.pki.file("ca.crt");
         format!(
             "apiVersion: v1\nkind: Config\ncurrent-context: berth\n\
              clusters:\n- name: berth\n  cluster:\n    server: https://{CONTROL}:6443\n    \
@@ -214,6 +215,18 @@ impl ControlPlane {
     /// The kubeconfig of somebody who was named at the start.
     pub fn kubeconfig(&self, user: &User) -> PathBuf {
         self.folder.join(user.file())
+    }
+
+    /// Writes the kubeconfig of a service account, `namespace:name`, with a token that is bound to the Node object of
+    /// `node`, as agents outside of pods use it. The API server makes the token.
+    pub fn bound_kubeconfig(&self, account: &str, node: &str) -> Result<PathBuf> {
+        let (namespace, name) = account.split_once(':').unwrap_or(("default", account));
+        let bound = ["--bound-object-kind=Node", &format!("--bound-object-name={node}")];
+        let token =
+            self.kubectl(&[&["create", "token", name, "--namespace", namespace][..], &bound].concat())?;
+        let path = self.folder.join(format!("bound-{namespace}-{name}-{node}.kubeconfig"));
+        write(&path, &self.kubeconfig_text(token.trim()))?;
+        Ok(path)
     }
 
     /// A client with all rights.
@@ -244,8 +257,13 @@ impl ControlPlane {
 
     /// Runs kubectl with all rights to its end; what it printed.
     pub fn kubectl(&self, arguments: &[&str]) -> Result<String> {
+        self.kubectl_as(&self.kubeconfig(&User::Admin), arguments)
+    }
+
+    /// Runs kubectl with the rights of a kubeconfig's user to its end; what it printed.
+    pub fn kubectl_as(&self, kubeconfig: &Path, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.programs.kubectl);
-        command.arg("--kubeconfig").arg(self.kubeconfig(&User::Admin)).args(arguments);
+        command.arg("--kubeconfig").arg(kubeconfig).args(arguments);
         // Its own caches would outlive the cluster.
         command.arg("--cache-dir").arg(self.folder.join("kubectl"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

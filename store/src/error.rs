@@ -86,7 +86,9 @@ pub enum StoreError {
     /// This agent may not do that. Nothing was changed.
     #[error(
         "{operation}: this agent may not do that with ipleases.berth.dev: its ServiceAccount lacks the ClusterRole or \
-         the ClusterRoleBinding; `kubectl apply -f deploy/berth.yaml` restores both"
+         the ClusterRoleBinding, which `kubectl apply -f deploy/berth.yaml` restores; or the admission policy of \
+         deploy/admission-policy.yaml denies it, because the agent's token names another node or none, as \
+         `berthctl doctor` tells"
     )]
     Forbidden {
         /// What was asked for.

@@ -14,6 +14,7 @@ mod contact;
 mod door;
 mod judge;
 mod object;
+mod token;
 mod watch;
 
 use std::sync::Arc;
@@ -35,6 +36,7 @@ use door::{BASE, Door, Fault};
 use judge::{Asked, Said};
 pub use object::Unreadable;
 use object::{Object, Page};
+pub use token::{TokenNode, token_node};
 pub use watch::{LeaseEvent, Watch};
 
 /// So many creates of one agent are on their way at a time: in a herd, no agent crowds out others.

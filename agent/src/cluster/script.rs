@@ -36,6 +36,8 @@ fn wall() -> Timestamp {
 pub enum Fault {
     /// A refusal of that code.
     Code(u16),
+    /// The same, in these words.
+    Says(u16, &'static str),
     /// Nothing, for ever.
     Hang,
     /// It is carried out, and the connection breaks before the answer.
@@ -123,6 +125,11 @@ impl Script {
             }
             Some(Fault::Unreachable) => return Err(broken()),
             Some(Fault::Code(code)) => status(code, ""),
+            Some(Fault::Says(code, words)) => {
+                let (code, mut answer) = status(code, "");
+                answer["message"] = json!(words);
+                (code, answer)
+            }
             Some(Fault::LostReply) => {
                 self.state().carry_out(&parts.method, &path, &body);
                 return Err(broken());

@@ -62,9 +62,13 @@ pub struct IPLeaseSpec {
     pub cni_network: String,
     /// The role in which the plugin was called.
     pub role: LeaseRole,
-    /// The node of the attachment.
+    /// The node of the attachment; absent: the address is retained for its owner, which is on no node. It
+    /// changes only from or to absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
-    pub node: String,
+    #[x_kube(validation = Rule::new("self == oldSelf")
+        .message("node cannot be changed from one to another: a record is written by the agent of its node; an address that shows no life on its node is freed there first"))]
+    pub node: Option<String>,
     /// The boot of the node in which the lease was made.
     #[serde(rename = "bootID")]
     #[schemars(length(max = 64))]

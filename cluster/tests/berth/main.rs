@@ -7,6 +7,7 @@ mod exact_fit;
 mod faults;
 mod fifty;
 mod outages;
+mod rights;
 mod sandboxes;
 mod segment;
 mod stage;

@@ -20,20 +20,28 @@ type Cause = Arc<dyn std::error::Error + Send + Sync>;
 /// The retries of kube, which are on by default, would repeat writes after a 503 or 504, when nobody
 /// knows whether the first was applied.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, StoreError> {
-    let from =
-        kubeconfig.map_or_else(|| "the pod's ServiceAccount".to_owned(), |path| path.display().to_string());
-    let failed = |cause: Cause| StoreError::Connect { from: from.clone(), cause };
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(|cause| failed(Arc::new(cause)))?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(file, &options).await.map_err(|cause| failed(Arc::new(cause)))?
-        }
-        None => Config::incluster().map_err(|cause| failed(Arc::new(cause)))?,
-    };
+    let mut config = config(kubeconfig).await?;
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);
     // Each request has a deadline of its own, and a watch may be silent for longer.
     config.read_timeout = None;
-    Client::try_from(config).map_err(|cause| failed(Arc::new(cause)))
+    Client::try_from(config).map_err(|cause| failed(kubeconfig, Arc::new(cause)))
+}
+
+/// The way to the API server, with the credentials for it.
+pub(super) async fn config(kubeconfig: Option<&Path>) -> Result<Config, StoreError> {
+    match kubeconfig {
+        Some(path) => {
+            let file = Kubeconfig::read_from(path).map_err(|cause| failed(kubeconfig, Arc::new(cause)))?;
+            let loaded = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+            loaded.map_err(|cause| failed(kubeconfig, Arc::new(cause)))
+        }
+        None => Config::incluster().map_err(|cause| failed(kubeconfig, Arc::new(cause))),
+    }
+}
+
+fn failed(kubeconfig: Option<&Path>, cause: Cause) -> StoreError {
+    let from =
+        kubeconfig.map_or_else(|| "the pod's ServiceAccount".to_owned(), |path| path.display().to_string());
+    StoreError::Connect { from, cause }
 }

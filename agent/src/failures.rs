@@ -60,6 +60,14 @@ pub fn of(error: &LedgerError) -> Failure {
         LedgerError::NotGivable { .. } => {
             (BAD_CONFIGURATION, "ask for an address of the network's pools, or for none")
         }
+        LedgerError::MacRefused { .. } => (
+            BAD_CONFIGURATION,
+            "ask for a MAC that nothing else on the segment has, such as one that begins with 02, or for none",
+        ),
+        LedgerError::MacInUse { .. } => (
+            TRY_AGAIN,
+            "the ADD may be repeated as it is; `berthctl explain` on the holder's node shows what keeps it",
+        ),
         LedgerError::Exhausted { .. } => (
             TRY_AGAIN,
             "enlarge the pool, delete holders that are not wanted, or look at one with `berthctl explain`; a \

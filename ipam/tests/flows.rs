@@ -16,6 +16,8 @@ mod gc;
 mod hold;
 #[path = "flows/programs.rs"]
 mod programs;
+#[path = "flows/requested_mac.rs"]
+mod requested_mac;
 #[path = "flows/rig.rs"]
 mod rig;
 #[path = "flows/shared.rs"]

@@ -187,7 +187,7 @@ impl Ledger {
             self.line.remove(index);
             return self.lease(now, caller, request);
         }
-        if self.take_from_hold(now, index, false) {
+        if !self.is_mac_clear(now, index, &request) || self.take_from_hold(now, index, false) {
             return;
         }
         if self.must_wait(now, &request) {

@@ -628,6 +628,24 @@ pub enum LedgerError {
         /// Why.
         why: String,
     },
+    /// A MAC was asked for that is something else's on the segment.
+    #[error("the MAC {mac} cannot be given: {why}")]
+    MacRefused {
+        /// The MAC.
+        mac: Mac,
+        /// Why.
+        why: String,
+    },
+    /// A MAC was asked for that a predecessor of the pod did not leave in time.
+    #[error("the MAC {mac} is still in use after {waited_ms} ms: {holder}")]
+    MacInUse {
+        /// The MAC.
+        mac: Mac,
+        /// Its holder.
+        holder: String,
+        /// How long the ADD waited.
+        waited_ms: u128,
+    },
     /// No address became free in time.
     #[error("no free address in {pools} after {waited_ms} ms: {holders}")]
     Exhausted {

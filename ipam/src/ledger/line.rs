@@ -59,6 +59,8 @@ pub struct Waiter {
     former_until: Option<Time>,
     /// The store did not take its record: when to try again, and why it did not.
     put_off: Option<(Time, String)>,
+    /// When the wire last had nothing against the MAC that it asks for.
+    mac_clear_at: Option<Time>,
 }
 
 impl Waiter {
@@ -73,7 +75,18 @@ impl Waiter {
             until: now + timeout,
             former_until: None,
             put_off: None,
+            mac_clear_at: None,
         }
+    }
+
+    /// The wire has nothing against the MAC that it asks for.
+    pub fn clear_mac(&mut self, now: Time) {
+        self.mac_clear_at = Some(now);
+    }
+
+    /// When that was.
+    pub fn mac_clear_at(&self) -> Option<Time> {
+        self.mac_clear_at
     }
 
     /// When it has waited long enough.
@@ -267,6 +280,7 @@ impl Ledger {
                 || waiter.is_put_off(now)
                 || self.slots.contains_key(&waiter.request.key)
                 || self.is_blocked_by_strays(&waiter.request.key.network)
+                || !self.may_inherit_with_mac(now, index, key)
             {
                 continue;
             }
@@ -370,6 +384,8 @@ impl Ledger {
             let living = self.slots.get(&request.key).is_some_and(|slot| slot.entry.txn != request.txn);
             let error = if living {
                 LedgerError::AttachmentExists(request.key.clone())
+            } else if let Some(error) = self.mac_in_use(&request, waited) {
+                error
             } else if let Some(why) = self.why_barred(put_off) {
                 LedgerError::Barred { waited_ms: waited.as_millis(), why }
             } else {

@@ -24,6 +24,7 @@ mod line;
 mod pace;
 mod pools;
 mod repair;
+mod requested_mac;
 pub mod shared;
 mod strays;
 pub mod view;
@@ -90,6 +91,7 @@ pub struct Ledger {
     homes: line::Homes,
     collections: Vec<gc::Collection>,
     answers: wire::Answers,
+    speakers: requested_mac::Speakers,
     shared: shared::Shared,
     pods: hold::Pods,
     /// What keeps ADDs waiting beside the ledger's own reasons, by code.
@@ -128,6 +130,7 @@ impl Ledger {
             homes: line::Homes::default(),
             collections: Vec::new(),
             answers: wire::Answers::default(),
+            speakers: requested_mac::Speakers::default(),
             shared: shared::Shared::default(),
             pods: hold::Pods::default(),
             bars: BTreeMap::new(),

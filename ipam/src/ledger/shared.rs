@@ -17,7 +17,7 @@ use super::entry::{Phase, Slot};
 use super::io::{Action, Flush, JournalWrite, NoteKind, Step, StoreNews, StoreWrite, Stray};
 use super::pools::PoolState;
 use crate::alloc::score;
-use crate::attachment::AttachmentKey;
+use crate::attachment::{AttachmentKey, PodRef};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -53,6 +53,8 @@ pub struct Abroad {
     pub who: String,
     /// Its attachment and the MAC in the record, from which its MAC follows; `None`: the record cannot be read.
     link: Option<(AttachmentKey, Option<Mac>)>,
+    /// The pod, if the record names one.
+    pub pod: Option<PodRef>,
 }
 
 impl Abroad {
@@ -62,7 +64,13 @@ impl Abroad {
             pool: None,
             who: "in a record that this version cannot read".to_owned(),
             link: None,
+            pod: None,
         }
+    }
+
+    /// The MAC in the record, if it names one.
+    pub(super) fn recorded_mac(&self) -> Option<Mac> {
+        self.link.as_ref().and_then(|(_, mac)| *mac)
     }
 
     fn of(record: &LeaseRecord) -> Self {
@@ -75,6 +83,7 @@ impl Abroad {
                 None => format!("{} on node {}", record.key.container_id, record.node),
             },
             link: Some((record.key.clone(), record.mac)),
+            pod: record.pod.clone(),
         }
     }
 }

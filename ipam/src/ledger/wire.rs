@@ -54,6 +54,8 @@ pub enum ProbePurpose {
     Quarantine(AddressKey),
     /// Does an address of a former boot answer?
     Former(AttachmentKey),
+    /// Is the MAC that an ADD asks for another station's?
+    Mac(TxnId),
 }
 
 /// Who answered for what.
@@ -121,7 +123,7 @@ impl Answers {
 
     /// Whether a claim is that of the former holder of this same address, from its lifetime: it says nothing
     /// of the present.
-    fn is_former(&self, address: &AddressKey, claim: Claim) -> bool {
+    pub(super) fn is_former(&self, address: &AddressKey, claim: Claim) -> bool {
         self.former
             .get(address)
             .is_some_and(|former| claim.at <= former.ended && former.macs.contains(&claim.mac))
@@ -144,6 +146,7 @@ impl Ledger {
             ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &txn, picks, result),
             ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &key, result),
             ProbePurpose::Former(key) => self.probed_former(now, &key, result),
+            ProbePurpose::Mac(txn) => self.probed_mac(now, &txn, result),
         }
     }
 
@@ -230,7 +233,9 @@ impl Ledger {
         });
         let families = families.unwrap_or(0);
         // A record of the same attachment may have come to light meanwhile: that is judged first.
-        let known = self.line.get(index).is_some_and(|waiter| self.slots.contains_key(&waiter.request.key));
+        let known = self.line.get(index).is_some_and(|waiter| {
+            self.slots.contains_key(&waiter.request.key) || self.is_mac_held(&waiter.request, None)
+        });
         if chosen.len() == families && !known {
             self.reserve(now, index, &chosen);
         } else {
@@ -362,6 +367,7 @@ impl Ledger {
     ) {
         self.take(&key);
         for mac in &macs {
+            self.note_speaker(&key, *mac);
             self.answers.add(*mac, key.clone());
         }
         let text = match &guard {
@@ -418,6 +424,7 @@ impl Ledger {
         let Some((pool, key)) = self.address_on(|link| link.wire() == heard.wire, heard.address) else {
             return;
         };
+        self.note_speaker(&key, heard.mac);
         if !self.is_veto(heard.mac) {
             return;
         }

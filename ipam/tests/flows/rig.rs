@@ -330,6 +330,13 @@ impl Rig {
         }
     }
 
+    /// Ends all rounds of probes that run without an answer to what was asked.
+    pub fn fail_probes(&mut self, why: &str) {
+        for (id, ..) in std::mem::take(&mut self.probes) {
+            self.step(Input::Probed(id, ProbeResult::Failed(why.to_owned())));
+        }
+    }
+
     pub fn pass(&mut self, time: Duration) {
         self.now = self.now + time;
         self.step(Input::Tick);

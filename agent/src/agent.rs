@@ -41,7 +41,7 @@ use crate::reload::{Read, Reload};
 use crate::server::{ConnId, Connections, ServerEvent};
 use crate::startup::{self, VLANS};
 use crate::wires::Wires;
-use crate::{answers, capabilities, clock, deaf, doctor, failures, scanner};
+use crate::{answers, capabilities, clock, deaf, doctor, failures, scanner, survey};
 
 /// Every attachment is read again this often, with up to as much again by chance.
 const RECONCILE: Duration = Duration::from_secs(30);
@@ -273,7 +273,11 @@ impl Agent {
         }
         let declared = matches!(input, Input::Declared(_)) && self.hands.cluster.is_some();
         let searched = matches!(input, Input::Strays(_)) && std::mem::take(&mut self.finding_strays);
+        let surveyed = matches!(input, Input::Surveyed(_));
         self.take(input);
+        if surveyed {
+            self.hands.filter.surveyed(&self.ledger);
+        }
         if declared {
             // On parents that nobody had named before, too, everything of Berth's is known first.
             self.finding_strays = true;
@@ -358,6 +362,7 @@ impl Agent {
                 self.tell(&State::Ready);
             }
             Action::ConfigTaken(Ok(())) => {
+                self.hands.filter.declared(self.ledger.config());
                 self.hands.wires.listen(startup::devices(self.ledger.config()));
                 self.hands.programs.tidy(&self.ledger);
                 self.config_trouble = None;
@@ -376,6 +381,14 @@ impl Agent {
                 if let Some(cluster) = &self.hands.cluster {
                     cluster.look_up_pod(key, pod);
                 }
+            }
+            Action::Survey { number, devices, at, search } => {
+                self.hands.observer.send(observer::Order::Survey(survey::Order {
+                    number,
+                    devices,
+                    at,
+                    search,
+                }));
             }
             Action::ProvePrograms => self.hands.programs.doubted(),
             Action::Note(note) => {
@@ -618,6 +631,7 @@ impl Agent {
             }
         };
         checks.push(store);
+        checks.push(doctor::occupied(self.ledger.occupied_words()));
         checks.push(doctor::declared(self.config_trouble.as_deref()));
         checks.extend(self.hands.cluster.iter().flat_map(Cluster::findings));
         let bars = self.ledger.bars();

@@ -4,6 +4,9 @@ use berth_ipam::config::{LinkSpec, MacvlanMode};
 use berth_ipam::ledger::Ledger;
 use berth_ipam::ledger::io::{Grant, LeaseRequest, PoolCount, Reply, State};
 use berth_ipam::ledger::view::View;
+use berth_ipam::mac::Mac;
+use berth_ipam::name::PoolName;
+use berth_ipam::record::AddressKey;
 use berth_protocol::Response;
 use berth_protocol::request::{Lease, LinkRemoval};
 use berth_protocol::response::{Granted, LeaseGrant, LeaseRow, LeaseState, LinkPlan, PoolRow};
@@ -89,24 +92,39 @@ pub fn lease(ledger: &Ledger, view: &View<'_>) -> LeaseRow {
                 generation: Some(held.generation),
             }
         }
-        View::Shut(shut) => LeaseRow {
-            network: None,
-            cni_network: None,
-            pool: Some(shut.pool.clone()),
-            segment: shut.key.segment.clone(),
-            address: shut.key.address,
-            state: LeaseState::Quarantined,
-            reason: shut.reason.clone(),
-            node: None,
-            container_id: None,
-            ifname: None,
-            pod: None,
-            mac: shut.macs.first().copied(),
-            netns_cookie: None,
-            nsid: None,
-            ifindex: None,
-            generation: None,
+        View::Occupied(occupant) => LeaseRow {
+            reason: "occupied".to_owned(),
+            ifname: occupant.name.parse().ok(),
+            nsid: occupant.place.at.map(|at| at.0),
+            ifindex: Some(occupant.place.ifindex),
+            ..free(&occupant.key, &occupant.pool, occupant.mac)
         },
+        View::Shut(shut) => LeaseRow {
+            reason: shut.reason.clone(),
+            ..free(&shut.key, &shut.pool, shut.macs.first().copied())
+        },
+    }
+}
+
+/// The row of an address that nobody holds and nobody gets.
+fn free(key: &AddressKey, pool: &PoolName, mac: Option<Mac>) -> LeaseRow {
+    LeaseRow {
+        network: None,
+        cni_network: None,
+        pool: Some(pool.clone()),
+        segment: key.segment.clone(),
+        address: key.address,
+        state: LeaseState::Quarantined,
+        reason: String::new(),
+        node: None,
+        container_id: None,
+        ifname: None,
+        pod: None,
+        mac,
+        netns_cookie: None,
+        nsid: None,
+        ifindex: None,
+        generation: None,
     }
 }
 

@@ -23,6 +23,12 @@ pub fn finding(what: &str, ok: bool, needs_a_hand: bool, text: impl Into<String>
     Finding { what: what.to_owned(), ok, needs_a_hand, text: text.into() }
 }
 
+/// The addresses of pools that are on interfaces of the node, which nobody gets.
+pub fn occupied(words: Option<String>) -> Finding {
+    let none = || "no address of a pool is on another interface of the node".to_owned();
+    finding("occupied", true, false, words.map_or_else(none, |words| format!("not given: {words}")))
+}
+
 /// A diagnosis from its findings.
 pub fn diagnosis(checks: Vec<Finding>) -> Diagnosis {
     Diagnosis { healthy: !checks.iter().any(|check| check.needs_a_hand), checks }

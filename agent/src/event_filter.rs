@@ -1,16 +1,18 @@
-//! The kernel events that an attachment may need. All others are dropped by the thread that reads them.
+//! The kernel events that the ledger may need. All others are dropped by the thread that reads them.
 //!
 //! An unprivileged process makes events without end in a namespace of its own: links and addresses come and go,
 //! and the kernel reports each of them here as soon as that namespace has a number. What passes is what the ledger
-//! would find an attachment for (`ledger/judgement.rs`). Invariants: the filter lets everything through until the
+//! would find an attachment for (`ledger/judgement.rs`), and addresses of pools on the node's own interfaces and in
+//! namespaces with a link under a parent (`ledger/survey.rs`). Invariants: the filter lets everything through until the
 //! ledger's attachments are known; an attachment passes from its first journal write to its last; a link
 //! whose index is not known passes by its namespace alone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use berth_ipam::attachment::AttachmentKey;
+use berth_ipam::config::{Config, Pool};
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::Ledger;
 use berth_ipam::ledger::entry::Entry;
@@ -32,6 +34,10 @@ pub struct Wanted {
     places: HashMap<Nsid, BTreeMap<AttachmentKey, Place>>,
     macs: HashMap<Mac, usize>,
     by_key: HashMap<AttachmentKey, (Nsid, Option<Mac>)>,
+    /// The declared pools.
+    pools: Vec<Pool>,
+    /// Namespaces with a link of another runtime's under a parent.
+    spaces: HashSet<Nsid>,
 }
 
 /// What of an attachment is in its namespace.
@@ -50,7 +56,19 @@ impl EventFilter {
                 wanted.put(&slot.entry);
             }
         }
+        wanted.pools = ledger.config().pools.values().cloned().collect();
         wanted.closed = true;
+    }
+
+    /// Takes over the pools that are in force: their addresses pass, of the agent's own namespace and of those with
+    /// a link under a parent.
+    pub fn declared(&self, config: &Config) {
+        self.write().pools = config.pools.values().cloned().collect();
+    }
+
+    /// Takes over the namespaces in which a survey found links under the parents.
+    pub fn surveyed(&self, ledger: &Ledger) {
+        self.write().spaces = ledger.surveyed_spaces().collect();
     }
 
     /// Takes over what the ledger wrote down.
@@ -99,16 +117,26 @@ impl Wanted {
         match hint {
             KernelHint::LinkGone(at, ifindex, mac) | KernelHint::LinkMoved(at, ifindex, mac) => {
                 mac.is_some_and(|mac| self.macs.contains_key(&mac))
+                    || at.is_some_and(|at| self.spaces.contains(&at))
                     || at.is_some_and(|at| {
                         self.any(at, |place| place.ifindex.is_none_or(|own| own == *ifindex))
                     })
             }
-            KernelHint::NamespaceGone(at) => self.places.contains_key(at),
+            KernelHint::NamespaceGone(at) => self.is_followed(*at),
             KernelHint::AddressSeen(at, _, address) | KernelHint::AddressGone(at, _, address) => {
-                self.any(*at, |place| place.addresses.contains(address))
+                let held = |at| self.any(at, |place: &Place| place.addresses.contains(address));
+                at.is_some_and(held) || (at.is_none_or(|at| self.is_followed(at)) && self.is_pools(*address))
             }
             _ => true,
         }
+    }
+
+    fn is_followed(&self, at: Nsid) -> bool {
+        self.places.contains_key(&at) || self.spaces.contains(&at)
+    }
+
+    fn is_pools(&self, address: IpAddr) -> bool {
+        self.pools.iter().any(|pool| pool.subnet.contains(address))
     }
 
     fn any(&self, at: Nsid, test: impl Fn(&Place) -> bool) -> bool {
@@ -149,6 +177,7 @@ mod tests {
 
     use berth_ipam::attachment::Role;
     use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, TxnId};
+    use berth_ipam::interval::{IntervalSet, to_bits};
     use berth_ipam::ledger::entry::{Held, Phase};
 
     use super::*;
@@ -212,8 +241,8 @@ mod tests {
             KernelHint::LinkGone(Some(strange), 3, Some(OTHER)),
             KernelHint::LinkMoved(Some(strange), 3, None),
             KernelHint::NamespaceGone(strange),
-            KernelHint::AddressSeen(strange, 3, address(1)),
-            KernelHint::AddressGone(strange, 3, address(1)),
+            KernelHint::AddressSeen(Some(strange), 3, address(1)),
+            KernelHint::AddressGone(Some(strange), 3, address(1)),
         ];
         let open = EventFilter::default();
         assert!(floods.iter().all(|hint| open.read().passes(hint)), "nothing is known yet");
@@ -221,6 +250,37 @@ mod tests {
         put(&filter, entry("c1", 5, Some(3), Some(MAC)));
         assert!(!floods.iter().any(|hint| filter.read().passes(hint)));
         assert!(filter.read().passes(&KernelHint::Overrun));
+    }
+
+    #[test]
+    fn addresses_of_pools_pass_where_an_interface_may_take_one() {
+        let filter = closed();
+        put(&filter, entry("c1", 5, Some(3), Some(MAC)));
+        let mut members = IntervalSet::new();
+        members.insert(to_bits(address(1)), to_bits(address(9)));
+        let pool = Pool {
+            segment: "default".parse().unwrap(),
+            subnet: "10.0.0.0/24".parse().unwrap(),
+            members,
+            gateway: None,
+            routes: Vec::new(),
+            disabled: false,
+        };
+        let pools = [("p".parse().unwrap(), pool)].into();
+        filter.declared(&Config { pools, ..Config::default() });
+        filter.write().spaces.insert(Nsid(6));
+        let passes = |at: Option<i32>, address: IpAddr| {
+            let at = at.map(Nsid);
+            let hints = [KernelHint::AddressSeen(at, 3, address), KernelHint::AddressGone(at, 3, address)];
+            hints.iter().all(|hint| filter.read().passes(hint))
+        };
+        for at in [None, Some(5), Some(6)] {
+            assert!(passes(at, address(2)), "{at:?}");
+            assert!(!passes(at, [192, 0, 2, 1].into()), "{at:?}");
+        }
+        assert!(!passes(Some(9), address(2)));
+        assert!(filter.read().passes(&KernelHint::NamespaceGone(Nsid(6))));
+        assert!(filter.read().passes(&KernelHint::LinkGone(Some(Nsid(6)), 3, None)));
     }
 
     #[test]
@@ -233,9 +293,9 @@ mod tests {
         assert!(passes(KernelHint::LinkGone(Some(here), 3, None)));
         assert!(passes(KernelHint::LinkGone(Some(Nsid(9)), 7, Some(MAC))), "its MAC, wherever it went");
         assert!(passes(KernelHint::NamespaceGone(here)));
-        assert!(passes(KernelHint::AddressGone(here, 8, address(1))), "on whichever link");
+        assert!(passes(KernelHint::AddressGone(Some(here), 8, address(1))), "on whichever link");
         assert!(!passes(KernelHint::LinkGone(Some(here), 4, Some(OTHER))), "another link of the pod");
-        assert!(!passes(KernelHint::AddressSeen(here, 3, address(2))), "another address of the pod");
+        assert!(!passes(KernelHint::AddressSeen(Some(here), 3, address(2))), "another address, of no pool");
         // It moves: from then on its new place counts.
         put(&filter, Entry { at: Nsid(6), ..own.clone() });
         assert!(passes(KernelHint::NamespaceGone(Nsid(6))) && !passes(KernelHint::NamespaceGone(here)));

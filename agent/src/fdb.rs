@@ -48,18 +48,30 @@ impl Parent {
         Some(Self { ifindex: facts.ifindex, own })
     }
 
-    /// Whether a link in the namespace `at` puts its MAC on this parent's list. The kernel sets up only
-    /// one macvlan with a MAC on one parent, the next gets `EADDRINUSE`: so if this one is up, no other
-    /// macvlan of that MAC is up there.
-    pub fn is_under(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
-        let is_macvlan = matches!(link.kind.as_deref(), Some("macvlan" | "macvtap"));
+    /// The parent with this index, and this number of the agent's namespace.
+    #[cfg(test)]
+    pub fn at(ifindex: u32, own: Option<Nsid>) -> Self {
+        Self { ifindex, own }
+    }
+
+    /// Whether a link in the namespace `at` is under this parent: up or not, listed or not.
+    pub fn has_child(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
+        let is_child =
+            matches!(link.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "vlan"));
         let here = match (at, link.parent_nsid) {
             (None, None) => true,
             // A parent of that index in the link's own namespace, or in a third one, is another device.
             (_, None) => false,
             (_, Some(number)) => self.own == Some(number),
         };
-        link.up && is_macvlan && here && link.parent_index == Some(self.ifindex)
+        is_child && here && link.parent_index == Some(self.ifindex)
+    }
+
+    /// Whether a link in the namespace `at` puts its MAC on this parent's list. The kernel sets up only
+    /// one macvlan with a MAC on one parent, the next gets `EADDRINUSE`: so if this one is up, no other
+    /// macvlan of that MAC is up there.
+    pub fn is_under(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
+        link.up && matches!(link.kind.as_deref(), Some("macvlan" | "macvtap")) && self.has_child(at, link)
     }
 }
 

@@ -111,7 +111,7 @@ impl Room {
 /// if it came meanwhile. They ask for reads only, so that neither their order nor their number matters.
 #[derive(Debug, Default)]
 pub struct Repeats {
-    told: HashMap<(Nsid, IpAddr, bool), Told>,
+    told: HashMap<(Option<Nsid>, IpAddr, bool), Told>,
 }
 
 #[derive(Debug)]
@@ -174,7 +174,7 @@ mod tests {
     const HERE: Nsid = Nsid(5);
 
     fn seen(last: u8) -> KernelHint {
-        KernelHint::AddressSeen(HERE, 2, [10, 0, 0, last].into())
+        KernelHint::AddressSeen(Some(HERE), 2, [10, 0, 0, last].into())
     }
 
     fn hint(last: u8) -> Input {

@@ -32,5 +32,6 @@ pub mod scanner;
 pub mod server;
 pub mod startup;
 pub mod strays;
+pub mod survey;
 pub mod wires;
 pub mod writer;

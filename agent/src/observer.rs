@@ -27,7 +27,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::event_filter::EventFilter;
 use crate::fdb::{Parent, fdb_of};
 use crate::hints::{Feed, Repeats};
-use crate::{clock, strays};
+use crate::{clock, strays, survey};
 
 /// How long the thread sleeps at most; a bell that was missed costs no more than this.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -39,6 +39,8 @@ const SLEEP_WAITING: Timespec = Timespec { tv_sec: 0, tv_nsec: 25_000_000 };
 pub enum Order {
     /// Reads for the ledger; answered with [`Input::Gathered`].
     Gather(Vec<Target>),
+    /// The interfaces of this node; answered with [`Input::Surveyed`].
+    Survey(survey::Order),
     /// Berth MACs on these devices; answered with [`Input::Strays`].
     FindStrays(Vec<IfName>),
 }
@@ -120,6 +122,9 @@ impl Worker {
             while let Ok(order) = inbox.try_recv() {
                 let answer = match order {
                     Order::Gather(targets) => self.gather(&targets),
+                    Order::Survey(order) => {
+                        Input::Surveyed(survey::survey(&mut self.reader, &order, &search_options()))
+                    }
                     Order::FindStrays(devices) => Input::Strays(strays::find(&mut self.reader, &devices)),
                 };
                 if !self.hand_on_hints() || !self.feed.answer(answer) {
@@ -308,8 +313,7 @@ impl Worker {
 
     /// One search for all; descriptors are looked through only if that leaves somebody missing.
     fn search(&mut self, targets: &[Target]) -> SearchResult {
-        let folders = vec![PathBuf::from("/run/docker/netns")];
-        let options = Options { folders, ..Options::default() };
+        let options = search_options();
         let found = search::search(&mut self.reader, &options);
         let missing = |target: &Target| target.search && outcome(target, &found) == SearchOutcome::NotFound;
         if !targets.iter().any(missing) {
@@ -322,6 +326,11 @@ impl Worker {
         deeper.incomplete_because = found.incomplete_because;
         deeper
     }
+}
+
+/// Where links are searched.
+fn search_options() -> Options {
+    Options { folders: vec![PathBuf::from("/run/docker/netns")], ..Options::default() }
 }
 
 /// Whether a link that was found is the target's.
@@ -368,14 +377,14 @@ fn hint(event: &KernelEvent) -> Option<KernelHint> {
             Some(KernelHint::LinkMoved(*nsid, *ifindex, *mac))
         }
         KernelEvent::NamespaceGone { nsid } => Some(KernelHint::NamespaceGone(*nsid)),
-        KernelEvent::AddressSeen { nsid: Some(nsid), ifindex, address } => {
+        KernelEvent::AddressSeen { nsid, ifindex, address } => {
             Some(KernelHint::AddressSeen(*nsid, *ifindex, address.ip()))
         }
-        KernelEvent::AddressGone { nsid: Some(nsid), ifindex, address } => {
+        KernelEvent::AddressGone { nsid, ifindex, address } => {
             Some(KernelHint::AddressGone(*nsid, *ifindex, address.ip()))
         }
         KernelEvent::Overrun => Some(KernelHint::Overrun),
-        _ => None,
+        KernelEvent::LinkSeen { .. } => None,
     }
 }
 

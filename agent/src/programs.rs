@@ -212,7 +212,7 @@ impl Programs {
             .into_iter()
             .filter_map(|view| match view {
                 View::Held { slot, .. } => Some(&slot.entry),
-                View::Shut(_) => None,
+                View::Shut(_) | View::Occupied(_) => None,
             })
             .collect();
         for entry in entries {

@@ -127,7 +127,7 @@ impl Wires {
 }
 
 /// The wire of a frame that was heard on a device; `None`: one tag inside another, nobody's here.
-fn tagged(place: &Wire, vlan: Option<u16>) -> Option<Wire> {
+pub fn tagged(place: &Wire, vlan: Option<u16>) -> Option<Wire> {
     match (place.vlan, vlan) {
         (_, None) => Some(place.clone()),
         (None, Some(_)) => Some(Wire { parent: place.parent.clone(), vlan }),

@@ -14,6 +14,8 @@ mod former;
 mod gc;
 #[path = "flows/hold.rs"]
 mod hold;
+#[path = "flows/occupied.rs"]
+mod occupied;
 #[path = "flows/programs.rs"]
 mod programs;
 #[path = "flows/requested_mac.rs"]

@@ -9,6 +9,8 @@
 #[path = "simulation/air.rs"]
 mod air;
 mod declared;
+#[path = "simulation/local.rs"]
+mod local;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -25,7 +27,11 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => pod.clone().prop_map(Op::MoveLink),
         2 => pod.clone().prop_map(Op::KillPlugin),
         1 => pod.clone().prop_map(Op::Force),
-        2 => pod.prop_map(Op::Answer),
+        2 => pod.clone().prop_map(Op::Answer),
+        1 => (pod.clone(), any::<bool>()).prop_map(|(last, comes)| Op::Node(last, comes)),
+        1 => (pod.clone(), any::<bool>()).prop_map(|(last, comes)| Op::Foreign(last, comes)),
+        2 => (pod.clone(), pod.clone(), any::<bool>()).prop_map(|(pod, last, says)| Op::Vip(pod, last, says)),
+        1 => pod.prop_map(Op::NoVip),
         2 => Just(Op::CrashAgent),
         1 => Just(Op::LoseEvents),
         1 => (0..6_u8).prop_map(Op::Flood),

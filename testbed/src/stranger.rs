@@ -4,7 +4,7 @@
 //! Its namespace is not among those that the monitor reads: a stranger is no pod.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use berth_ipam::mac::Mac;
 
@@ -35,13 +35,8 @@ impl Stranger {
     /// Plugs one into the world's switch. It goes with the world.
     pub fn join(world: &World) -> Result<Self> {
         let netns = world.plug("stranger", INTERFACE, &format!("address {MAC}"))?;
-        let socket = sys::netns::inside(&netns, || {
-            let links = Netlink::open()?.links(None)?;
-            let link =
-                links.iter().find(|link| link.name == INTERFACE).ok_or(std::io::ErrorKind::NotFound)?;
-            Socket::packet(ANY_PROTOCOL, link.ifindex)
-        });
-        Ok(Self { netns, socket: socket.map_err(Error::system("open the stranger's socket"))? })
+        let socket = socket_on(&netns, INTERFACE)?;
+        Ok(Self { netns, socket })
     }
 
     /// Its MAC.
@@ -61,16 +56,12 @@ impl Stranger {
 
     /// Announces an address to all: a gratuitous ARP request, or an unsolicited advertisement.
     pub fn announce(&self, address: IpAddr) -> Result<()> {
-        let frame = match address {
-            IpAddr::V4(v4) => gratuitous(v4.octets()),
-            IpAddr::V6(v6) => unsolicited(v6.octets()),
-        };
-        self.socket.send(&frame).map_err(Error::system(format!("announce {address}")))
+        send(&self.socket, MAC, address)
     }
 
     /// Broadcasts an ARP request in which this MAC claims the address.
     pub fn claim(&self, address: Ipv4Addr, sender: Mac) -> Result<()> {
-        let mut frame = gratuitous(address.octets());
+        let mut frame = gratuitous(MAC, address.octets());
         frame[22..28].copy_from_slice(&sender.0);
         self.socket.send(&frame).map_err(Error::system(format!("claim {address} as {sender}")))
     }
@@ -81,30 +72,52 @@ impl Stranger {
     }
 }
 
-fn gratuitous(address: [u8; 4]) -> Vec<u8> {
-    let mut frame = [&[0xff; 6], &MAC.0[..], &ETHERTYPE_ARP].concat();
+/// Announces an address from an interface of a namespace, whatever addresses that has.
+pub fn announce_from(netns: &Path, interface: &str, mac: Mac, address: IpAddr) -> Result<()> {
+    send(&socket_on(netns, interface)?, mac, address)
+}
+
+fn socket_on(netns: &Path, interface: &str) -> Result<Socket> {
+    let socket = sys::netns::inside(netns, || {
+        let links = Netlink::open()?.links(None)?;
+        let link = links.iter().find(|link| link.name == interface).ok_or(std::io::ErrorKind::NotFound)?;
+        Socket::packet(ANY_PROTOCOL, link.ifindex)
+    });
+    socket.map_err(Error::system(format!("open a socket on {interface} in {}", netns.display())))
+}
+
+fn send(socket: &Socket, mac: Mac, address: IpAddr) -> Result<()> {
+    let frame = match address {
+        IpAddr::V4(v4) => gratuitous(mac, v4.octets()),
+        IpAddr::V6(v6) => unsolicited(mac, v6.octets()),
+    };
+    socket.send(&frame).map_err(Error::system(format!("announce {address}")))
+}
+
+fn gratuitous(mac: Mac, address: [u8; 4]) -> Vec<u8> {
+    let mut frame = [&[0xff; 6], &mac.0[..], &ETHERTYPE_ARP].concat();
     // Ethernet, IPv4, their lengths, "request".
     frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
-    frame.extend(MAC.0);
+    frame.extend(mac.0);
     frame.extend(address);
     frame.extend([0; 6]);
     frame.extend(address);
     frame
 }
 
-fn unsolicited(address: [u8; 16]) -> Vec<u8> {
+fn unsolicited(mac: Mac, address: [u8; 16]) -> Vec<u8> {
     let mut all_nodes = [0_u8; 16];
     (all_nodes[0], all_nodes[1], all_nodes[15]) = (0xff, 0x02, 1);
     // Neighbour advertisement that overrides, its target, and the option with its MAC.
     let mut body = vec![136, 0, 0, 0, 0x20, 0, 0, 0];
     body.extend(address);
     body.extend([2, 1]);
-    body.extend(MAC.0);
+    body.extend(mac.0);
     let length = u16::try_from(body.len()).unwrap_or_default().to_be_bytes();
     let pseudo = [&address[..], &all_nodes, &[0, 0], &length, &[0, 0, 0, ICMPV6]].concat();
     let sum = checksum(&[pseudo, body.clone()].concat());
     body[2..4].copy_from_slice(&sum.to_be_bytes());
-    let mut frame = [&[0x33, 0x33, 0, 0, 0, 1], &MAC.0[..], &ETHERTYPE_IPV6].concat();
+    let mut frame = [&[0x33, 0x33, 0, 0, 0, 1], &mac.0[..], &ETHERTYPE_IPV6].concat();
     frame.extend([0x60, 0, 0, 0]);
     frame.extend(length);
     // The greatest hop limit proves that no router passed it on.
@@ -131,8 +144,8 @@ mod tests {
 
     #[test]
     fn frames_have_their_lengths_and_the_checksum_adds_up() {
-        assert_eq!(gratuitous([10, 77, 0, 10]).len(), 42);
-        let frame = unsolicited([0xfd; 16]);
+        assert_eq!(gratuitous(MAC, [10, 77, 0, 10]).len(), 42);
+        let frame = unsolicited(MAC, [0xfd; 16]);
         assert_eq!(frame.len(), 14 + 40 + 32);
         // Summed with its checksum in place, a message gives zero.
         let pseudo = [&frame[22..54], &[0, 0, 0, 32, 0, 0, 0, ICMPV6]].concat();

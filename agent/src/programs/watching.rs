@@ -277,6 +277,7 @@ fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
                 let holder = slot.entry.mac.map(|mac| (slot.entry.key.clone(), mac));
                 wanted.insert((network.link.wire(), held.address), holder);
             }
+            View::Occupied(_) => {}
             View::Shut(shut) => {
                 let wires = wires_of(config, &shut.pool).into_iter();
                 wanted.extend(wires.map(|wire| ((wire, shut.key.address), None)));

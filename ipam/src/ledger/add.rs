@@ -118,6 +118,7 @@ impl Ledger {
     fn lease_again(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
         let timeout = self.patience(&request);
         let Some(slot) = self.slots.get_mut(&request.key) else { return };
+        let occupied = slot.entry.held.iter().any(|held| !self.occupied.of(&held.key()).is_empty());
         slot.live.owner = Some(caller.conn);
         slot.live.orphaned_at = None;
         for waiter in self.line.iter_mut().filter(|waiter| waiter.request.txn == request.txn) {
@@ -130,7 +131,7 @@ impl Ledger {
                 }
             }
             // The wire was asked in a former life, and others may have taken the address since.
-            Phase::Intent if self.shared.on => {
+            Phase::Intent if self.shared.on || occupied => {
                 slot.live.vain = true;
                 self.finalize(now, &request.key, "undone");
                 self.line.push_back(Waiter::new(now, caller, request, timeout));
@@ -194,6 +195,7 @@ impl Ledger {
             return;
         }
         if request.adopt {
+            self.admit_own(now, &request);
             self.readmit(now, &request);
         }
         match self.choose(now, &request, &avoid) {
@@ -214,10 +216,14 @@ impl Ledger {
     }
 
     /// What keeps every ADD waiting, or this one, before any address is looked at: repair, a bar from
-    /// outside, a store that did not answer, strays on its device.
+    /// outside, a store that did not answer, strays on its device, interfaces of the node that were not read yet.
     fn is_barred(&self, now: Time, index: usize, request: &LeaseRequest) -> bool {
         let put_off = self.line.get(index).is_some_and(|waiter| waiter.is_put_off(now));
-        !self.serving || !self.bars.is_empty() || put_off || self.is_blocked_by_strays(&request.key.network)
+        !self.serving
+            || !self.bars.is_empty()
+            || put_off
+            || self.is_blocked_by_strays(&request.key.network)
+            || self.is_unsurveyed(request)
     }
 
     /// A bar from outside comes or goes.

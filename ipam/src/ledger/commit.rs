@@ -392,6 +392,7 @@ impl Ledger {
         let journal = vec![JournalWrite::Remove(key.clone())];
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
         self.homes.remember(&slot.entry);
+        self.survey_again(&slot.entry);
         for held in &slot.entry.held {
             if self.holders.get(&held.key()) == Some(key) {
                 self.holders.remove(&held.key());

@@ -63,8 +63,10 @@ impl Ledger {
             let holders = self.holders.range(span.clone()).map(|(key, _)| key.address);
             let quarantine = self.quarantine.range(span.clone()).map(|(key, _)| key.address);
             let abroad = self.shared.abroad.range(span.clone()).map(|(key, _)| key.address);
+            let occupied = self.occupied.range(span.clone()).map(|key| key.address);
             let strays = self.strays.carried(span);
-            let taken: Vec<_> = holders.chain(quarantine).chain(abroad).chain(strays).collect();
+            let taken: Vec<_> =
+                holders.chain(quarantine).chain(abroad).chain(occupied).chain(strays).collect();
             let mut state = old.remove(name).unwrap_or_else(|| {
                 let new = PoolState::new(pool);
                 if self.shared.on { new.keep_apart() } else { new }
@@ -82,6 +84,8 @@ impl Ledger {
         }
         self.config = config;
         self.strays.look(now);
+        self.index_occupied(now);
+        self.surveys.want_search();
         self.next_refill = Some(now);
         self.out.push(Action::ConfigTaken(Ok(())));
         self.serve_line(now);

@@ -1,12 +1,13 @@
 //! What goes into the ledger and what comes out of it. Nothing else crosses its edge.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnetwork::IpNetwork;
 
 use super::entry::{Entry, Quarantined};
+use super::occupied::Survey;
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::{Config, LinkSpec, Route, Wire};
 use crate::evidence::{AddressFact, Claim, FdbFact, Intent, LinkFact, NetnsFact};
@@ -99,6 +100,8 @@ pub enum Input {
     LinkRemoved(AttachmentKey, RemoveResult),
     /// Berth MACs on the parents that no entry explains.
     Strays(Vec<Stray>),
+    /// The interfaces of this node that [`Action::Survey`] asked for, after all hints that were queued by then.
+    Surveyed(Survey),
     /// The operator's files changed.
     Declared(Box<Config>),
     /// News of a store that other nodes write too.
@@ -255,10 +258,10 @@ pub enum KernelHint {
     LinkMoved(Option<Nsid>, u32, Option<Mac>),
     /// A namespace ended.
     NamespaceGone(Nsid),
-    /// An interface got an address.
-    AddressSeen(Nsid, u32, IpAddr),
+    /// An interface got an address; without a number, one of the agent's own namespace.
+    AddressSeen(Option<Nsid>, u32, IpAddr),
     /// An interface lost an address.
-    AddressGone(Nsid, u32, IpAddr),
+    AddressGone(Option<Nsid>, u32, IpAddr),
     /// Events were lost.
     Overrun,
 }
@@ -547,6 +550,18 @@ pub enum Action {
     Gather(Vec<Target>),
     /// Look for Berth MACs that no entry explains; answer with [`Input::Strays`].
     FindStrays,
+    /// Read the interfaces of this node: the agent's own namespace, the lists of MACs of these devices, and the
+    /// links under them in the namespaces that are named; answer with [`Input::Surveyed`].
+    Survey {
+        /// Repeated in the answer.
+        number: u64,
+        /// The devices, each with the names of its wire.
+        devices: BTreeMap<IfName, BTreeSet<Wire>>,
+        /// Namespaces to look into.
+        at: BTreeSet<Nsid>,
+        /// Whether all namespaces that can be named are looked for and into.
+        search: bool,
+    },
     /// What the programs in the kernel told is not so: have them proved again.
     ProvePrograms,
     /// Look at all tasks, and for these inodes at descriptors and sockets too; answer with [`Input::Scanned`].
@@ -779,7 +794,7 @@ pub struct PoolCount {
     pub held: u64,
     /// Recorded by other nodes.
     pub abroad: u64,
-    /// Quarantined.
+    /// Quarantined, or on an interface of this node.
     pub quarantined: u64,
     /// Free.
     pub free: u128,

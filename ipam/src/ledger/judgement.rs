@@ -10,6 +10,7 @@ use super::io::{
     Action, Flush, JournalWrite, KernelHint, LedgerError, NoteKind, Observation, SearchOutcome, Source, Step,
     Target,
 };
+use super::occupied::Place;
 use super::wire::ProbePurpose;
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::{Departure, Epoch, Facts, Inhabitants, LinkFact, NetnsFact, SearchFact};
@@ -39,6 +40,7 @@ impl Ledger {
                 self.departed(now, by, &key, Departure::Moved, ("link-leaves", text));
             }
             KernelHint::LinkGone(at, ifindex, mac) => {
+                self.link_disappears(Place { at, ifindex });
                 for key in self.keys_of_link(at, ifindex, mac) {
                     let how = self.deleted_as(&key, at, by);
                     if let Some(how) = how {
@@ -48,13 +50,17 @@ impl Ledger {
                 }
             }
             KernelHint::LinkMoved(at, ifindex, mac) => {
+                self.link_disappears(Place { at, ifindex });
                 for key in self.keys_of_link(at, ifindex, mac) {
                     let text = format!("{by}: link {ifindex} went to another namespace");
+                    // With the addresses that its pod added.
+                    self.surveys.want_search();
                     self.departed(now, by, &key, Departure::Moved, ("link-moved", text));
                     self.gather_for_hint(now, &key, true);
                 }
             }
             KernelHint::NamespaceGone(nsid) => {
+                self.namespace_disappears(nsid);
                 for key in self.keys_where(|_, at| at == nsid) {
                     self.namespace_ended(now, by, &key, format!("{by}: namespace {nsid} ended"));
                 }
@@ -66,11 +72,18 @@ impl Ledger {
             }
             KernelHint::NamespacesEnding => self.unlearnt_soon(now),
             KernelHint::TaskExits(keys, pid) => self.task_exits(now, by, &keys, pid),
-            KernelHint::AddressSeen(at, ifindex, address) => self.address_seen(now, at, ifindex, address),
-            KernelHint::AddressGone(at, _, address) => {
-                for key in self.keys_where(|slot, place| place == at && slot.addresses().contains(&address)) {
+            KernelHint::AddressSeen(at, ifindex, address) => {
+                if let Some(at) = at {
+                    self.address_seen(now, at, ifindex, address);
+                }
+                self.address_appears(now, Place { at, ifindex }, address);
+            }
+            KernelHint::AddressGone(at, ifindex, address) => {
+                let has = |entry: &super::entry::Entry| entry.addresses().contains(&address);
+                for key in self.keys_where(|entry, place| Some(place) == at && has(entry)) {
                     self.gather_for_hint(now, &key, false);
                 }
+                self.address_disappears(Place { at, ifindex }, address);
             }
             KernelHint::Overrun => self.events_lost(now, by),
         }
@@ -231,6 +244,7 @@ impl Ledger {
             for slot in self.slots.values_mut() {
                 slot.live.departure = Departure::EventsLost;
             }
+            self.surveys.want_search();
         }
         // Somebody may have spoken for a candidate meanwhile: each is asked for again.
         for pool in self.pools.values_mut() {
@@ -394,6 +408,7 @@ impl Ledger {
         match (row.verdict, row.next) {
             (Verdict::Release, _) => {
                 self.ended(asked, key);
+                self.forget_links_of(now, seen);
                 self.release_proven(now, key, row.id);
             }
             (Verdict::Quarantine, _) => {

@@ -281,6 +281,7 @@ impl Ledger {
                 || self.slots.contains_key(&waiter.request.key)
                 || self.is_blocked_by_strays(&waiter.request.key.network)
                 || !self.may_inherit_with_mac(now, index, key)
+                || self.is_unsurveyed(&waiter.request)
             {
                 continue;
             }
@@ -294,6 +295,7 @@ impl Ledger {
             let mut picks: Vec<Pick> = Vec::new();
             for held in &giver.held {
                 let fits = !avoid.contains(&held.address)
+                    && self.occupied.of(&held.key()).is_empty()
                     && wants(&request, held.address)
                     && !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(held.address));
                 if let Some(pool) = self.giving(&network, held).filter(|_| fits) {
@@ -386,7 +388,7 @@ impl Ledger {
                 LedgerError::AttachmentExists(request.key.clone())
             } else if let Some(error) = self.mac_in_use(&request, waited) {
                 error
-            } else if let Some(why) = self.why_barred(put_off) {
+            } else if let Some(why) = self.why_barred(put_off).or_else(|| self.why_unsurveyed(&request)) {
                 LedgerError::Barred { waited_ms: waited.as_millis(), why }
             } else {
                 self.exhausted(&request, waited)
@@ -446,7 +448,10 @@ impl Ledger {
                 };
                 format!("{} answered by {}{hint}", shut.key.address, self.names_of(&shut.macs))
             });
-        let mut holders: Vec<String> = held.chain(shut).chain(self.holders_abroad(&pools)).collect();
+        let occupied = self.occupied_in(&pools).filter(|(address, _)| wants(request, *address));
+        let occupied = occupied.map(|(address, text)| format!("{address} {text}"));
+        let mut holders: Vec<String> =
+            held.chain(occupied).chain(shut).chain(self.holders_abroad(&pools)).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);
         holders.truncate(HOLDERS_NAMED);
         if more > 0 {

@@ -21,12 +21,14 @@ pub mod io;
 mod judgement;
 pub mod leak;
 mod line;
+pub mod occupied;
 mod pace;
 mod pools;
 mod repair;
 mod requested_mac;
 pub mod shared;
 mod strays;
+mod survey;
 pub mod view;
 mod wire;
 
@@ -92,6 +94,8 @@ pub struct Ledger {
     collections: Vec<gc::Collection>,
     answers: wire::Answers,
     speakers: requested_mac::Speakers,
+    occupied: occupied::Occupied,
+    surveys: survey::Surveys,
     shared: shared::Shared,
     pods: hold::Pods,
     /// What keeps ADDs waiting beside the ledger's own reasons, by code.
@@ -131,6 +135,8 @@ impl Ledger {
             collections: Vec::new(),
             answers: wire::Answers::default(),
             speakers: requested_mac::Speakers::default(),
+            occupied: occupied::Occupied::default(),
+            surveys: survey::Surveys::default(),
             shared: shared::Shared::default(),
             pods: hold::Pods::default(),
             bars: BTreeMap::new(),
@@ -162,6 +168,7 @@ impl Ledger {
             Input::Heard(heard) => self.heard(now, &heard),
             Input::Committed(op, result) => self.committed(now, op, &result),
             Input::LinkRemoved(key, result) => self.link_removed(now, &key, result),
+            Input::Surveyed(survey) => self.surveyed(now, survey),
             Input::Strays(strays) => self.found_strays(now, strays),
             Input::Declared(config) => self.declared(now, *config),
             Input::Store(news) => self.store_news(now, news),
@@ -193,7 +200,8 @@ impl Ledger {
         ];
         let own = own.into_iter().flatten();
         let collections = self.collections.iter().map(gc::Collection::wakes_at);
-        slots.chain(line).chain(quarantine).chain(own).chain(collections).min()
+        let survey = self.surveys.wakes_at().filter(|_| !self.config.networks.is_empty());
+        slots.chain(line).chain(quarantine).chain(own).chain(collections).chain(survey).min()
     }
 
     /// The attachment of that key, if there is one.
@@ -238,6 +246,7 @@ impl Ledger {
         self.expire_line(now);
         self.recheck_quarantine(now);
         self.find_strays_if_due(now);
+        self.survey_if_due(now);
         self.scan_if_due(now);
         self.refill_if_due(now);
         self.answer_collections(now);

@@ -277,9 +277,11 @@ impl Ledger {
         }
     }
 
-    /// Whether an address has a holder, here or elsewhere, is quarantined, or is carried by a stray.
+    /// Whether an address has a holder, here or elsewhere, is on an interface of the node, is quarantined, or is
+    /// carried by a stray.
     pub(super) fn is_taken(&self, key: &AddressKey) -> bool {
-        self.shared.abroad.contains_key(key)
+        !self.occupied.of(key).is_empty()
+            || self.shared.abroad.contains_key(key)
             || self.holders.contains_key(key)
             || self.quarantine.contains_key(key)
             || self.strays.carry(key)

@@ -7,6 +7,7 @@ use super::Ledger;
 use super::entry::{Phase, Quarantined, Slot};
 use super::io::{PoolCount, State};
 use super::line::{Stage, Waiter};
+use super::occupied::Occupant;
 use super::wire::ProbePurpose;
 use crate::config::Pool;
 use crate::name::{IfName, NodeName, PoolName};
@@ -26,6 +27,8 @@ pub enum View<'a> {
     },
     /// It is quarantined.
     Shut(&'a Quarantined),
+    /// An interface of this node has it, and nobody holds it.
+    Occupied(&'a Occupant),
 }
 
 impl View<'_> {
@@ -34,6 +37,7 @@ impl View<'_> {
         match self {
             Self::Held { held, .. } => held.address,
             Self::Shut(shut) => shut.key.address,
+            Self::Occupied(occupant) => occupant.key.address,
         }
     }
 
@@ -42,6 +46,7 @@ impl View<'_> {
         match self {
             Self::Held { slot, .. } => slot.live.since,
             Self::Shut(shut) => shut.since,
+            Self::Occupied(occupant) => occupant.since,
         }
     }
 }
@@ -86,13 +91,20 @@ impl Ledger {
                 .filter(|held| self.holders.get(&held.key()) == Some(&slot.entry.key))
                 .map(move |held| View::Held { slot, held, state })
         });
-        let mut views: Vec<_> = held.chain(self.quarantine.values().map(View::Shut)).collect();
+        let occupied = self.occupied().map(|(occupant, _)| View::Occupied(occupant));
+        let mut views: Vec<_> = held.chain(self.quarantined().map(View::Shut)).chain(occupied).collect();
         views.sort_by_key(View::address);
         views
     }
 
+    /// The quarantined addresses that no interface of the node is known to have.
+    fn quarantined(&self) -> impl Iterator<Item = &Quarantined> {
+        self.quarantine.values().filter(|shut| self.occupied.of(&shut.key).is_empty())
+    }
+
     /// The counts of every pool.
     pub fn pool_counts(&self) -> Vec<PoolCount> {
+        let occupied: Vec<_> = self.occupied().map(|(occupant, _)| occupant).collect();
         self.config
             .pools
             .iter()
@@ -116,7 +128,8 @@ impl Ledger {
                     suspect: of(&[State::Suspect]),
                     held: of(&[State::Held]),
                     abroad: self.abroad_of(pool),
-                    quarantined: self.quarantine.values().filter(|shut| shut.pool == *name).count() as u64,
+                    quarantined: self.quarantined().filter(|shut| shut.pool == *name).count() as u64
+                        + occupied.iter().filter(|occupant| occupant.pool == *name).count() as u64,
                     free: state.free.free(),
                     waiting: waiting.count() as u64,
                 })
@@ -144,7 +157,7 @@ impl Ledger {
             }
             _ => None,
         });
-        stuck.chain(self.strays.lines()).collect()
+        stuck.chain(self.strays.lines()).chain(self.unsurveyed()).collect()
     }
 
     /// Why the record of an ADD that waits was not taken: what keeps one out of the store keeps them all.

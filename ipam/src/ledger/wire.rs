@@ -266,7 +266,14 @@ impl Ledger {
             return;
         }
         if macs.is_empty() {
-            let pool = shut.pool.clone();
+            let shut = shut.clone();
+            if self.local_speaker(&shut).is_some() {
+                if let Some(kept) = self.quarantine.get_mut(key) {
+                    kept.heard_at = now;
+                }
+                return;
+            }
+            let pool = shut.pool;
             self.quarantine.remove(key);
             for set in self.answers.by_mac.values_mut() {
                 set.remove(key);
@@ -441,7 +448,8 @@ impl Ledger {
         if !self.answers.is_former(&key, heard.claim())
             && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
         {
-            if self.shared.on && heard.mac.is_berth() {
+            let local = self.local_link(heard.mac, &BTreeSet::from([heard.wire.clone()])).is_some();
+            if self.shared.on && heard.mac.is_berth() && !local {
                 // Another node's new pod, most likely, of which the watch is about to tell.
                 self.look_again(now, key.clone());
             } else if self.quarantine.len() < QUARANTINE_MAX {

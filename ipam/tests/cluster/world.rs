@@ -11,6 +11,7 @@ use berth_ipam::evidence::{AddressFact, Claim, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use berth_ipam::ledger::entry::Entry;
 use berth_ipam::ledger::io::*;
+use berth_ipam::ledger::occupied::Survey;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
@@ -473,6 +474,11 @@ impl World {
             }
             Action::Probe { id, addresses, .. } => {
                 self.tasks.push_back(Task::Probe(node, life, id, addresses));
+            }
+            Action::Survey { number, search, .. } => {
+                let (own, searched) = (Some(Vec::new()), search.then_some(true));
+                let survey = Survey { number, own, searched, ..Survey::default() };
+                self.input(node, Input::Surveyed(survey));
             }
             Action::RemoveLink { key, .. } => {
                 let pod = self.pods.iter_mut().find(|pod| pod.request.key == key);

@@ -11,6 +11,7 @@ use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, 
 use berth_ipam::interval::{IntervalSet, to_bits};
 use berth_ipam::ledger::entry::Entry;
 use berth_ipam::ledger::io::*;
+use berth_ipam::ledger::occupied::{Interface, Survey};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
@@ -36,9 +37,46 @@ pub struct Rig {
     gathers: VecDeque<Vec<Target>>,
     /// Attachments whose pods are to be read live.
     pub pods_asked: Vec<AttachmentKey>,
+    /// What is on interfaces of the node.
+    pub node: Node,
     pub scans: u32,
     pub proofs: u32,
     notes: Vec<Note>,
+}
+
+/// The interfaces of the node, as surveys read them.
+#[derive(Debug, Default)]
+pub struct Node {
+    pub own: Vec<Interface>,
+    pub children: Vec<Interface>,
+    /// MACs on the parent.
+    pub listed: BTreeSet<Mac>,
+    /// Nothing can be read.
+    pub unreadable: bool,
+    /// Some namespace cannot be looked into.
+    pub incomplete: bool,
+    /// So many surveys, and so many of them searched.
+    pub surveys: (u32, u32),
+}
+
+impl Node {
+    fn survey(&mut self, number: u64, at: &BTreeSet<Nsid>, search: bool) -> Survey {
+        self.surveys.0 += 1;
+        self.surveys.1 += u32::from(search);
+        if self.unreadable {
+            return Survey { number, ..Survey::default() };
+        }
+        let looked = |link: &&Interface| search || link.place.at.is_some_and(|nsid| at.contains(&nsid));
+        let places = self.children.iter().filter_map(|link| link.place.at).filter(|_| search);
+        Survey {
+            number,
+            own: Some(self.own.clone()),
+            children: self.children.iter().filter(looked).cloned().collect(),
+            looked: places.chain(at.iter().copied()).collect(),
+            lists: BTreeMap::from([("eth1".parse().unwrap(), self.listed.clone())]),
+            searched: search.then_some(!self.incomplete),
+        }
+    }
 }
 
 /// The same with as many IPv6 addresses.
@@ -148,6 +186,7 @@ impl Rig {
             probes: Vec::new(),
             pods_asked: Vec::new(),
             gathers: VecDeque::new(),
+            node: Node::default(),
             scans: 0,
             proofs: 0,
             notes: Vec::new(),
@@ -186,6 +225,10 @@ impl Rig {
                 Action::Gather(targets) => self.gathers.push_back(targets),
                 Action::Scan(_) => self.scans += 1,
                 Action::ProvePrograms => self.proofs += 1,
+                Action::Survey { number, at, search, .. } => {
+                    let survey = self.node.survey(number, &at, search);
+                    self.step(Input::Surveyed(survey));
+                }
                 Action::LookUp(key) if self.store_down => self.step(Input::Store(StoreNews::LookFailed(key))),
                 Action::LookUp(key) => {
                     let found = self.store.get(&key).cloned().map(Box::new);

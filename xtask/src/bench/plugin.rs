@@ -6,6 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow};
 use berth_testbed::cleanup;
@@ -14,7 +15,7 @@ use berth_testbed::stats::{Times, millis};
 use berth_testbed::world::{Pod, World};
 
 use super::report::Report;
-use super::stand::{self, Contestant, Reference, Stand};
+use super::stand::{self, BURST, Contestant, Reference, Stand};
 use crate::{process, repo, tools};
 
 /// How many calls run at a time in the second part.
@@ -23,6 +24,11 @@ const CROWD: usize = 8;
 const ADD_WANTED: f64 = 0.6;
 /// The design's limit of VERSION, against the faster host-local.
 const VERSION_WANTED: f64 = 0.3;
+/// The limit of a burst of ADDs on the addresses of as many pods that just ended, against the faster of the
+/// references.
+const BURST_WANTED: f64 = 1.2;
+/// A burst is a hundred ADDs and as many DELs: so many rounds are one of it.
+const BURST_EVERY: u32 = 20;
 /// A reference's ADD of both families takes seconds: so many rounds are one of theirs.
 const DUAL_EVERY: u32 = 4;
 
@@ -46,7 +52,45 @@ pub fn measure(binaries: &Path, rounds: u32, report: &mut Report) -> Result<()> 
     let stand = Stand::build_dual(binaries)?;
     let others: Vec<_> = references.iter().map(|reference| stand.macvlan(reference)).collect();
     let effort = (1, rounds.div_ceil(DUAL_EVERY));
-    attach(&stand.world, &stand.berth(binaries), &others, effort, "dual stack", None, report)
+    attach(&stand.world, &stand.berth(binaries), &others, effort, "dual stack", None, report)?;
+    drop(stand);
+
+    burst(binaries, &references, rounds.div_ceil(BURST_EVERY), report)
+}
+
+/// As many ADDs at once as there are addresses, right after as many DELs: no address rests, and each was
+/// spoken for by its former holder just before.
+fn burst(binaries: &Path, references: &[Reference], rounds: u32, report: &mut Report) -> Result<()> {
+    let stand = Stand::build_exact(binaries)?;
+    let others: Vec<_> = references.iter().map(|reference| stand.macvlan(reference)).collect();
+    let berth = stand.berth(binaries);
+    let all: Vec<&Contestant> = [&berth].into_iter().chain(&others).collect();
+    let mut times = vec![Times::default(); all.len()];
+    for _ in 0..rounds {
+        for (contestant, times) in all.iter().zip(&mut times) {
+            cleanup::interrupted()?;
+            let [first, second] = [pods(&stand.world, BURST)?, pods(&stand.world, BURST)?];
+            together(contestant, "ADD", &first)?;
+            together(contestant, "DEL", &first)?;
+            let began = Instant::now();
+            together(contestant, "ADD", &second)?;
+            times.push(began.elapsed());
+            together(contestant, "DEL", &second)?;
+            for pod in first.iter().chain(&second) {
+                stand.world.remove(pod);
+            }
+        }
+    }
+    let what = format!("{BURST} ADDs after {BURST} DELs");
+    against(&what, (&berth, &times[0]), &others, &times[1..], Some(BURST_WANTED), report);
+    for (contestant, times) in all.iter().zip(times) {
+        report.times(&what, contestant.name, times);
+    }
+    Ok(())
+}
+
+fn pods(world: &World, count: usize) -> Result<Vec<Pod>> {
+    Ok((0..count).map(|_| world.pod()).collect::<Result<Vec<_>, _>>()?)
 }
 
 /// VERSION of all, with the cost of starting any process beside them: the cheapest that the compiler
@@ -202,7 +246,7 @@ struct Sides {
 }
 
 fn one_round(world: &World, contestant: &Contestant, crowd: usize, times: &mut Sides) -> Result<()> {
-    let pods = (0..crowd).map(|_| world.pod()).collect::<Result<Vec<_>, _>>()?;
+    let pods = pods(world, crowd)?;
     for outcome in together(contestant, "ADD", &pods)? {
         times.add.push(outcome.took());
     }

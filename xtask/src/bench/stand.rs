@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 pub const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
 /// Berth's pool: 1,000 addresses.
 const RANGE: (&str, &str) = ("10.77.4.1", "10.77.7.232");
+/// How many addresses the pools have that fit exactly.
+pub const BURST: usize = 50;
 /// The IPv6 pool of a dual stack.
 const SUBNET_V6: &str = "fd00:77::/64";
 
@@ -64,6 +66,8 @@ pub enum Stack {
     V4,
     /// Both families.
     Dual,
+    /// IPv4 alone, from pools of [`BURST`] addresses.
+    Exact,
 }
 
 /// A plugin with its configuration.
@@ -140,6 +144,11 @@ impl Stand {
         Self::build_with(binaries, None, Stack::Dual)
     }
 
+    /// The same with pools of [`BURST`] addresses.
+    pub fn build_exact(binaries: &Path) -> Result<Self> {
+        Self::build_with(binaries, None, Stack::Exact)
+    }
+
     /// The same on a certain rung.
     pub fn build_on(binaries: &Path, rung: Option<&str>) -> Result<Self> {
         Self::build_with(binaries, rung, Stack::V4)
@@ -207,7 +216,10 @@ impl Stand {
     /// Other people's macvlan with their host-local.
     pub fn macvlan(&self, reference: &Reference) -> Contestant {
         let range = |(first, last): (&str, &str), subnet: &str| json!([{"subnet": subnet, "rangeStart": first, "rangeEnd": last}]);
-        let mut ranges = vec![range(reference.range, SUBNET)];
+        let exact = last_of_exact(reference.range.0);
+        let four =
+            if self.stack == Stack::Exact { (reference.range.0, exact.as_str()) } else { reference.range };
+        let mut ranges = vec![range(four, SUBNET)];
         ranges[0][0]["gateway"] = json!(GATEWAY);
         if self.stack == Stack::Dual {
             ranges.push(range(reference.range_v6, SUBNET_V6));
@@ -242,11 +254,18 @@ pub fn last_addresses() -> impl Iterator<Item = IpAddr> {
     (0..500).map(move |back| IpAddr::from(Ipv4Addr::from(last - back)))
 }
 
+/// The last of [`BURST`] addresses.
+fn last_of_exact(first: &str) -> String {
+    let first = first.parse::<Ipv4Addr>().map_or(0, u32::from);
+    Ipv4Addr::from(first + u32::try_from(BURST).unwrap_or(1) - 1).to_string()
+}
+
 /// The agent's configuration.
 fn declaration(stack: Stack) -> String {
-    let (first, last) = RANGE;
+    let first = RANGE.0;
+    let last = if stack == Stack::Exact { last_of_exact(first) } else { RANGE.1.to_owned() };
     let (names, more) = match stack {
-        Stack::V4 => ("lan-v4", String::new()),
+        Stack::V4 | Stack::Exact => ("lan-v4", String::new()),
         Stack::Dual => (
             "lan-v4, lan-v6",
             format!(

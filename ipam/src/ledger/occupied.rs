@@ -1,0 +1,332 @@
+//! Addresses that are on interfaces of this node, and by what evidence.
+//!
+//! A parent hears neither itself nor its own children, so the wire's silence says nothing of an address that
+//! the node itself has, or a link under the parent: the kernel's own lists of addresses say it. Facts come
+//! from surveys, which replace what they covered, and from events, which only add: an address that an
+//! event took away counts as there until a survey that was asked for afterwards says otherwise. Left out:
+//! what follows for ADDs and holders (`survey.rs`). Invariant: a survey that could not look removes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+use std::ops::RangeBounds;
+
+use crate::alloc::check_requested;
+use crate::config::{Config, Wire};
+use crate::identity::Nsid;
+use crate::mac::Mac;
+use crate::name::{IfName, PoolName};
+use crate::record::AddressKey;
+use crate::time::Time;
+
+/// How many addresses are known by events alone; a survey reads what does not fit.
+const EVENTS_MAX: usize = 4096;
+
+/// Where an interface is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Place {
+    /// The number of its namespace; `None`: the agent's own.
+    pub at: Option<Nsid>,
+    /// Its index there.
+    pub ifindex: u32,
+}
+
+/// An interface as a survey found it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Interface {
+    /// Where it is.
+    pub place: Place,
+    /// Its name; chosen by the pod, if it is in one.
+    pub name: String,
+    /// Its MAC.
+    pub mac: Option<Mac>,
+    /// The wires that it is on; empty for an interface of the agent's own namespace, which counts on all.
+    pub wires: BTreeSet<Wire>,
+    /// Whether its parent's list of MACs shows it while it is up.
+    pub listed: bool,
+    /// Its addresses, and those of interfaces of its namespace that are on no wire; `None`: they could not
+    /// be read completely.
+    pub addresses: Option<BTreeSet<IpAddr>>,
+}
+
+/// What a survey read. A part that could not be read completely is absent, never short.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Survey {
+    /// The number of the order.
+    pub number: u64,
+    /// The interfaces of the agent's own namespace; `None`: they could not be read completely.
+    pub own: Option<Vec<Interface>>,
+    /// Links under the ordered devices, wherever the survey looked.
+    pub children: Vec<Interface>,
+    /// The namespaces whose links were all read.
+    pub looked: BTreeSet<Nsid>,
+    /// The devices of which the lists of MACs were read completely.
+    pub lists: BTreeMap<IfName, BTreeSet<Mac>>,
+    /// Every nameable namespace was looked for; whether all of them were looked into. `None`: not asked for.
+    pub searched: Option<bool>,
+}
+
+/// An interface that has an address of a pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Occupant {
+    /// The address.
+    pub key: AddressKey,
+    /// Its pool.
+    pub pool: PoolName,
+    /// Where the interface is.
+    pub place: Place,
+    /// Its name.
+    pub name: String,
+    /// Its MAC.
+    pub mac: Option<Mac>,
+    /// Since when that is known.
+    pub since: Time,
+}
+
+impl std::fmt::Display for Occupant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { place: Place { at, ifindex }, name, .. } = self;
+        match at {
+            None => write!(f, "interface {name} of the node"),
+            Some(at) => write!(f, "interface {name} (link {ifindex} in the namespace of number {at})"),
+        }
+    }
+}
+
+/// See the module's head.
+#[derive(Debug, Clone, Default)]
+pub struct Occupied {
+    own: Option<BTreeMap<Place, Interface>>,
+    children: BTreeMap<Place, Interface>,
+    /// Addresses that an event told of, with the last survey that was asked for by then.
+    events: BTreeMap<(Place, IpAddr), (u64, BTreeSet<Wire>)>,
+    by_address: BTreeMap<AddressKey, Vec<Occupant>>,
+    /// The devices under which a search has looked.
+    covered: BTreeSet<IfName>,
+}
+
+impl Occupied {
+    /// Whether the addresses of the node and of the links under a device were ever read.
+    pub fn covers(&self, device: &IfName) -> bool {
+        self.own.is_some() && self.covered.contains(device)
+    }
+
+    /// The interfaces that have an address.
+    pub fn of(&self, key: &AddressKey) -> &[Occupant] {
+        self.by_address.get(key).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// Every address of a pool that an interface has.
+    pub fn keys(&self) -> impl Iterator<Item = &AddressKey> {
+        self.by_address.keys()
+    }
+
+    /// Those of a range.
+    pub fn range(&self, span: impl RangeBounds<AddressKey>) -> impl Iterator<Item = &AddressKey> {
+        self.by_address.range(span).map(|(key, _)| key)
+    }
+
+    /// Every interface that has an address of a pool.
+    pub fn all(&self) -> impl Iterator<Item = &Occupant> {
+        self.by_address.values().flatten()
+    }
+
+    /// The link on one of these wires that has a MAC.
+    pub fn child(&self, mac: Mac, wires: &BTreeSet<Wire>) -> Option<&Interface> {
+        self.children.values().find(|link| link.mac == Some(mac) && !link.wires.is_disjoint(wires))
+    }
+
+    /// The MACs of the known links.
+    pub fn macs(&self) -> impl Iterator<Item = Mac> {
+        self.children.values().filter_map(|link| link.mac)
+    }
+
+    /// Whether a known link is missing from a namespace into which a survey looked, or every link of one in
+    /// which an address was told of.
+    pub fn misses(&self, survey: &Survey) -> bool {
+        let looked = |place: &&Place| place.at.is_some_and(|at| survey.looked.contains(&at));
+        let links: BTreeSet<_> = survey.children.iter().map(|link| link.place).collect();
+        let spaces: BTreeSet<_> = links.iter().map(|place| place.at).collect();
+        let mut told = self.events.keys().map(|(place, _)| place).filter(looked);
+        self.children.keys().filter(looked).any(|place| !links.contains(place))
+            || told.any(|place| !spaces.contains(&place.at))
+    }
+
+    /// Whether a namespace has a known link under a device.
+    pub fn is_followed(&self, at: Nsid) -> bool {
+        self.children.keys().any(|place| place.at == Some(at))
+    }
+
+    /// The namespaces that have a known link under a device.
+    pub fn spaces(&self) -> impl Iterator<Item = Nsid> {
+        self.children.keys().filter_map(|place| place.at)
+    }
+
+    /// Whether a link or an address is known to be at a place.
+    pub fn knows(&self, place: Place) -> bool {
+        self.children.contains_key(&place) || self.events.keys().any(|(other, _)| *other == place)
+    }
+
+    /// An interface got an address. `wires`: those of the attachments in its namespace. `asked`: the number of
+    /// the last survey that was asked for.
+    pub fn seen(&mut self, place: Place, address: IpAddr, mut wires: BTreeSet<Wire>, asked: u64) {
+        let same = self.children.values().filter(|link| link.place.at == place.at);
+        wires.extend(same.flat_map(|link| link.wires.iter().cloned()));
+        if self.events.len() < EVENTS_MAX {
+            self.events.insert((place, address), (asked, wires));
+        }
+    }
+
+    /// Whether any evidence puts an address at a place.
+    pub fn has(&self, place: Place, address: IpAddr) -> bool {
+        let interface = match place.at {
+            None => self.own.as_ref().and_then(|own| own.get(&place)),
+            Some(_) => self.children.get(&place),
+        };
+        let listed = interface.and_then(|interface| interface.addresses.as_ref());
+        let beside = || self.children.values().any(|link| link.place.at == place.at && has(link, address));
+        listed.is_some_and(|all| all.contains(&address))
+            || (place.at.is_some() && beside())
+            || self.events.contains_key(&(place, address))
+    }
+
+    /// Takes over what a survey read of these devices.
+    pub fn survey(&mut self, survey: Survey, devices: &BTreeSet<IfName>) {
+        let Survey { number, own, children, looked, lists, searched } = survey;
+        let own_read = own.is_some();
+        if let Some(own) = own {
+            self.own = Some(own.into_iter().map(|interface| (interface.place, interface)).collect());
+        }
+        let found: BTreeMap<_, _> = children.into_iter().map(|link| (link.place, link)).collect();
+        if let Some(complete) = searched {
+            let is_listed = |link: &Interface| {
+                let known = devices.iter().all(|device| lists.contains_key(device));
+                !known || lists.values().any(|list| link.mac.is_some_and(|mac| list.contains(&mac)))
+            };
+            // A link that is up is in its parent's list: one that is in none and was found nowhere is over.
+            self.children.retain(|place, link| {
+                found.contains_key(place) || !(complete || (link.listed && !is_listed(link)))
+            });
+            self.covered.clone_from(devices);
+        }
+        let has_links: BTreeSet<_> = found.keys().filter_map(|place| place.at).collect();
+        for (place, mut link) in found {
+            if link.addresses.is_none() {
+                link.addresses = self.children.get(&place).and_then(|known| known.addresses.clone());
+            }
+            self.children.insert(place, link);
+        }
+        self.events.retain(|(place, _), (asked, _)| {
+            let read = match place.at {
+                None => own_read,
+                // A link that is missing took its addresses along, and a search tells where to. After a complete
+                // one a namespace without a look at it is no more.
+                Some(at) => searched == Some(true) || (looked.contains(&at) && has_links.contains(&at)),
+            };
+            *asked >= number || !read
+        });
+    }
+
+    /// The links that are known at a place, or have one of these MACs, are over, with all their addresses; where
+    /// the whole namespace is, so is everything in it. Returns the addresses that are on no interface now.
+    pub fn forget(
+        &mut self,
+        at: Nsid,
+        ifindex: Option<u32>,
+        macs: &[Mac],
+        whole_namespace: bool,
+    ) -> Vec<AddressKey> {
+        let over: BTreeSet<Place> = self
+            .children
+            .values()
+            .map(|link| (link.place, link.mac))
+            .chain(self.events.keys().map(|(place, _)| (*place, None)))
+            .filter(|(place, mac)| {
+                let here = place.at == Some(at) && (whole_namespace || Some(place.ifindex) == ifindex);
+                here || mac.is_some_and(|mac| macs.contains(&mac))
+            })
+            .map(|(place, _)| place)
+            .collect();
+        self.children.retain(|place, _| !over.contains(place));
+        // What else is in the namespace was on the wire by its links alone.
+        let others = self.is_followed(at);
+        self.events.retain(|(place, _), _| !over.contains(place) && (others || place.at != Some(at)));
+        self.drop_occupants(|occupant| over.contains(&occupant.place))
+    }
+
+    /// An address is on no interface of a namespace, as a complete list of them says.
+    pub fn gone(&mut self, at: Nsid, address: IpAddr) -> Vec<AddressKey> {
+        for link in self.children.values_mut().filter(|link| link.place.at == Some(at)) {
+            if let Some(addresses) = &mut link.addresses {
+                addresses.remove(&address);
+            }
+        }
+        self.events.retain(|(place, other), _| place.at != Some(at) || *other != address);
+        self.drop_occupants(|occupant| occupant.place.at == Some(at) && occupant.key.address == address)
+    }
+
+    fn drop_occupants(&mut self, over: impl Fn(&Occupant) -> bool) -> Vec<AddressKey> {
+        let mut free = Vec::new();
+        self.by_address.retain(|key, occupants| {
+            occupants.retain(|occupant| !over(occupant));
+            if occupants.is_empty() {
+                free.push(key.clone());
+            }
+            !occupants.is_empty()
+        });
+        free
+    }
+
+    /// Finds the pools' addresses among all that is known. Returns those that no interface has any longer, and
+    /// those that one has now and had not before.
+    pub fn index(&mut self, now: Time, config: &Config) -> (Vec<AddressKey>, Vec<AddressKey>) {
+        let mut by_address: BTreeMap<AddressKey, Vec<Occupant>> = BTreeMap::new();
+        for (place, address, wires) in self.facts() {
+            for (pool, key) in members(config, address, wires) {
+                let known = self.of(&key).iter().find(|known| known.place == place);
+                let since = known.map_or(now, |known| known.since);
+                let interface = self.children.get(&place).or_else(|| self.own.as_ref()?.get(&place));
+                let name =
+                    interface.map_or_else(|| format!("of index {}", place.ifindex), |i| i.name.clone());
+                let mac = interface.and_then(|interface| interface.mac);
+                let all = by_address.entry(key.clone()).or_default();
+                if all.iter().all(|other| other.place != place) {
+                    all.push(Occupant { key, pool, place, name, mac, since });
+                }
+            }
+        }
+        let gone = self.by_address.keys().filter(|key| !by_address.contains_key(*key)).cloned().collect();
+        let new = by_address.keys().filter(|key| !self.by_address.contains_key(*key)).cloned().collect();
+        self.by_address = by_address;
+        (gone, new)
+    }
+
+    fn facts(&self) -> impl Iterator<Item = (Place, IpAddr, &BTreeSet<Wire>)> {
+        let interfaces = self.own.iter().flat_map(BTreeMap::values).chain(self.children.values());
+        let listed = interfaces.flat_map(|interface| {
+            let addresses = interface.addresses.iter().flatten();
+            addresses.map(move |address| (interface.place, *address, &interface.wires))
+        });
+        listed.chain(self.events.iter().map(|((place, address), (_, wires))| (*place, *address, wires)))
+    }
+}
+
+fn has(link: &Interface, address: IpAddr) -> bool {
+    link.addresses.as_ref().is_some_and(|all| all.contains(&address))
+}
+
+/// The pools that give an address on one of these wires; without wires, in any segment.
+fn members(config: &Config, address: IpAddr, wires: &BTreeSet<Wire>) -> Vec<(PoolName, AddressKey)> {
+    let on_wire = |name: &PoolName| {
+        let mut networks = config.networks.values().filter(|network| network.pools.contains(name));
+        networks.any(|network| wires.contains(&network.link.wire()))
+    };
+    let mut found: Vec<(PoolName, AddressKey)> = Vec::new();
+    for (name, pool) in &config.pools {
+        let key = AddressKey { segment: pool.segment.clone(), address };
+        let new = found.iter().all(|(_, other)| *other != key);
+        if new && check_requested(pool, address).is_ok() && (wires.is_empty() || on_wire(name)) {
+            found.push((name.clone(), key));
+        }
+    }
+    found
+}

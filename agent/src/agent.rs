@@ -14,6 +14,7 @@ use berth_ipam::config::LinkSpec;
 use berth_ipam::ledger::io::{
     Action, Caller, CommitResult, Input, LeaseRequest, LinkSeen, Note, Reply, Step,
 };
+use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::name::{IfName, NetworkName};
 use berth_ipam::time::Time;
@@ -575,9 +576,12 @@ impl Agent {
         let now = clock::now();
         let leases = self.ledger.leases();
         let view = leases.iter().find(|view| view.address() == address);
+        let ending = view.and_then(View::ending);
         Explanation {
             address,
             lease: view.map(|view| answers::lease(&self.ledger, view)),
+            ended_by: ending.map(|ending| ending.by.to_owned()),
+            to_do: ending.and_then(|ending| ending.hand.text()).map(str::to_owned),
             since_ms: view.map(|view| u64::try_from(now.since(view.since()).as_millis()).unwrap_or(u64::MAX)),
             wires: self.hands.programs.heard_of(now, address),
             history: self.history.of(now, address),
@@ -639,9 +643,7 @@ impl Agent {
             .extend(bars.map(|(code, why)| doctor::finding(code, false, true, format!("ADDs wait: {why}"))));
         checks.extend(doctor::records(self.ledger.refusal(), self.ledger.unreadable()));
         checks.push(doctor::spooled(&self.paths.state_dir));
-        checks.extend(
-            self.ledger.troubles().into_iter().map(|text| doctor::finding("leases", false, true, text)),
-        );
+        checks.extend(doctor::unsettled::leases(&self.ledger, clock::now()));
         doctor::diagnosis(checks)
     }
 

@@ -15,6 +15,8 @@ use berth_underlay::wire::underlay_check::{Answer, ask_gateway, unspecified_like
 use crate::capabilities;
 use crate::committer::chain;
 
+pub mod unsettled;
+
 /// How long a fresh macvlan may take until its frames pass the switch.
 const SETTLE: Duration = Duration::from_millis(200);
 

@@ -85,6 +85,11 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
             format!("{address} is {}{since} ({})\n", state(row.state), printable(&row.reason)) + &holder(row)
         }
     };
+    for (name, value) in [("ended by", &explanation.ended_by), ("what to do", &explanation.to_do)] {
+        if let Some(value) = value {
+            let _ = writeln!(text, "  {name:12} {}", printable(value));
+        }
+    }
     text.extend(explanation.wires.iter().map(wire));
     if explanation.history.is_empty() {
         text.push_str("nothing was observed of it since the agent started\n");

@@ -160,10 +160,53 @@ pub struct Row {
     pub next: Next,
     /// Why, in one sentence.
     pub why: &'static str,
+    /// The end of a row that leaves the address taken; `None`: the row frees it.
+    pub ending: Option<Ending>,
+}
+
+/// The end of a row that leaves the address taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ending {
+    /// The evidence that ends it, in one sentence.
+    pub by: &'static str,
+    /// What is left to an operator.
+    pub hand: Hand,
+}
+
+/// What is left to an operator where a row lasts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hand {
+    /// Nothing: the row lasts as long as the attachment lives, or only a moment.
+    Unneeded,
+    /// The attachment may be alive; an operator who knows more can do this.
+    Possible(&'static str),
+    /// The row may last for ever without this.
+    Needed(&'static str),
+}
+
+impl Hand {
+    /// What an operator can do, if anything.
+    pub const fn text(self) -> Option<&'static str> {
+        match self {
+            Self::Unneeded => None,
+            Self::Possible(text) | Self::Needed(text) => Some(text),
+        }
+    }
+}
+
+impl Row {
+    const fn ends(self, by: &'static str, hand: Hand) -> Self {
+        Self { ending: Some(Ending { by, hand }), ..self }
+    }
+
+    /// The row with that reason code.
+    pub fn of(id: &str) -> Option<&'static Self> {
+        TABLE.iter().find(|row| row.id == id)
+    }
 }
 
 const fn row(id: &'static str, verdict: Verdict, next: Next, when: When, why: &'static str) -> Row {
-    Row { id, when, verdict, next, why }
+    Row { id, when, verdict, next, why, ending: None }
 }
 
 const ENDING: &[Intent] =
@@ -186,6 +229,12 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { epoch: &[Epoch::OtherMachine], ..ANY },
         "The record was made on another machine; this kernel cannot speak for it.",
+    )
+    .ends(
+        "Nothing on this node: no local evidence tells whether the two machines are one.",
+        Hand::Needed(
+            "if the machine was installed again or its machine id was made again, and the pod of the record is over: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "del-link-present",
@@ -193,6 +242,12 @@ pub const TABLE: &[Row] = &[
         Next::RemoveLink,
         When { epoch: &[Epoch::Same], link: &[LinkFact::Present], intent: END_OWN, ..ANY },
         "The attachment is meant to be over and its link is Berth's: the agent removes it first.",
+    )
+    .ends(
+        "The agent removes the link.",
+        Hand::Needed(
+            "`berthctl explain ADDRESS` shows why the removal fails (`link-not-removed`); remove the link by hand",
+        ),
     ),
     row(
         "del-link-elsewhere",
@@ -200,6 +255,12 @@ pub const TABLE: &[Row] = &[
         Next::RemoveLink,
         When { epoch: &[Epoch::Same], search: &[SearchFact::Found], intent: END_OWN, ..ANY },
         "The attachment is meant to be over and its link was moved: the agent removes it where it is.",
+    )
+    .ends(
+        "The agent removes the link where it is.",
+        Hand::Needed(
+            "`berthctl explain ADDRESS` shows why the removal fails (`link-not-removed`); remove the link by hand",
+        ),
     ),
     row(
         "del-address-gone",
@@ -227,6 +288,12 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "Everybody left the namespace and nobody holds it, yet its link still answers: it is removed first.",
+    )
+    .ends(
+        "The agent removes the link.",
+        Hand::Needed(
+            "`berthctl explain ADDRESS` shows why the removal fails (`link-not-removed`); remove the namespace by hand",
+        ),
     ),
     row(
         "link-present",
@@ -234,6 +301,10 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { epoch: &[Epoch::Same], link: &[LinkFact::Present], ..ANY },
         "The link is where it was, with its MAC.",
+    )
+    .ends(
+        "A DEL, the end of the namespace, or the removal of the link.",
+        Hand::Unneeded,
     ),
     row(
         "link-elsewhere",
@@ -241,6 +312,10 @@ pub const TABLE: &[Row] = &[
         Next::Follow,
         When { search: &[SearchFact::Found], ..ANY },
         "The link was found in another namespace.",
+    )
+    .ends(
+        "The next read, which follows the link to its namespace.",
+        Hand::Unneeded,
     ),
     row(
         "mac-on-parent-search",
@@ -254,6 +329,10 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "The MAC is on the parent though the link is not where it was: somewhere it is up.",
+    )
+    .ends(
+        "The search.",
+        Hand::Unneeded,
     ),
     row(
         "mac-of-another-search",
@@ -267,6 +346,12 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "The ADD is undone and its link is gone, yet its MAC is on the parent: another link may have it.",
+    )
+    .ends(
+        "A complete search, which names the link that has the MAC.",
+        Hand::Needed(
+            "end the process that keeps the search incomplete",
+        ),
     ),
     row(
         "mac-of-another",
@@ -274,6 +359,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { fdb: &[FdbFact::Another], intent: NOT_UNDONE_OWN, ..ANY },
         "The MAC is on the parent by a link without the attachment's mark, which may be its link all the same.",
+    )
+    .ends(
+        "The link that has the MAC goes down, goes away or gets another MAC.",
+        Hand::Possible(
+            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
+        ),
     ),
     row(
         "mac-on-parent",
@@ -281,6 +372,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { fdb: &[FdbFact::Present], ..ANY },
         "The MAC is in the parent's list: an interface that has it is up, or its teardown is not finished.",
+    )
+    .ends(
+        "The interface that has the MAC goes down, goes away or gets another MAC.",
+        Hand::Needed(
+            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
+        ),
     ),
     row(
         "rebooted-ask-wire",
@@ -288,6 +385,12 @@ pub const TABLE: &[Row] = &[
         Next::Probe,
         When { epoch: &[Epoch::Rebooted], fdb: OFF_WIRE, wire: &[WireFact::NotAsked], ..ANY },
         "The machine was rebooted: its namespaces are gone; the wire has a veto.",
+    )
+    .ends(
+        "A whole round of probes on the parent.",
+        Hand::Needed(
+            "bring the parent interface up under its name",
+        ),
     ),
     row(
         "rebooted-answers",
@@ -295,6 +398,10 @@ pub const TABLE: &[Row] = &[
         Next::Probe,
         When { epoch: &[Epoch::Rebooted], fdb: OFF_WIRE, wire: &[WireFact::Answered], ..ANY },
         "The machine was rebooted, but something answers for the address.",
+    )
+    .ends(
+        "The address is silent; until then it is in quarantine.",
+        Hand::Unneeded,
     ),
     row(
         "rebooted",
@@ -309,6 +416,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { fdb: &[FdbFact::Unknown], ..ANY },
         "The parent's list could not be read completely.",
+    )
+    .ends(
+        "A complete read of the parent's list.",
+        Hand::Needed(
+            "give the parent interface its name back; if it is gone for good and the pod is over: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "netns-unknown",
@@ -316,6 +429,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { netns: &[NetnsFact::Unknown], ..ANY },
         "Whether the namespace lives could not be read.",
+    )
+    .ends(
+        "A read that says whether the namespace lives.",
+        Hand::Needed(
+            "the agent's log has the refusal; if the pod is over: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "netns-gone-search",
@@ -323,6 +442,10 @@ pub const TABLE: &[Row] = &[
         Next::Search,
         When { netns: &[NetnsFact::Dead], departure: UNSURE, search: &[SearchFact::NotMade], ..ANY },
         "The namespace is gone, but the link may have left it before.",
+    )
+    .ends(
+        "The search.",
+        Hand::Unneeded,
     ),
     row(
         "netns-gone-search-incomplete",
@@ -330,6 +453,12 @@ pub const TABLE: &[Row] = &[
         Next::Search,
         When { netns: &[NetnsFact::Dead], departure: UNSURE, search: &[SearchFact::Incomplete], ..ANY },
         "The namespace is gone, the link may have left it, and not every namespace could be searched.",
+    )
+    .ends(
+        "A complete search.",
+        Hand::Needed(
+            "end the process that keeps the search incomplete; if the link is gone for sure: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "moved-out-of-sight",
@@ -337,6 +466,12 @@ pub const TABLE: &[Row] = &[
         Next::Search,
         When { departure: &[Departure::Moved], search: &[SearchFact::NotFound], ..ANY },
         "The kernel said that the link moved, and no nameable namespace holds it: one without a name may.",
+    )
+    .ends(
+        "The link is found, or a program in the kernel tells its teardown.",
+        Hand::Needed(
+            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "netns-gone",
@@ -351,6 +486,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { link: &[LinkFact::Unknown], ..ANY },
         "Whether the link is there could not be read.",
+    )
+    .ends(
+        "A read that says whether the link is there.",
+        Hand::Needed(
+            "the agent's log has the refusal; if the pod is over: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "never-bound-undone",
@@ -371,6 +512,10 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { link: &[LinkFact::NeverSeen], ..ANY },
         "Which link has the address was never learnt: the namespace alone decides.",
+    )
+    .ends(
+        "The end of the namespace, or an interface of it that shows the address.",
+        Hand::Unneeded,
     ),
     row(
         "del-foreign-link",
@@ -383,6 +528,12 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "A DEL came, but an interface of the namespace may still have the address.",
+    )
+    .ends(
+        "No interface of the namespace has the address, or the namespace ends.",
+        Hand::Needed(
+            "let the main plugin remove its interface, or delete the namespace",
+        ),
     ),
     row(
         "mac-changed",
@@ -390,6 +541,12 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { link: &[LinkFact::OtherMac], intent: &[Intent::Live], ..ANY },
         "The link is there under another MAC: somebody changed it, or the number means another one.",
+    )
+    .ends(
+        "The MAC of the record comes back, or the namespace ends; after a DEL, no interface of the namespace has the address.",
+        Hand::Possible(
+            "if something in the pod changes the MAC, ask for that MAC at ADD",
+        ),
     ),
     row(
         "link-gone-search",
@@ -402,6 +559,10 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "The link is missing from a living namespace and no event said that it was deleted.",
+    )
+    .ends(
+        "The search.",
+        Hand::Unneeded,
     ),
     row(
         "link-gone-search-incomplete",
@@ -414,6 +575,12 @@ pub const TABLE: &[Row] = &[
             ..ANY
         },
         "The link is missing from a living namespace, and not every namespace could be searched.",
+    )
+    .ends(
+        "A complete search.",
+        Hand::Needed(
+            "end the process that keeps the search incomplete; if the link is gone for sure: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "address-unknown",
@@ -421,6 +588,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { address: &[AddressFact::Unknown], ..ANY },
         "Whether another interface of the namespace has the address could not be read.",
+    )
+    .ends(
+        "A complete dump of the addresses of the namespace.",
+        Hand::Needed(
+            "the agent's log has the refusal; if the pod is over: `berthctl release --force ADDRESS`",
+        ),
     ),
     row(
         "address-on-other-link",
@@ -428,6 +601,12 @@ pub const TABLE: &[Row] = &[
         Next::Recheck,
         When { address: &[AddressFact::Present], ..ANY },
         "Another interface of the namespace has the address.",
+    )
+    .ends(
+        "No interface of the namespace has the address, or the namespace ends.",
+        Hand::Possible(
+            "if the pod does not need the address, take it from its interface",
+        ),
     ),
     row(
         "del",
@@ -456,6 +635,10 @@ pub const TABLE: &[Row] = &[
         Next::Settle,
         ANY,
         "The link is gone from a living namespace; its runtime may be about to say why.",
+    )
+    .ends(
+        "The settle time of the network is over.",
+        Hand::Unneeded,
     ),
 ];
 
@@ -465,229 +648,4 @@ pub fn judge(facts: &Facts) -> &'static Row {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn every() -> impl Iterator<Item = Facts> {
-        use Departure as D;
-        let mut all = Vec::new();
-        for epoch in [Epoch::Same, Epoch::Rebooted, Epoch::OtherMachine] {
-            for netns in [NetnsFact::Alive, NetnsFact::Dead, NetnsFact::Unknown] {
-                for link in [
-                    LinkFact::Present,
-                    LinkFact::OtherMac,
-                    LinkFact::Gone,
-                    LinkFact::NeverSeen,
-                    LinkFact::Unknown,
-                ] {
-                    for fdb in [
-                        FdbFact::Present,
-                        FdbFact::Another,
-                        FdbFact::Absent,
-                        FdbFact::Blind,
-                        FdbFact::Unknown,
-                    ] {
-                        for departure in [D::Destroyed, D::Moved, D::Unheard, D::EventsLost] {
-                            for search in [
-                                SearchFact::NotMade,
-                                SearchFact::Found,
-                                SearchFact::NotFound,
-                                SearchFact::Incomplete,
-                            ] {
-                                all.push(Facts {
-                                    epoch,
-                                    netns,
-                                    link,
-                                    fdb,
-                                    departure,
-                                    search,
-                                    ..Facts::UNKNOWN
-                                });
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        all.into_iter().flat_map(rest)
-    }
-
-    fn rest(base: Facts) -> Vec<Facts> {
-        let mut all = Vec::new();
-        for address in [AddressFact::Present, AddressFact::Absent, AddressFact::Unknown] {
-            for intent in [
-                Intent::Live,
-                Intent::EndOwnLink,
-                Intent::UndoOwnLink,
-                Intent::EndForeignLink,
-                Intent::UndoForeignLink,
-            ] {
-                for inhabitants in [Inhabitants::Assumed, Inhabitants::Left] {
-                    for wire in [WireFact::NotAsked, WireFact::Silent, WireFact::Answered] {
-                        for settled in [false, true] {
-                            all.push(Facts { address, intent, inhabitants, wire, settled, ..base });
-                        }
-                    }
-                }
-            }
-        }
-        all
-    }
-
-    #[test]
-    fn nothing_alive_or_unknown_is_ever_released() {
-        for facts in every() {
-            let row = judge(&facts);
-            if row.verdict != Verdict::Release {
-                continue;
-            }
-            assert_ne!(facts.epoch, Epoch::OtherMachine, "{row:?} {facts:?}");
-            if row.id == "del-address-gone" {
-                assert_eq!(facts.address, AddressFact::Absent, "{row:?} {facts:?}");
-                let foreign = matches!(facts.intent, Intent::EndForeignLink | Intent::UndoForeignLink);
-                assert!(foreign, "{row:?} {facts:?}");
-                continue;
-            }
-            assert!(!matches!(facts.fdb, FdbFact::Present | FdbFact::Unknown), "{row:?} {facts:?}");
-            assert!(
-                facts.fdb != FdbFact::Another || facts.intent == Intent::UndoOwnLink,
-                "{row:?} {facts:?}"
-            );
-            assert_ne!(facts.search, SearchFact::Found, "{row:?} {facts:?}");
-            if facts.epoch == Epoch::Rebooted && row.id == "rebooted" {
-                assert_eq!(facts.wire, WireFact::Silent, "{row:?} {facts:?}");
-                continue;
-            }
-            assert!(!matches!(facts.link, LinkFact::Present), "{row:?} {facts:?}");
-            assert_ne!(facts.netns, NetnsFact::Unknown, "{row:?} {facts:?}");
-            if facts.netns == NetnsFact::Alive {
-                assert_ne!(facts.link, LinkFact::Unknown, "{row:?} {facts:?}");
-                assert_eq!(facts.address, AddressFact::Absent, "{row:?} {facts:?}");
-                let left = facts.inhabitants == Inhabitants::Left;
-                assert!(facts.intent != Intent::Live || facts.settled || left, "{row:?} {facts:?}");
-            }
-            if facts.departure == Departure::Moved && facts.intent == Intent::Live {
-                assert_eq!(
-                    facts.search,
-                    SearchFact::NotMade,
-                    "a moved link is released by no search: {row:?} {facts:?}"
-                );
-            }
-        }
-    }
-
-    #[test]
-    fn every_row_is_reached() {
-        let mut reached = std::collections::BTreeSet::new();
-        for facts in every() {
-            reached.insert(judge(&facts).id);
-        }
-        for row in TABLE {
-            assert!(reached.contains(row.id), "{} is never reached", row.id);
-        }
-    }
-
-    #[test]
-    fn ids_are_unique() {
-        let ids: std::collections::BTreeSet<_> = TABLE.iter().map(|row| row.id).collect();
-        assert_eq!(ids.len(), TABLE.len());
-    }
-
-    fn id(facts: Facts) -> &'static str {
-        judge(&facts).id
-    }
-
-    const DEAD: Facts = Facts {
-        netns: NetnsFact::Dead,
-        link: LinkFact::Gone,
-        fdb: FdbFact::Absent,
-        departure: Departure::Unheard,
-        ..Facts::UNKNOWN
-    };
-    const LINK_GONE: Facts = Facts {
-        netns: NetnsFact::Alive,
-        departure: Departure::Destroyed,
-        address: AddressFact::Absent,
-        ..DEAD
-    };
-
-    #[test]
-    fn a_dead_namespace_frees_at_once_unless_the_link_left_it() {
-        assert_eq!(id(DEAD), "netns-gone");
-        assert_eq!(id(Facts { fdb: FdbFact::Present, ..DEAD }), "mac-on-parent");
-        assert_eq!(id(Facts { departure: Departure::Moved, ..DEAD }), "netns-gone-search");
-        assert_eq!(id(Facts { departure: Departure::EventsLost, ..DEAD }), "netns-gone-search");
-        let lost = Facts { departure: Departure::EventsLost, search: SearchFact::NotFound, ..DEAD };
-        assert_eq!(id(lost), "netns-gone");
-        assert_eq!(id(Facts { search: SearchFact::Incomplete, ..lost }), "netns-gone-search-incomplete");
-        assert_eq!(id(Facts { search: SearchFact::Found, ..lost }), "link-elsewhere");
-    }
-
-    #[test]
-    fn a_link_gone_from_a_living_namespace_settles_first() {
-        assert_eq!(id(LINK_GONE), "link-gone");
-        assert_eq!(id(Facts { settled: true, ..LINK_GONE }), "link-gone-settled");
-        assert_eq!(id(Facts { intent: Intent::EndOwnLink, ..LINK_GONE }), "del");
-        assert_eq!(id(Facts { intent: Intent::EndForeignLink, ..LINK_GONE }), "del");
-        assert_eq!(id(Facts { departure: Departure::Unheard, ..LINK_GONE }), "link-gone-search");
-        assert_eq!(id(Facts { address: AddressFact::Present, ..LINK_GONE }), "address-on-other-link");
-        assert_eq!(
-            id(Facts { address: AddressFact::Unknown, settled: true, ..LINK_GONE }),
-            "address-unknown"
-        );
-    }
-
-    #[test]
-    fn another_links_mac_frees_only_what_nobody_was_told() {
-        let undone = Facts {
-            fdb: FdbFact::Present,
-            departure: Departure::Unheard,
-            intent: Intent::UndoOwnLink,
-            ..LINK_GONE
-        };
-        assert_eq!(id(undone), "mac-on-parent-search");
-        assert_eq!(id(Facts { netns: NetnsFact::Dead, ..undone }), "mac-of-another-search");
-        assert_eq!(id(Facts { search: SearchFact::Incomplete, ..undone }), "mac-of-another-search");
-        assert_eq!(id(Facts { search: SearchFact::NotFound, ..undone }), "mac-on-parent");
-        let explained = Facts { fdb: FdbFact::Another, search: SearchFact::NotFound, ..undone };
-        assert_eq!(id(explained), "del");
-        assert_eq!(id(Facts { netns: NetnsFact::Dead, ..explained }), "netns-gone");
-        let moved = Facts { departure: Departure::Moved, ..explained };
-        assert_eq!(id(moved), "moved-out-of-sight", "it may be down, where nobody looks");
-        let partly = Facts { search: SearchFact::Incomplete, ..explained };
-        assert_eq!(id(partly), "link-gone-search-incomplete");
-        assert_eq!(id(Facts { departure: Departure::Destroyed, ..partly }), "del");
-        for intent in NOT_UNDONE_OWN {
-            let told = Facts { intent: *intent, departure: Departure::Destroyed, settled: true, ..explained };
-            assert_eq!(id(told), "mac-of-another", "{intent:?}");
-        }
-    }
-
-    #[test]
-    fn a_reboot_needs_a_silent_wire() {
-        let rebooted = Facts { epoch: Epoch::Rebooted, ..DEAD };
-        assert_eq!(id(rebooted), "rebooted-ask-wire");
-        assert_eq!(id(Facts { wire: WireFact::Silent, ..rebooted }), "rebooted");
-        assert_eq!(id(Facts { wire: WireFact::Answered, ..rebooted }), "rebooted-answers");
-        assert_eq!(id(Facts { wire: WireFact::Silent, fdb: FdbFact::Present, ..rebooted }), "mac-on-parent");
-    }
-
-    #[test]
-    fn a_delegates_lease_outlives_its_del_until_the_link_is_gone() {
-        let unseen = Facts { link: LinkFact::NeverSeen, fdb: FdbFact::Blind, ..LINK_GONE };
-        assert_eq!(id(Facts { intent: Intent::EndForeignLink, ..unseen }), "link-never-seen");
-        assert_eq!(id(Facts { netns: NetnsFact::Dead, ..unseen }), "netns-gone");
-        assert_eq!(id(Facts { intent: Intent::UndoForeignLink, ..unseen }), "never-bound-undone");
-        let used = Facts { address: AddressFact::Present, intent: Intent::UndoForeignLink, ..unseen };
-        assert_eq!(id(used), "link-never-seen");
-        let present = Facts {
-            link: LinkFact::Present,
-            intent: Intent::EndForeignLink,
-            address: AddressFact::Present,
-            ..unseen
-        };
-        assert_eq!(id(present), "link-present");
-        assert_eq!(id(Facts { address: AddressFact::Unknown, ..present }), "link-present");
-        assert_eq!(id(Facts { address: AddressFact::Absent, ..present }), "del-address-gone");
-    }
-}
+mod tests;

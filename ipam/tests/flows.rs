@@ -24,6 +24,8 @@ mod requested_mac;
 mod rig;
 #[path = "flows/shared.rs"]
 mod shared;
+#[path = "flows/unsettled.rs"]
+mod unsettled;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

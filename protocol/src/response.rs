@@ -206,6 +206,12 @@ pub struct Explanation {
     pub lease: Option<LeaseRow>,
     /// Milliseconds since it came to be so, by `CLOCK_BOOTTIME`; null if that was before this boot or never.
     pub since_ms: Option<u64>,
+    /// The evidence that ends this state; null if it is free, held or reserved.
+    #[serde(default)]
+    pub ended_by: Option<String>,
+    /// What an operator can do where the state lasts; null: nothing.
+    #[serde(default)]
+    pub to_do: Option<String>,
     /// Who spoke for it on the wires that the watcher in the kernel sits on; empty where none does.
     #[serde(default)]
     pub wires: Vec<WireRow>,

@@ -434,6 +434,7 @@ impl Ledger {
         slot.entry.phase = Phase::Done;
         slot.live.reason = "bound";
         slot.live.since = now;
+        slot.live.unsettled_since = None;
         let entry = slot.entry.clone();
         let text = match (entry.ifindex, entry.mac) {
             (Some(ifindex), Some(mac)) => {

@@ -336,6 +336,7 @@ impl Ledger {
         slot.live.reason = reason;
         slot.live.stamp += 1;
         slot.live.since = now;
+        slot.live.unsettled_since.get_or_insert(now);
         slot.live.recheck_at = None;
         let entry = slot.entry.clone();
         let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];

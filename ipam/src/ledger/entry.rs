@@ -269,6 +269,10 @@ pub struct Live {
     pub suspect: bool,
     /// Since when the present state holds.
     pub since: Time,
+    /// Since when no verdict settled it, whatever reasons alternate; `None`: settled.
+    pub unsettled_since: Option<Time>,
+    /// What the last search could not see, if it was incomplete.
+    pub unsearched: Option<String>,
     /// An open transaction without a connection is undone at this time.
     pub orphaned_at: Option<Time>,
     /// Until when a held address is kept.
@@ -311,6 +315,8 @@ impl Live {
             reason,
             suspect: false,
             since: now,
+            unsettled_since: None,
+            unsearched: None,
             orphaned_at: None,
             held_until: None,
             del_waiters: Vec::new(),

@@ -134,6 +134,7 @@ impl Ledger {
         slot.live.since = now;
         slot.live.recheck_at = None;
         slot.live.suspect = false;
+        slot.live.unsettled_since = None;
         slot.live.reason = "held";
         slot.live.held_until = Some(now + if self.pods.known { HOLD } else { UNTIL_KNOWN });
         let waiters = std::mem::take(&mut slot.live.del_waiters);

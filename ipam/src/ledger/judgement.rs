@@ -339,11 +339,8 @@ impl Ledger {
         // The plugin of an open ADD has not made its link yet: that it is missing proves nothing.
         let unmade = slot.entry.phase.is_open() && slot.entry.ifindex.is_none() && !slot.entry.del_seen;
         let link = if unmade && seen.link == LinkFact::Gone { LinkFact::NeverSeen } else { seen.link };
-        match &seen.search {
-            Some(SearchOutcome::Found { .. }) => slot.live.search = SearchFact::Found,
-            Some(SearchOutcome::NotFound) => slot.live.search = SearchFact::NotFound,
-            Some(SearchOutcome::Incomplete(_)) => slot.live.search = SearchFact::Incomplete,
-            None => {}
+        if let Some(outcome) = &seen.search {
+            slot.live.searched(outcome);
         }
         let settled = slot.live.missing_since.is_some_and(|since| now.since(since) >= slot.entry.settle);
         Facts {
@@ -446,6 +443,7 @@ impl Ledger {
         let steady = matches!(row.id, "link-present" | "link-never-seen");
         let reason = if steady && slot.entry.phase == Phase::Done { "bound" } else { row.id };
         slot.live.suspect = row.verdict == Verdict::Suspect;
+        slot.live.judged(now, row, facts.intent);
         if slot.live.reason == reason || (steady && slot.entry.phase.is_open()) {
             return;
         }

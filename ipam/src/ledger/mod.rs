@@ -29,6 +29,7 @@ mod requested_mac;
 pub mod shared;
 mod strays;
 mod survey;
+pub mod unsettled;
 pub mod view;
 mod wire;
 

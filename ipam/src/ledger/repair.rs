@@ -15,7 +15,6 @@ use super::io::{
     Action, CommitResult, Flush, JournalWrite, Loaded, NoteKind, Step, StoreWrite, Stray, StrayLink,
 };
 use crate::attachment::{AttachmentKey, Role};
-use crate::evidence::Departure;
 use crate::identity::{NetnsIdentity, TxnId};
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -158,7 +157,7 @@ impl Ledger {
     }
 
     fn load_entry(&mut self, now: Time, entry: Entry) {
-        let mut live = Live::new(now, "restarted", Departure::EventsLost);
+        let mut live = Live::unjudged(now, "restarted");
         if entry.phase.is_open() {
             live.orphaned_at = Some(now + ORPHAN_GRACE);
         }
@@ -198,7 +197,7 @@ impl Ledger {
         let leaked_after = network.and_then(|network| network.leaked_after);
         let slot = self.slots.entry(record.key.clone()).or_insert_with(|| Slot {
             entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },
-            live: Live::new(now, "adopted", Departure::EventsLost),
+            live: Live::unjudged(now, "adopted"),
         });
         // Why nobody here knows it is not known: perhaps the store went back, and the address is another's now.
         slot.entry.exposed |= self.shared.on;
@@ -318,7 +317,7 @@ impl Ledger {
         };
         let text = format!("link {} with {mac} was adopted by its alias", found.ifindex);
         self.note(NoteKind::Action, "adopted", entry.addresses(), Some(key), text);
-        let live = Live::new(now, "adopted", Departure::EventsLost);
+        let live = Live::unjudged(now, "adopted");
         self.slots.insert(key.clone(), Slot { entry, live });
         true
     }

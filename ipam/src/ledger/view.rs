@@ -149,15 +149,10 @@ impl Ledger {
         self.slots.values().filter_map(|slot| slot.entry.fdb_parent.clone()).collect()
     }
 
-    /// What needs a hand, in words: leases that cannot be judged, MACs that nobody explains.
+    /// What needs a hand beyond the attachments that no verdict settles, in words: MACs that no entry explains,
+    /// and interfaces that could not be read.
     pub fn troubles(&self) -> Vec<String> {
-        let stuck = self.slots.values().filter_map(|slot| match slot.live.reason {
-            "other-machine" | "moved-out-of-sight" | "mac-changed" => {
-                Some(format!("{}: {}; look at it with `berthctl explain`", slot.entry.key, slot.live.reason))
-            }
-            _ => None,
-        });
-        stuck.chain(self.strays.lines()).chain(self.unsurveyed()).collect()
+        self.strays.lines().into_iter().chain(self.unsurveyed()).collect()
     }
 
     /// Why the record of an ADD that waits was not taken: what keeps one out of the store keeps them all.

@@ -422,6 +422,22 @@ impl Rig {
         searches
     }
 
+    /// Every search that is asked for ends so.
+    pub fn observe_search_as(&mut self, facts: (NetnsFact, LinkFact, FdbFact), outcome: &SearchOutcome) {
+        for _ in 0..8 {
+            let Some(targets) = self.gathers.pop_front() else { break };
+            let (netns, link, fdb) = facts;
+            let seen = targets.into_iter().map(|target| {
+                let search = target.search.then(|| outcome.clone());
+                let (key, stamp) = (target.key, target.stamp);
+                let address = AddressFact::Unknown;
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+            });
+            let seen = seen.collect();
+            self.step(Input::Gathered(seen));
+        }
+    }
+
     fn observe_where(
         &mut self,
         facts: impl Fn(&AttachmentKey) -> (NetnsFact, LinkFact, FdbFact),

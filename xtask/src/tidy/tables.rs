@@ -6,6 +6,7 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
+use berth_ipam::ledger::unsettled::{GUARDED, OCCUPIED, QUARANTINED, RELEASING, UNJUDGED};
 use berth_ipam::verdict::{Row, TABLE};
 use berth_testbed::conformance;
 
@@ -19,7 +20,36 @@ struct Table {
 }
 
 fn tables() -> Vec<Table> {
-    vec![Table { file: "docs/verdicts.md", name: "verdicts", text: verdicts(TABLE) }]
+    let file = "docs/verdicts.md";
+    vec![
+        Table { file, name: "verdicts", text: verdicts(TABLE) },
+        Table { file, name: "endings", text: endings(TABLE) },
+    ]
+}
+
+/// The end of each row that leaves an address taken, and of the states that no row decides.
+fn endings(rows: &[Row]) -> String {
+    let beside = [
+        ("restarted, adopted", UNJUDGED),
+        ("being released", RELEASING),
+        ("quarantine after `forced`", GUARDED),
+        ("quarantine", QUARANTINED),
+        ("an address of an interface of the node", OCCUPIED),
+    ];
+    let rows = rows.iter().filter_map(|row| Some((format!("`{}`", row.id), row.ending?)));
+    let beside = beside.into_iter().map(|(name, ending)| (name.to_owned(), ending));
+    let mut text = String::from("| reason | ended by | what to do where it lasts |\n|---|---|---|\n");
+    for (name, ending) in rows.chain(beside) {
+        let cells = [name.as_str(), ending.by, ending.hand.text().unwrap_or_default()];
+        line(&mut text, &cells);
+    }
+    text
+}
+
+fn line(text: &mut String, cells: &[&str]) {
+    // A bar would end the cell.
+    let cells: Vec<_> = cells.iter().map(|cell| cell.replace('|', "\\|")).collect();
+    text.extend(["| ", &cells.join(" | "), " |\n"]);
 }
 
 /// The verdict table, as the core reads it: from the top, the first row that fits.
@@ -28,9 +58,7 @@ fn verdicts(rows: &[Row]) -> String {
     for row in rows {
         let cells =
             [&format!("`{}`", row.id), &row.when.describe(), row.verdict.word(), row.next.word(), row.why];
-        // A bar would end the cell.
-        let cells = cells.map(|cell| cell.replace('|', "\\|"));
-        text.extend(["| ", &cells.join(" | "), " |\n"]);
+        line(&mut text, &cells);
     }
     text
 }
@@ -98,17 +126,26 @@ fn splice(page: &str, name: &str, text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use berth_ipam::verdict::Verdict;
+
     use super::*;
 
     #[test]
     fn every_row_of_the_verdict_table_is_in_the_document() {
         let text = verdicts(TABLE);
         assert_eq!(text.lines().count(), TABLE.len() + 2);
-        let page = format!("<!-- table: verdicts -->\n\n{text}\n<!-- end -->\n");
+        let ends = endings(TABLE);
+        for row in TABLE {
+            assert_eq!(ends.contains(&format!("| `{}` |", row.id)), row.verdict != Verdict::Release);
+        }
+        let page = format!(
+            "<!-- table: verdicts -->\n\n{text}\n<!-- end -->\n<!-- table: endings -->\n\n{ends}\n<!-- end -->\n"
+        );
         let source = |text: &str| Source { path: "docs/verdicts.md".into(), text: text.into() };
         assert_eq!(check(&[source(&page)]), []);
         assert_eq!(check(&[source(&page.replace("keep", "release"))]).len(), 1);
-        assert_eq!(check(&[source("no markers")]).len(), 1);
+        assert_eq!(check(&[source(&page.replace("The search.", "Nothing."))]).len(), 1);
+        assert_eq!(check(&[source("no markers")]).len(), 2);
     }
 
     #[test]

@@ -644,6 +644,7 @@ impl Agent {
         checks.extend(doctor::records(self.ledger.refusal(), self.ledger.unreadable()));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(doctor::unsettled::leases(&self.ledger, clock::now()));
+        checks.extend(doctor::unsettled::scan(&self.ledger));
         doctor::diagnosis(checks)
     }
 

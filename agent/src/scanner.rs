@@ -41,12 +41,11 @@ fn scan(inodes: &BTreeSet<u64>, trusted: &HashSet<i32>) -> ScanReport {
         let held = Holders::run(proc_root, &empty, trusted);
         report.holders_complete = held.complete;
         report.held = held.holders.iter().map(|holder| holder.netns_inode).collect();
-        if !held.complete {
-            tracing::debug!(reasons = ?held.incomplete_because, "not every descriptor could be read");
-        }
+        report.unread.extend(held.incomplete_because);
     }
-    if !scan.complete {
-        tracing::debug!(reasons = ?scan.incomplete_because, "not every task could be read");
+    report.unread.extend(scan.incomplete_because);
+    if !report.unread.is_empty() {
+        tracing::debug!(reasons = ?report.unread, "not every task and descriptor could be read");
     }
     report
 }

@@ -132,7 +132,8 @@ fn statistics_of(task: &Path) -> Option<u64> {
 impl Search {
     fn incomplete(&mut self, path: &Path, why: impl std::fmt::Display) {
         if self.result.incomplete_because.len() < REASONS {
-            self.result.incomplete_because.push(format!("{}: {why}", path.display()));
+            let comm = comm_of(path).map(|comm| format!(" ({comm})")).unwrap_or_default();
+            self.result.incomplete_because.push(format!("{}{comm}: {why}", path.display()));
         }
     }
 
@@ -338,6 +339,14 @@ impl Search {
 /// Whether a path leads to a namespace's file of any kind. Does not open it, as that may do things.
 fn is_namespace(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|kind| u64::try_from(kind.f_type).ok() == Some(NSFS_MAGIC))
+}
+
+/// The name of the task below which a path of the process table lies.
+fn comm_of(path: &Path) -> Option<String> {
+    let is_number = |name: &std::ffi::OsStr| name.as_bytes().iter().all(u8::is_ascii_digit);
+    let mut tasks = path.ancestors().filter(|folder| folder.file_name().is_some_and(is_number));
+    let comm = tasks.find_map(|task| fs::read_to_string(task.join("comm")).ok())?;
+    Some(comm.trim_end().to_owned())
 }
 
 fn chain(error: &Error) -> String {

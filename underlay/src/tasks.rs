@@ -68,6 +68,12 @@ impl Doubts {
     }
 }
 
+/// A task in words, with its name if that can be read.
+fn named(pid: i32, tid: i32, task: &Path) -> String {
+    let comm = Stat::read(task).map_or_else(|_| "name unknown".to_owned(), |stat| stat.comm);
+    format!("task {tid} of process {pid} ({comm})")
+}
+
 impl TaskSeen {
     fn new(pid: i32, tid: i32, netns_inode: u64, stat: Stat) -> Self {
         let Stat { comm, ppid, start_time, .. } = stat;
@@ -88,7 +94,7 @@ impl TaskScan {
                 Ok(Look::In(netns_inode, stat)) => tasks.push(TaskSeen::new(pid, tid, netns_inode, stat)),
                 Ok(Look::Left) => {}
                 Ok(Look::Refused(stat, error)) => refused.push((pid, tid, path, stat, error)),
-                Err(error) => doubts.add(|| format!("task {tid} of process {pid}: {error}")),
+                Err(error) => doubts.add(|| format!("{}: {error}", named(pid, tid, &path))),
             }
         }
         let places = if refused.is_empty() { HashMap::new() } else { statistics(proc_root, &tasks) };
@@ -97,7 +103,7 @@ impl TaskScan {
             // everybody; they are those of a namespace in which another task is.
             match statistics_inode(&path).and_then(|inode| places.get(&inode)) {
                 Some(&netns_inode) => tasks.push(TaskSeen::new(pid, tid, netns_inode, stat)),
-                None => doubts.add(|| format!("task {tid} of process {pid}: {error}")),
+                None => doubts.add(|| format!("task {tid} of process {pid} ({}): {error}", stat.comm)),
             }
         }
         Scan { complete: doubts.0.is_empty(), incomplete_because: doubts.0, tasks }

@@ -25,6 +25,23 @@ pub fn leases(ledger: &Ledger, now: Time) -> Vec<Finding> {
     checks
 }
 
+/// A scan of tasks that is not complete: what it could not read, and what it switches off.
+pub fn scan(ledger: &Ledger) -> Option<Finding> {
+    let unread = ledger.unread_tasks();
+    if unread.is_empty() {
+        return None;
+    }
+    let networks = ledger.config().networks.iter().filter(|(_, network)| network.leaked_after.is_some());
+    let networks: Vec<_> = networks.map(|(name, _)| name.as_str()).collect();
+    let text = format!(
+        "not everything that tasks hold can be read: {}; until a scan is complete, leaked namespaces are not found \
+         (networks with leakedAfter: {}). End the process, or name it by --trusted-pid",
+        unread.join("; "),
+        networks.join(", ")
+    );
+    Some(finding("scan", false, false, text))
+}
+
 fn lease(one: &Unsettled<'_>, now: Time) -> Finding {
     let addresses: Vec<_> = one.addresses.iter().map(ToString::to_string).collect();
     let pod = one.pod.map(|pod| format!(" of pod {}/{}", pod.namespace, pod.name)).unwrap_or_default();
@@ -46,4 +63,54 @@ fn lease(one: &Unsettled<'_>, now: Time) -> Finding {
 
 fn minutes(lasts: Duration) -> String {
     format!("{} min", lasts.as_secs() / 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use berth_ipam::attachment::{AttachmentKey, PodRef};
+    use berth_ipam::verdict::{Row, TABLE};
+
+    use super::*;
+
+    fn line(row: &'static Row, unsearched: Option<&str>) -> Finding {
+        let key = AttachmentKey {
+            network: "lan".parse().unwrap(),
+            container_id: "c1".parse().unwrap(),
+            ifname: "eth0".parse().unwrap(),
+        };
+        let one = Unsettled {
+            addresses: vec!["10.77.0.10".parse().unwrap()],
+            key: &key,
+            pod: Some(&PodRef { namespace: "shop".into(), name: "web-0".into(), uid: None }),
+            reason: row.id,
+            why: Some(row.why),
+            unsearched,
+            since: Time::from_millis(0),
+            ending: row.ending.unwrap(),
+        };
+        lease(&one, Time::from_millis(3 * 60_000 + 1))
+    }
+
+    #[test]
+    fn a_line_names_address_pod_reason_end_and_what_to_do() {
+        let row = Row::of("netns-gone-search-incomplete").unwrap();
+        let found = line(row, Some("/proc/7/task/7/ns/net (vmm): refused"));
+        assert!(found.needs_a_hand && !found.ok);
+        assert_eq!(
+            found.text,
+            "10.77.0.10 (lan/c1/eth0) of pod shop/web-0: netns-gone-search-incomplete for 3 min: The namespace is \
+             gone, the link may have left it, and not every namespace could be searched; the search is incomplete: \
+             /proc/7/task/7/ns/net (vmm): refused; ended by: A complete search; what to do: end the process that \
+             keeps the search incomplete; if the link is gone for sure: `berthctl release --force ADDRESS`"
+        );
+    }
+
+    #[test]
+    fn only_a_row_that_may_last_for_ever_makes_the_node_unhealthy() {
+        assert!(!line(Row::of("mac-changed").unwrap(), None).needs_a_hand, "the pod may have wanted that");
+        for row in TABLE.iter().filter(|row| row.ending.is_some()) {
+            let needed = matches!(row.ending.unwrap().hand, Hand::Needed(_));
+            assert_eq!(line(row, None).needs_a_hand, needed, "{}", row.id);
+        }
+    }
 }

@@ -345,6 +345,8 @@ pub struct ScanReport {
     pub held: BTreeSet<u64>,
     /// Whether descriptors and sockets could all be read.
     pub holders_complete: bool,
+    /// What could not be read, with process and name; a bounded number of it.
+    pub unread: Vec<String>,
 }
 
 /// The end of a round of probes.

@@ -552,8 +552,12 @@ impl Ledger {
             return self.gather_for_hint(now, key, true);
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.live.rechecks = slot.live.rechecks.saturating_add(1);
         slot.live.search = SearchFact::Incomplete;
+        if slot.live.recheck_at.is_some_and(|at| at > now) {
+            // Reads without a search, which the reconcile makes, must not put it off.
+            return;
+        }
+        slot.live.rechecks = slot.live.rechecks.saturating_add(1);
         slot.live.recheck_at = Some(now + SEARCH_AGAIN * 2_u32.pow(slot.live.rechecks.min(5)));
     }
 

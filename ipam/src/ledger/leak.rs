@@ -41,6 +41,8 @@ pub(super) struct Scans {
     last: Time,
     /// Whether none is made by the clock alone.
     on_exit_only: bool,
+    /// What the last one could not read.
+    unread: Vec<String>,
 }
 
 /// What exits in one namespace asked for.
@@ -74,6 +76,7 @@ impl Ledger {
         let inodes: BTreeSet<u64> = self.watched_for_leaks().map(|slot| slot.entry.netns.inode).collect();
         if inodes.is_empty() {
             self.next_scan = None;
+            self.scans.unread.clear();
             return;
         }
         let at = match self.next_scan {
@@ -123,6 +126,7 @@ impl Ledger {
 
     pub(super) fn scanned(&mut self, now: Time, report: &ScanReport) {
         self.scanning = false;
+        self.scans.unread.clone_from(&report.unread);
         let keys: Vec<_> = self.watched_for_leaks().map(|slot| slot.entry.key.clone()).collect();
         let mut next = (!self.scans.on_exit_only).then_some(now + SCAN_EVERY);
         for key in keys {
@@ -190,6 +194,12 @@ impl Ledger {
         }
         // An exit that was told while the scan was under way may have asked for an earlier one.
         self.next_scan = [self.next_scan, next].into_iter().flatten().min();
+    }
+
+    /// What the last scan could not read, while there is anything to scan for. Until a scan is complete, no
+    /// namespace is found to be leaked.
+    pub fn unread_tasks(&self) -> &[String] {
+        &self.scans.unread
     }
 
     /// Scans only after exits, once all watched namespaces are inhabited: for builds that test what

@@ -251,6 +251,25 @@ fn an_exit_is_followed_by_a_scan_within_a_tenth_of_a_second() {
 }
 
 #[test]
+fn a_scan_that_could_not_read_all_is_told_of_until_a_complete_one() {
+    let mut rig = inhabited();
+    let hidden = "descriptors of task 9 of process 9 (vmm): a ring".to_owned();
+    rig.step(Input::Scanned(ScanReport {
+        complete: true,
+        unread: vec![hidden.clone()],
+        ..ScanReport::default()
+    }));
+    assert_eq!(rig.ledger.unread_tasks(), std::slice::from_ref(&hidden));
+    rig.step(Input::Scanned(occupied()));
+    assert!(rig.ledger.unread_tasks().is_empty());
+    rig.step(Input::Scanned(ScanReport { unread: vec![hidden], ..ScanReport::default() }));
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(request(1).netns.nsid)));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    rig.pass(Duration::from_secs(1));
+    assert!(rig.ledger.unread_tasks().is_empty(), "nothing is left to scan for");
+}
+
+#[test]
 fn a_pod_that_ends_processes_all_day_makes_no_storm_of_scans() {
     let mut rig = inhabited();
     for pid in 0..2_000 {

@@ -22,7 +22,7 @@ fn listed(rig: &Rig) -> Vec<(String, Ending)> {
 
 /// As long as it takes to be listed; everything is read again and again meanwhile.
 fn last(rig: &mut Rig, facts: (NetnsFact, LinkFact, FdbFact), address: AddressFact) {
-    for _ in 0..=LASTING.as_secs() {
+    for _ in 0..LASTING.as_secs() + 2 {
         rig.pass(TICK);
         rig.ledger.reconcile();
         rig.step(Input::Tick);
@@ -69,6 +69,22 @@ fn reasons_that_alternate_are_one_time() {
     assert_eq!(list.len(), 1);
     assert_eq!(list[0].addresses, [address(10)]);
     assert!(matches!(list[0].ending.hand, Hand::Needed(_)));
+}
+
+#[test]
+fn a_search_that_found_nothing_is_made_again_however_often_everything_is_read() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    let at = request(1).netns.nsid;
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkMoved(Some(at), 5, None)));
+    let mut searches = 0;
+    for _ in 0..300 {
+        rig.pass(TICK);
+        rig.ledger.reconcile();
+        rig.step(Input::Tick);
+        searches += rig.observe_search(NETNS_GONE, AddressFact::Unknown, FdbFact::Absent);
+    }
+    assert!((8..20).contains(&searches), "{searches}: ever further apart, up to half a minute");
 }
 
 #[test]

@@ -18,7 +18,7 @@ use rustix::fs::{AtFlags, CWD, StatxFlags, fstat, stat, statx};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
 
 use super::stat::Stat;
-use super::{Doubts, bracketed, has_left, netns_inode, numbered, syscall};
+use super::{Doubts, bracketed, has_left, named, netns_inode, numbered, syscall};
 
 /// `PIDFD_THREAD` (Linux 6.9): a pidfd of one thread, whose descriptors may be its own.
 const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
@@ -97,7 +97,14 @@ impl Holders {
         for (pid, process) in numbered(proc_root, &mut search.doubts) {
             search.process(pid, &process, trusted.contains(&pid));
         }
-        let Search { doubts, holders, .. } = search;
+        let Search { mut doubts, holders, .. } = search;
+        if !doubts.0.is_empty() && attaching_is_off(proc_root) {
+            doubts.0.insert(
+                0,
+                "kernel.yama.ptrace_scope is 3: no socket of another process can be examined until the next boot"
+                    .to_owned(),
+            );
+        }
         Held { complete: doubts.0.is_empty(), incomplete_because: doubts.0, holders }
     }
 }
@@ -107,6 +114,12 @@ fn shows_own_process_namespace(proc_root: &Path) -> bool {
     let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
     // One number for each namespace from that of the mount down to the task's own.
     line.is_some_and(|numbers| numbers.trim() == std::process::id().to_string())
+}
+
+/// Whether the system lets no process duplicate a descriptor of another.
+fn attaching_is_off(proc_root: &Path) -> bool {
+    let scope = fs::read_to_string(proc_root.join("sys/kernel/yama/ptrace_scope"));
+    scope.is_ok_and(|scope| scope.trim() == "3")
 }
 
 /// What became of one descriptor.
@@ -168,7 +181,7 @@ impl<'a> Search<'a> {
                 // A task that ends meanwhile is refused too, instead of being gone.
                 Err(_) if Stat::read(&task).map_or_else(|e| has_left(&e), |stat| stat.has_ended()) => {}
                 Err(error) => {
-                    self.doubts.add(|| format!("descriptors of task {tid} of process {pid}: {error}"));
+                    self.doubts.add(|| format!("descriptors of {}: {error}", named(pid, tid, &task)));
                 }
             }
         }

@@ -382,7 +382,7 @@ fn what_cannot_be_read_makes_the_answer_incomplete_unless_it_is_trusted() {
     let refused = blind(|| holders(inode, &[]));
     assert!(!refused.complete, "{refused:?}");
     assert!(
-        refused.incomplete_because.iter().any(|why| why.contains(&format!("process {pid}"))),
+        refused.incomplete_because.iter().any(|why| why.contains(&format!("process {pid} (sleep)"))),
         "{refused:?}"
     );
     let trusting = blind(|| holders(inode, &[pid]));

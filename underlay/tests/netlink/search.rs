@@ -110,8 +110,12 @@ fn a_task_that_cannot_be_looked_at_makes_the_search_incomplete() {
         let mut reader = Reader::new().unwrap();
         assert!(search(&mut reader, &options).complete, "a task without the file has left");
         symlink("net", namespaces.join("net")).unwrap();
+        std::fs::write(proc.path().join("42/task/42/comm"), "vmm\n").unwrap();
         let result = search(&mut reader, &options);
-        assert!(!result.complete && result.incomplete_because[0].contains("42/task/42/ns/net"), "{result:?}");
+        assert!(
+            !result.complete && result.incomplete_because[0].contains("42/task/42/ns/net (vmm): "),
+            "{result:?}"
+        );
     });
 }
 

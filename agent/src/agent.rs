@@ -645,6 +645,7 @@ impl Agent {
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(doctor::unsettled::leases(&self.ledger, clock::now()));
         checks.extend(doctor::unsettled::scan(&self.ledger));
+        checks.extend(doctor::unsettled::undeclared(&self.ledger));
         doctor::diagnosis(checks)
     }
 

@@ -1,9 +1,12 @@
 //! What `doctor` lists of the ledger: attachments that no verdict settles, and MACs that no entry explains.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
+use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::ledger::Ledger;
 use berth_ipam::ledger::unsettled::Unsettled;
+use berth_ipam::name::NetworkName;
 use berth_ipam::time::Time;
 use berth_ipam::verdict::Hand;
 use berth_protocol::response::Finding;
@@ -42,6 +45,23 @@ pub fn scan(ledger: &Ledger) -> Option<Finding> {
     Some(finding("scan", false, false, text))
 }
 
+/// Each network that is not declared on this node and has holders.
+pub fn undeclared(ledger: &Ledger) -> Vec<Finding> {
+    let networks = ledger.undeclared().into_iter();
+    let line = |(network, holders): (&NetworkName, Vec<(&AttachmentKey, IpAddr)>)| {
+        let shown = holders.iter().take(LISTED).map(|(key, address)| format!("{address} ({key})"));
+        let shown = shown.collect::<Vec<_>>().join(", ");
+        let more = holders.len().saturating_sub(LISTED);
+        let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+        let text = format!(
+            "not declared on this node; these keep their addresses and their DELs work: {shown}{more}. Declare the \
+             network again, or delete the pods"
+        );
+        finding(&format!("network.{network}"), false, false, text)
+    };
+    networks.map(line).collect()
+}
+
 fn lease(one: &Unsettled<'_>, now: Time) -> Finding {
     let addresses: Vec<_> = one.addresses.iter().map(ToString::to_string).collect();
     let pod = one.pod.map(|pod| format!(" of pod {}/{}", pod.namespace, pod.name)).unwrap_or_default();
@@ -67,7 +87,7 @@ fn minutes(lasts: Duration) -> String {
 
 #[cfg(test)]
 mod tests {
-    use berth_ipam::attachment::{AttachmentKey, PodRef};
+    use berth_ipam::attachment::PodRef;
     use berth_ipam::verdict::{Row, TABLE};
 
     use super::*;

@@ -4,6 +4,7 @@
 //! Everything else is transitional, and has a way out that the table names. What lasts longer than
 //! [`LASTING`] is listed with that way out. Left out: any conclusion; nothing is freed from here.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use super::io::SearchOutcome;
 use super::view::View;
 use crate::attachment::{AttachmentKey, PodRef};
 use crate::evidence::{Departure, Intent, SearchFact};
+use crate::name::NetworkName;
 use crate::time::Time;
 use crate::verdict::{Ending, Hand, Next, Row, Verdict};
 
@@ -147,5 +149,22 @@ impl Ledger {
             })
         });
         attachments.chain(guarded).collect()
+    }
+
+    /// The holders of networks that are not declared on this node, and their addresses. Empty until the
+    /// declarations are known.
+    pub fn undeclared(&self) -> BTreeMap<&NetworkName, Vec<(&AttachmentKey, IpAddr)>> {
+        let mut holders = BTreeMap::<_, Vec<_>>::new();
+        if !self.serving || !self.bars.is_empty() {
+            return holders;
+        }
+        for slot in self.slots.values() {
+            let key = &slot.entry.key;
+            if !self.config.networks.contains_key(&key.network) {
+                let addresses = slot.entry.held.iter().map(|held| (key, held.address));
+                holders.entry(&key.network).or_default().extend(addresses);
+            }
+        }
+        holders
     }
 }

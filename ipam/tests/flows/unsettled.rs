@@ -159,3 +159,31 @@ fn what_was_never_judged_since_the_start_is_listed() {
     last(&mut rig, NETNS_GONE, AddressFact::Unknown);
     assert_eq!(listed(&rig)[0].0, "other-machine");
 }
+
+#[test]
+fn holders_of_a_network_that_is_not_declared_any_more_are_listed_and_their_dels_work() {
+    let mut before = Rig::new(config(2));
+    before.bound(1);
+    let mut without = config(2);
+    without.networks.clear();
+    without.pools.clear();
+    let entries = vec![before.entry(1).clone()];
+    let records = before.store.values().cloned().collect();
+    let loaded = Loaded { entries, records, numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let mut rig = Rig::loaded(without, loaded);
+    last(&mut rig, ALIVE, AddressFact::Present);
+    let key = request(1).key;
+    let holders: Vec<_> = rig.ledger.undeclared().into_values().flatten().collect();
+    assert_eq!(holders, [(&key, address(10))]);
+    assert_eq!(rig.ledger.leases().len(), 1);
+    assert_eq!(listed(&rig), []);
+
+    rig.step(Input::Bar("declarations", Some("not read yet".into())));
+    assert!(rig.ledger.undeclared().is_empty(), "which networks there are is not known");
+    rig.step(Input::Bar("declarations", None));
+
+    rig.step(Input::Release(Some(Caller { conn: 2, call: 1 }), key, LinkRemoval::Gone, None));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(matches!(rig.reply(2), Some(Ok(Reply::Done))));
+    assert!(rig.ledger.undeclared().is_empty() && rig.store.is_empty());
+}

@@ -379,6 +379,9 @@ impl Programs {
                 self.following.told(&key);
                 KernelHint::LinkLeaving(key)
             }
+            ProbeEvent::DepartedDown { key, cookie, ifindex, .. } => {
+                KernelHint::DepartedTornDown(key.filter(|key| self.following.is(key, cookie, ifindex))?)
+            }
             ProbeEvent::NamespaceEnd { keys, .. } => KernelHint::NamespaceEnded(keys),
             ProbeEvent::NamespacesEnding { .. } => KernelHint::NamespacesEnding,
             ProbeEvent::TaskExit { keys, pid, .. } => {

@@ -20,6 +20,8 @@ pub enum Kind {
     WireConflict = 6,
     /// A followed device leaves its namespace; or it is down and its queueing discipline is replaced.
     DeviceLeaving = 7,
+    /// A device that left is being torn down, in whatever namespace it is by now.
+    DepartedDown = 8,
 }
 
 impl Kind {
@@ -33,6 +35,7 @@ impl Kind {
             Self::WireHeard,
             Self::WireConflict,
             Self::DeviceLeaving,
+            Self::DepartedDown,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == byte)
@@ -77,7 +80,7 @@ pub fn kind_of(bytes: &[u8]) -> Option<(u8, u8)> {
 
 layout! {
     /// A device, a namespace or a task in it: [`Kind::DeviceDown`], [`Kind::NetnsEnd`],
-    /// [`Kind::NetnsHint`], [`Kind::TaskExit`], [`Kind::DeviceLeaving`].
+    /// [`Kind::NetnsHint`], [`Kind::TaskExit`], [`Kind::DeviceLeaving`], [`Kind::DepartedDown`].
     pub struct DeviceEvent[64] {
         /// [`crate::LAYOUT`].
         version: u8,
@@ -87,11 +90,13 @@ layout! {
         source: u8,
         /// Bits of [`flag`].
         flags: u8,
-        /// The device's index in its namespace; of a task its process id; else 0.
+        /// The device's index in its namespace, of [`Kind::DepartedDown`] in the one that it left; of a task its
+        /// process id; else 0.
         ifindex: u32,
         /// `CLOCK_BOOTTIME`, in nanoseconds.
         at_ns: u64,
-        /// The namespace's cookie; 0 on kernels that give it out late.
+        /// The namespace's cookie, of [`Kind::DepartedDown`] that of the one that it left; 0 on kernels that give
+        /// it out late.
         cookie: u64,
         /// What user space gave the attachment or the namespace as its number; 0: none.
         id: u64,
@@ -155,7 +160,8 @@ mod tests {
     fn unknown_kinds_and_sources_are_none() {
         assert_eq!(Kind::from_byte(6), Some(Kind::WireConflict));
         assert_eq!(Kind::from_byte(7), Some(Kind::DeviceLeaving));
-        assert_eq!(Kind::from_byte(8), None);
+        assert_eq!(Kind::from_byte(8), Some(Kind::DepartedDown));
+        assert_eq!(Kind::from_byte(9), None);
         assert_eq!(Kind::from_byte(0), None);
         assert_eq!(Source::from_byte(9), None);
         assert_eq!(kind_of(&[1]), None);

@@ -16,7 +16,9 @@ mod map;
 
 pub use event::{DeviceEvent, Kind, Source, WireEvent, flag, kind_of};
 pub use kernel::{ABSENT, KernelLayout};
-pub use map::{AttachKey, AttachValue, Counter, ExitSlot, NetnsValue, WatchKey, WatchValue, watch_flag};
+pub use map::{
+    AttachKey, AttachValue, Counter, DepartedValue, ExitSlot, NetnsValue, WatchKey, WatchValue, watch_flag,
+};
 
 /// The version of all layouts here; in every event and in the path of the pins.
 pub const LAYOUT: u8 = 1;

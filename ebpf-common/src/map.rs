@@ -25,6 +25,21 @@ layout! {
 }
 
 layout! {
+    /// Value of DEPARTED; the key is the address of the device in the kernel, 8 bytes. A device that is torn
+    /// down at that address proves the end of the one that left: it is that one, or that one was freed before.
+    pub struct DepartedValue[24] {
+        /// The namespace that it left, as in [`AttachKey`].
+        netns: u64,
+        /// Its index there.
+        ifindex: u32,
+        /// Zero.
+        pad: u32,
+        /// User space's number for the attachment; comes back in the event.
+        id: u64,
+    }
+}
+
+layout! {
     /// Value of NETNS; the key is the namespace as in [`AttachKey`], 8 bytes.
     pub struct NetnsValue[16] {
         /// User space's number for the namespace; comes back in the event.

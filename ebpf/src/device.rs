@@ -1,11 +1,14 @@
 //! The end of a device: one body, three places in the kernel where it can be seen.
+//!
+//! A followed device that leaves its namespace is followed on by its address in the kernel. Its teardown, anywhere,
+//! passes here with that address; so does the teardown of a later device at the same address, which proves the same.
 
 use aya_ebpf::macros::{btf_tracepoint, fentry, kprobe};
 use aya_ebpf::programs::{BtfTracePointContext, FEntryContext, ProbeContext};
 use aya_log_ebpf::debug;
-use berth_ebpf_common::{AttachKey, AttachValue, Counter, DeviceEvent, Kind, Source};
+use berth_ebpf_common::{AttachKey, AttachValue, Counter, DepartedValue, DeviceEvent, Kind, Source};
 
-use crate::maps::{ATTACH, count, emit, layout};
+use crate::maps::{ATTACH, DEPARTED, count, emit, layout};
 use crate::netns::Identity;
 use crate::read::{Plain, Probe, Read, pointer};
 
@@ -32,12 +35,20 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
         let identity = Identity::of::<R>(net);
         let ifindex: u32 = R::read(dev, layout!(dev_ifindex));
         let key = AttachKey { netns: identity.key(), ifindex, pad: 0 };
-        // Copied at once; user space alone inserts.
-        let Some(AttachValue { id }) = ATTACH.get(&key).copied() else {
-            return count(Counter::Filtered);
-        };
         let mut event = identity.event(kind, source);
         event.ifindex = ifindex;
+        let at = dev as u64;
+        // Copied at once; user space alone inserts.
+        let id = match ATTACH.get(&key).copied() {
+            Some(AttachValue { id }) if kind == Kind::DeviceLeaving => {
+                let left = DepartedValue { netns: key.netns, ifindex, pad: 0, id };
+                // Without room its end is not told; reads and searches stand in.
+                let _ = DEPARTED.insert(&at, &left, 0);
+                id
+            }
+            Some(AttachValue { id }) => id,
+            None => return departed_down(kind, at, event),
+        };
         event.id = id;
         let name: [u64; 2] = [R::read(dev, layout!(dev_name)), R::read(dev, layout!(dev_name) + 8)];
         event.name = core::mem::transmute::<[u64; 2], [u8; 16]>(name);
@@ -47,8 +58,28 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
         // whoever passes here next.
         if emit(event) {
             let _ = ATTACH.remove(&key);
+            if kind == Kind::DeviceDown {
+                // Its queueing discipline was replaced once while it was down.
+                let _ = DEPARTED.remove(&at);
+            }
             debug!((), "device {} of namespace {} ends: attachment {}", ifindex, key.netns, id);
         }
+    }
+}
+
+/// A device that left a followed place is torn down: told once, as the place has it that it left.
+#[inline(always)]
+unsafe fn departed_down(kind: Kind, at: u64, event: DeviceEvent) {
+    // SAFETY: copied at once; only this program inserts, before the device left.
+    let left = unsafe { DEPARTED.get(&at) }.copied();
+    let Some(DepartedValue { netns, ifindex, id, .. }) = left.filter(|_| kind == Kind::DeviceDown) else {
+        return count(Counter::Filtered);
+    };
+    // Where cookies are given out late the place is named by its inode, and no cookie is told.
+    let cookie = if event.cookie == 0 { 0 } else { netns };
+    if emit(DeviceEvent { kind: Kind::DepartedDown as u8, cookie, ifindex, id, ..event }) {
+        let _ = DEPARTED.remove(&at);
+        debug!((), "device {} that left namespace {} ends: attachment {}", ifindex, netns, id);
     }
 }
 

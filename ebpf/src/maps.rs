@@ -6,7 +6,7 @@ use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use aya_ebpf::macros::btf_map;
 use aya_log_ebpf::warn;
 use berth_ebpf_common::{
-    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DeviceEvent, ExitSlot, KernelLayout, NetnsValue,
+    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DepartedValue, DeviceEvent, ExitSlot, KernelLayout, NetnsValue,
     RING_BYTES, WATCHES_MAX, WatchKey, WatchValue, WireEvent,
 };
 
@@ -17,6 +17,11 @@ pub static EVENTS: RingBuf<DeviceEvent, { RING_BYTES as usize }> = RingBuf::new(
 /// The links that user space follows.
 #[btf_map]
 pub static ATTACH: HashMap<AttachKey, AttachValue, { ATTACHMENTS_MAX as usize }> = HashMap::new();
+
+/// Links that left their namespace, by the address of the device: followed until they are torn down, wherever
+/// they went.
+#[btf_map]
+pub static DEPARTED: HashMap<u64, DepartedValue, { ATTACHMENTS_MAX as usize }> = HashMap::new();
 
 /// The namespaces that they are in.
 #[btf_map]

@@ -1,6 +1,6 @@
-//! The attachments that the programs follow: what is in the maps ATTACH, NETNS and EXITS.
+//! The attachments that the programs follow: what is in the maps ATTACH, DEPARTED, NETNS and EXITS.
 //!
-//! User space alone inserts; a program deletes an entry with the event that it sends. So an entry
+//! User space alone inserts, but into DEPARTED: there a program enters the links that leave. A program deletes an entry with the event that it sends. So an entry
 //! that is missing is no error, and following again what was followed is harmless. The invariant:
 //! a namespace is in NETNS as long as one followed attachment is in it, and slots of EXITS are
 //! given out in turn, so that a program that still holds an old one writes into nobody's.
@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use aya::Ebpf;
 use aya::maps::{Array, HashMap, MapData, MapError};
-use berth_ebpf_common::{ATTACHMENTS_MAX, AttachKey, AttachValue, ExitSlot, NetnsValue};
+use berth_ebpf_common::{ATTACHMENTS_MAX, AttachKey, AttachValue, DepartedValue, ExitSlot, NetnsValue};
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::NetnsIdentity;
 
@@ -19,6 +19,7 @@ use crate::event::Names;
 use crate::slots::Slots;
 
 const ATTACH: &str = "ATTACH";
+const DEPARTED: &str = "DEPARTED";
 const NETNS: &str = "NETNS";
 const EXITS: &str = "EXITS";
 
@@ -28,6 +29,7 @@ pub(crate) const CANARY: u64 = 1 << 63;
 /// See the module's head.
 pub struct Attachments {
     attach: HashMap<MapData, [u8; AttachKey::SIZE], [u8; AttachValue::SIZE]>,
+    departed: HashMap<MapData, u64, [u8; DepartedValue::SIZE]>,
     netns: HashMap<MapData, u64, [u8; NetnsValue::SIZE]>,
     exits: Array<MapData, [u8; ExitSlot::SIZE]>,
     followed: BTreeMap<u64, Followed>,
@@ -85,6 +87,7 @@ impl Attachments {
     pub(crate) fn open(ebpf: &mut Ebpf, knows_endings: bool) -> Result<Self, Error> {
         let mut take = |name| ebpf.take_map(name).ok_or(Error::Missing(name));
         let attach = HashMap::try_from(take(ATTACH)?).map_err(Error::open(ATTACH))?;
+        let departed = HashMap::try_from(take(DEPARTED)?).map_err(Error::open(DEPARTED))?;
         let netns: HashMap<_, u64, [u8; NetnsValue::SIZE]> =
             HashMap::try_from(take(NETNS)?).map_err(Error::open(NETNS))?;
         let exits = Array::try_from(take(EXITS)?).map_err(Error::open(EXITS))?;
@@ -99,6 +102,7 @@ impl Attachments {
         let slots = Slots::new(ATTACHMENTS_MAX, left.spaces.values().copied());
         Ok(Self {
             attach,
+            departed,
             netns,
             exits,
             followed: BTreeMap::new(),
@@ -124,12 +128,29 @@ impl Attachments {
     /// No longer follows it. Whether no program saw the end of its link: if that is gone all the same,
     /// the programs do not see what they should.
     pub fn forget(&mut self, key: &AttachmentKey) -> Result<bool, Error> {
-        self.take(number(key))
+        let id = number(key);
+        self.forget_departed(|of| of == id)?;
+        self.take(id)
+    }
+
+    /// Links of these numbers that left their namespace are not followed on.
+    fn forget_departed(&mut self, over: impl Fn(u64) -> bool) -> Result<(), Error> {
+        let mut stale = Vec::new();
+        for entry in &self.departed {
+            let (at, value) = entry.map_err(Error::using("list", DEPARTED))?;
+            stale.extend(over(DepartedValue::from_bytes(&value).id).then_some(at));
+        }
+        for at in stale {
+            gone(self.departed.remove(&at)).map_err(Error::using("delete from", DEPARTED))?;
+        }
+        Ok(())
     }
 
     /// Removes what an earlier agent followed and this one does not: to be called when all
     /// attachments of the journal were followed.
     pub fn settle(&mut self) -> Result<(), Error> {
+        let followed: BTreeSet<u64> = self.followed.keys().copied().collect();
+        self.forget_departed(|id| !followed.contains(&id))?;
         let left = std::mem::take(&mut self.left);
         for key in &left.links {
             gone(self.attach.remove(key)).map_err(Error::using("delete from", ATTACH))?;

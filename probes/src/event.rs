@@ -28,11 +28,23 @@ pub enum ProbeEvent {
         /// When, and who saw it.
         seen: Seen,
     },
-    /// The link of an attachment is leaving its namespace. It is not followed any more, so that no
-    /// later link with its index is taken for it; if it turns out to be there still, follow it again.
+    /// The link of an attachment is leaving its namespace. No later link with its index is taken for it; if it
+    /// turns out to be there still, follow it again. The device itself is followed on, see
+    /// [`Self::DepartedDown`].
     DeviceLeaving {
         /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
         key: Option<AttachmentKey>,
+        /// When, and who saw it.
+        seen: Seen,
+    },
+    /// A link that left its namespace is being torn down, wherever it is.
+    DepartedDown {
+        /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
+        key: Option<AttachmentKey>,
+        /// The namespace that it left; 0 on kernels below 5.14.
+        cookie: NetnsCookie,
+        /// The link's index there.
+        ifindex: u32,
         /// When, and who saw it.
         seen: Seen,
     },
@@ -123,6 +135,7 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Raw> {
     match Kind::from_byte(kind)? {
         kind @ (Kind::DeviceDown
         | Kind::DeviceLeaving
+        | Kind::DepartedDown
         | Kind::NetnsEnd
         | Kind::NetnsHint
         | Kind::TaskExit) => Some(Raw::Device(kind, source, DeviceEvent::from_bytes(bytes))),
@@ -183,6 +196,9 @@ fn device(kind: Kind, by: Source, event: &DeviceEvent, names: &impl Names) -> Pr
             seen,
         },
         Kind::DeviceLeaving => ProbeEvent::DeviceLeaving { key: names.attachment(event.id), seen },
+        Kind::DepartedDown => {
+            ProbeEvent::DepartedDown { key: names.attachment(event.id), cookie, ifindex: event.ifindex, seen }
+        }
         Kind::NetnsEnd => ProbeEvent::NamespaceEnd { keys: names.inside(event.id), cookie, seen },
         Kind::TaskExit => ProbeEvent::TaskExit {
             keys: names.inside(event.id),
@@ -268,7 +284,7 @@ mod tests {
         }
 
         #[test]
-        fn sixty_four_bytes_of_this_version(mut bytes in any::<[u8; 64]>(), kind in 0_u8..8, source in 0_u8..8) {
+        fn sixty_four_bytes_of_this_version(mut bytes in any::<[u8; 64]>(), kind in 0_u8..9, source in 0_u8..8) {
             bytes[..3].copy_from_slice(&[LAYOUT, kind, source]);
             if let Some(raw) = read(&bytes) {
                 let _ = told(&raw, &Nobody);

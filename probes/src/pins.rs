@@ -12,8 +12,8 @@ use std::path::{Path, PathBuf};
 use aya::maps::MapInfo;
 use aya::programs::links::{FdLink, PinnedLink};
 use berth_ebpf_common::{
-    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, ExitSlot, LAYOUT, NetnsValue, RING_BYTES, WATCHES_MAX,
-    WatchKey, WatchValue,
+    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DepartedValue, ExitSlot, LAYOUT, NetnsValue,
+    RING_BYTES, WATCHES_MAX, WatchKey, WatchValue,
 };
 
 /// `BPF_FS_MAGIC` (linux/magic.h).
@@ -24,9 +24,10 @@ const BPF_FS: u64 = 0xcafe_4a11;
 pub(crate) struct Shape(pub &'static str, pub usize, pub usize, pub u32);
 
 /// All pinned maps. `.rodata` belongs to one load and is not pinned.
-pub(crate) const MAPS: [Shape; 6] = [
+pub(crate) const MAPS: [Shape; 7] = [
     Shape("EVENTS", 0, 0, RING_BYTES),
     Shape("ATTACH", AttachKey::SIZE, AttachValue::SIZE, ATTACHMENTS_MAX),
+    Shape("DEPARTED", 8, DepartedValue::SIZE, ATTACHMENTS_MAX),
     Shape("NETNS", 8, NetnsValue::SIZE, ATTACHMENTS_MAX),
     Shape("EXITS", 4, ExitSlot::SIZE, ATTACHMENTS_MAX),
     Shape("WATCH", WatchKey::SIZE, WatchValue::SIZE, WATCHES_MAX),

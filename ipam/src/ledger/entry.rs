@@ -234,6 +234,9 @@ pub struct Live {
     pub removing: bool,
     /// How a missing link went.
     pub departure: Departure,
+    /// Whether a program saw the teardown of the very device after it had left. Nothing that is told or lost later
+    /// changes that.
+    pub device_ended: bool,
     /// Who told that its link or namespace went, the first one first. Empty: nobody since the link
     /// was last read as there.
     pub told: Vec<Source>,
@@ -298,6 +301,7 @@ impl Live {
             of: BTreeMap::new(),
             removing: false,
             departure,
+            device_ended: false,
             told: Vec::new(),
             search: SearchFact::NotMade,
             missing_since: None,

@@ -246,6 +246,9 @@ pub enum KernelHint {
     LinkTornDown(AttachmentKey, bool),
     /// The link of an attachment is leaving its namespace, or its queueing discipline is replaced.
     LinkLeaving(AttachmentKey),
+    /// The link of an attachment, which left its namespace before, is being torn down wherever it went: a program
+    /// followed the device itself.
+    DepartedTornDown(AttachmentKey),
     /// The namespace of these attachments ended.
     NamespaceEnded(Vec<AttachmentKey>),
     /// Some namespaces are about to end; which ones is not known.

@@ -39,6 +39,13 @@ impl Ledger {
                 let text = format!("{by}: the link leaves its namespace");
                 self.departed(now, by, &key, Departure::Moved, ("link-leaves", text));
             }
+            KernelHint::DepartedTornDown(key) => {
+                if let Some(slot) = self.slots.get_mut(&key) {
+                    slot.live.device_ended = true;
+                }
+                let text = format!("{by}: the link, which had left its namespace, is being torn down");
+                self.departed(now, by, &key, Departure::Destroyed, ("link-torn-down", text));
+            }
             KernelHint::LinkGone(at, ifindex, mac) => {
                 self.link_disappears(Place { at, ifindex });
                 for key in self.keys_of_link(at, ifindex, mac) {
@@ -211,7 +218,7 @@ impl Ledger {
         observed: (&'static str, String),
     ) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
-        slot.live.departure = how;
+        slot.live.departure = if slot.live.device_ended { Departure::Destroyed } else { how };
         slot.live.search = SearchFact::NotMade;
         slot.live.stamp += 1;
         slot.live.missing_since.get_or_insert(now);
@@ -241,7 +248,7 @@ impl Ledger {
     /// that is missing may have gone either way.
     fn events_lost(&mut self, now: Time, by: Source) {
         if by == Source::Netlink {
-            for slot in self.slots.values_mut() {
+            for slot in self.slots.values_mut().filter(|slot| !slot.live.device_ended) {
                 slot.live.departure = Departure::EventsLost;
             }
             self.surveys.want_search();
@@ -330,6 +337,7 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
         if seen.link == LinkFact::Present {
             slot.live.departure = Departure::Unheard;
+            slot.live.device_ended = false;
             slot.live.told.clear();
             slot.live.search = SearchFact::NotMade;
             slot.live.missing_since = None;

@@ -315,3 +315,51 @@ fn where_the_index_of_a_link_is_not_known_the_end_of_some_namespace_is_worth_a_r
     assert!(rig.ledger.entry(&request(1).key).is_none());
     assert_eq!(request(1).netns.nsid, Nsid(70_001));
 }
+
+/// Its link left, and no search finds it.
+fn out_of_sight() -> Rig {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.step(program(KernelHint::LinkLeaving(request(1).key)));
+    rig.step(netlink_moved(1));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(rig.text("moved-out-of-sight").is_some());
+    rig
+}
+
+fn netlink_moved(pod: u64) -> Input {
+    let at = request(pod).netns.nsid;
+    Input::Kernel(Source::Netlink, KernelHint::LinkMoved(Some(at), 5, None))
+}
+
+#[test]
+fn the_teardown_of_the_very_device_ends_what_moved_out_of_sight() {
+    let mut rig = out_of_sight();
+    rig.step(program(KernelHint::DepartedTornDown(request(1).key)));
+    // Its MAC is on the parent for a moment more.
+    rig.observe((NetnsFact::Dead, LinkFact::Gone, FdbFact::Present), AddressFact::Unknown);
+    assert_eq!(rig.held_by(1).len(), 1);
+    rig.pass(Duration::from_millis(2));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+}
+
+#[test]
+fn what_is_told_or_lost_after_the_teardown_of_the_very_device_changes_nothing() {
+    for later in [netlink_moved(1), Input::Kernel(Source::Netlink, KernelHint::Overrun)] {
+        let mut rig = Rig::new(config(1));
+        rig.bound(1);
+        rig.step(program(KernelHint::LinkLeaving(request(1).key)));
+        rig.step(program(KernelHint::DepartedTornDown(request(1).key)));
+        rig.step(later);
+        rig.observe(NETNS_GONE, AddressFact::Unknown);
+        assert!(rig.ledger.entry(&request(1).key).is_none());
+    }
+    // A link that is read as there is another device, or the program meant another one.
+    let mut rig = out_of_sight();
+    rig.step(program(KernelHint::DepartedTornDown(request(1).key)));
+    rig.observe(ALIVE, AddressFact::Present);
+    rig.step(netlink_moved(1));
+    rig.observe(NETNS_GONE, AddressFact::Unknown);
+    assert_eq!(rig.held_by(1).len(), 1, "it moved after that");
+}

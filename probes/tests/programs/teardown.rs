@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
+use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::NetnsCookie;
 use berth_probes::{Allowed, ProbeEvent, Probes, Rung, Stage, Verdict};
 
@@ -88,7 +89,7 @@ fn a_followed_link_is_told_once_and_an_unfollowed_one_is_not() {
 }
 
 /// What was told within a moment: of ends, and of links that leave.
-fn ends_and_leavings(probes: &mut Probes) -> (usize, Vec<Option<berth_ipam::attachment::AttachmentKey>>) {
+fn ends_and_leavings(probes: &mut Probes) -> (usize, Vec<Option<AttachmentKey>>) {
     let (mut ends, mut leavings) = (0, Vec::new());
     wait_for(probes, Duration::from_millis(300), |event| -> Option<()> {
         match event {
@@ -115,6 +116,65 @@ fn a_link_that_moves_to_another_namespace_leaves_and_its_index_is_nobodys_afterw
     pod.ip("link set net1 up");
     pod.ip("link del net1");
     assert_eq!(ends_and_leavings(&mut probes), (0, vec![]));
+}
+
+/// The attachments whose departed links were told to be torn down within a moment, each with the place that it left.
+fn departed_ends(probes: &mut Probes) -> Vec<(Option<AttachmentKey>, NetnsCookie, u32)> {
+    let mut found = Vec::new();
+    wait_for(probes, Duration::from_millis(500), |event| -> Option<()> {
+        if let ProbeEvent::DepartedDown { key, cookie, ifindex, .. } = event {
+            found.push((key.clone(), *cookie, *ifindex));
+        }
+        None
+    });
+    found
+}
+
+/// A link that is up in `pod`, and that only the end of its own namespace ends.
+fn lone_link(pod: &Netns, outside: &Netns) -> u32 {
+    pod.ip(&format!("link add net1 type veth peer name peer netns {}", outside.name));
+    outside.ip("link set peer up");
+    pod.ip("link set net1 up");
+    pod.index_of("net1")
+}
+
+#[test]
+fn a_link_that_left_is_followed_through_every_move_until_its_teardown_and_told_once() {
+    let Some(mut probes) = probes() else { return };
+    let (pod, outside) = (Netns::new("pod"), Netns::new("out"));
+    let (child, grandchild) = (Netns::new("child"), Netns::new("grand"));
+    let index = lone_link(&pod, &outside);
+    let identity = pod.identity();
+    probes.attachments().follow(&key("moved"), &identity, Some(index)).unwrap();
+    for (from, to) in [(&pod, &child), (&child, &grandchild)] {
+        from.ip(&format!("link set net1 netns {}", to.name));
+        to.ip("link set net1 up");
+    }
+    // From here on the attachment is one whose link is elsewhere.
+    probes.attachments().follow(&key("moved"), &identity, None).unwrap();
+    pod.delete();
+    child.delete();
+    assert_eq!(departed_ends(&mut probes), []);
+    grandchild.delete();
+    assert_eq!(departed_ends(&mut probes), [(Some(key("moved")), identity.cookie, index)]);
+}
+
+#[test]
+fn a_link_that_left_is_not_followed_on_once_its_attachment_is_forgotten() {
+    let Some(mut probes) = probes() else { return };
+    let (pod, outside, child) = (Netns::new("pod"), Netns::new("out"), Netns::new("child"));
+    let index = lone_link(&pod, &outside);
+    let follow = |probes: &mut Probes| {
+        probes.attachments().follow(&key("moved"), &pod.identity(), Some(index)).unwrap();
+    };
+    follow(&mut probes);
+    pod.ip(&format!("link set net1 netns {}", child.name));
+    child.ip("link set net1 up");
+    probes.attachments().forget(&key("moved")).unwrap();
+    // The next attachment of that name is another one.
+    follow(&mut probes);
+    child.delete();
+    assert_eq!(departed_ends(&mut probes), []);
 }
 
 #[test]

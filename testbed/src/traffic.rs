@@ -30,6 +30,40 @@ const REPLY: u8 = 2;
 /// An address and the namespace that has it.
 pub type Place<'a> = (&'a Path, Ipv4Addr);
 
+/// So many pairs of messages are handed to the kernel at once.
+const CHURN_PAIRS: usize = 256;
+
+/// Adds an address to a namespace's loopback and deletes it, over and over for so long, as fast as the kernel takes
+/// it. Returns how often.
+pub fn churn(netns: &Path, address: Ipv4Addr, time: Duration) -> Result<usize> {
+    const NEWADDR: u16 = 20;
+    const DELADDR: u16 = 21;
+    /// `NLM_F_REQUEST`, and for the first `NLM_F_CREATE` with `NLM_F_EXCL`.
+    const FLAGS: [(u16, u16); 2] = [(NEWADDR, 0x601), (DELADDR, 0x1)];
+    let mut batch = Vec::new();
+    for (kind, flags) in FLAGS.iter().cycle().take(2 * CHURN_PAIRS) {
+        batch.extend((16_u32 + 8 + 16).to_ne_bytes());
+        batch.extend(kind.to_ne_bytes());
+        batch.extend(flags.to_ne_bytes());
+        batch.extend([0; 8]);
+        // An IPv4 address of full length on the interface of index 1, and both attributes that name it.
+        batch.extend([2, 32, 0, 0, 1, 0, 0, 0]);
+        for attribute in [1_u16, 2] {
+            batch.extend(8_u16.to_ne_bytes());
+            batch.extend(attribute.to_ne_bytes());
+            batch.extend(address.octets());
+        }
+    }
+    let socket = sys::netns::inside(netns, Socket::route);
+    let socket = socket.map_err(Error::system("open a socket to change addresses"))?;
+    let (mut count, end) = (0, Instant::now() + time);
+    while Instant::now() < end {
+        socket.send(&batch).map_err(Error::system(format!("add and delete {address}")))?;
+        count += CHURN_PAIRS;
+    }
+    Ok(count)
+}
+
 /// UDP from one namespace to another. Both ends are this thread's, which sends a window and then
 /// receives it: the whole way of each packet is within the measured time, and no other thread is.
 #[derive(Debug)]

@@ -39,8 +39,9 @@ const DEAF: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_secs(5);
 /// What a socket hears a program has seen this long ago at most.
 const HEARD_BY_BOTH: Duration = Duration::from_secs(2);
-/// So many statements in a row that a socket alone heard: the program does not see the frames.
+/// So many statements in a row that a socket alone heard, over so long a time: the program does not see the frames.
 const STRIKES: u32 = 3;
+const STRIKES_SPAN: Duration = Duration::from_secs(1);
 
 /// Whether the watcher sits on a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,14 +59,46 @@ pub struct Parent {
     pub chair: Chair,
     /// Addresses on it that the map did not take: a socket has to listen for them.
     unplaced: bool,
-    strikes: u32,
+    strikes: Strikes,
     next_look: Time,
+}
+
+/// The statements that a socket alone heard since the last one that the program saw too.
+///
+/// What was heard before the program sat on the wire, or before an address was in its map, is no sign that it is deaf.
+/// In a flood of such statements the next ones are seen by both: so they count only over a span of time.
+#[derive(Debug, Default)]
+struct Strikes {
+    /// When the program sat down.
+    seated: Time,
+    first: Option<Time>,
+    count: u32,
+}
+
+impl Strikes {
+    fn seated(now: Time) -> Self {
+        Self { seated: now, ..Self::default() }
+    }
+
+    fn both_heard(&mut self) {
+        (self.first, self.count) = (None, 0);
+    }
+
+    /// A socket alone heard a frame that arrived at that time. Whether the program is deaf.
+    fn socket_alone_heard(&mut self, at: Time) -> bool {
+        if at < self.seated {
+            return false;
+        }
+        let first = *self.first.get_or_insert(at);
+        self.count = self.count.saturating_add(1);
+        self.count >= STRIKES && at.since(first) >= STRIKES_SPAN
+    }
 }
 
 impl Parent {
     fn new() -> Self {
         let chair = Chair::Refused("not tried yet".to_owned());
-        Self { chair, unplaced: false, strikes: 0, next_look: Time(0) }
+        Self { chair, unplaced: false, strikes: Strikes::default(), next_look: Time(0) }
     }
 }
 
@@ -182,7 +215,7 @@ impl Watching {
             if same && probes.is_watching(name) != Some(false) {
                 continue;
             }
-            parent.strikes = 0;
+            parent.strikes = Strikes::seated(now);
             parent.chair = match probes.watch_wire(name) {
                 Ok(seat) => {
                     tracing::info!(parent = %name, ?seat, "the watcher sits on the wire");
@@ -212,11 +245,10 @@ impl Watching {
         let seen = if heard.outgoing { known.heard_out } else { known.heard_in };
         let Some(parent) = self.parents.get_mut(&heard.wire.parent) else { return };
         if seen.is_some_and(|at| now.since(at) <= HEARD_BY_BOTH) {
-            parent.strikes = 0;
+            parent.strikes.both_heard();
             return;
         }
-        parent.strikes += 1;
-        if parent.strikes >= STRIKES {
+        if parent.strikes.socket_alone_heard(heard.at) {
             let why = "a packet socket hears frames there that the program does not see";
             tracing::warn!(parent = %heard.wire.parent, why, "the watcher leaves the wire");
             parent.chair = Chair::Refused(why.to_owned());
@@ -332,6 +364,21 @@ mod tests {
         ledger.step(Time::from_millis(1), Input::Loaded(Box::default()));
         ledger.step(Time::from_millis(60_000), Input::Tick);
         ledger
+    }
+
+    #[test]
+    fn a_program_is_deaf_if_a_socket_alone_hears_for_a_second() {
+        let at = Time::from_millis;
+        let mut strikes = Strikes::seated(at(5_000));
+        // Frames that waited while the programs were loaded, then a flood that both hear.
+        assert!(!(0..5_000).any(|millis| strikes.socket_alone_heard(at(millis))));
+        assert!(!(5_000..5_500).any(|millis| strikes.socket_alone_heard(at(millis))));
+        strikes.both_heard();
+        assert!(!(6_000..7_000).any(|millis| strikes.socket_alone_heard(at(millis))));
+        assert!(strikes.socket_alone_heard(at(7_000)));
+        let mut rare = Strikes::seated(at(0));
+        assert!(!rare.socket_alone_heard(at(0)) && !rare.socket_alone_heard(at(60_000)));
+        assert!(rare.socket_alone_heard(at(120_000)));
     }
 
     #[test]

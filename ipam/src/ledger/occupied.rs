@@ -330,3 +330,75 @@ fn members(config: &Config, address: IpAddr, wires: &BTreeSet<Wire>) -> Vec<(Poo
     }
     found
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HERE: Nsid = Nsid(5);
+
+    fn address() -> IpAddr {
+        [10, 0, 0, 10].into()
+    }
+
+    fn link(ifindex: u32, addresses: &[IpAddr]) -> Interface {
+        Interface {
+            place: Place { at: Some(HERE), ifindex },
+            name: "eth0".to_owned(),
+            mac: None,
+            wires: BTreeSet::new(),
+            listed: true,
+            addresses: Some(addresses.iter().copied().collect()),
+        }
+    }
+
+    fn looked(number: u64, children: Vec<Interface>) -> Survey {
+        Survey { number, children, looked: BTreeSet::from([HERE]), ..Survey::default() }
+    }
+
+    fn told(place: Place, asked: u64) -> Occupied {
+        let mut occupied = Occupied::default();
+        occupied.seen(place, address(), BTreeSet::new(), asked);
+        occupied
+    }
+
+    #[test]
+    fn a_survey_that_was_asked_for_before_an_event_takes_nothing_of_it_back() {
+        let place = Place { at: Some(HERE), ifindex: 2 };
+        let mut occupied = told(place, 7);
+        occupied.survey(looked(7, vec![link(2, &[])]), &BTreeSet::new());
+        assert!(occupied.has(place, address()), "it may have looked before");
+        occupied.survey(looked(8, vec![link(2, &[])]), &BTreeSet::new());
+        assert!(!occupied.has(place, address()));
+        let own = Place { at: None, ifindex: 2 };
+        let mut occupied = told(own, 7);
+        occupied.survey(Survey { number: 8, ..Survey::default() }, &BTreeSet::new());
+        assert!(occupied.has(own, address()), "the node's own addresses were not read");
+        occupied.survey(Survey { number: 9, own: Some(Vec::new()), ..Survey::default() }, &BTreeSet::new());
+        assert!(!occupied.has(own, address()));
+    }
+
+    #[test]
+    fn an_address_goes_with_a_link_that_left_and_only_a_search_tells_that_it_is_over() {
+        let place = Place { at: Some(HERE), ifindex: 2 };
+        let mut occupied = told(place, 1);
+        let gone = looked(2, Vec::new());
+        assert!(occupied.misses(&gone));
+        occupied.survey(gone, &BTreeSet::new());
+        assert!(occupied.has(place, address()));
+        occupied.survey(Survey { searched: Some(false), ..looked(3, Vec::new()) }, &BTreeSet::new());
+        assert!(occupied.has(place, address()), "not everything was searched");
+        occupied.survey(Survey { searched: Some(true), ..looked(4, Vec::new()) }, &BTreeSet::new());
+        assert!(!occupied.has(place, address()));
+    }
+
+    #[test]
+    fn a_link_whose_addresses_could_not_be_read_keeps_those_that_are_known() {
+        let place = Place { at: Some(HERE), ifindex: 2 };
+        let mut occupied = Occupied::default();
+        occupied.survey(looked(1, vec![link(2, &[address()])]), &BTreeSet::new());
+        let unread = Interface { addresses: None, ..link(2, &[]) };
+        occupied.survey(looked(2, vec![unread]), &BTreeSet::new());
+        assert!(occupied.has(place, address()));
+    }
+}

@@ -267,7 +267,10 @@ impl Ledger {
 
     /// Reads proved the end of an attachment: its links are over, and with its namespace all in it.
     pub(super) fn forget_links_of(&mut self, now: Time, seen: &Observation) {
-        let here = |slot: &&Slot| slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same;
+        // Elsewhere the numbers of namespaces mean others: those surveys go on saying what is there.
+        let here = |slot: &&Slot| {
+            self.numbers_hold && slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same
+        };
         let slot = self.slots.get(&seen.key).filter(here);
         let Some(entry) = slot.map(|slot| slot.entry.clone()) else { return };
         let mut gone = Vec::new();
@@ -338,7 +341,11 @@ impl Ledger {
     /// that link answers, so its silence says nothing.
     pub(super) fn local_speaker(&self, shut: &Quarantined) -> Option<String> {
         let networks = self.config.networks.values().filter(|network| network.pools.contains(&shut.pool));
-        let wires: BTreeSet<_> = networks.map(|network| network.link.wire()).collect();
+        let links: Vec<_> = networks.map(|network| &network.link).collect();
+        if let Some(link) = links.iter().find(|link| !self.occupied.covers(&link.device())) {
+            return Some(format!("perhaps a link under {}: none was looked for yet", link.device()));
+        }
+        let wires: BTreeSet<_> = links.iter().map(|link| link.wire()).collect();
         shut.macs.iter().find_map(|mac| self.local_link(*mac, &wires))
     }
 

@@ -203,7 +203,8 @@ fn a_second_address_of_a_pod_is_free_with_the_proof_of_its_end() {
     assert_eq!(given(&mut rig, 2), None);
     search(&mut rig);
     assert_eq!(occupied(&rig), [vip]);
-    rig.node.children.clear();
+    // No survey helps: the proof alone frees it.
+    rig.node.unreadable = true;
     rig.step(Input::Release(None, request(1).key, LinkRemoval::Gone, None));
     rig.observe(DEAD, AddressFact::Unknown);
     assert!(occupied(&rig).is_empty());
@@ -263,6 +264,28 @@ fn the_silence_of_a_link_under_the_parent_ends_no_quarantine_and_its_end_does() 
         let all = [rig.granted(2).map(|addresses| addresses[0]), given(&mut rig, 3)];
         assert!(all.contains(&Some(other)), "shared {shared}: {all:?}");
     }
+}
+
+#[test]
+fn no_quarantine_ends_before_links_under_the_parent_were_looked_for() {
+    let mut rig = Rig::new(config(1));
+    says(&mut rig, FOREIGN_MAC, address(10));
+    let journaled = rig.ledger.leases().iter().find_map(|row| match row {
+        View::Shut(shut) => Some((*shut).clone()),
+        _ => None,
+    });
+    let loaded = Loaded {
+        quarantine: vec![journaled.unwrap()],
+        numbers_hold: true,
+        hears_all: true,
+        ..Loaded::default()
+    };
+    let mut rig = Rig::unreadable(config(1), loaded);
+    outlast_a_strangers(&mut rig);
+    assert_eq!(rig.ledger.leases().len(), 1);
+    rig.node.unreadable = false;
+    outlast_a_strangers(&mut rig);
+    assert!(rig.ledger.leases().is_empty());
 }
 
 #[test]

@@ -161,14 +161,19 @@ impl Rig {
 
     pub fn shared_unread(config: Config, entries: Vec<Entry>) -> Self {
         let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
-        Self::begun(config, loaded, Ledger::shared)
+        Self::begun(config, loaded, Ledger::shared, Node::default())
     }
 
     pub fn loaded(config: Config, loaded: Loaded) -> Self {
-        Self::begun(config, loaded, |ledger| ledger)
+        Self::begun(config, loaded, |ledger| ledger, Node::default())
     }
 
-    fn begun(config: Config, loaded: Loaded, kind: impl Fn(Ledger) -> Ledger) -> Self {
+    /// The same on a node of which nothing can be read.
+    pub fn unreadable(config: Config, loaded: Loaded) -> Self {
+        Self::begun(config, loaded, |ledger| ledger, Node { unreadable: true, ..Node::default() })
+    }
+
+    fn begun(config: Config, loaded: Loaded, kind: impl Fn(Ledger) -> Ledger, node: Node) -> Self {
         let me = Identity {
             node: "n1".parse().unwrap(),
             boot_id: BootId("boot".into()),
@@ -186,7 +191,7 @@ impl Rig {
             probes: Vec::new(),
             pods_asked: Vec::new(),
             gathers: VecDeque::new(),
-            node: Node::default(),
+            node,
             scans: 0,
             proofs: 0,
             notes: Vec::new(),

@@ -34,7 +34,12 @@ impl Ledger {
         }
         let holder = self.holders.iter().find(|(key, _)| key.address == address).map(|(_, key)| key.clone());
         let Some(key) = holder else {
-            return self.reply(caller, Step::Other, Err(LedgerError::Free(address)));
+            let reply = self.on_interface(address).map_or(Err(LedgerError::Free(address)), |text| {
+                Ok(Reply::Released(format!(
+                    "{address} is on {text}; it is free as soon as no interface has it"
+                )))
+            });
+            return self.reply(caller, Step::Other, reply);
         };
         let Some(slot) = self.slots.get_mut(&key) else { return };
         slot.live.operator = Some(caller);

@@ -316,6 +316,11 @@ impl Ledger {
             .filter_map(|key| Some((self.occupied.of(key).first()?, self.occupier(key)?)))
     }
 
+    /// The interface that has an address nobody holds, in words.
+    pub(super) fn on_interface(&self, address: IpAddr) -> Option<String> {
+        self.occupied().find(|(occupant, _)| occupant.key.address == address).map(|(_, text)| text)
+    }
+
     /// The same of some pools, as an error names them.
     pub(super) fn occupied_in<'a>(
         &'a self,

@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_ipam::access::Needs;
 use berth_ipam::attachment::Role;
 use berth_ipam::config::LinkSpec;
 use berth_ipam::ledger::io::{
@@ -28,7 +29,7 @@ use tokio::sync::mpsc::{Receiver, UnboundedReceiver};
 use crate::changer::{Changer, Removal};
 use crate::cluster::heartbeat::name::STARTING;
 use crate::cluster::pods::Annotations;
-use crate::cluster::{Cluster, annotations};
+use crate::cluster::{self, Cluster, annotations};
 use crate::committer::{self, Committer};
 use crate::event_filter::EventFilter;
 use crate::hints::Room;
@@ -120,7 +121,7 @@ pub struct Agent {
     reload: Reload,
     /// Why the declarations in the files are not the ones in force.
     config_trouble: Option<String>,
-    /// ADDs that wait for the annotations of their pods, by ticket.
+    /// ADDs that wait for the annotations or the standing of their pods, by ticket.
     asking: BTreeMap<u64, (Caller, LeaseRequest)>,
     last_ticket: u64,
     /// Whether what is on the parents is being looked for, after which ADDs are served.
@@ -190,8 +191,8 @@ impl Agent {
                     Some(event) => self.serve(event).await,
                     None => break,
                 },
-                Some((ticket, annotations)) = annotations(&mut self.hands.cluster) => {
-                    self.annotated(ticket, &annotations);
+                Some((ticket, answer)) = next_answer(&mut self.hands.cluster) => {
+                    self.answered(ticket, answer);
                 }
                 read = self.reload.read() => self.reloaded(read),
                 () = self.hands.programs.ready() => self.hear_programs(),
@@ -536,14 +537,33 @@ impl Agent {
         if let Err(error) = annotations::apply(&mut request, &known.unwrap_or_default()) {
             return Some(failures::bad_annotation(&error));
         }
+        let needs = self.ledger.needs(&request.key.network);
+        if let (Some(cluster), Some(pod)) = (&self.hands.cluster, &request.pod)
+            && needs != Needs::default()
+            && self.ledger.entry(&request.key).is_none_or(|entry| entry.txn != request.txn)
+        {
+            self.last_ticket += 1;
+            cluster.ask_standing(self.last_ticket, pod.clone(), needs);
+            self.asking.insert(self.last_ticket, (caller, request));
+            return None;
+        }
         self.step(Input::Lease(caller, Box::new(request)));
         None
     }
 
-    /// The annotations of a pod came; its plugin may have gone meanwhile.
-    fn annotated(&mut self, ticket: u64, annotations: &Annotations) {
-        let Some((caller, request)) = self.asking.remove(&ticket) else { return };
-        if let Some(failure) = self.annotate(caller, request, Some(annotations.clone())) {
+    /// What an ADD waited for came; its plugin may have gone meanwhile.
+    fn answered(&mut self, ticket: u64, told: cluster::Answer) {
+        let Some((caller, mut request)) = self.asking.remove(&ticket) else { return };
+        let failure = match told {
+            cluster::Answer::Annotations(annotations) => self.annotate(caller, request, Some(annotations)),
+            cluster::Answer::Standing(Ok(standing)) => {
+                request.standing = standing;
+                self.step(Input::Lease(caller, Box::new(request)));
+                None
+            }
+            cluster::Answer::Standing(Err(why)) => Some(failures::unknown_standing(&why)),
+        };
+        if let Some(failure) = failure {
             self.hands.connections.send(ConnId(caller.conn), answer(caller.call, Err(failure)));
         }
     }
@@ -742,8 +762,8 @@ impl Agent {
     }
 }
 
-/// The next answer to a question after annotations; never, on a node alone.
-async fn annotations(cluster: &mut Option<Cluster>) -> Option<(u64, Annotations)> {
+/// The next answer to a question about a pod; never, on a node alone.
+async fn next_answer(cluster: &mut Option<Cluster>) -> Option<(u64, cluster::Answer)> {
     match cluster {
         Some(cluster) => cluster.answers.recv().await,
         None => std::future::pending().await,

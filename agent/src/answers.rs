@@ -1,5 +1,6 @@
 //! The ledger's state and replies in the protocol's words.
 
+use berth_ipam::access::Standing;
 use berth_ipam::config::{LinkSpec, MacvlanMode};
 use berth_ipam::ledger::Ledger;
 use berth_ipam::ledger::io::{Grant, LeaseRequest, PoolCount, Reply, State};
@@ -24,6 +25,7 @@ pub fn request(lease: Lease) -> LeaseRequest {
         adopt: lease.adopt,
         mac: lease.mac,
         add_timeout: lease.add_timeout_ms.map(std::time::Duration::from_millis),
+        standing: Standing::default(),
     }
 }
 

@@ -17,11 +17,13 @@ pub mod request;
 pub mod rights;
 #[cfg(test)]
 mod script;
+pub mod standing;
 pub mod steward;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+use berth_ipam::access::{Needs, Standing};
 use berth_ipam::attachment::{AttachmentKey, PodRef};
 use berth_ipam::ledger::Identity;
 use berth_ipam::ledger::io::{Input, Note, PodNews, PoolCount};
@@ -71,8 +73,19 @@ pub struct Options {
 enum Ask {
     /// After its annotations. The ticket is repeated in the answer.
     Annotations(u64, PodRef),
+    /// After its standing. The ticket is repeated in the answer.
+    Standing(u64, PodRef, Needs),
     /// Whether the pod of that attachment is meant to live, by a live read.
     Wanted(AttachmentKey, PodRef),
+}
+
+/// An answer to what an ADD waits for.
+#[derive(Debug)]
+pub enum Answer {
+    /// The annotations of its pod.
+    Annotations(Annotations),
+    /// The standing of its pod, or why it is not known.
+    Standing(Result<Standing, String>),
 }
 
 /// The handle of the thread.
@@ -87,8 +100,8 @@ pub struct Cluster {
     pace: watch::Receiver<Duration>,
     counts: watch::Sender<Vec<PoolCount>>,
     recorder: Recorder,
-    /// The answers to [`Cluster::ask`], by ticket.
-    pub answers: UnboundedReceiver<(u64, Annotations)>,
+    /// The answers to [`Cluster::ask`] and [`Cluster::ask_standing`], by ticket.
+    pub answers: UnboundedReceiver<(u64, Answer)>,
 }
 
 impl Cluster {
@@ -169,6 +182,11 @@ impl Cluster {
         self.ask_for(Ask::Annotations(ticket, pod));
     }
 
+    /// Asks for a pod's standing.
+    pub fn ask_standing(&self, ticket: u64, pod: PodRef, needs: Needs) {
+        self.ask_for(Ask::Standing(ticket, pod, needs));
+    }
+
     /// Has the pod of an attachment read live.
     pub fn look_up_pod(&self, key: AttachmentKey, pod: PodRef) {
         self.ask_for(Ask::Wanted(key, pod));
@@ -221,7 +239,7 @@ struct Thread {
     pace: watch::Sender<Duration>,
     to_write: UnboundedReceiver<away::Order>,
     to_ask: UnboundedReceiver<Ask>,
-    to_agent: UnboundedSender<(u64, Annotations)>,
+    to_agent: UnboundedSender<(u64, Answer)>,
 }
 
 impl Thread {
@@ -285,7 +303,7 @@ async fn answer(
     client: Client,
     pods: Pods,
     mut asks: UnboundedReceiver<Ask>,
-    answers: UnboundedSender<(u64, Annotations)>,
+    answers: UnboundedSender<(u64, Answer)>,
     inputs: UnboundedSender<Input>,
 ) {
     while let Some(ask) = asks.recv().await {
@@ -296,7 +314,11 @@ async fn answer(
             match ask {
                 Ask::Annotations(ticket, pod) => {
                     let annotations = pods.ask(&client, &pod).await;
-                    let _ = answers.send((ticket, annotations));
+                    let _ = answers.send((ticket, Answer::Annotations(annotations)));
+                }
+                Ask::Standing(ticket, pod, needs) => {
+                    let standing = standing::read(&client, &pod, needs).await;
+                    let _ = answers.send((ticket, Answer::Standing(standing)));
                 }
                 Ask::Wanted(key, pod) => {
                     let wanted = pods::is_wanted(&client, &pod).await;

@@ -265,6 +265,7 @@ mod tests {
             gateway: None,
             routes: Vec::new(),
             disabled: false,
+            access: berth_ipam::access::Access::default(),
         };
         let pools = [("p".parse().unwrap(), pool)].into();
         filter.declared(&Config { pools, ..Config::default() });

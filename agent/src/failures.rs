@@ -47,6 +47,15 @@ pub fn bad_annotation(error: &AnnotationError) -> Failure {
     failure(BAD_CONFIGURATION, error.to_string(), "correct the annotation of the pod, or of its template")
 }
 
+/// What a pool's selector or reservation asks for could not be read.
+pub fn unknown_standing(why: &str) -> Failure {
+    failure(
+        TRY_AGAIN,
+        format!("whether this pod may draw from the network's pools is not known: {why}"),
+        "the ADD may be repeated as it is; the agent's ServiceAccount must be allowed to get namespaces and to list pods",
+    )
+}
+
 /// The failure that a refusal of the ledger becomes.
 pub fn of(error: &LedgerError) -> Failure {
     let (code, advice) = match error {
@@ -60,6 +69,10 @@ pub fn of(error: &LedgerError) -> Failure {
         LedgerError::NotGivable { .. } => {
             (BAD_CONFIGURATION, "ask for an address of the network's pools, or for none")
         }
+        LedgerError::NotAdmitted { .. } => (
+            BAD_CONFIGURATION,
+            "label the namespace as spec.namespaceSelector of the IPPool asks for, or name a network whose pools admit it",
+        ),
         LedgerError::MacRefused { .. } => (
             BAD_CONFIGURATION,
             "ask for a MAC that nothing else on the segment has, such as one that begins with 02, or for none",

@@ -40,10 +40,10 @@ impl Declared {
 }
 
 /// The place that errors name.
-struct At<'a>(&'a Place);
+pub(crate) struct At<'a>(&'a Place);
 
 impl At<'_> {
-    fn error(&self, key: impl Into<String>, value: &str, advice: impl Into<String>) -> ApiError {
+    pub(crate) fn error(&self, key: impl Into<String>, value: &str, advice: impl Into<String>) -> ApiError {
         ApiError::Value {
             place: self.0.clone(),
             key: key.into(),
@@ -78,7 +78,10 @@ impl At<'_> {
         for (index, route) in spec.routes.unwrap_or_default().into_iter().enumerate() {
             routes.push(self.route(index, &route, subnet, gateway)?);
         }
-        Ok(Pool { segment, subnet, members, gateway, routes, disabled: spec.disabled.unwrap_or(false) })
+        let access =
+            self.access(spec.namespace_selector, spec.reservations.unwrap_or_default(), subnet, &members)?;
+        let disabled = spec.disabled.unwrap_or(false);
+        Ok(Pool { segment, subnet, members, gateway, routes, disabled, access })
     }
 
     fn subnet(&self, text: &str) -> Result<IpNetwork, ApiError> {
@@ -123,7 +126,12 @@ impl At<'_> {
         }
     }
 
-    fn spans(&self, key: &str, texts: &[String], subnet: IpNetwork) -> Result<Vec<members::Span>, ApiError> {
+    pub(crate) fn spans(
+        &self,
+        key: &str,
+        texts: &[String],
+        subnet: IpNetwork,
+    ) -> Result<Vec<members::Span>, ApiError> {
         let span = |(index, text): (usize, &String)| {
             members::span(text, subnet).map_err(|advice| self.error(format!("{key}[{index}]"), text, advice))
         };

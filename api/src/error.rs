@@ -193,6 +193,18 @@ pub enum ApiError {
         what: String,
     },
 
+    /// A key that only a cluster gives a meaning.
+    #[error(
+        "{place}: key {key}: it needs --store kubernetes, where the API server tells more of a pod than its name; without \
+         a cluster, reserve addresses by namespace and podName, as the runtime names them"
+    )]
+    NeedsCluster {
+        /// Where.
+        place: Place,
+        /// The key.
+        key: String,
+    },
+
     /// A pool without an address to give.
     #[error(
         "{place}: no address is left after gateway, network, broadcast and exclude: widen ranges or subnet, or \

@@ -8,6 +8,7 @@
 //! Invariant: a [`Config`](berth_ipam::config::Config) that comes out of here is consistent: every
 //! pool exists, every address lies in its subnet, and no two pools of a segment share an address.
 
+mod access;
 mod convert;
 mod duration;
 mod error;

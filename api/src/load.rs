@@ -13,6 +13,7 @@ use kube::core::ObjectMeta;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::access;
 use crate::error::{ApiError, Place};
 use crate::types::{IPPool, IPPoolSpec, UnderlayNetwork, UnderlayNetworkSpec};
 
@@ -63,6 +64,7 @@ pub fn load(path: &Path) -> Result<Declared, ApiError> {
         let text = fs::read_to_string(&file).map_err(|cause| ApiError::Read { path: file.clone(), cause })?;
         declared.add_text(&file, &text)?;
     }
+    declared.refuse_what_needs_a_cluster()?;
     Ok(declared)
 }
 
@@ -119,6 +121,16 @@ impl Declared {
                 self.add_pool(place, IPPool { metadata, spec, status: None })
             }
             _ => Err(ApiError::UnknownKind { place, api_version: document.api_version, kind: document.kind }),
+        }
+    }
+
+    /// Files are read where there is no cluster that knows more of a pod than its name.
+    fn refuse_what_needs_a_cluster(&self) -> Result<(), ApiError> {
+        let mut found =
+            self.pools.values().filter_map(|(place, spec)| Some((place, access::of_clusters(spec)?)));
+        match found.next() {
+            Some((place, key)) => Err(ApiError::NeedsCluster { place: place.clone(), key }),
+            None => Ok(()),
         }
     }
 

@@ -11,6 +11,8 @@
 mod lease;
 mod status;
 
+use std::collections::BTreeMap;
+
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -218,6 +220,13 @@ pub struct IPPoolSpec {
     /// Whether new leases are refused; existing ones stay. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
+    /// Labels that a pod's namespace must have for new leases (Kubernetes store only). Default: every namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<NamespaceSelector>,
+    /// Addresses that are given to one workload alone. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64))]
+    pub reservations: Option<Vec<Reservation>>,
 }
 
 /// A route that a pod gets.
@@ -232,6 +241,84 @@ pub struct Route {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub via: Option<String>,
+}
+
+/// A selector of namespaces by their labels; all parts must be met. An empty one selects every namespace.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq, Default)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NamespaceSelector {
+    /// Labels with their values.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(extend("maxProperties" = 16))]
+    pub match_labels: Option<BTreeMap<String, String>>,
+    /// Further requirements.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub match_expressions: Option<Vec<LabelRequirement>>,
+}
+
+/// A requirement of a label.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("self.operator in ['In', 'NotIn'] ? has(self.values) && size(self.values) > 0 : !has(self.values) || size(self.values) == 0")
+    .message("operators In and NotIn need values, Exists and DoesNotExist take none"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct LabelRequirement {
+    /// The key of the label.
+    #[schemars(length(min = 1, max = 317))]
+    pub key: String,
+    /// The test of its value.
+    pub operator: LabelOperator,
+    /// Values, for `In` and `NotIn`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), inner(length(max = 63)))]
+    pub values: Option<Vec<String>>,
+}
+
+/// Tests of a label, as Kubernetes defines them.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelOperator {
+    /// The label has one of the values.
+    In,
+    /// The label is absent or has none of the values.
+    NotIn,
+    /// The label is there.
+    Exists,
+    /// The label is absent.
+    DoesNotExist,
+}
+
+/// Addresses that are given to one workload alone: the pods of a namespace, one pod of it, or those that one object
+/// controls.
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[x_kube(validation = Rule::new("!has(self.podName) || !has(self.owner)")
+    .message("a reservation is for podName or for owner, not for both"))]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Reservation {
+    /// The addresses, as in `ranges`; the pool gives all of them.
+    #[schemars(length(min = 1, max = 16), inner(length(min = 2, max = 91)))]
+    pub addresses: Vec<String>,
+    /// The namespace of the pods.
+    #[schemars(length(min = 1, max = 63))]
+    pub namespace: String,
+    /// The name of the pod. Default: every pod of the namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 253))]
+    pub pod_name: Option<String>,
+    /// The controller of the pods (Kubernetes store only). Default: any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub owner: Option<ReservationOwner>,
+}
+
+/// A controller of pods: the object that their `ownerReferences` name as such.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ReservationOwner {
+    /// Its kind, as in `StatefulSet` or `VirtualMachineInstance`.
+    #[schemars(length(min = 1, max = 63))]
+    pub kind: String,
+    /// Its name.
+    #[schemars(length(min = 1, max = 253))]
+    pub name: String,
 }
 
 /// The segment of a pool that names none.

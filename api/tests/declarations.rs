@@ -352,3 +352,82 @@ fn subnet_and_segment_cannot_be_changed() {
     assert!(pool("default", "192.0.2.0/25").validate_cel_update(&old).is_err());
     assert!(pool("other", "192.0.2.0/24").validate_cel_update(&old).is_err());
 }
+
+#[test]
+fn a_selector_and_reservations_become_what_the_core_matches() {
+    use berth_ipam::access::{Owner, Tenant, Test};
+    let spec = "subnet: 192.0.2.0/24, \
+                namespaceSelector: {matchLabels: {team: a}, matchExpressions: [{key: tier, operator: In, values: [x, y]}]}, \
+                reservations: [{addresses: [192.0.2.7, 192.0.2.16/30], namespace: shop, podName: db-0}, \
+                {addresses: [192.0.2.8], namespace: shop, owner: {kind: StatefulSet, name: db}}, \
+                {addresses: [192.0.2.9], namespace: shop}]";
+    let config = config(&pool("p", spec)).unwrap();
+    let access = &config.pools.values().next().unwrap().access;
+    let selector = access.selector.as_ref().unwrap();
+    assert_eq!(selector.labels["team"], "a");
+    assert_eq!(selector.requirements[0].test, Test::In(vec!["x".to_owned(), "y".to_owned()]));
+    let of: Vec<_> = access.reservations.iter().map(|one| one.of.clone()).collect();
+    let owner = Owner { kind: "StatefulSet".to_owned(), name: "db".to_owned() };
+    assert_eq!(of, [Tenant::Pod("db-0".to_owned()), Tenant::Owner(owner), Tenant::Any]);
+    assert_eq!(access.reserved(), 7);
+}
+
+#[test]
+fn a_wrong_selector_or_reservation_is_told_with_key_and_value() {
+    let one = |reservation: &str| {
+        format!("subnet: 192.0.2.0/24, exclude: [192.0.2.99], reservations: [{reservation}]")
+    };
+    for (spec, parts) in [
+        (one("{addresses: [192.0.2.99], namespace: shop}"), ["spec.reservations[0].addresses[0]", "does not give"]),
+        (one("{addresses: [198.51.100.7], namespace: shop}"), ["198.51.100.7", "outside the subnet"]),
+        (
+            one("{addresses: [192.0.2.7], namespace: shop}, {addresses: [192.0.2.6-192.0.2.8], namespace: b}"),
+            ["spec.reservations[1].addresses[0]", "reserved twice"],
+        ),
+        (
+            one("{addresses: [192.0.2.7], namespace: shop, podName: a, owner: {kind: Job, name: b}}"),
+            ["spec.reservations[0]", "for podName or for owner"],
+        ),
+        (one("{addresses: [192.0.2.7]}"), ["spec.reservations[0]", "namespace"]),
+        (
+            "subnet: 192.0.2.0/24, namespaceSelector: {matchExpressions: [{key: a, operator: In}]}".to_owned(),
+            ["matchExpressions[0]", "need values"],
+        ),
+        (
+            "subnet: 192.0.2.0/24, namespaceSelector: {matchExpressions: [{key: a, operator: Exists, values: [b]}]}"
+                .to_owned(),
+            ["matchExpressions[0]", "take none"],
+        ),
+        (
+            "subnet: 'fd00::/64', reservations: [{addresses: ['fd00::1:0/112'], namespace: shop}]".to_owned(),
+            ["at most 1024", "namespaceSelector"],
+        ),
+    ] {
+        let error = mistake(&pool("p", &spec));
+        assert!(parts.iter().all(|part| error.contains(part)), "{parts:?}: {error}");
+    }
+}
+
+#[test]
+fn without_a_cluster_what_only_a_cluster_knows_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pools.yaml");
+    let read = |spec: &str| {
+        std::fs::write(&file, pool("p", &format!("subnet: 192.0.2.0/24, {spec}"))).unwrap();
+        load(&file).map(drop).map_err(|error| error.to_string())
+    };
+    assert_eq!(read("reservations: [{addresses: [192.0.2.7], namespace: shop, podName: a}]"), Ok(()));
+    for (spec, key) in [
+        ("namespaceSelector: {}", "spec.namespaceSelector"),
+        (
+            "reservations: [{addresses: [192.0.2.7], namespace: shop, owner: {kind: Job, name: b}}]",
+            "spec.reservations[0].owner",
+        ),
+    ] {
+        let error = read(spec).unwrap_err();
+        assert!(
+            error.contains(key) && error.contains("--store kubernetes") && error.contains("IPPool p"),
+            "{error}"
+        );
+    }
+}

@@ -31,6 +31,7 @@ fn pool(subnet: &str, first: &str, last: &str) -> Pool {
         gateway: None,
         routes: Vec::new(),
         disabled: false,
+        access: berth_ipam::access::Access::default(),
     }
 }
 

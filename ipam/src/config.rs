@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
+use crate::access::Access;
 use crate::interval::IntervalSet;
 use crate::mac::Mac;
 use crate::name::{IfName, NetworkName, PoolName, SegmentName};
@@ -165,6 +166,8 @@ pub struct Pool {
     pub routes: Vec<Route>,
     /// Whether new leases are refused; existing ones stay.
     pub disabled: bool,
+    /// Which pods may draw from it.
+    pub access: Access,
 }
 
 /// A route that the pod gets.

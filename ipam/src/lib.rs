@@ -5,6 +5,7 @@
 //! arguments. The crate knows no tokio, no netlink and no Kubernetes, so the same code runs in
 //! the agent, in property tests and in a simulator.
 
+pub mod access;
 pub mod alloc;
 pub mod attachment;
 pub mod config;

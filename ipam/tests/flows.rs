@@ -5,6 +5,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may fail loudly")]
 
+#[path = "flows/access.rs"]
+mod access;
 mod declared;
 #[path = "flows/floods.rs"]
 mod floods;

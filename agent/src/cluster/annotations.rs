@@ -88,6 +88,7 @@ mod tests {
             adopt: false,
             mac: None,
             add_timeout: None,
+            standing: berth_ipam::access::Standing::default(),
         }
     }
 

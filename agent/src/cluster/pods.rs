@@ -1,5 +1,6 @@
 //! The pods of this node: who is meant to live, and what their annotations ask for.
 //!
+//! Only the metadata of pods is read, and of those that are not terminal: the API server leaves out the others.
 //! All of it is intent. No pod object, there or gone, ever decides over an address in use.
 //! A static pod is called by the hash of its file by its kubelet, and by another uid by the API server,
 //! which keeps only its mirror: both names lead to it.
@@ -12,6 +13,8 @@ use berth_ipam::attachment::PodRef;
 use berth_ipam::ledger::io::{Input, PodNews};
 use berth_ipam::name::NodeName;
 use k8s_openapi::api::core::v1::Pod;
+use kube::api::ListParams;
+use kube::core::PartialObjectMeta;
 use kube::runtime::watcher;
 use kube::{Api, Client, ResourceExt as _};
 use tokio::sync::mpsc::UnboundedSender;
@@ -27,13 +30,34 @@ const OURS: &str = "berth.dev/";
 /// How long an ADD waits for the API server to know its pod: a mirror pod may be made after the ADD.
 const UNKNOWN: Duration = Duration::from_secs(2);
 /// How long it waits for an API server that does not answer; its record could not be written anyhow.
-const UNREACHABLE: Duration = Duration::from_mins(1);
+pub(super) const UNREACHABLE: Duration = Duration::from_mins(1);
 /// How often the API server is asked meanwhile, and how long for.
-const ASK_AGAIN: Duration = Duration::from_millis(250);
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(250);
 const ASK_FOR: Duration = Duration::from_secs(2);
 
 /// Berth's annotations of one pod.
 pub type Annotations = BTreeMap<String, String>;
+
+/// What is read of a pod.
+type PodMeta = PartialObjectMeta<Pod>;
+
+/// Pods that are not terminal, in the words of a field selector.
+const NOT_TERMINAL: &str = "status.phase!=Succeeded,status.phase!=Failed";
+
+/// The uids by which a pod is called.
+pub(super) fn uids(pod: &PodMeta) -> BTreeSet<String> {
+    let mirror = pod.annotations().get(CONFIG_HASH).cloned();
+    pod.uid().into_iter().chain(mirror).collect()
+}
+
+/// The pod of that name, by a live read; `selector` says more of it.
+pub(super) async fn named(client: &Client, pod: &PodRef, selector: &str) -> kube::Result<Option<PodMeta>> {
+    let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
+    let name = format!("metadata.name={}", pod.name);
+    let selector = if selector.is_empty() { name } else { format!("{name},{selector}") };
+    let listed = api.list_metadata(&ListParams::default().fields(&selector)).await?;
+    Ok(listed.items.into_iter().next())
+}
 
 /// What is known of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,15 +68,11 @@ struct Known {
 }
 
 impl Known {
-    fn of(pod: &Pod) -> Self {
-        let status = pod.status.as_ref();
-        let terminal = status.and_then(|status| status.phase.as_deref());
-        let terminal = matches!(terminal, Some("Succeeded" | "Failed"));
-        let mirror = pod.annotations().get(CONFIG_HASH).cloned();
+    fn of(pod: &PodMeta) -> Self {
         let ours = pod.annotations().iter().filter(|(key, _)| key.starts_with(OURS));
         Self {
-            uids: pod.uid().into_iter().chain(mirror).collect(),
-            wanted: !terminal && pod.metadata.deletion_timestamp.is_none(),
+            uids: uids(pod),
+            wanted: pod.metadata.deletion_timestamp.is_none(),
             annotations: ours.map(|(key, value)| (key.clone(), value.clone())).collect(),
         }
     }
@@ -80,8 +100,8 @@ impl Pods {
     }
 
     /// Takes news of the watch; what the ledger is to be told of them.
-    fn take(&self, news: News<Pod>) -> Vec<PodNews> {
-        let key = |pod: &Pod| (pod.namespace().unwrap_or_default(), pod.name_any());
+    fn take(&self, news: News<PodMeta>) -> Vec<PodNews> {
+        let key = |pod: &PodMeta| (pod.namespace().unwrap_or_default(), pod.name_any());
         let mut pods = self.lock();
         match news {
             News::All(all) => {
@@ -116,8 +136,8 @@ impl Pods {
 
     /// Follows the pods of `node`.
     pub async fn run(self, client: Client, node: NodeName, inputs: UnboundedSender<Input>) {
-        let mine = watcher::Config::default().fields(&format!("spec.nodeName={node}"));
-        follow(Api::<Pod>::all(client), mine, |news| {
+        let mine = watcher::Config::default().fields(&format!("spec.nodeName={node},{NOT_TERMINAL}"));
+        follow(Api::<PodMeta>::all(client), mine, |news| {
             self.take(news).into_iter().all(|news| inputs.send(Input::Pods(news)).is_ok())
         })
         .await;
@@ -126,12 +146,11 @@ impl Pods {
     /// Berth's annotations of a pod, waiting for the API server to know it; none if it never does.
     pub async fn ask(&self, client: &Client, pod: &PodRef) -> Annotations {
         let began = Instant::now();
-        let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
         loop {
             if let Some(known) = self.annotations(pod) {
                 return known;
             }
-            let patience = match tokio::time::timeout(ASK_FOR, api.get_opt(&pod.name)).await {
+            let patience = match tokio::time::timeout(ASK_FOR, named(client, pod, "")).await {
                 Ok(Ok(found)) => {
                     let found = found.as_ref().map(Known::of);
                     if let Some(known) = found.filter(|known| known.is(pod)) {
@@ -160,8 +179,7 @@ impl Pods {
 
 /// Whether a pod is meant to live, by a live read; `None` if the API server does not say.
 pub async fn is_wanted(client: &Client, pod: &PodRef) -> Option<bool> {
-    let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
-    match tokio::time::timeout(ASK_FOR, api.get_opt(&pod.name)).await {
+    match tokio::time::timeout(ASK_FOR, named(client, pod, NOT_TERMINAL)).await {
         Ok(Ok(found)) => {
             Some(found.as_ref().map(Known::of).is_some_and(|known| known.wanted && known.is(pod)))
         }
@@ -178,7 +196,7 @@ mod tests {
     use super::super::script::{Fault, Script};
     use super::*;
 
-    fn pod(name: &str, uid: &str, more: serde_json::Value) -> Pod {
+    fn pod(name: &str, uid: &str, more: serde_json::Value) -> PodMeta {
         let mut object = serde_json::json!({"metadata": {"namespace": "d", "name": name, "uid": uid}});
         let (into, from) = (object.as_object_mut().unwrap(), more);
         for (key, value) in from.as_object().unwrap() {
@@ -190,7 +208,7 @@ mod tests {
         serde_json::from_value(object).unwrap()
     }
 
-    fn plain(name: &str, uid: &str) -> Pod {
+    fn plain(name: &str, uid: &str) -> PodMeta {
         pod(name, uid, serde_json::json!({}))
     }
 
@@ -201,8 +219,7 @@ mod tests {
     #[test]
     fn who_is_meant_to_live_is_told_once_and_until_it_is_not() {
         let pods = Pods::default();
-        let ended = pod("b", "u2", serde_json::json!({"status": {"phase": "Succeeded"}}));
-        let listed = pods.take(News::All(vec![plain("a", "u1"), ended]));
+        let listed = pods.take(News::All(vec![plain("a", "u1")]));
         assert_eq!(said(&listed), [r#"Listed({"u1"})"#]);
         assert!(pods.take(News::Changed(plain("a", "u1"))).is_empty());
         let deleting = serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
@@ -251,7 +268,7 @@ mod tests {
             async move { is_wanted(&client, &of).await }
         };
         assert_eq!(wanted(&script).await, Some(false), "there is none");
-        let object = |pod: Pod| serde_json::to_value(pod).unwrap();
+        let object = |pod: PodMeta| serde_json::to_value(pod).unwrap();
         script.put(path, object(plain("a", "u1")));
         assert_eq!(wanted(&script).await, Some(true));
         let deleting = serde_json::json!({"metadata": {"deletionTimestamp": "2026-01-01T00:00:00Z"}});
@@ -259,6 +276,12 @@ mod tests {
             script.put(path, object(over));
             assert_eq!(wanted(&script).await, Some(false));
         }
+        // The API server tells who is terminal.
+        let asked = script.queries();
+        assert!(
+            asked.iter().all(|query| query.contains("metadata.name%3Da%2Cstatus.phase%21%3DSucceeded%2C")),
+            "{asked:?}"
+        );
         for fault in [Fault::Code(500), Fault::Code(403), Fault::Hang, Fault::Unreachable] {
             script.faults(move |_, _| Some(fault));
             assert_eq!(wanted(&script).await, None, "{fault:?}");

@@ -53,6 +53,7 @@ struct State {
     objects: BTreeMap<String, Value>,
     version: u64,
     log: Vec<(Time, String)>,
+    queries: Vec<String>,
     faults: Option<Faults>,
 }
 
@@ -108,6 +109,11 @@ impl Script {
         self.state().log.clone()
     }
 
+    /// What was asked behind paths.
+    pub fn queries(&self) -> Vec<String> {
+        self.state().queries.clone()
+    }
+
     async fn serve(self, request: Request<Body>) -> Result<Response<Body>, std::io::Error> {
         let (parts, body) = request.into_parts();
         let body = body.collect_bytes().await.unwrap();
@@ -115,6 +121,7 @@ impl Script {
         let fault = {
             let mut state = self.state();
             state.log.push((own(), format!("{} {path}", parts.method)));
+            state.queries.extend(parts.uri.query().map(str::to_owned));
             state.faults.as_ref().and_then(|faults| faults(&parts.method, &path))
         };
         let broken = || std::io::Error::from(std::io::ErrorKind::ConnectionReset);
@@ -206,7 +213,7 @@ impl State {
 }
 
 fn is_collection(path: &str) -> bool {
-    ["leases", "nodes", "events"].iter().any(|kind| path.ends_with(&format!("/{kind}")))
+    ["leases", "nodes", "events", "pods"].iter().any(|kind| path.ends_with(&format!("/{kind}")))
 }
 
 fn merge(into: &mut Value, patch: &Value) {

@@ -341,6 +341,7 @@ mod tests {
             gateway: None,
             routes: Vec::new(),
             disabled: false,
+            access: berth_ipam::access::Access::default(),
         };
         let network = Network {
             link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },

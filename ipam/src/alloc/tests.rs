@@ -19,6 +19,7 @@ fn pool(subnet: &str, ranges: &[(&str, &str)], exclude: &[&str], gateway: Option
         gateway: gateway.map(|text| text.parse().unwrap()),
         routes: Vec::new(),
         disabled: false,
+        access: crate::access::Access::default(),
     }
 }
 

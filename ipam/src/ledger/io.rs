@@ -8,6 +8,7 @@ use ipnetwork::IpNetwork;
 
 use super::entry::{Entry, Quarantined};
 use super::occupied::Survey;
+use crate::access::Standing;
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::{Config, LinkSpec, Route, Wire};
 use crate::evidence::{AddressFact, Claim, FdbFact, Intent, LinkFact, NetnsFact};
@@ -50,6 +51,8 @@ pub struct LeaseRequest {
     pub mac: Option<Mac>,
     /// How long to wait; `None`: the network's time.
     pub add_timeout: Option<Duration>,
+    /// What a cluster says of the pod, as far as [`crate::ledger::Ledger::needs`] asks for it.
+    pub standing: Standing,
 }
 
 /// What the plugin could say of the link in a DEL.
@@ -645,6 +648,14 @@ pub enum LedgerError {
     NotGivable {
         /// The address.
         address: IpAddr,
+        /// Why.
+        why: String,
+    },
+    /// A pool does not admit the pod, and no other pool of the network does.
+    #[error("pool {pool} gives this pod no address: {why}")]
+    NotAdmitted {
+        /// The pool.
+        pool: PoolName,
         /// Why.
         why: String,
     },

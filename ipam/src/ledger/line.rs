@@ -29,7 +29,7 @@ const REBOOTED_SANDBOX: Duration = Duration::from_secs(2);
 /// How many former addresses are remembered for pods that may come back.
 const HOMES_MAX: usize = 4096;
 /// How many holders an error names.
-const HOLDERS_NAMED: usize = 12;
+pub(super) const HOLDERS_NAMED: usize = 12;
 
 /// What a waiter is waiting for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -298,7 +298,9 @@ impl Ledger {
                     && self.occupied.of(&held.key()).is_empty()
                     && wants(&request, held.address)
                     && !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(held.address));
-                if let Some(pool) = self.giving(&network, held).filter(|_| fits) {
+                let pool = self.giving(&network, held);
+                let pool = pool.filter(|pool| fits && self.may_have(pool, held.address, &request));
+                if let Some(pool) = pool {
                     picks.push(Pick { pool: pool.clone(), key: held.key(), from: Some(key.clone()) });
                 }
             }
@@ -450,8 +452,9 @@ impl Ledger {
             });
         let occupied = self.occupied_in(&pools).filter(|(address, _)| wants(request, *address));
         let occupied = occupied.map(|(address, text)| format!("{address} {text}"));
-        let mut holders: Vec<String> =
-            held.chain(occupied).chain(shut).chain(self.holders_abroad(&pools)).collect();
+        let here = held.chain(occupied).chain(shut);
+        let elsewhere = self.holders_abroad(&pools).into_iter().chain(self.kept_from(request, &pools));
+        let mut holders: Vec<String> = here.chain(elsewhere).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);
         holders.truncate(HOLDERS_NAMED);
         if more > 0 {

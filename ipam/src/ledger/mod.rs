@@ -9,6 +9,7 @@
 //! holder has a journaled entry before its record is written; a record is deleted only after the
 //! table said so.
 
+mod access;
 mod add;
 mod admin;
 mod commit;

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
+use super::access;
 use super::io::{Action, LeaseRequest, LedgerError};
 use super::wire::ProbePurpose;
 use crate::alloc::{FreeSet, check_requested};
@@ -106,12 +107,10 @@ impl Ledger {
         let mut seen_families = Vec::new();
         for family in self.families(&network, request) {
             seen_families.push(family);
-            let wanted: Vec<IpAddr> =
-                request.ips.iter().copied().filter(|ip| Family::of(*ip) == family).collect();
             if !self.has_enabled_pool(&network, family) {
                 return Err(LedgerError::NoPool(request.key.network.clone()));
             }
-            let (silent, others) = self.offers(now, &network, family, &wanted, &home, avoid)?;
+            let (silent, others) = self.offers(now, &network, family, request, &home, avoid)?;
             // Where the wire cannot be asked, the record alone decides.
             let blind = network.link.wire_device().is_none();
             if let Some(pick) = silent.or_else(|| others.first().filter(|_| blind).cloned()) {
@@ -167,12 +166,13 @@ impl Ledger {
         now: Time,
         network: &Network,
         family: Family,
-        wanted: &[IpAddr],
+        request: &LeaseRequest,
         home: &[AddressKey],
         avoid: &BTreeSet<IpAddr>,
     ) -> Result<(Option<Pick>, Vec<Pick>), LedgerError> {
+        let wanted = request.ips.iter().copied().find(|ip| Family::of(*ip) == family);
         let mut unsure = Vec::new();
-        let mut refused = None;
+        let (mut refused, mut open) = (None, false);
         for name in &network.pools {
             let Some(pool) =
                 self.config.pools.get(name).filter(|pool| Family::of(pool.subnet.ip()) == family)
@@ -182,25 +182,35 @@ impl Ledger {
             if pool.disabled {
                 continue;
             }
+            if let Some(error) = access::refusal(name, pool, request) {
+                refused = Some(error);
+                continue;
+            }
             let Some(state) = self.pools.get_mut(name) else { continue };
             if state.last_add.is_none_or(|at| now.since(at) >= BUSY_FOR) {
                 // More may follow: they shall find more than an idle pool keeps ready.
                 self.next_refill = Some(now);
             }
             state.last_add = Some(now);
-            let candidates: Vec<IpAddr> = if let Some(&address) = wanted.first() {
-                if let Err(why) = check_requested(pool, address) {
-                    refused = Some(LedgerError::NotGivable { address, why: why.to_string() });
+            let candidates: Vec<IpAddr> = if let Some(address) = wanted {
+                let unfit = check_requested(pool, address)
+                    .err()
+                    .map(|why| LedgerError::NotGivable { address, why: why.to_string() });
+                if let Some(error) = unfit.or_else(|| access::reserved(pool, address, request)) {
+                    refused = Some(error);
                     continue;
                 }
                 Some(address).filter(|address| state.free.is_free(*address)).into_iter().collect()
             } else {
                 let at_home = home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
-                let at_home = at_home.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
-                let limit = READY_BUSY + avoid.len();
-                [at_home, state.free.candidates(&self.me.node, now, limit)].concat()
+                let first = access::own(pool, request).into_iter().chain(at_home);
+                let first = first.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
+                let limit = READY_BUSY + avoid.len() + pool.access.reserved();
+                let mut all = [first, state.free.candidates(&self.me.node, now, limit)].concat();
+                all.retain(|address| access::reserved(pool, *address, request).is_none());
+                all
             };
-            refused = refused.filter(|_| wanted.is_empty());
+            open = true;
             let pick = |address: IpAddr| Pick {
                 pool: name.clone(),
                 key: AddressKey { segment: pool.segment.clone(), address },
@@ -211,7 +221,7 @@ impl Ledger {
                 return Ok((Some(pick(address)), Vec::new()));
             }
             unsure.extend(fit.take(PROBE_AT_ONCE).map(pick));
-            if !wanted.is_empty() {
+            if wanted.is_some() {
                 return Ok((None, unsure));
             }
             if !unsure.is_empty() {
@@ -219,7 +229,7 @@ impl Ledger {
             }
         }
         match refused {
-            Some(error) if unsure.is_empty() => Err(error),
+            Some(error) if !open => Err(error),
             _ => Ok((None, unsure)),
         }
     }

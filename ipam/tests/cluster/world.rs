@@ -228,6 +228,7 @@ impl World {
             adopt: false,
             mac: None,
             add_timeout: None,
+            standing: berth_ipam::access::Standing::default(),
         };
         self.wanted.insert(uid);
         self.pods.push(Pod { node, request, uid, alive: true, link: None, done: false });

@@ -23,6 +23,7 @@ pub fn config(count: u8) -> Config {
         gateway: None,
         routes: Vec::new(),
         disabled: false,
+        access: berth_ipam::access::Access::default(),
     };
     let network = Network {
         link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },

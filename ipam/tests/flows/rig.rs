@@ -117,6 +117,7 @@ pub fn request(pod: u64) -> LeaseRequest {
         adopt: false,
         mac: None,
         add_timeout: None,
+        standing: berth_ipam::access::Standing::default(),
     }
 }
 

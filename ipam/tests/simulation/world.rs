@@ -303,6 +303,7 @@ impl World {
             adopt: false,
             mac: None,
             add_timeout: None,
+            standing: berth_ipam::access::Standing::default(),
         };
         let plugin = Plugin {
             conn,

@@ -10,7 +10,7 @@ use berth_ipam::name::PoolName;
 use berth_ipam::record::AddressKey;
 use berth_protocol::Response;
 use berth_protocol::request::{Lease, LinkRemoval};
-use berth_protocol::response::{Granted, LeaseGrant, LeaseRow, LeaseState, LinkPlan, PoolRow};
+use berth_protocol::response::{BoundLink, Granted, LeaseGrant, LeaseRow, LeaseState, LinkPlan, PoolRow};
 
 /// A lease request as the ledger takes it.
 pub fn request(lease: Lease) -> LeaseRequest {
@@ -56,7 +56,14 @@ fn lease_grant(grant: Grant) -> LeaseGrant {
         LinkSpec::Vlan { .. } => LinkPlan::Macvlan { parent: device, mode: MacvlanMode::Bridge },
     };
     let addresses = grant.addresses.into_iter().map(|(address, gateway)| Granted { address, gateway });
-    LeaseGrant { link, mtu, addresses: addresses.collect(), routes: grant.routes, accept_ra: grant.accept_ra }
+    LeaseGrant {
+        link,
+        mtu,
+        addresses: addresses.collect(),
+        routes: grant.routes,
+        accept_ra: grant.accept_ra,
+        bound: grant.bound.map(|(ifindex, mac)| BoundLink { ifindex, mac }),
+    }
 }
 
 /// Every address that is not free.

@@ -217,7 +217,6 @@ mod tests {
             leaked_after: None,
             del_seen: false,
             inhabited: false,
-            repeated: false,
             exposed: false,
             boot_id: BootId("b".into()),
             machine_id: MachineId("m".into()),

@@ -89,6 +89,11 @@ pub fn of(error: &LedgerError) -> Failure {
         LedgerError::AttachmentExists(_) => {
             (BAD_ENVIRONMENT, "DEL the former attachment of this container and interface first")
         }
+        LedgerError::FormerAdd { .. } => (
+            TRY_AGAIN,
+            "DEL the container, then add it again; `berthctl leases` shows what the other ADD waits for",
+        ),
+        LedgerError::Deleted(_) => (TRY_AGAIN, "add the container again if it is still wanted"),
         LedgerError::NotOpen(..) => (TRY_AGAIN, "the ADD was undone meanwhile: add the container again"),
         LedgerError::NotTheLink { .. } => (IO, "the ADD is undone; add the container again"),
         LedgerError::Wire { .. } => {

@@ -110,9 +110,9 @@ pub enum AddressFact {
 pub enum Intent {
     /// It is meant to live.
     Live,
-    /// A DEL came, or an ADD that was repeated is being undone, and the link is Berth's to remove.
+    /// A DEL came, and the link is Berth's to remove.
     EndOwnLink,
-    /// Its only ADD is being undone, so the address was never handed on; the link is Berth's to remove.
+    /// Its ADD is being undone, so the address was never handed on; the link is Berth's to remove.
     UndoOwnLink,
     /// A DEL came; the link is another plugin's.
     EndForeignLink,

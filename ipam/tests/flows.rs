@@ -20,6 +20,8 @@ mod hold;
 mod occupied;
 #[path = "flows/programs.rs"]
 mod programs;
+#[path = "flows/repeats.rs"]
+mod repeats;
 #[path = "flows/requested_mac.rs"]
 mod requested_mac;
 #[path = "flows/rig.rs"]
@@ -562,6 +564,7 @@ fn every_record_is_journaled_before_it_is_written() {
     let mut again = request(2);
     again.txn = TxnId("again".into());
     rig.ask(5, again.clone());
+    rig.observe(ALIVE, AddressFact::Unknown);
     assert_eq!(rig.granted(5), Some(vec![address(10)]));
     rig.step(Input::Release(None, again.key, LinkRemoval::Gone, None));
     rig.observe(DEAD, AddressFact::Unknown);

@@ -11,6 +11,8 @@ mod air;
 mod declared;
 #[path = "simulation/local.rs"]
 mod local;
+#[path = "simulation/promises.rs"]
+mod promises;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -21,6 +23,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     let pod = 0..6_u8;
     let op = prop_oneof![
         6 => pod.clone().prop_map(Op::Add),
+        4 => (pod.clone(), prop::bool::weighted(0.1)).prop_map(|(pod, elsewhere)| Op::Again(pod, elsewhere)),
         3 => pod.clone().prop_map(Op::Del),
         3 => pod.clone().prop_map(Op::EndNamespace),
         2 => pod.clone().prop_map(Op::DeleteLink),
@@ -52,10 +55,39 @@ proptest! {
         for op in ops {
             world.play(&op);
             world.check_alive();
+            world.check_promises();
         }
         world.settle();
         world.check_alive();
+        world.check_promises();
+        world.check_answered();
         world.check_nothing_leaked();
+    }
+}
+
+/// Pods that come to a full pool and lose their links, and time.
+fn losses() -> impl Strategy<Value = Vec<Op>> {
+    let pod = 0..6_u8;
+    let op = prop_oneof![
+        4 => pod.clone().prop_map(Op::Add),
+        2 => pod.prop_map(Op::DeleteLink),
+        4 => (1..12_u8).prop_map(Op::Happen),
+        1 => Just(Op::Happen(200)),
+        2 => (1000..3000_u16).prop_map(Op::Pass),
+    ];
+    prop::collection::vec(op, 1..40)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn no_address_is_free_before_its_link_was_missing_for_the_settle_time(seed in any::<u64>(), ops in losses()) {
+        let mut world = World::new(seed);
+        for op in ops {
+            world.play(&op);
+            world.check_promises();
+        }
     }
 }
 

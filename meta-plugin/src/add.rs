@@ -21,14 +21,17 @@ use berth_protocol::request::{Bind, Done, Lease};
 use berth_protocol::response::{LeaseGrant, LinkPlan};
 use berth_underlay::error::Error as KernelError;
 use berth_underlay::facts::LinkFacts;
+use ipnetwork::IpNetwork;
 
 use crate::delegate::{Given, Ipam};
 use crate::errors::PluginError;
-use crate::links::{Removal, is_own, remove_own};
+use crate::links::{Made, Removal, is_own, remove_made};
 use crate::session::Session;
 use crate::settings::{self, Settings};
 use crate::undo::{Step, Undo, Whose};
 use crate::world::{Entered, NewLink, Setup, World};
+
+mod repeat;
 
 /// Annotations of Berth's begin so.
 const ANNOTATIONS: &str = "berth.dev/";
@@ -169,7 +172,6 @@ impl Order {
             cni_network: self.cni_network.clone(),
             role: self.role,
             txn: ground.txn.clone(),
-            cookie: ground.netns.cookie,
         }
     }
 
@@ -302,7 +304,11 @@ fn attach_interface(
     let given = match &order.ipam {
         Some(ipam) => {
             undo.push(Step::Delegate(ipam.clone()));
-            Some(ipam.add(world)?)
+            let given = ipam.add(world);
+            if matches!(given, Err(PluginError::Delegate { .. })) {
+                undo.pop(); // It gave nothing, and its DEL would take what it gave to another ADD.
+            }
+            Some(given?)
         }
         None => None,
     };
@@ -320,6 +326,10 @@ fn attach_interface(
     };
     fault::point("add.leased");
 
+    if let Some(bound) = grant.bound {
+        let link = repeat::repeat(world, &mut agent, order, ground, (&grant, bound), undo)?;
+        return Ok(Attached { grant, link, given });
+    }
     let link = match order.role {
         Role::Main => Some(main_link(world, &mut agent, order, ground, &grant, undo)?),
         Role::Chained | Role::Delegate => existing_link(world, &mut agent, order, ground, &grant, undo)?,
@@ -346,7 +356,7 @@ fn main_link(
     let found = world.node_link(parent).map_err(|cause| PluginError::Unknown { what, cause })?;
     let missing = || PluginError::NoParent { parent: parent.clone(), network: order.key.network.to_string() };
     let parent_index = found.ok_or_else(missing)?;
-    undo.push(Step::RemoveLink { temporary: ground.temporary.clone() });
+    undo.push(Step::RemoveLink(Made { temporary: ground.temporary.clone(), ifindex: None }));
     if ground.existing.is_some()
         && let Some(link) = link_of_before(world, order, ground, grant)?
     {
@@ -359,9 +369,9 @@ fn main_link(
     for mac in &choices {
         let new =
             NewLink { plan: &grant.link, parent_index, name: &ground.temporary, mac: *mac, mtu: grant.mtu };
-        match try_link(world, agent, order, ground, grant, &new) {
+        match try_link(world, agent, order, ground, grant, &new, undo) {
             Err(PluginError::Kernel { what, cause: cause @ KernelError::MacInUse { .. } }) => {
-                let removed = remove_own(world, &order.key, ground.netns.cookie, Some(&ground.temporary));
+                let removed = undo.last_made().map_or(Removal::NoneHere, |made| remove_made(world, &made));
                 last = Some(PluginError::Kernel { what, cause });
                 if removed == Removal::Failed {
                     break;
@@ -377,8 +387,9 @@ fn main_link(
     }
 }
 
-/// The link that an ADD before this one made, if it is up and has the addresses of the lease (cni.md
-/// A8): its connections go on. One that is half finished goes, and another is made.
+/// The link under the name of `CNI_IFNAME` that an ADD before this one made and the agent does not know,
+/// if it is up and has the addresses of the lease: its connections go on. One that is half finished goes,
+/// and another is made.
 fn link_of_before(
     world: &mut impl World,
     order: &Order,
@@ -388,16 +399,14 @@ fn link_of_before(
     let ifname = &order.key.ifname;
     let unknown = |cause| PluginError::Unknown { what: "read the interface of an ADD before", cause };
     let links = world.links().map_err(unknown)?;
-    let Some(found) = links.iter().find(|found| is_own(found, &order.key, ground.netns.cookie)) else {
-        return Ok(None);
-    };
-    let addresses = world.addresses().map_err(unknown)?;
-    let has = |address| addresses.iter().any(|held| held.ifindex == found.ifindex && held.address == address);
-    let complete = found.up && found.name == ifname.as_str();
-    if let Some(mac) = found.mac.filter(|_| complete && grant.addresses.iter().all(|to| has(to.address))) {
+    let here =
+        |found: &&LinkFacts| found.name == ifname.as_str() && is_own(found, &order.key, ground.netns.cookie);
+    let Some(found) = links.iter().find(here) else { return Ok(None) };
+    let missing = missing_addresses(world, grant, found.ifindex)?;
+    if let Some(mac) = found.mac.filter(|_| found.up && missing.is_empty()) {
         return Ok(Some(link(found, mac, ifname)));
     }
-    match remove_own(world, &order.key, ground.netns.cookie, None) {
+    match remove_made(world, &Made { temporary: ifname.clone(), ifindex: Some(found.ifindex) }) {
         Removal::Failed => Err(PluginError::InterfaceExists { ifname: ifname.clone() }),
         Removal::Removed | Removal::NoneHere => Ok(None),
     }
@@ -411,8 +420,9 @@ fn try_link(
     ground: &Ground,
     grant: &LeaseGrant,
     new: &NewLink<'_>,
+    undo: &mut Undo,
 ) -> Result<Link, PluginError> {
-    let link = create(world, order, ground, new)?;
+    let link = create(world, order, ground, new, undo)?;
     fault::point("add.link-created");
     agent.bind(world, order.bind(ground, &link))?;
     fault::point("add.bound");
@@ -426,6 +436,7 @@ fn create(
     order: &Order,
     ground: &Ground,
     new: &NewLink<'_>,
+    undo: &mut Undo,
 ) -> Result<Link, PluginError> {
     let what = "create the interface";
     world.create_link(new).map_err(|cause| PluginError::Kernel { what, cause })?;
@@ -434,6 +445,7 @@ fn create(
     let found = links.iter().find(|link| link.name == new.name.as_str());
     let found = found.and_then(|facts| Some((facts.ifindex, facts.mac?)));
     let (ifindex, mac) = found.ok_or_else(|| PluginError::InterfaceMissing { ifname: new.name.clone() })?;
+    undo.made(ifindex);
     let what = "mark the interface";
     let text = alias::write(&order.key, ground.netns.cookie);
     world.set_alias(ifindex, &text).map_err(|cause| PluginError::Kernel { what, cause })?;
@@ -454,11 +466,24 @@ fn existing_link(
     agent.bind(world, order.bind(ground, &link))?;
     fault::point("add.bound");
     if order.role == Role::Chained && order.adopted.is_empty() {
-        let addresses = grant.addresses.iter().map(|granted| granted.address).collect();
+        let addresses = missing_addresses(world, grant, link.ifindex)?;
         undo.push(Step::RemoveAddresses { ifindex: link.ifindex, addresses });
         configure(world, order, grant, &link)?;
     }
     Ok(Some(link))
+}
+
+/// The granted addresses that the link does not have: what this ADD puts there, and its undo takes off.
+fn missing_addresses(
+    world: &mut impl World,
+    grant: &LeaseGrant,
+    ifindex: u32,
+) -> Result<Vec<IpNetwork>, PluginError> {
+    let what = "read the container's addresses";
+    let held = world.addresses().map_err(|cause| PluginError::Unknown { what, cause })?;
+    let is_held = |address| held.iter().any(|held| held.ifindex == ifindex && held.address == address);
+    let granted = grant.addresses.iter().map(|granted| granted.address);
+    Ok(granted.filter(|address| !is_held(*address)).collect())
 }
 
 fn configure(
@@ -475,6 +500,8 @@ fn configure(
     world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })
 }
 
+#[cfg(test)]
+mod pair_tests;
 #[cfg(test)]
 #[path = "add_tests.rs"]
 mod tests;

@@ -89,10 +89,11 @@ fn a_failure_at_any_step_is_undone_in_reverse() {
 #[test]
 fn the_undo_stack_tells_its_order() {
     let mut undo = Undo::default();
+    let made = Step::RemoveLink(Made { temporary: "bt0".parse().unwrap(), ifindex: None });
     undo.push(Step::Release);
-    undo.push(Step::RemoveLink { temporary: "bt0".parse().unwrap() });
+    undo.push(made.clone());
     let order: Vec<_> = undo.in_order().cloned().collect();
-    assert_eq!(order, [Step::RemoveLink { temporary: "bt0".parse().unwrap() }, Step::Release]);
+    assert_eq!(order, [made, Step::Release]);
 }
 
 #[test]
@@ -102,13 +103,12 @@ fn a_link_that_cannot_be_removed_is_left_to_the_agent() {
         cni_network: "lan".parse().unwrap(),
         role: Role::Main,
         txn: TxnId("t".to_owned()),
-        cookie: berth_ipam::identity::NetnsCookie(42),
     };
     let mut sim = Sim::new().with_link("bt0", "02:00:00:00:00:01", None);
     sim.fails = Some("delete");
     let mut undo = Undo::default();
     undo.push(Step::Release);
-    undo.push(Step::RemoveLink { temporary: "bt0".parse().unwrap() });
+    undo.push(Step::RemoveLink(Made { temporary: "bt0".parse().unwrap(), ifindex: None }));
     undo.run(&mut sim, &whose);
     assert_eq!(sim.released[0].link, LinkRemoval::Unreachable);
 }
@@ -231,7 +231,7 @@ fn a_missing_parent_is_named_and_undone() {
 fn chained_addresses_the_link_of_the_main_plugin() {
     let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None);
     let result = run(&mut sim, CHAINED).unwrap();
-    assert_eq!(sim.log, ["enter", "links", "number", "lease", "bind", "configure", "done"]);
+    assert_eq!(sim.log, ["enter", "links", "number", "lease", "bind", "addresses", "configure", "done"]);
     assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:07");
     assert_eq!(
         result["interfaces"],
@@ -309,13 +309,35 @@ fn a8_an_add_repeated_in_the_same_namespace_leaves_its_link_as_it_is() {
     assert_eq!(sim.links, before);
     let again = &sim.log[until..];
     assert!(!again.contains(&"create") && !again.contains(&"configure"), "{again:?}");
-    assert!(again.ends_with(&["bind", "done"]), "{again:?}");
+    assert!(again.ends_with(&["links", "bind", "links", "addresses", "done"]), "{again:?}");
 }
 
 #[test]
-fn a8_a_half_finished_link_of_before_is_made_anew() {
+fn a8_what_is_missing_on_the_link_of_before_is_put_back_in_place() {
     let mut sim = Sim::new();
     run(&mut sim, "").unwrap();
+    let before = sim.links.clone();
+    sim.addresses.pop();
+    sim.links[0].up = false;
+    let until = sim.log.len();
+    run(&mut sim, "").unwrap();
+    let again = &sim.log[until..];
+    assert!(!again.contains(&"delete") && !again.contains(&"create"), "{again:?}");
+    assert_eq!((&sim.links, sim.addresses.len()), (&before, 2));
+
+    // Where that fails, what was there stays, and the lease with it.
+    sim.addresses.pop();
+    sim.fails = Some("configure");
+    run(&mut sim, "").unwrap_err();
+    assert_eq!((&sim.links, sim.addresses.len()), (&before, 1));
+    assert!(sim.leased.is_some() && sim.done);
+}
+
+#[test]
+fn a8_a_link_of_before_that_no_record_knows_is_made_anew_if_it_is_half_finished() {
+    let mut sim = Sim::new();
+    run(&mut sim, "").unwrap();
+    (sim.leased, sim.bound, sim.done) = (None, None, false);
     sim.addresses.pop();
     let until = sim.log.len();
     run(&mut sim, "").unwrap();
@@ -324,12 +346,22 @@ fn a8_a_half_finished_link_of_before_is_made_anew() {
     assert_eq!((sim.links.len(), sim.addresses.len()), (1, 2));
 
     // Where it cannot be removed, nothing else is made beside it.
+    (sim.leased, sim.bound, sim.done) = (None, None, false);
     sim.addresses.pop();
     sim.fails = Some("delete");
     let error = run(&mut sim, "").unwrap_err();
     assert!(matches!(error, PluginError::InterfaceExists { .. }), "{error}");
     assert_eq!(sim.links.len(), 1);
-    assert_eq!(sim.released.last().unwrap().link, LinkRemoval::Unreachable, "the agent frees by evidence");
+}
+
+#[test]
+fn a_repeated_add_whose_interface_is_not_the_bound_one_says_so() {
+    let mut sim = Sim::new();
+    run(&mut sim, "").unwrap();
+    sim.links[0].name = "renamed".to_owned();
+    let error = run(&mut sim, "").unwrap_err();
+    assert!(matches!(error, PluginError::NotAsBound { ifindex: 7, .. }), "{error}");
+    assert_eq!((sim.links.len(), code(&error)), (1, 11));
 }
 
 #[test]

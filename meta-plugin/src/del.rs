@@ -83,7 +83,7 @@ fn clear(
     let Some(entered) = enter(world, detach) else {
         return Cleared { role, link: LinkRemoval::Unreachable, seen_gone: false };
     };
-    match remove_own(world, key, entered.cookie, None) {
+    match remove_own(world, key, entered.cookie) {
         Removal::Removed => Cleared { role: Role::Main, link: LinkRemoval::Gone, seen_gone: true },
         Removal::Failed => Cleared { role, link: LinkRemoval::Unreachable, seen_gone: false },
         Removal::NoneHere => clear_chained(world, prev.as_ref(), key, entered, role),

@@ -64,8 +64,8 @@ fn an_add_that_fails_later_gives_back_after_the_link_is_gone_and_the_lease_relea
     sim.fails = Some("configure");
     add(&mut sim).unwrap_err();
     assert_eq!(verbs(&sim), ["ADD", "DEL"]);
-    let tail = &sim.log[sim.log.len() - 3..];
-    assert_eq!(tail, ["delete", "release", "delegate"], "{:?}", sim.log);
+    let tail = &sim.log[sim.log.len() - 4..];
+    assert_eq!(tail, ["delete", "release", "check", "delegate"], "{:?}", sim.log);
 
     // Refused by the agent: somebody else holds what the other IPAM gave.
     let mut sim = given(GIVEN);
@@ -73,6 +73,25 @@ fn an_add_that_fails_later_gives_back_after_the_link_is_gone_and_the_lease_relea
     add(&mut sim).unwrap_err();
     assert_eq!(verbs(&sim), ["ADD", "DEL"]);
     assert!(sim.links.is_empty());
+}
+
+#[test]
+fn what_it_gave_to_another_add_of_the_attachment_is_not_given_back() {
+    let taken = || {
+        let mut sim = given(GIVEN);
+        (sim.leased, sim.bound) = (Some(berth_ipam::identity::TxnId("first".to_owned())), None);
+        sim
+    };
+    let mut sim = taken();
+    let error = add(&mut sim).unwrap_err();
+    assert!(matches!(error, PluginError::Refused(_)), "{error}");
+    assert_eq!(verbs(&sim), ["ADD"], "its DEL names the attachment and not the ADD");
+
+    // One that refused to give a second time gave nothing that could be given back.
+    let mut sim = taken();
+    sim.given = (false, r#"{"cniVersion":"1.0.0","code":5,"msg":"duplicate allocation"}"#);
+    add(&mut sim).unwrap_err();
+    assert_eq!(verbs(&sim), ["ADD"]);
 }
 
 #[test]

@@ -49,6 +49,16 @@ pub enum PluginError {
         /// `CNI_IFNAME`.
         ifname: IfName,
     },
+    /// A repeated ADD does not find the interface that the agent knows.
+    #[error(
+        "an ADD before this one bound interface {ifindex}, and no {ifname} of that index is in the container"
+    )]
+    NotAsBound {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
+        /// Its index.
+        ifindex: u32,
+    },
     /// A chained plugin or CHECK finds no interface.
     #[error("the container has no interface {ifname}")]
     InterfaceMissing {
@@ -213,14 +223,10 @@ impl PluginError {
                 code::BAD_NETNS,
                 "name the container's namespace, or set CNI_NETNS_OVERRIDE=1 if the node's own is meant",
             ),
-            Self::InterfaceExists { .. } => advised(
-                code::BAD_ENVIRONMENT,
-                "delete the former attachment first, or use another CNI_IFNAME",
-            ),
-            Self::InterfaceMissing { .. } => advised(
-                code::BAD_CONFIG,
-                "the main plugin before berth in the list must make it; check their order",
-            ),
+            Self::InterfaceExists { .. }
+            | Self::NotAsBound { .. }
+            | Self::InterfaceMissing { .. }
+            | Self::NoMac { .. } => self.interface_row(),
             Self::TwoOfAFamily { .. } => advised(
                 code::BAD_CONFIG,
                 "ask for one address of a family (runtimeConfig.ips, args.cni.ips or IP in CNI_ARGS), or attach twice",
@@ -229,9 +235,6 @@ impl PluginError {
                 code::BAD_CONFIG,
                 "ask for a unicast MAC, whose first octet is even (runtimeConfig.mac, args.cni.mac or MAC in CNI_ARGS)",
             ),
-            Self::NoMac { .. } => {
-                advised(code::BAD_CONFIG, "use a main plugin that makes Ethernet interfaces")
-            }
             Self::NoParent { .. } => advised(
                 code::BAD_CONFIG,
                 "create the interface, or correct link.parent of the UnderlayNetwork",
@@ -266,6 +269,26 @@ impl PluginError {
                 advised(code::DECODE, "see what it wrote to the runtime's log, and which CNI versions it has")
             }
             Self::Unavailable { .. } => advised(code::UNAVAILABLE, "see: berthctl doctor"),
+        }
+    }
+
+    /// The rows of the container's interface.
+    fn interface_row(&self) -> (u32, String) {
+        let advised = |code, advice: &str| (code, advice.to_owned());
+        match self {
+            Self::InterfaceExists { .. } => advised(
+                code::BAD_ENVIRONMENT,
+                "delete the former attachment first, or use another CNI_IFNAME",
+            ),
+            Self::NotAsBound { .. } => advised(
+                code::TRY_AGAIN,
+                "delete the attachment first: its interface was renamed, moved or removed",
+            ),
+            Self::InterfaceMissing { .. } => advised(
+                code::BAD_CONFIG,
+                "the main plugin before berth in the list must make it; check their order",
+            ),
+            _ => advised(code::BAD_CONFIG, "use a main plugin that makes Ethernet interfaces"),
         }
     }
 

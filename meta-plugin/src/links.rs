@@ -27,14 +27,27 @@ pub fn is_own(link: &LinkFacts, key: &AttachmentKey, cookie: NetnsCookie) -> boo
         || link.alias.as_deref().and_then(|text| alias::cookie_of(text, key)) == Some(cookie)
 }
 
-/// Removes every own link of the container, and one under a temporary name if such a name is given:
-/// a link whose creation was interrupted has no alias yet.
-pub fn remove_own(
-    world: &mut impl World,
-    key: &AttachmentKey,
-    cookie: NetnsCookie,
-    temporary: Option<&IfName>,
-) -> Removal {
+/// Removes every own link of the container: the end of the attachment, not of one ADD.
+pub fn remove_own(world: &mut impl World, key: &AttachmentKey, cookie: NetnsCookie) -> Removal {
+    remove(world, |link| is_own(link, key, cookie))
+}
+
+/// Removes what one ADD made: the link with its temporary name, or, once that was read back, its index. Links of
+/// the same attachment that another ADD made stay.
+pub fn remove_made(world: &mut impl World, made: &Made) -> Removal {
+    remove(world, |link| link.name == made.temporary.as_str() || Some(link.ifindex) == made.ifindex)
+}
+
+/// The link that one ADD makes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Made {
+    /// Its name at first, which names the transaction.
+    pub temporary: IfName,
+    /// Its index, once it was read back.
+    pub ifindex: Option<u32>,
+}
+
+fn remove(world: &mut impl World, which: impl Fn(&LinkFacts) -> bool) -> Removal {
     let links = match world.links() {
         Ok(links) => links,
         Err(unknown) => {
@@ -42,9 +55,8 @@ pub fn remove_own(
             return Removal::Failed;
         }
     };
-    let named = |link: &LinkFacts| temporary.is_some_and(|name| link.name == name.as_str());
     let mut removal = Removal::NoneHere;
-    for link in links.iter().filter(|link| is_own(link, key, cookie) || named(link)) {
+    for link in links.iter().filter(|link| which(link)) {
         match world.delete_link(link.ifindex) {
             Ok(()) if removal == Removal::NoneHere => removal = Removal::Removed,
             Ok(()) => {}

@@ -13,8 +13,8 @@ use berth_ipam::identity::{BootId, NetnsCookie, Nsid, TxnId};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::alive::Alive;
-use berth_protocol::request::{Lease, Release};
-use berth_protocol::response::{Granted, LeaseGrant, LinkPlan, Status};
+use berth_protocol::request::{Bind, Done, Lease, Release};
+use berth_protocol::response::{BoundLink, Granted, LeaseGrant, LinkPlan, Status};
 use berth_protocol::spool::SpoolError;
 use berth_protocol::{CallError, Failure, LINE_BYTES_MAX, Request, Response};
 use berth_underlay::error::{Checked, Error as KernelError, Unknown};
@@ -38,6 +38,13 @@ pub enum Agent {
     /// It takes the n-th question (from 1), acts on it, and dies without an answer; then it is back.
     DiesOver(usize),
 }
+
+/// Another process, run to its end between two steps of this one.
+pub type Meanwhile = Box<dyn FnOnce(&mut Sim)>;
+
+/// The end of a process that is killed: nothing of it runs any more.
+#[derive(Debug)]
+pub struct Killed;
 
 /// The simulated world.
 #[expect(clippy::struct_excessive_bools, reason = "each is a switch that one test turns")]
@@ -64,6 +71,16 @@ pub struct Sim {
     pub leased: Option<TxnId>,
     pub bound: Option<(u32, Mac)>,
     pub done: bool,
+    /// Repeated ADDs of what is done.
+    pub repeats: BTreeSet<TxnId>,
+    /// What another process does before the step of that number.
+    pub meanwhile: Option<(usize, Meanwhile)>,
+    /// At which step this process is killed, by a panic with [`Killed`].
+    pub killed_at: Option<usize>,
+    /// Transactions that are open no more are refused, as a DEL leaves them; else a test fails over them.
+    pub ends_at_del: bool,
+    next_index: u32,
+    next_random: u8,
     pub released: Vec<Release>,
     pub spooled: Vec<Release>,
     /// How many each GC kept.
@@ -97,6 +114,12 @@ impl Sim {
             leased: None,
             bound: None,
             done: false,
+            repeats: BTreeSet::new(),
+            meanwhile: None,
+            killed_at: None,
+            ends_at_del: false,
+            next_index: 7,
+            next_random: 0xab,
             released: Vec::new(),
             spooled: Vec::new(),
             kept: Vec::new(),
@@ -138,37 +161,103 @@ impl Sim {
 
     /// Notes a step; fails it if it is the one that is to fail.
     fn step(&mut self, name: &'static str) -> Result<(), KernelError> {
-        self.log.push(name);
+        self.begin(name);
         if self.fails == Some(name) {
             return Err(KernelError::Thread(io::Error::other("simulated failure")));
         }
         Ok(())
     }
 
+    /// Notes a step, before which other processes run, or this one is killed.
+    fn begin(&mut self, name: &'static str) {
+        let number = self.log.len();
+        if let Some((_, other)) = self.meanwhile.take_if(|(at, _)| *at <= number) {
+            let kill = self.killed_at.take();
+            other(self);
+            self.killed_at = kill;
+        }
+        if self.killed_at.take_if(|at| *at <= self.log.len()).is_some() {
+            std::panic::resume_unwind(Box::new(Killed));
+        }
+        self.log.push(name);
+    }
+
+    /// Of which byte the next transaction is made.
+    pub fn random_next(&self) -> u8 {
+        self.next_random.wrapping_add(1)
+    }
+
+    /// The agent notices the end of a process: an ADD that it left open is undone.
+    pub fn hang_up(&mut self, txn: &TxnId) {
+        self.repeats.remove(txn);
+        if self.leased.as_ref() == Some(txn) && !self.done {
+            let bound = self.bound.map(|(ifindex, _)| ifindex);
+            let name = format!("bt{}", &txn.0[..12]);
+            let own =
+                |link: &LinkFacts| link.name == name || (Some(link.ifindex) == bound && link.alias.is_some());
+            self.links.retain(|link| !own(link));
+            let links = &self.links;
+            self.addresses.retain(|held| links.iter().any(|link| link.ifindex == held.ifindex));
+            // What is on another plugin's link keeps the lease until that link goes.
+            if self.addresses.is_empty() {
+                (self.leased, self.bound) = (None, None);
+            }
+        }
+    }
+
+    fn lease(&mut self, lease: &Lease) -> Result<Response, CallError> {
+        let mut grant = self.grant.clone();
+        if self.done {
+            self.repeats.insert(lease.txn.clone());
+            grant.bound = self.bound.map(|(ifindex, mac)| BoundLink { ifindex, mac });
+        } else if self.leased.as_ref().is_some_and(|txn| *txn != lease.txn) {
+            let (msg, details) = ("another ADD is not over".to_owned(), "wait".to_owned());
+            return Err(Failure { code: 11, msg, details }.into());
+        } else {
+            self.leased = Some(lease.txn.clone());
+        }
+        self.last_lease = Some(lease.clone());
+        Ok(Response::Lease(grant))
+    }
+
     fn read(&mut self, name: &'static str) -> Checked<()> {
         self.step(name).map_err(|_| Unknown("simulated failure".to_owned()))
     }
 
-    fn act(&mut self, request: &Request) -> Response {
-        match request {
-            Request::Lease(lease) => {
-                self.leased = Some(lease.txn.clone());
-                self.last_lease = Some(lease.clone());
-                Response::Lease(self.grant.clone())
+    fn act(&mut self, request: &Request) -> Result<Response, CallError> {
+        Ok(match request {
+            Request::Lease(lease) => self.lease(lease)?,
+            Request::Bind(bind) if self.repeats.contains(&bind.txn) => {
+                assert_eq!(self.bound, Some((bind.ifindex, bind.mac)), "a repeated ADD leaves the link");
+                Response::Done
+            }
+            Request::Bind(Bind { txn, .. }) | Request::Done(Done { txn, .. })
+                if self.ends_at_del && self.leased.as_ref() != Some(txn) =>
+            {
+                let (msg, details) = ("it is not open".to_owned(), "add again".to_owned());
+                return Err(Failure { code: 11, msg, details }.into());
             }
             Request::Bind(bind) => {
                 assert_eq!(self.leased.as_ref(), Some(&bind.txn), "a bind belongs to its lease");
                 self.bound = Some((bind.ifindex, bind.mac));
                 Response::Done
             }
-            Request::Done(_) => {
+            Request::Done(done) => {
+                let own = self.repeats.remove(&done.txn) || self.leased.as_ref() == Some(&done.txn);
+                assert!(own, "done belongs to a lease");
                 self.done = true;
                 Response::Done
             }
             Request::Release(release) => {
                 self.released.push(release.clone());
-                self.leased = None;
+                if release.txn.as_ref().is_none_or(|txn| self.leased.as_ref() == Some(txn)) {
+                    (self.leased, self.bound, self.done) = (None, None, false);
+                }
                 Response::Done
+            }
+            Request::Check(_) if self.leased.is_none() && !self.released.is_empty() => {
+                let (msg, details) = ("nothing is recorded".to_owned(), "re-create the pod".to_owned());
+                return Err(Failure { code: 100, msg, details }.into());
             }
             Request::Gc(gc) => {
                 self.kept.push(gc.valid.len());
@@ -178,7 +267,7 @@ impl Sim {
                 Response::Status(Status { ready: self.ready, reasons: vec!["store refused".to_owned()] })
             }
             _ => Response::Done,
-        }
+        })
     }
 }
 
@@ -233,6 +322,9 @@ impl World for Sim {
         let mac = link.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 0xee]));
         let mut made = Self::new().with_link(link.name.as_str(), &mac.to_string(), None).links;
         made[0].up = false;
+        made[0].ifindex =
+            self.next_index.max(self.links.iter().map(|link| link.ifindex + 1).max().unwrap_or(0));
+        self.next_index = made[0].ifindex + 1;
         // A creation that fails may have happened all the same.
         self.links.append(&mut made);
         self.step("create")
@@ -255,15 +347,23 @@ impl World for Sim {
 
     fn configure(&mut self, setup: &Setup<'_>) -> Result<(), KernelError> {
         assert!(self.bound.is_some(), "no link is configured before the agent watches it");
+        let others = || self.links.iter().filter(|link| link.ifindex != setup.ifindex);
+        if others().any(|link| link.name == setup.ifname.as_str()) {
+            return Err(KernelError::Thread(io::ErrorKind::AlreadyExists.into()));
+        }
+        let twin = others().any(|link| link.up && link.mac == Some(setup.mac));
         for granted in &setup.grant.addresses {
             let (ifindex, address) = (setup.ifindex, granted.address);
-            self.addresses.push(AddressFacts { ifindex, address, flags: 0 });
+            let facts = AddressFacts { ifindex, address, flags: 0 };
+            if !self.addresses.contains(&facts) {
+                self.addresses.push(facts);
+            }
         }
         for link in self.links.iter_mut().filter(|link| link.ifindex == setup.ifindex) {
             setup.ifname.as_str().clone_into(&mut link.name);
             link.up = true;
         }
-        if self.macs_in_use.contains(&setup.mac) {
+        if twin || self.macs_in_use.contains(&setup.mac) {
             return Err(KernelError::MacInUse { mac: None });
         }
         self.step("configure")
@@ -289,27 +389,27 @@ impl World for Sim {
         match self.agent {
             Agent::AwayUntil(time) if self.now < time => return Err(absent("/sock")),
             Agent::Silent => {
-                self.log.push(name);
+                self.begin(name);
                 self.now += within;
                 return Err(CallError::Silent { within });
             }
             Agent::Refusing(code) => {
-                self.log.push(name);
+                self.begin(name);
                 let (msg, details) = ("no".to_owned(), "advice".to_owned());
                 return Err(Failure { code, msg, details }.into());
             }
             Agent::Up | Agent::AwayUntil(_) | Agent::DiesOver(_) => {}
         }
-        self.log.push(name);
+        self.begin(name);
         if self.fails == Some(name) {
             return Err(CallError::Silent { within });
         }
-        let response = self.act(request);
+        let response = self.act(request)?;
         if self.agent == Agent::DiesOver(self.questions) { Err(absent("")) } else { Ok(response) }
     }
 
     fn delegate(&mut self, kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
-        self.log.push("delegate");
+        self.begin("delegate");
         self.delegated.push((kind.to_owned(), verb, input.to_vec()));
         if self.fails == Some("delegate") {
             return Err(io::ErrorKind::NotFound.into());
@@ -319,7 +419,7 @@ impl World for Sim {
     }
 
     fn spool(&mut self, release: Release) -> Result<(), SpoolError> {
-        self.log.push("spool");
+        self.begin("spool");
         if self.fails == Some("spool") {
             return Err(SpoolError::Create { path: "/x".into(), cause: io::ErrorKind::NotFound.into() });
         }
@@ -344,7 +444,8 @@ impl World for Sim {
     }
 
     fn random(&mut self) -> io::Result<[u8; 16]> {
-        Ok([0xab; 16])
+        self.next_random = self.next_random.wrapping_add(1);
+        Ok([self.next_random; 16])
     }
 
     fn note(&mut self, _text: &str) {}
@@ -362,6 +463,7 @@ fn grant() -> LeaseGrant {
         addresses: vec![granted("10.0.0.7/24", Some("10.0.0.1")), granted("2001:db8::7/64", None)],
         routes: vec![Route { to: "0.0.0.0/0".parse().unwrap(), via: Some("10.0.0.1".parse().unwrap()) }],
         accept_ra: false,
+        bound: None,
     }
 }
 

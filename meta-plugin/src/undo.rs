@@ -1,35 +1,43 @@
 //! The undo of an ADD, as data: each step is pushed before the change that it undoes, so that a
 //! change of unknown outcome is undone too. Every step is harmless if there is nothing to undo.
+//!
+//! Invariant: a step takes back what its own ADD made. Another ADD of the same attachment, before it or at
+//! the same time, keeps its link, its addresses and its lease.
+
+use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, Role};
-use berth_ipam::identity::{NetnsCookie, TxnId};
-use berth_ipam::name::{IfName, NetworkName};
-use berth_protocol::request::{LinkRemoval, Release};
+use berth_ipam::identity::TxnId;
+use berth_ipam::name::NetworkName;
+use berth_protocol::Request;
+use berth_protocol::request::{Check, LinkRemoval, Release};
 use ipnetwork::IpNetwork;
 
 use crate::delegate::Ipam;
 use crate::errors::chain;
-use crate::links::{Removal, remove_own};
+use crate::links::{Made, Removal, remove_made};
 use crate::release;
+use crate::session;
 use crate::world::World;
+
+/// How long the agent may take to say whether another ADD has the attachment.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One step back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
     /// Give the lease back under the ADD's transaction.
     Release,
-    /// Have the other IPAM take back what it gave.
+    /// Have the other IPAM take back what it gave. It knows the attachment, not the ADD, so this is left
+    /// out while another ADD has the attachment.
     Delegate(Ipam),
     /// Remove the link, whether it still has its temporary name or not.
-    RemoveLink {
-        /// The temporary name.
-        temporary: IfName,
-    },
-    /// Take the addresses off a link that another plugin made.
+    RemoveLink(Made),
+    /// Take the addresses off a link that this ADD did not make.
     RemoveAddresses {
         /// The link.
         ifindex: u32,
-        /// The addresses.
+        /// The addresses that it did not have before.
         addresses: Vec<IpNetwork>,
     },
 }
@@ -45,8 +53,12 @@ pub struct Whose {
     pub role: Role,
     /// The transaction.
     pub txn: TxnId,
-    /// The container's cookie.
-    pub cookie: NetnsCookie,
+}
+
+/// Whether the agent has a lease for the attachment. This ADD's own was released before.
+fn is_recorded(world: &mut impl World, key: &AttachmentKey) -> bool {
+    let check = Request::Check(Check { attachment: key.clone() });
+    session::ask_once(world, "check the reservation", &check, PATIENCE).is_ok()
 }
 
 /// The steps back, oldest first.
@@ -64,6 +76,21 @@ impl Undo {
         self.0.pop();
     }
 
+    /// Takes note of the index of the link that the last step removes.
+    pub fn made(&mut self, ifindex: u32) {
+        if let Some(Step::RemoveLink(made)) = self.0.last_mut() {
+            made.ifindex = Some(ifindex);
+        }
+    }
+
+    /// The link that the last step removes.
+    pub fn last_made(&self) -> Option<Made> {
+        match self.0.last() {
+            Some(Step::RemoveLink(made)) => Some(made.clone()),
+            _ => None,
+        }
+    }
+
     /// The steps in the order in which they are taken back.
     pub fn in_order(&self) -> impl Iterator<Item = &Step> {
         self.0.iter().rev()
@@ -75,8 +102,8 @@ impl Undo {
         let mut link = if whose.role == Role::Delegate { LinkRemoval::NotMine } else { LinkRemoval::Gone };
         for step in self.in_order() {
             match step {
-                Step::RemoveLink { temporary } => {
-                    if remove_own(world, &whose.key, whose.cookie, Some(temporary)) == Removal::Failed {
+                Step::RemoveLink(made) => {
+                    if remove_made(world, made) == Removal::Failed {
                         link = LinkRemoval::Unreachable;
                     }
                 }
@@ -85,6 +112,9 @@ impl Undo {
                         world.note(&format!("the addresses were not removed: {}", chain(&error)));
                         link = LinkRemoval::Unreachable;
                     }
+                }
+                Step::Delegate(_) if is_recorded(world, &whose.key) => {
+                    world.note("the other IPAM keeps what it gave: another ADD has the attachment");
                 }
                 Step::Delegate(ipam) => {
                     if let Err(error) = ipam.del(world) {

@@ -54,6 +54,20 @@ pub struct LeaseGrant {
     /// Whether router advertisements are accepted.
     #[serde(rename = "acceptRA")]
     pub accept_ra: bool,
+    /// The link that an ADD before this one bound; absent: the link is to be made. This ADD repeats that
+    /// one, and leaves the link where it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bound: Option<BoundLink>,
+}
+
+/// The link of an attachment, in the pod's namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct BoundLink {
+    /// Its index.
+    pub ifindex: u32,
+    /// Its MAC.
+    pub mac: Mac,
 }
 
 /// The link of role main.

@@ -34,28 +34,8 @@ const UNDECLARED: Duration = Duration::from_secs(110);
 impl Ledger {
     /// First step: an address for the attachment, recorded before the answer.
     pub(super) fn lease(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
-        if self.is_repeated(&request) && !self.bars.is_empty() && self.grant(&request.key).is_err() {
-            // What was granted cannot be said again before the declarations were read.
-            if let Some(slot) = self.slots.get_mut(&request.key) {
-                slot.live.owner = Some(caller.conn);
-                slot.live.orphaned_at = None;
-            }
-            let timeout = self.patience(&request);
-            self.line.retain(|waiter| waiter.request.txn != request.txn);
-            return self.line.push_back(Waiter::new(now, caller, request, timeout));
-        }
-        if let Some(slot) = self.slots.get_mut(&request.key) {
-            let same_place = slot.entry.netns.cookie == request.netns.cookie;
-            if slot.entry.txn == request.txn
-                && !matches!(slot.entry.phase, Phase::Releasing | Phase::Held)
-                && !slot.entry.del_seen
-            {
-                return self.lease_again(now, caller, request);
-            }
-            if same_place && slot.entry.phase == Phase::Done && !slot.entry.del_seen && !slot.live.committing
-            {
-                return self.lease_same_namespace(now, caller, request);
-            }
+        if self.holds_already(&request) {
+            return self.lease_again(now, caller, request);
         }
         // What is barred may be declared by the time it is served.
         if self.bars.is_empty()
@@ -74,14 +54,11 @@ impl Ledger {
         self.try_serve(now, self.line.len() - 1);
     }
 
-    /// Whether it has its addresses already, and only the answer is to be repeated.
-    fn is_repeated(&self, request: &LeaseRequest) -> bool {
+    /// Whether the request's own transaction holds its attachment already.
+    fn holds_already(&self, request: &LeaseRequest) -> bool {
         self.slots.get(&request.key).is_some_and(|slot| {
-            let open = matches!(slot.entry.phase, Phase::Reserved | Phase::Bound | Phase::Done);
-            let same_place = slot.entry.netns.cookie == request.netns.cookie
-                && slot.entry.phase == Phase::Done
-                && !slot.live.committing;
-            !slot.entry.del_seen && ((open && slot.entry.txn == request.txn) || same_place)
+            let over = matches!(slot.entry.phase, Phase::Releasing | Phase::Held) || slot.entry.del_seen;
+            slot.entry.txn == request.txn && !over
         })
     }
 
@@ -124,6 +101,12 @@ impl Ledger {
         for waiter in self.line.iter_mut().filter(|waiter| waiter.request.txn == request.txn) {
             waiter.caller = caller;
         }
+        if slot.entry.phase != Phase::Intent && !self.bars.is_empty() && self.grant(&request.key).is_err() {
+            // What was granted cannot be said again before the declarations were read.
+            self.line.retain(|waiter| waiter.request.txn != request.txn);
+            return self.line.push_back(Waiter::new(now, caller, request, timeout));
+        }
+        let Some(slot) = self.slots.get_mut(&request.key) else { return };
         match slot.entry.phase {
             Phase::Intent if slot.live.committing => {
                 for pending in self.pending.values_mut() {
@@ -150,43 +133,19 @@ impl Ledger {
         }
     }
 
-    /// The same container, interface and namespace again: the same addresses under the new
-    /// transaction (cni.md A8).
-    fn lease_same_namespace(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
-        let Some(slot) = self.slots.get(&request.key) else { return };
-        let of = slot.entry.txn.clone();
-        self.shared.ended(now, &of);
-        let mut entry = slot.entry.clone();
-        entry.txn = request.txn;
-        entry.phase = Phase::Reserved;
-        entry.repeated = true;
-        entry.netns = request.netns;
-        entry.at = entry.netns.nsid;
-        let store = entry
-            .records(&self.me.node)
-            .into_iter()
-            .map(|record| StoreWrite::Replace { record: Box::new(record), of: of.clone() })
-            .collect();
-        let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
-        if let Some(slot) = self.slots.get_mut(&request.key) {
-            slot.entry = entry;
-            slot.live = Live::new(now, "reserved", Departure::Unheard);
-            slot.live.owner = Some(caller.conn);
-        }
-        let then = Pending::Regrant { key: request.key, caller };
-        self.commit(then, Step::Lease, journal, Flush::Durable, store);
-    }
-
     /// Tries to serve one waiter: an address at once, or after asking the wire, or not yet.
     pub(super) fn try_serve(&mut self, now: Time, index: usize) {
         let Some(waiter) = self.line.get(index) else { return };
         let (caller, request, avoid) = (waiter.caller, waiter.request.clone(), waiter.avoid.clone());
+        if self.is_repeated(&request) {
+            return self.gather(request.key, false);
+        }
+        if self.holds_already(&request) && self.grant(&request.key).is_ok() {
+            self.line.remove(index);
+            return self.lease_again(now, caller, request);
+        }
         if self.is_barred(now, index, &request) {
             return;
-        }
-        if self.is_repeated(&request) {
-            self.line.remove(index);
-            return self.lease(now, caller, request);
         }
         if !self.is_mac_clear(now, index, &request) || self.take_from_hold(now, index, false) {
             return;
@@ -310,7 +269,6 @@ impl Ledger {
             leaked_after: network.leaked_after,
             del_seen: false,
             inhabited: false,
-            repeated: false,
             exposed: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
@@ -373,6 +331,7 @@ impl Ledger {
             addresses,
             routes,
             accept_ra: network.accept_ra,
+            bound: entry.ifindex.zip(entry.mac).filter(|_| entry.phase == Phase::Done),
         })))
     }
 
@@ -389,8 +348,9 @@ impl Ledger {
     ) {
         let refuse = |why: &str| LedgerError::NotTheLink { key: key.clone(), ifindex, why: why.to_owned() };
         let Some(slot) = self.open(txn, key) else {
-            let error = LedgerError::NotOpen(txn.clone(), key.clone());
-            return self.reply(caller, Step::Bind, Err(error));
+            let repeat = self.bind_repeat(caller, txn, key, (ifindex, mac), seen);
+            let answer = repeat.unwrap_or_else(|| Err(LedgerError::NotOpen(txn.clone(), key.clone())));
+            return self.reply(caller, Step::Bind, answer);
         };
         let refusal = match seen {
             LinkSeen::NotThere => Some(refuse("no link has that index in the pod's namespace")),
@@ -406,6 +366,7 @@ impl Ledger {
         slot.live.owner = Some(caller.conn);
         slot.live.orphaned_at = None;
         slot.live.stamp += 1;
+        slot.live.link_is_there();
         slot.entry.ifindex = Some(ifindex);
         slot.entry.mac = Some(mac);
         let unwritten = slot.entry.phase == Phase::Intent;
@@ -421,8 +382,13 @@ impl Ledger {
 
     /// Last step: the transaction is closed; from now on only evidence ends it.
     pub(super) fn done(&mut self, now: Time, caller: Caller, txn: &TxnId, key: &AttachmentKey) {
-        if self.slots.get(key).is_some_and(|slot| slot.entry.txn == *txn && slot.entry.phase == Phase::Done) {
+        if self.slots.get(key).is_some_and(|slot| {
+            slot.entry.txn == *txn && slot.entry.phase == Phase::Done && !slot.entry.del_seen
+        }) {
             return self.reply(caller, Step::Done, Ok(Reply::Done));
+        }
+        if self.done_repeat(caller, txn, key) {
+            return;
         }
         let Some(slot) = self.open(txn, key) else {
             let error = LedgerError::NotOpen(txn.clone(), key.clone());
@@ -447,6 +413,9 @@ impl Ledger {
         let store = if unwritten { self.creates(&entry) } else { Vec::new() };
         let journal = vec![JournalWrite::Put(Box::new(entry))];
         self.commit(Pending::Answer { key: key.clone(), caller }, Step::Done, journal, Flush::Durable, store);
+        if self.line.iter().any(|waiter| waiter.request.key == *key) {
+            self.gather(key.clone(), false);
+        }
     }
 
     /// Writes that make the records of an attachment where the store may have lost them.
@@ -482,6 +451,7 @@ impl Ledger {
     pub(super) fn hangup(&mut self, now: Time, conn: u64) {
         self.line.retain(|waiter| waiter.caller.conn != conn || waiter.stage == Stage::Committing);
         self.forget_collections(conn);
+        self.end_repeats(conn);
         for slot in self.slots.values_mut() {
             slot.live.del_waiters.retain(|(caller, _)| caller.conn != conn);
         }

@@ -9,6 +9,9 @@ use super::entry::Phase;
 use super::io::{Caller, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step};
 use crate::time::Time;
 
+/// How many operators may wait for the judgement of one attachment.
+const OPERATORS_MAX: usize = 16;
+
 impl Ledger {
     pub(super) fn admin_release(&mut self, now: Time, caller: Caller, address: IpAddr, force: bool) {
         if let Some(shut) = self.quarantine.values().find(|shut| shut.key.address == address).cloned() {
@@ -41,8 +44,14 @@ impl Ledger {
             });
             return self.reply(caller, Step::Other, reply);
         };
-        let Some(slot) = self.slots.get_mut(&key) else { return };
-        slot.live.operator = Some(caller);
+        let Some(slot) = self.slots.get_mut(&key) else {
+            return self.reply(caller, Step::Other, Err(LedgerError::NotRecorded(key)));
+        };
+        if slot.live.operators.len() >= OPERATORS_MAX {
+            let evidence = format!("{OPERATORS_MAX} operators wait for its judgement");
+            return self.reply(caller, Step::Other, Err(LedgerError::Alive { address, key, evidence }));
+        }
+        slot.live.operators.push(caller);
         if slot.entry.phase == Phase::Held {
             return self.end_hold(now, &key, "operator");
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Ledger;
-use super::entry::{Guard, Phase};
+use super::entry::{Guard, Live, Phase};
 use super::io::{
     Action, Caller, CommitResult, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step, StoreResult,
     StoreWrite,
@@ -32,13 +32,6 @@ pub enum Pending {
         key: AttachmentKey,
         /// Who handed over.
         givers: BTreeSet<AttachmentKey>,
-    },
-    /// The same addresses under a new transaction.
-    Regrant {
-        /// Whose.
-        key: AttachmentKey,
-        /// Who asked.
-        caller: Caller,
     },
     /// A journal write after which the caller is answered.
     Answer {
@@ -71,7 +64,7 @@ pub enum Pending {
 impl Pending {
     /// The caller repeated itself on another connection.
     pub fn take_over(&mut self, of: &AttachmentKey, by: Caller) {
-        if let Self::Regrant { key, caller } | Self::Answer { key, caller } = self
+        if let Self::Answer { key, caller } = self
             && key == of
         {
             *caller = by;
@@ -100,13 +93,6 @@ impl Ledger {
         match pending {
             Pending::Nothing => self.warn_storage(refusal),
             Pending::Reserve { key, givers } => self.reserved(now, &key, givers, result),
-            Pending::Regrant { key, caller } => {
-                let reply = match refusal {
-                    None => self.grant(&key),
-                    Some(text) => Err(LedgerError::Storage(text)),
-                };
-                self.reply(caller, Step::Lease, reply);
-            }
             Pending::Answer { key, caller } => self.answer(&key, caller, refusal),
             Pending::Del { key, caller, at_once } => self.del_journaled(&key, caller, refusal, at_once),
             Pending::Free { key } => self.freed(now, &key, result),
@@ -168,8 +154,10 @@ impl Ledger {
         self.abandon_intent(now, key, result);
         let Some(index) = position else { return };
         if undone {
-            // Nobody waits for the answer any more: another try would be left open for ever.
-            self.line.remove(index);
+            // Another try would be left open for ever.
+            if let Some(waiter) = self.line.remove(index) {
+                self.refuse_deleted(key, waiter.caller);
+            }
             if let Some(record) = &other {
                 self.met(now, record);
             }
@@ -224,7 +212,11 @@ impl Ledger {
         let Some(address) = slot.live.disputed.take() else { return false };
         slot.live.quarantine = Some("heard");
         slot.live.vain = true;
-        if let Some(waiter) = position.and_then(|index| self.line.get_mut(index)) {
+        if slot.entry.del_seen {
+            if let Some(waiter) = position.and_then(|index| self.line.remove(index)) {
+                self.refuse_deleted(key, waiter.caller);
+            }
+        } else if let Some(waiter) = position.and_then(|index| self.line.get_mut(index)) {
             waiter.stage = Stage::InLine;
             waiter.avoid.insert(address);
         }
@@ -291,8 +283,11 @@ impl Ledger {
         let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
         if entry.del_seen {
-            // The plugin went away meanwhile; it cannot have made a link under this transaction's
-            // grant, because it never got the answer, unless it repeated the request: look.
+            // A DEL came meanwhile, or the plugin went away. It cannot have made a link under this
+            // transaction's grant, because it never got the answer, unless it repeated the request: look.
+            if let Some(caller) = caller {
+                self.refuse_deleted(key, caller);
+            }
             if entry.role == Role::Main {
                 self.remove_link(key);
             } else {
@@ -302,6 +297,11 @@ impl Ledger {
             let grant = self.grant(key);
             self.reply(caller, Step::Lease, grant);
         }
+    }
+
+    /// The answer to an ADD that a DEL ended while its record was written.
+    fn refuse_deleted(&mut self, key: &AttachmentKey, caller: Caller) {
+        self.reply(caller, Step::Lease, Err(LedgerError::Deleted(key.clone())));
     }
 
     /// Takes back what a failed intent wrote. A record of unknown outcome is deleted if it names
@@ -322,6 +322,7 @@ impl Ledger {
                 }
                 self.give_back(now, &held.key());
             }
+            self.answer_ended(slot.live, "its record was not written");
         }
     }
 
@@ -419,13 +420,8 @@ impl Ledger {
         }
         let text = format!("free: {}", slot.live.reason);
         self.note(NoteKind::Action, "released", slot.entry.addresses(), Some(key), text);
-        for (caller, _) in slot.live.del_waiters {
-            self.reply(caller, Step::Release, Ok(Reply::Done));
-        }
-        if let Some(operator) = slot.live.operator {
-            let text = format!("released: {}", slot.live.reason);
-            self.reply(operator, Step::Other, Ok(Reply::Released(text)));
-        }
+        let text = format!("released: {}", slot.live.reason);
+        self.answer_ended(slot.live, &text);
         self.serve_line(now);
     }
 
@@ -456,12 +452,16 @@ impl Ledger {
                 self.give_back(now, &held.key());
             }
         }
-        for (caller, _) in slot.live.del_waiters {
+        self.answer_ended(slot.live, "released, and handed over to an ADD in line");
+    }
+
+    /// Answers all that wait for the end of an attachment that is forgotten now.
+    fn answer_ended(&mut self, live: Live, text: &str) {
+        for (caller, _) in live.del_waiters {
             self.reply(caller, Step::Release, Ok(Reply::Done));
         }
-        if let Some(operator) = slot.live.operator {
-            let text = "released, and handed over to an ADD in line".to_owned();
-            self.reply(operator, Step::Other, Ok(Reply::Released(text)));
+        for operator in live.operators {
+            self.reply(operator, Step::Other, Ok(Reply::Released(text.to_owned())));
         }
     }
 

@@ -11,7 +11,7 @@ use super::io::{
     Action, Caller, Flush, JournalWrite, LedgerError, LinkRemoval, NoteKind, RemoveResult, Reply, Step,
 };
 use super::line::{Stage, Waiter};
-use crate::attachment::AttachmentKey;
+use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::{Departure, Epoch};
 use crate::identity::TxnId;
 use crate::time::Time;
@@ -39,6 +39,7 @@ impl Ledger {
             .get_mut(key)
             .filter(|slot| txn.is_none_or(|txn| slot.entry.txn == *txn) && slot.entry.phase != Phase::Held);
         let Some(slot) = slot else {
+            self.leave_repeats(key, txn);
             if let Some(caller) = caller {
                 self.reply(caller, Step::Release, Ok(Reply::Done));
             }
@@ -47,8 +48,10 @@ impl Ledger {
         if let Some(caller) = caller {
             slot.live.del_waiters.push((caller, now + ANSWER_AFTER));
         }
-        slot.live.owner = None;
-        slot.live.orphaned_at = None;
+        if txn.is_some() || slot.entry.role != Role::Chained {
+            slot.live.owner = None;
+            slot.live.orphaned_at = None;
+        }
         slot.live.stamp += 1;
         let known = slot.end();
         let entry = slot.entry.clone();
@@ -102,15 +105,23 @@ impl Ledger {
                 && txn.is_none_or(|txn| waiter.request.txn == *txn)
                 && waiter.stage != Stage::Committing
         };
-        let gone: Vec<_> = self
-            .line
-            .iter()
-            .filter(|waiter| ended(waiter))
-            .map(|waiter| (waiter.caller, waiter.request.txn.clone()))
-            .collect();
+        let gone: Vec<_> =
+            self.line.iter().filter(|waiter| ended(waiter)).map(|waiter| waiter.caller).collect();
         self.line.retain(|waiter| !ended(waiter));
-        for (caller, txn) in gone {
-            self.reply(caller, Step::Lease, Err(LedgerError::NotOpen(txn, key.clone())));
+        for caller in gone {
+            let error = match txn {
+                Some(txn) => LedgerError::NotOpen(txn.clone(), key.clone()),
+                None => LedgerError::Deleted(key.clone()),
+            };
+            self.reply(caller, Step::Lease, Err(error));
+        }
+    }
+
+    /// A repeated ADD is undone: what it repeated stays, and if that is over, it waits for it no more.
+    fn leave_repeats(&mut self, key: &AttachmentKey, txn: Option<&TxnId>) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
+        if txn.is_some_and(|txn| slot.live.end_repeat(txn)) && slot.entry.del_seen {
+            self.gather(key.clone(), false);
         }
     }
 

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::io::{Caller, Source};
 use super::leak::Exits;
 use super::pace::{self, Pace};
+use super::repeat::Repeat;
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::LinkSpec;
 use crate::evidence::{Departure, Epoch, Inhabitants, Intent, SearchFact, WireFact};
@@ -66,7 +67,6 @@ impl Held {
 
 /// An attachment, as journaled. It carries all that its DEL and its judgement need, so that a
 /// network or pool may be deleted while it lives.
-#[expect(clippy::struct_excessive_bools, reason = "each is one independent fact of its own")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
@@ -103,10 +103,6 @@ pub struct Entry {
     pub del_seen: bool,
     /// Whether its namespace was seen inhabited.
     pub inhabited: bool,
-    /// Whether the open ADD repeats one that ended: then somebody was told the address, and the link
-    /// may have gone anywhere since, under any mark.
-    #[serde(default)]
-    pub repeated: bool,
     /// Whether its record was seen to be missing, or is all that is known of it, so that another node may
     /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
     #[serde(default)]
@@ -167,7 +163,6 @@ impl Entry {
             leaked_after: None,
             del_seen: false,
             inhabited: false,
-            repeated: false,
             exposed: false,
             boot_id: record.boot_id.clone(),
             machine_id: record.machine_id.clone(),
@@ -215,6 +210,8 @@ pub fn fdb_parent(link: &LinkSpec, role: Role) -> Option<IfName> {
 pub struct Live {
     /// The connection whose transaction is open.
     pub owner: Option<u64>,
+    /// Repeated ADDs that were answered and have not ended.
+    pub repeats: Vec<Repeat>,
     /// Counts changes that make a report under way meaningless.
     pub stamp: u64,
     /// Whether a commit is under way.
@@ -282,17 +279,27 @@ pub struct Live {
     pub held_until: Option<Time>,
     /// DELs waiting for the release, and until when.
     pub del_waiters: Vec<(Caller, Time)>,
-    /// An operator waiting for the judgement, and whether force was used.
-    pub operator: Option<Caller>,
+    /// Operators that wait for the judgement.
+    pub operators: Vec<Caller>,
     /// Whether releasing it leaves its addresses in quarantine, and why.
     pub quarantine: Option<&'static str>,
 }
 
 impl Live {
+    /// A read showed the link: what was known of its absence, and since when, is over.
+    pub fn link_is_there(&mut self) {
+        self.departure = Departure::Unheard;
+        self.device_ended = false;
+        self.told.clear();
+        self.search = SearchFact::NotMade;
+        self.missing_since = None;
+    }
+
     /// A new attachment, or one from the journal, of which nothing has been read yet.
     pub fn new(now: Time, reason: &'static str, departure: Departure) -> Self {
         Self {
             owner: None,
+            repeats: Vec::new(),
             stamp: 0,
             committing: false,
             vain: false,
@@ -324,7 +331,7 @@ impl Live {
             orphaned_at: None,
             held_until: None,
             del_waiters: Vec::new(),
-            operator: None,
+            operators: Vec::new(),
             quarantine: None,
         }
     }
@@ -366,8 +373,7 @@ impl Slot {
         if !self.entry.del_seen {
             Intent::Live
         } else if self.entry.role == Role::Main {
-            let is_undone = self.entry.phase.is_open() && !self.entry.repeated;
-            if is_undone { Intent::UndoOwnLink } else { Intent::EndOwnLink }
+            if self.entry.phase.is_open() { Intent::UndoOwnLink } else { Intent::EndOwnLink }
         } else if self.entry.phase != Phase::Done {
             Intent::UndoForeignLink
         } else {

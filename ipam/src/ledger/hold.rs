@@ -119,7 +119,7 @@ impl Ledger {
     pub(super) fn may_hold(&self, key: &AttachmentKey) -> bool {
         self.shared.on
             && self.slots.get(key).is_some_and(|slot| {
-                let settled = slot.entry.phase == Phase::Done && slot.live.operator.is_none();
+                let settled = slot.entry.phase == Phase::Done && slot.live.operators.is_empty();
                 // What another node may have given away meanwhile is nobody's to keep.
                 let hinted = self.is_wanted(&slot.entry) || (!self.pods.known && slot.entry.pod.is_some());
                 settled && !slot.entry.exposed && hinted

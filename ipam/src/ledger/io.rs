@@ -632,6 +632,8 @@ pub struct Grant {
     pub routes: Vec<Route>,
     /// Whether router advertisements are accepted.
     pub accept_ra: bool,
+    /// The link that an ADD before this one bound, by index and MAC: this ADD repeats it.
+    pub bound: Option<(u32, Mac)>,
 }
 
 /// Why a request was refused.
@@ -690,6 +692,19 @@ pub enum LedgerError {
     /// The attachment exists in another, living namespace.
     #[error("attachment {0} exists already in another namespace that is alive")]
     AttachmentExists(AttachmentKey),
+    /// The ADD of the same attachment before this one has neither ended nor been undone.
+    #[error("another ADD of {key} is not over after {waited_ms} ms: {state}")]
+    FormerAdd {
+        /// The attachment.
+        key: AttachmentKey,
+        /// How long this ADD waited.
+        waited_ms: u128,
+        /// The reason code of the attachment's state.
+        state: &'static str,
+    },
+    /// A DEL came for the attachment before its ADD was over.
+    #[error("attachment {0} was deleted while its ADD was under way")]
+    Deleted(AttachmentKey),
     /// Bind or done for a transaction that is not open.
     #[error("transaction {0} of {1} is not open")]
     NotOpen(TxnId, AttachmentKey),

@@ -312,7 +312,11 @@ impl Ledger {
                 self.gather_for_hint(now, &observation.key, observation.search.is_some());
                 continue;
             }
-            if slot.live.committing || slot.entry.phase == Phase::Held {
+            // What follows a removal is read after it: it may take a link that another ADD makes meanwhile.
+            if slot.live.committing || slot.live.removing || slot.entry.phase == Phase::Held {
+                continue;
+            }
+            if self.awaits_plugin(now, &observation.key) {
                 continue;
             }
             let facts = self.facts(now, &observation);
@@ -335,17 +339,16 @@ impl Ledger {
         }
         self.compare_sources(seen);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
-        if seen.link == LinkFact::Present {
-            slot.live.departure = Departure::Unheard;
-            slot.live.device_ended = false;
-            slot.live.told.clear();
-            slot.live.search = SearchFact::NotMade;
-            slot.live.missing_since = None;
-        } else if seen.link == LinkFact::Gone && seen.netns == NetnsFact::Alive {
-            slot.live.missing_since.get_or_insert(now);
-        }
         // The plugin of an open ADD has not made its link yet: that it is missing proves nothing.
         let unmade = slot.entry.phase.is_open() && slot.entry.ifindex.is_none() && !slot.entry.del_seen;
+        match seen.link {
+            LinkFact::Present => slot.live.link_is_there(),
+            LinkFact::OtherMac => slot.live.missing_since = None,
+            LinkFact::Gone if seen.netns == NetnsFact::Alive && !unmade => {
+                slot.live.missing_since.get_or_insert(now);
+            }
+            LinkFact::Gone | LinkFact::NeverSeen | LinkFact::Unknown => {}
+        }
         let link = if unmade && seen.link == LinkFact::Gone { LinkFact::NeverSeen } else { seen.link };
         if let Some(outcome) = &seen.search {
             slot.live.searched(outcome);
@@ -403,6 +406,7 @@ impl Ledger {
     ) {
         let key = &seen.key;
         self.tell(now, key, facts, row);
+        self.answer_repeats(key, facts);
         self.judged_for_gc(key, facts, row);
         if self.answer_operator(now, key, row) {
             return;
@@ -480,17 +484,21 @@ impl Ledger {
     /// An operator asked for this judgement. True if that ends it here.
     fn answer_operator(&mut self, now: Time, key: &AttachmentKey, row: &'static Row) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return true };
-        let Some(operator) = slot.live.operator.take() else { return false };
+        if slot.live.operators.is_empty() {
+            return false;
+        }
         if matches!(row.verdict, Verdict::Keep | Verdict::Unknown) {
             let address = slot.entry.held.first().map(|held| held.address);
-            if let Some(address) = address {
+            for operator in std::mem::take(&mut slot.live.operators) {
                 let evidence = format!("{} ({})", row.why, row.id);
-                let error = LedgerError::Alive { address, key: key.clone(), evidence };
+                let error = match address {
+                    Some(address) => LedgerError::Alive { address, key: key.clone(), evidence },
+                    None => LedgerError::NotRecorded(key.clone()),
+                };
                 self.reply(operator, Step::Other, Err(error));
             }
             return false;
         }
-        slot.live.operator = Some(operator);
         if row.next != Next::Settle {
             return false; // The judgement goes on; its end answers.
         }
@@ -529,9 +537,7 @@ impl Ledger {
         slot.entry.ifindex = Some(ifindex);
         slot.entry.mac = Some(mac);
         slot.entry.boot_id = boot;
-        slot.live.departure = Departure::Unheard;
-        slot.live.search = SearchFact::NotMade;
-        slot.live.missing_since = None;
+        slot.live.link_is_there();
         slot.live.recheck_at = Some(now + RECHECK_LAST);
         slot.live.stamp += 1;
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];

@@ -385,9 +385,8 @@ impl Ledger {
             .collect();
         for (caller, request, waited, put_off) in overdue {
             self.line.retain(|waiter| waiter.request.txn != request.txn);
-            let living = self.slots.get(&request.key).is_some_and(|slot| slot.entry.txn != request.txn);
-            let error = if living {
-                LedgerError::AttachmentExists(request.key.clone())
+            let error = if let Some(error) = self.why_former(&request, waited) {
+                error
             } else if let Some(error) = self.mac_in_use(&request, waited) {
                 error
             } else if let Some(why) = self.why_barred(put_off).or_else(|| self.why_unsurveyed(&request)) {
@@ -413,6 +412,17 @@ impl Ledger {
         if retry {
             self.serve_line(now);
         }
+    }
+
+    /// The refusal of an ADD that waited for another of its attachment, if it did.
+    fn why_former(&self, request: &LeaseRequest, waited: Duration) -> Option<LedgerError> {
+        let slot = self.slots.get(&request.key).filter(|slot| slot.entry.txn != request.txn)?;
+        let (key, state) = (request.key.clone(), slot.live.reason);
+        Some(if slot.entry.netns.cookie == request.netns.cookie {
+            LedgerError::FormerAdd { key, waited_ms: waited.as_millis(), state }
+        } else {
+            LedgerError::AttachmentExists(key)
+        })
     }
 
     /// What kept an ADD waiting for all of its time beside a lack of addresses.

@@ -26,6 +26,7 @@ pub mod occupied;
 mod pace;
 mod pools;
 mod repair;
+pub mod repeat;
 mod requested_mac;
 pub mod shared;
 mod strays;

@@ -28,8 +28,7 @@ const SETTLE_DEFAULT: Duration = Duration::from_secs(2);
 enum InStore {
     /// It.
     There,
-    /// The same attachment's, under the transaction of an ADD before: a repeated ADD was journaled
-    /// and not written.
+    /// The same attachment's, under the transaction of an ADD before: the store went back in time.
     Former(TxnId),
     /// Nothing, or another's.
     Missing,
@@ -310,7 +309,6 @@ impl Ledger {
             leaked_after: network.and_then(|network| network.leaked_after),
             del_seen: false,
             inhabited: false,
-            repeated: false,
             exposed: false,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),

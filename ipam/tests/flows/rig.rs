@@ -27,6 +27,8 @@ pub struct Rig {
     pub now: Time,
     pub store: BTreeMap<AddressKey, LeaseRecord>,
     pub hold_commits: bool,
+    /// Removals of links take their time.
+    pub hold_removals: bool,
     /// The store answers nothing.
     pub store_down: bool,
     pub config_taken: Vec<Result<(), Vec<String>>>,
@@ -185,6 +187,7 @@ impl Rig {
             now: Time::from_millis(1_000),
             store: loaded.records.iter().map(|record| (record.address_key(), record.clone())).collect(),
             hold_commits: false,
+            hold_removals: false,
             store_down: false,
             config_taken: Vec::new(),
             commits: VecDeque::new(),
@@ -242,7 +245,7 @@ impl Rig {
                 }
                 Action::LookUpPod(key, _) => self.pods_asked.push(key),
                 Action::ConfigTaken(result) => self.config_taken.push(result),
-                Action::RemoveLink { key, .. } => {
+                Action::RemoveLink { key, .. } if !self.hold_removals => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));
                 }
                 _ => {}

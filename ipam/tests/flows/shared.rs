@@ -398,6 +398,7 @@ fn an_add_that_repeats_itself_to_a_new_agent_waits_until_the_declarations_are_re
         rig.step(Input::Declared(Box::new(config(2))));
         rig.step(Input::Bar("declarations", None));
         settle(&mut rig);
+        rig.observe((NetnsFact::Alive, LinkFact::Present, FdbFact::Present), AddressFact::Unknown);
         assert_eq!(rig.granted(1), Some(was.clone()), "done: {done}");
     }
 }

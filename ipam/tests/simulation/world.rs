@@ -1,6 +1,8 @@
 //! The stand-ins: a kernel with namespaces and links, a disk that forgets what was not flushed,
 //! plugins that can be killed between any two steps.
 
+mod checks;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -9,7 +11,7 @@ use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::config::Wire;
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
-use berth_ipam::ledger::entry::{Entry, Quarantined};
+use berth_ipam::ledger::entry::{Entry, Phase, Quarantined};
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
@@ -20,11 +22,14 @@ use berth_ipam::time::Time;
 use crate::air::Air;
 use crate::declared::config;
 use crate::local::Local;
+use crate::promises::Promises;
 
 /// What the test does to the world.
 #[derive(Debug, Clone)]
 pub enum Op {
     Add(u8),
+    /// Another ADD of the pod's attachment, whatever runs; `true`: for another namespace.
+    Again(u8, bool),
     Del(u8),
     EndNamespace(u8),
     DeleteLink(u8),
@@ -39,6 +44,7 @@ pub enum Op {
     Vip(u8, u8, bool),
     /// The pod takes its additional addresses away.
     NoVip(u8),
+    /// One of the pod's plugins is killed.
     KillPlugin(u8),
     /// Somebody outside answers for the pool's address of that number, until asked once.
     Answer(u8),
@@ -70,6 +76,7 @@ pub struct Link {
 enum Step {
     Lease,
     Bind,
+    Configure,
     Done,
 }
 
@@ -82,7 +89,11 @@ struct Plugin {
     request: LeaseRequest,
     step: Step,
     link: Option<(u32, Mac)>,
+    /// Whether the link is that of an ADD before.
+    repeats: bool,
     addresses: Vec<IpAddr>,
+    /// Those that it put on another plugin's link.
+    added: Vec<IpAddr>,
 }
 
 #[derive(Debug)]
@@ -94,6 +105,10 @@ pub enum Event {
     EndRound(u64),
     /// What a survey read is reported.
     Report,
+    /// A plugin configures its link.
+    Configure(u64),
+    /// The main plugin removes its link, after the chained one's DEL.
+    Unplug(u32),
 }
 
 pub struct World {
@@ -114,6 +129,7 @@ pub struct World {
     store: BTreeMap<AddressKey, LeaseRecord>,
     air: Air,
     pub local: Local,
+    promises: Promises,
     next: u64,
     /// How often each attachment was read.
     reads: BTreeMap<AttachmentKey, usize>,
@@ -125,6 +141,8 @@ pub struct World {
 const FLOOD: usize = 1000;
 /// The reads of one attachment that they may cost.
 const FLOOD_READS_MAX: usize = 64;
+/// The pod whose link another main plugin makes.
+const CHAINED: u8 = 5;
 
 /// An address of the pool.
 fn of_pool(last: u8) -> IpAddr {
@@ -150,6 +168,7 @@ impl World {
             store: BTreeMap::new(),
             air: Air::default(),
             local: Local::default(),
+            promises: Promises::default(),
             next: 0,
             reads: BTreeMap::new(),
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
@@ -198,6 +217,7 @@ impl World {
         if self.trace {
             eprintln!("{} <- {input:?}", self.now.0 / 1_000_000);
         }
+        self.promises.asked(&input);
         for action in ledger.step(self.now, input) {
             if self.trace {
                 eprintln!("    -> {action:?}");
@@ -220,6 +240,7 @@ impl World {
     pub fn play(&mut self, op: &Op) {
         match op {
             Op::Add(pod) => self.add(*pod),
+            Op::Again(pod, elsewhere) => self.again(*pod, *elsewhere),
             Op::Del(pod) => self.del(*pod),
             Op::EndNamespace(pod) => self.end_namespace(*pod),
             Op::DeleteLink(pod) => self.lose_link(*pod),
@@ -228,6 +249,9 @@ impl World {
                 let key = self.pods.get(pod).map(|(_, key)| key.clone());
                 let link = self.links.iter().find(|link| Some(&link.key) == key.as_ref() && link.up);
                 if let Some(address) = link.and_then(|link| link.addresses.first().copied()) {
+                    if let Some(key) = &key {
+                        self.promises.release(key, self.plugins.keys().copied());
+                    }
                     let caller = Caller { conn: self.id(), call: 1 };
                     self.step(Input::AdminRelease(caller, address, true));
                 }
@@ -264,6 +288,15 @@ impl World {
                 }
             }
             Op::Pass(millis) => {
+                // A plugin is at work for microseconds.
+                for event in self
+                    .events
+                    .extract_if(.., |event| matches!(event, Event::Configure(_)))
+                    .collect::<Vec<_>>()
+                {
+                    let Event::Configure(conn) = event else { continue };
+                    self.configure(conn);
+                }
                 self.now = self.now + Duration::from_millis(u64::from(*millis));
                 self.step(Input::Tick);
             }
@@ -274,20 +307,56 @@ impl World {
         if self.plugins.values().any(|plugin| plugin.pod == pod) {
             return;
         }
-        let nsid = i32::try_from(self.id()).unwrap() + 70_000;
-        self.namespaces.insert(nsid);
+        let nsid = self.namespace();
         let key = AttachmentKey {
             network: "lan".parse().unwrap(),
             container_id: format!("c{nsid}").parse().unwrap(),
             ifname: "eth0".parse().unwrap(),
         };
         self.pods.insert(pod, (nsid, key.clone()));
+        if pod == CHAINED {
+            let ifindex = u32::try_from(self.id()).unwrap();
+            let [.., high, low] = ifindex.to_be_bytes();
+            let mac = Mac([2, 0, 0, 1, high, low]);
+            self.links.push(Link {
+                key: key.clone(),
+                at: nsid,
+                ifindex,
+                mac,
+                addresses: vec![],
+                up: true,
+                vips: vec![],
+            });
+        }
+        self.start_plugin(pod, nsid, key);
+    }
+
+    fn again(&mut self, pod: u8, elsewhere: bool) {
+        let Some((nsid, key)) = self.pods.get(&pod).cloned() else { return };
+        let nsid = if elsewhere && pod != CHAINED { self.namespace() } else { nsid };
+        if self.namespaces.contains(&nsid) {
+            self.start_plugin(pod, nsid, key);
+        }
+    }
+
+    fn namespace(&mut self) -> i32 {
+        let nsid = i32::try_from(self.id()).unwrap() + 70_000;
+        self.namespaces.insert(nsid);
+        nsid
+    }
+
+    fn start_plugin(&mut self, pod: u8, nsid: i32, key: AttachmentKey) {
         let conn = self.id();
+        let there = self.links.iter().find(|link| link.key == key && link.at == nsid);
+        let before = there.filter(|_| pod == CHAINED).map(|link| (link.ifindex, link.mac));
+        if pod == CHAINED && before.is_none() {
+            return; // The main plugin has no link.
+        }
         let request = LeaseRequest {
             txn: TxnId(format!("txn{conn}")),
             key,
             cni_network: "lan".parse().unwrap(),
-            role: Role::Main,
+            role: if pod == CHAINED { Role::Chained } else { Role::Main },
             netns: NetnsIdentity {
                 cookie: NetnsCookie(u64::try_from(nsid).unwrap()),
                 inode: 1,
@@ -301,7 +370,7 @@ impl World {
             }),
             ips: Vec::new(),
             adopt: false,
-            mac: None,
+            mac: before.map(|(_, mac)| mac),
             add_timeout: None,
             standing: berth_ipam::access::Standing::default(),
         };
@@ -311,8 +380,10 @@ impl World {
             pod,
             request: request.clone(),
             step: Step::Lease,
-            link: None,
+            link: before,
+            repeats: false,
             addresses: vec![],
+            added: vec![],
         };
         self.plugins.insert(conn, plugin);
         self.step(Input::Lease(Caller { conn, call: 1 }, Box::new(request)));
@@ -320,17 +391,32 @@ impl World {
 
     fn del(&mut self, pod: u8) {
         let Some((nsid, key)) = self.pods.get(&pod).cloned() else { return };
-        if self.plugins.values().any(|plugin| plugin.pod == pod) {
-            return; // One runtime never adds and deletes one attachment at once.
+        self.promises.release(&key, self.plugins.keys().copied());
+        let chained = |link: &&Link| pod == CHAINED && link.key == key && link.at == nsid;
+        if let Some((ifindex, had)) =
+            self.links.iter().find(chained).map(|link| (link.ifindex, link.addresses.clone()))
+        {
+            self.take_off(ifindex, &had);
+            self.events.push(Event::Unplug(ifindex));
         }
-        let here = self.links.iter().position(|link| link.key == key && link.at == nsid);
-        if let Some(index) = here {
+        let own = |link: &Link| pod != CHAINED && link.key == key && link.at == nsid;
+        while let Some(index) = self.links.iter().position(own) {
             self.drop_link(index);
         }
         let removal =
             if self.namespaces.contains(&nsid) { LinkRemoval::Gone } else { LinkRemoval::Unreachable };
         let conn = self.id();
         self.step(Input::Release(Some(Caller { conn, call: 1 }), key, removal, None));
+    }
+
+    /// A chained plugin takes addresses off another plugin's link, and netlink tells so.
+    fn take_off(&mut self, ifindex: u32, addresses: &[IpAddr]) {
+        let Some(link) = self.links.iter_mut().find(|link| link.ifindex == ifindex) else { return };
+        link.addresses.retain(|address| !addresses.contains(address));
+        for address in addresses {
+            let hint = KernelHint::AddressGone(Some(Nsid(link.at)), ifindex, *address);
+            self.events.push(Event::ToLedger(Input::Kernel(Source::Netlink, hint)));
+        }
     }
 
     fn drop_link(&mut self, index: usize) {
@@ -341,10 +427,12 @@ impl World {
     }
 
     fn end_namespace(&mut self, pod: u8) {
-        let Some((nsid, _)) = self.pods.get(&pod).cloned() else { return };
+        let Some((nsid, key)) = self.pods.get(&pod).cloned() else { return };
         if self.namespaces.remove(&nsid) {
+            self.promises.unsettle(&key);
             let ended: Vec<_> = self.links.extract_if(.., |link| link.at == nsid).collect();
             for link in ended {
+                self.promises.lost(link.ifindex);
                 self.program_tells(KernelHint::LinkTornDown(link.key, true));
             }
             self.events
@@ -362,8 +450,14 @@ impl World {
     }
 
     fn lose_link(&mut self, pod: u8) {
-        let Some((_, key)) = self.pods.get(&pod).cloned() else { return };
+        let Some((nsid, key)) = self.pods.get(&pod).cloned() else { return };
         if let Some(index) = self.links.iter().position(|link| link.key == key && link.up) {
+            let ifindex = self.links[index].ifindex;
+            if self.namespaces.contains(&nsid) {
+                self.promises.deleted(self.now, &key, ifindex);
+            } else {
+                self.promises.lost(ifindex);
+            }
             self.drop_link(index);
         }
     }
@@ -386,20 +480,23 @@ impl World {
     }
 
     fn kill_plugin(&mut self, pod: u8) {
-        let Some(conn) = self.plugins.values().find(|plugin| plugin.pod == pod).map(|plugin| plugin.conn)
-        else {
+        let running: Vec<_> =
+            self.plugins.values().filter(|plugin| plugin.pod == pod).map(|plugin| plugin.conn).collect();
+        if running.is_empty() {
             return;
-        };
+        }
+        let conn = running[self.chance(running.len())];
         self.plugins.remove(&conn);
         self.step(Input::Hangup(conn));
     }
 
     fn crash_only(&mut self) {
         self.ledger = None;
+        self.promises.hang_up();
         self.disk.clear();
         self.lazy.clear();
         self.local.forget();
-        self.events.retain(|event| matches!(event, Event::Retry(_)));
+        self.events.retain(|event| matches!(event, Event::Retry(_) | Event::Configure(_) | Event::Unplug(_)));
     }
 
     fn crash(&mut self) {
@@ -423,6 +520,7 @@ impl World {
         self.local = Local::default();
         self.air.forget_own();
         self.namespaces.clear();
+        self.promises.end();
         self.boot += 1;
         self.start();
     }
@@ -476,6 +574,12 @@ impl World {
         match self.events.remove(index) {
             Event::ToLedger(input) => self.tell(input),
             Event::Retry(conn) => self.retry(conn),
+            Event::Configure(conn) => self.configure(conn),
+            Event::Unplug(ifindex) => {
+                if let Some(index) = self.links.iter().position(|link| link.ifindex == ifindex) {
+                    self.drop_link(index);
+                }
+            }
             Event::Do(action) => self.carry_out(action),
             Event::Report => self.report(),
             Event::EndRound(id) => {
@@ -620,12 +724,15 @@ impl World {
             seen.fdb = FdbFact::Present;
         }
         if let Some(nsid) = target.nsid {
-            let here = self.links.iter().filter(mine).find(|link| link.at == nsid.0);
+            let meant = |link: &&Link| target.ifindex.is_none_or(|index| index == link.ifindex);
+            let here = self.links.iter().filter(mine).find(|link| link.at == nsid.0 && meant(link));
             if self.namespaces.contains(&nsid.0) {
                 seen.netns = NetnsFact::Alive;
                 seen.link = if here.is_some() { LinkFact::Present } else { LinkFact::Gone };
                 seen.learnt = here.map(|link| (link.ifindex, link.mac));
-                seen.address = AddressFact::Absent;
+                let has = |link: &Link| target.addresses.iter().any(|ip| link.addresses.contains(ip));
+                let present = self.links.iter().any(|link| link.at == nsid.0 && has(link));
+                seen.address = if present { AddressFact::Present } else { AddressFact::Absent };
             } else {
                 seen.netns = NetnsFact::Dead;
                 seen.link = LinkFact::Gone;
@@ -643,18 +750,26 @@ impl World {
     }
 
     fn answered(&mut self, caller: Caller, reply: Result<Reply, LedgerError>) {
+        self.promises.answered(caller);
         if self.plugins.get(&caller.conn).is_none_or(|plugin| plugin.call != caller.call) {
             return;
         }
         let Some(mut plugin) = self.plugins.remove(&caller.conn) else { return };
         let key = plugin.request.key.clone();
-        let txn = plugin.request.txn.clone();
         match (plugin.step, reply) {
             (Step::Lease, Ok(Reply::Grant(grant))) => {
                 plugin.addresses = grant.addresses.iter().map(|(address, _)| address.ip()).collect();
                 let (nsid, mac) = (plugin.request.netns.nsid.0, Mac::derive(&key, 0));
                 if !self.namespaces.contains(&nsid) {
                     return self.give_up(&plugin);
+                }
+                if let Some((ifindex, mac)) = grant.bound {
+                    let here = |link: &Link| link.at == nsid && link.ifindex == ifindex;
+                    if !self.links.iter().any(here) {
+                        return self.give_up(&plugin);
+                    }
+                    plugin.repeats = true;
+                    plugin.link = Some((ifindex, mac));
                 }
                 if plugin.link.is_none() {
                     let ifindex = u32::try_from(self.id()).unwrap();
@@ -674,27 +789,46 @@ impl World {
                 self.bind(plugin);
             }
             (Step::Bind, Ok(_)) => {
-                let found = self.links.iter_mut().find(|link| link.key == key);
-                let Some(link) = found else { return self.give_up(&plugin) };
-                link.addresses.clone_from(&plugin.addresses);
-                link.up = true;
-                let mac = link.mac;
-                self.announce(&plugin.addresses, mac);
-                plugin.step = Step::Done;
-                let (conn, call) = (plugin.conn, self.id());
-                plugin.call = call;
+                let conn = plugin.conn;
+                plugin.step = Step::Configure;
                 self.plugins.insert(conn, plugin);
-                self.step(Input::Done(Caller { conn, call }, txn, key));
+                self.events.push(Event::Configure(conn));
             }
-            (Step::Done, Ok(_)) => {}
-            (_, Err(_)) | (Step::Lease, Ok(_)) => self.give_up(&plugin),
+            (Step::Done, Ok(_)) => {
+                if let Some((ifindex, _)) = plugin.link {
+                    self.promises.told(plugin.conn, key, ifindex, plugin.addresses);
+                }
+            }
+            (_, Err(_)) | (Step::Lease | Step::Configure, Ok(_)) => self.give_up(&plugin),
         }
+    }
+
+    fn configure(&mut self, conn: u64) {
+        let Some(mut plugin) = self.plugins.remove(&conn) else { return };
+        let index = plugin.link.map(|(ifindex, _)| ifindex);
+        let place = self.links.iter().position(|link| Some(link.ifindex) == index);
+        let Some(place) = place else { return self.give_up(&plugin) };
+        let mac = self.links[place].mac;
+        if self.links.iter().any(|link| link.mac == mac && link.up && Some(link.ifindex) != index) {
+            return self.give_up(&plugin); // The kernel sets up no second one.
+        }
+        let link = &mut self.links[place];
+        plugin.added = plugin.addresses.iter().filter(|ip| !link.addresses.contains(ip)).copied().collect();
+        link.addresses.extend(plugin.added.iter().copied());
+        link.up = true;
+        self.announce(&plugin.addresses, mac);
+        plugin.step = Step::Done;
+        let call = self.id();
+        plugin.call = call;
+        let (key, txn) = (plugin.request.key.clone(), plugin.request.txn.clone());
+        self.plugins.insert(conn, plugin);
+        self.step(Input::Done(Caller { conn, call }, txn, key));
     }
 
     fn bind(&mut self, mut plugin: Plugin) {
         let Some((ifindex, mac)) = plugin.link else { return };
         let (key, txn, conn) = (plugin.request.key.clone(), plugin.request.txn.clone(), plugin.conn);
-        let there = self.links.iter().any(|link| link.key == key);
+        let there = self.links.iter().any(|link| link.ifindex == ifindex);
         let seen = if there { LinkSeen::There(mac) } else { LinkSeen::NotThere };
         let call = self.id();
         plugin.call = call;
@@ -705,9 +839,12 @@ impl World {
     /// The plugin undoes what it did, and says so.
     fn give_up(&mut self, plugin: &Plugin) {
         let key = plugin.request.key.clone();
-        let mine =
-            self.links.iter().position(|link| link.key == key && link.at == plugin.request.netns.nsid.0);
-        if let Some(index) = mine {
+        if let (Role::Chained, Some((ifindex, _))) = (plugin.request.role, plugin.link) {
+            self.take_off(ifindex, &plugin.added);
+        }
+        let own = !plugin.repeats && plugin.request.role == Role::Main;
+        let made = plugin.link.filter(|_| own).map(|(ifindex, _)| ifindex);
+        if let Some(index) = self.links.iter().position(|link| Some(link.ifindex) == made) {
             self.drop_link(index);
         }
         let caller = Caller { conn: self.id(), call: 1 };
@@ -724,6 +861,7 @@ impl World {
         match plugin.step {
             Step::Lease => self.step(Input::Lease(Caller { conn, call }, Box::new(plugin.request))),
             Step::Bind => self.bind(plugin),
+            Step::Configure => {}
             Step::Done => self.step(Input::Done(Caller { conn, call }, txn, key)),
         }
     }
@@ -757,81 +895,5 @@ impl World {
             let heard = HeardOnWire { wire, address, mac, outgoing: true, at: self.now };
             self.events.push(Event::ToLedger(Input::Heard(heard)));
         }
-    }
-
-    /// No address is kept from anybody by the voice of a pod that had it and is over.
-    fn check_note(&self, note: &Note) {
-        if note.code != "quarantined" || note.text.contains("interface of") {
-            return;
-        }
-        for address in &note.addresses {
-            let has = |link: &Link| link.addresses.contains(address);
-            let real =
-                self.air.is_foreign(*address) || self.links.iter().any(has) || self.local.spoke(*address);
-            assert!(
-                real,
-                "{address} is quarantined, and only its former holders spoke for it: {}",
-                note.text
-            );
-        }
-    }
-
-    /// An address is never on two live links, and a live link's address is recorded for it.
-    pub fn check_alive(&self) {
-        let mut seen = BTreeMap::new();
-        for link in self.links.iter().filter(|link| self.namespaces.contains(&link.at)) {
-            for address in &link.addresses {
-                if let Some(other) = seen.insert(*address, link.key.clone()) {
-                    panic!("{address} is on {} and on {other}", link.key);
-                }
-            }
-        }
-    }
-
-    /// Whether a link or interface of the node has an address beside those that were given, or is the voice for
-    /// which it is kept.
-    fn is_local(&self, view: &View<'_>) -> bool {
-        let address = view.address();
-        let voice = |mac: &Mac| self.links.iter().any(|link| link.mac == *mac) || self.local.has_mac(*mac);
-        match view {
-            View::Held { .. } => false,
-            View::Shut(shut) => shut.macs.iter().any(voice),
-            View::Occupied(_) => {
-                self.local.has(address) || self.links.iter().any(|link| link.vips.contains(&address))
-            }
-        }
-    }
-
-    /// Every recorded address has a live link or somebody who asks for it.
-    pub fn check_nothing_leaked(&self) {
-        let Some(ledger) = &self.ledger else { panic!("no agent") };
-        for view in ledger.leases() {
-            let held = self.links.iter().any(|link| link.addresses.contains(&view.address()));
-            let asked = self.plugins.values().any(|plugin| plugin.addresses.contains(&view.address()));
-            // A link that moved, and was deleted before a search found it, is kept until an operator looks
-            // (docs/verdicts.md): `doctor` names it.
-            let unseen = matches!(view, View::Held { slot, .. } if slot.live.reason == "moved-out-of-sight");
-            let local = self.is_local(&view);
-            assert!(
-                held || asked || unseen || local,
-                "{} is recorded, and nobody has it: {view:?}",
-                view.address()
-            );
-        }
-        let recorded: BTreeSet<_> = self.store.keys().map(|key| key.address).collect();
-        let held = ledger.leases().into_iter().filter(|view| matches!(view, View::Held { .. }));
-        let leased: BTreeSet<_> = held.map(|view| view.address()).collect();
-        assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.store);
-        for link in &self.links {
-            for address in &link.addresses {
-                let known = ledger.leases().iter().any(|view| view.address() == *address);
-                assert!(known, "{address} is alive on {} and recorded for nobody", link.key);
-            }
-        }
-    }
-
-    /// How many links are up with an address.
-    pub fn live(&self) -> usize {
-        self.links.iter().filter(|link| link.up && !link.addresses.is_empty()).count()
     }
 }

@@ -6,8 +6,8 @@ use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use aya_ebpf::macros::btf_map;
 use aya_log_ebpf::warn;
 use berth_ebpf_common::{
-    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DepartedValue, DeviceEvent, ExitSlot, KernelLayout, NetnsValue,
-    RING_BYTES, WATCHES_MAX, WatchKey, WatchValue, WireEvent,
+    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DepartedValue, DeviceEvent, ExitSlot, KernelLayout,
+    NetnsValue, RING_BYTES, WATCHES_MAX, WatchKey, WatchValue, WireEvent,
 };
 
 /// What happened, for user space.

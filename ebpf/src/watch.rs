@@ -41,7 +41,10 @@ impl Frame for Packet<'_> {
         };
         // A pod's packet socket marks what it sends as it likes; a listener goes by the bytes.
         let said = if matches!(self.1, Source::Egress) { ethertype(self.0) } else { None };
-        Meta { protocol: u16::from_be(said.unwrap_or(protocol)), tag: if present == 0 { None } else { Some(tag as u16) } }
+        Meta {
+            protocol: u16::from_be(said.unwrap_or(protocol)),
+            tag: if present == 0 { None } else { Some(tag as u16) },
+        }
     }
 
     #[inline(always)]

@@ -93,7 +93,15 @@ fn config() -> Option<Config> {
     let bits = |text: &str| text.parse().ok().map(to_bits);
     members.insert(bits("10.0.0.10")?, bits("10.0.0.19")?);
     let (segment, subnet) = ("default".parse().ok()?, "10.0.0.0/24".parse().ok()?);
-    let pool = Pool { segment, subnet, members, gateway: None, routes: Vec::new(), disabled: false, access: berth_ipam::access::Access::default() };
+    let pool = Pool {
+        segment,
+        subnet,
+        members,
+        gateway: None,
+        routes: Vec::new(),
+        disabled: false,
+        access: berth_ipam::access::Access::default(),
+    };
     let network = Network {
         link: LinkSpec::Macvlan { parent: "eth1".parse().ok()?, mode: MacvlanMode::Bridge, mtu: None },
         pools: vec!["p".parse().ok()?],

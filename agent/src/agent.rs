@@ -11,13 +11,14 @@ use std::time::Duration;
 
 use berth_ipam::access::Needs;
 use berth_ipam::attachment::Role;
-use berth_ipam::config::LinkSpec;
+use berth_ipam::config::{Config, LinkSpec, Wire};
 use berth_ipam::ledger::io::{
-    Action, Caller, CommitResult, Input, LeaseRequest, LinkSeen, Note, Reply, Step,
+    Action, Caller, CommitResult, Input, LeaseRequest, LedgerError, LinkSeen, Note, Reply, Step,
 };
 use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
-use berth_ipam::name::{IfName, NetworkName};
+use berth_ipam::name::{IfName, NetworkName, SegmentName};
+use berth_ipam::record::AddressKey;
 use berth_ipam::time::Time;
 use berth_protocol::alive::{self, Alive};
 use berth_protocol::request::Lease;
@@ -226,6 +227,7 @@ impl Agent {
             let why = format!("{STARTING}the networks and pools were not read from the API server yet");
             self.step(Input::Bar(DECLARATIONS, Some(why)));
         }
+        self.look_at_interfaces(None);
         self.step(loaded);
         self.hands.filter.adopt(&self.ledger);
         self.hands.programs.adopt(&self.ledger);
@@ -271,6 +273,8 @@ impl Agent {
             // Nothing is given before everything that was heard of it is known.
             Input::Lease(..) | Input::Probed(..) => self.hear_events(),
             Input::Heard(heard) => self.hands.programs.confirm(heard),
+            // Which networks share a port is known before any of them is served.
+            Input::Declared(config) => self.look_at_interfaces(Some(config)),
             _ => {}
         }
         let declared = matches!(input, Input::Declared(_)) && self.hands.cluster.is_some();
@@ -288,6 +292,17 @@ impl Agent {
         }
         if searched {
             self.take(Input::Bar(DECLARATIONS, None));
+        }
+    }
+
+    /// Tells the ledger what the node has under the names of devices, those of a configuration to come too.
+    fn look_at_interfaces(&mut self, coming: Option<&Config>) {
+        let mut names: BTreeSet<_> = self.ledger.named_devices().cloned().collect();
+        let networks = coming.into_iter().flat_map(|config| config.networks.values());
+        names.extend(networks.map(|network| network.link.parent().clone()));
+        let interfaces = self.hands.parents.interfaces(names, self.ledger.interfaces());
+        if interfaces != *self.ledger.interfaces() {
+            self.take(Input::Interfaces(interfaces));
         }
     }
 
@@ -419,12 +434,7 @@ impl Agent {
         }
     }
 
-    fn reply(
-        &mut self,
-        caller: Caller,
-        step: Step,
-        reply: Result<Reply, berth_ipam::ledger::io::LedgerError>,
-    ) {
+    fn reply(&mut self, caller: Caller, step: Step, reply: Result<Reply, LedgerError>) {
         let outcome = reply.map(answers::reply).map_err(|error| failures::of(&error));
         self.hands.connections.send(ConnId(caller.conn), answer(caller.call, outcome));
         if cfg!(feature = "fault-points") {
@@ -475,15 +485,18 @@ impl Agent {
                 let valid = gc.valid.into_iter().map(|valid| (valid.container_id, valid.ifname)).collect();
                 self.step(Input::Gc(caller, gc.cni_network, valid));
             }
-            Request::AdminRelease { address, force } => {
-                self.step(Input::AdminRelease(caller, address, force));
+            Request::AdminRelease { address, segment, force } => {
+                self.step(Input::AdminRelease(caller, (address, segment), force));
             }
             Request::Status { network } => {
                 return Some(Ok(Response::Status(self.status(network.as_ref()))));
             }
             Request::Leases => return Some(Ok(Response::Leases(answers::leases(&self.ledger)))),
             Request::Pools => return Some(Ok(Response::Pools(answers::pools(&self.ledger)))),
-            Request::Explain { address } => return Some(Ok(Response::Explain(self.explain(address)))),
+            Request::Explain { address, segment } => {
+                let explained = self.explain(address, segment.as_ref());
+                return Some(explained.map(Response::Explain));
+            }
             Request::Events { follow } => {
                 self.events(caller, follow);
                 return (!follow).then_some(Ok(Response::Done));
@@ -504,6 +517,12 @@ impl Agent {
                 Ok(true) => self.remember_vlans(),
                 Ok(false) => {}
                 Err(failure) => return Some(failure),
+            }
+            let names = BTreeSet::from([link.parent().clone()]);
+            let known = self.ledger.interfaces();
+            let now = self.hands.parents.interfaces(names, known);
+            if now.iter().any(|(name, row)| known.get(name) != Some(row)) {
+                self.look_at_interfaces(None);
             }
         }
         // A DEL that its plugin wrote down came before this ADD: replayed after it, it would end it.
@@ -587,25 +606,34 @@ impl Agent {
         let networks = &ledger.config().networks;
         readiness.retain(|what| what == STORAGE || networks.keys().any(|name| name.as_str() == what));
         for (name, network) in networks.iter().filter(|(name, _)| of.is_none_or(|of| of == *name)) {
-            let trouble = hands.parents.check(name, &network.link).err().map(|failure| failure.msg);
+            let left_out = ledger.left_out(name).map(|why| format!("network {name} is left out: {why}"));
+            let trouble = left_out
+                .or_else(|| hands.parents.check(name, &network.link).err().map(|failure| failure.msg));
             readiness.note(now, name.as_str(), trouble);
         }
     }
 
-    fn explain(&self, address: IpAddr) -> Explanation {
+    fn explain(&self, address: IpAddr, segment: Option<&SegmentName>) -> Result<Explanation, Failure> {
         let now = clock::now();
+        let of = self.ledger.segment_in_use(address, segment).map_err(|error| failures::of(&error))?;
         let leases = self.ledger.leases();
-        let view = leases.iter().find(|view| view.address() == address);
+        let key = of.map(|segment| AddressKey { segment, address });
+        let view = leases.iter().find(|view| Some(view.key()) == key);
         let ending = view.and_then(View::ending);
-        Explanation {
+        let mut wires = self.hands.programs.heard_of(now, address);
+        wires.retain(|row| {
+            let wire = Wire { parent: row.parent.clone(), vlan: row.vlan };
+            segment.is_none() || self.ledger.segment_on(&wire) == segment
+        });
+        Ok(Explanation {
             address,
             lease: view.map(|view| answers::lease(&self.ledger, view)),
             ended_by: ending.map(|ending| ending.by.to_owned()),
             to_do: ending.and_then(|ending| ending.hand.text()).map(str::to_owned),
             since_ms: view.map(|view| u64::try_from(now.since(view.since()).as_millis()).unwrap_or(u64::MAX)),
-            wires: self.hands.programs.heard_of(now, address),
-            history: self.history.of(now, address),
-        }
+            wires,
+            history: self.history.of(now, address, segment),
+        })
     }
 
     fn events(&mut self, caller: Caller, follow: bool) {
@@ -657,6 +685,7 @@ impl Agent {
         checks.push(store);
         checks.push(doctor::occupied(self.ledger.occupied_words()));
         checks.push(doctor::declared(self.config_trouble.as_deref()));
+        checks.extend(doctor::left_out(&self.ledger));
         checks.extend(self.hands.cluster.iter().flat_map(Cluster::findings));
         let bars = self.ledger.bars();
         checks
@@ -671,7 +700,8 @@ impl Agent {
 
     fn doctor_underlay(&self, caller: Caller, parent: IfName) {
         let config = self.ledger.config();
-        let on_parent = config.networks.values().filter(|network| network.link.device() == parent);
+        let served = self.ledger.served().map(|(_, network)| network);
+        let on_parent = served.filter(|network| network.link.device() == parent);
         let mut pools =
             on_parent.flat_map(|network| &network.pools).filter_map(|name| config.pools.get(name));
         let gateway = pools.find_map(|pool| pool.gateway);
@@ -701,6 +731,7 @@ impl Agent {
     }
 
     fn sign_of_life(&mut self) {
+        self.look_at_interfaces(None);
         let now = clock::now();
         for note in self.history.due(now) {
             self.publish(now, note);

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
+use berth_ipam::ledger::Ledger;
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::response::{Diagnosis, Finding};
@@ -113,6 +114,20 @@ pub fn declared(trouble: Option<&str>) -> Finding {
             finding("config", false, true, text)
         }
     }
+}
+
+/// The declared networks that this node does not serve.
+pub fn left_out(ledger: &Ledger) -> Vec<Finding> {
+    let names = ledger.config().networks.keys();
+    let networks = names.filter_map(|name| Some((name, ledger.left_out(name)?)));
+    let findings = networks.map(|(name, why)| {
+        let text = format!(
+            "left out on this node: {why}; its attachments are kept, and its ADDs fail. Put the pools of both \
+             networks into one segment, or give one network another parent or VLAN"
+        );
+        finding(&format!("network.{name}"), false, true, text)
+    });
+    findings.collect()
 }
 
 /// Records that ADDs wait for, and records that cannot be read. The former may be over in a second, the latter

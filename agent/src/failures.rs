@@ -66,6 +66,13 @@ pub fn of(error: &LedgerError) -> Failure {
         LedgerError::NoPool(_) => {
             (BAD_CONFIGURATION, "name an IPPool in the UnderlayNetwork's spec.pools that is not disabled")
         }
+        LedgerError::LeftOut { .. } => (
+            BAD_CONFIGURATION,
+            "put the pools of both networks into one segment, or give one network another parent or VLAN",
+        ),
+        LedgerError::Moved { .. } => {
+            (TRY_AGAIN, "add the container again; one that was attached before the edit needs a DEL first")
+        }
         LedgerError::NotGivable { .. } => {
             (BAD_CONFIGURATION, "ask for an address of the network's pools, or for none")
         }
@@ -111,6 +118,9 @@ pub fn of(error: &LedgerError) -> Failure {
             (IO, "call GC again; what is over is freed without it, too, as soon as it can be judged")
         }
         LedgerError::NotRecorded(_) => (DIFFERS, "re-create the pod"),
+        LedgerError::Ambiguous { .. } => (DIFFERS, "name the one that is meant with --segment"),
+        LedgerError::UnknownSegment { .. } => (DIFFERS, "name one of these with --segment"),
+        LedgerError::HeldAbroad { .. } => (DIFFERS, "ask the agent of that node"),
         LedgerError::Free(_) => (DIFFERS, "nothing is to be done"),
         LedgerError::Alive { .. } => (
             DIFFERS,

@@ -11,6 +11,7 @@ use std::time::Duration;
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::ledger::io::{Note, NoteKind};
 use berth_ipam::limit::{Limiter, Word};
+use berth_ipam::name::SegmentName;
 use berth_ipam::time::Time;
 use berth_protocol::response::{EventKind, EventRow};
 
@@ -81,9 +82,11 @@ impl History {
         self.rows.push_back((now, note));
     }
 
-    /// The rows about one address, oldest first.
-    pub fn of(&self, now: Time, address: IpAddr) -> Vec<EventRow> {
-        let about = self.rows.iter().filter(|(_, note)| note.addresses.contains(&address));
+    /// The rows about one address, oldest first; of one segment alone, if one is named.
+    pub fn of(&self, now: Time, address: IpAddr, segment: Option<&SegmentName>) -> Vec<EventRow> {
+        let fits =
+            |note: &Note| segment.is_none() || note.segment.is_none() || note.segment.as_ref() == segment;
+        let about = self.rows.iter().filter(|(_, note)| note.addresses.contains(&address) && fits(note));
         about.map(|(at, note)| row(now, *at, note, Some(address))).collect()
     }
 
@@ -114,6 +117,7 @@ pub fn row(now: Time, at: Time, note: &Note, address: Option<IpAddr>) -> EventRo
         },
         code: note.code.to_owned(),
         address,
+        segment: note.segment.clone(),
         attachment: note.key.as_ref().map(ToString::to_string),
         text: note.text.clone(),
     }
@@ -128,6 +132,7 @@ mod tests {
             kind: NoteKind::Warning,
             code: "second-holder",
             addresses: vec![address.into()],
+            segment: None,
             key: None,
             text: "somebody speaks".to_owned(),
         }

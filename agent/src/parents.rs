@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use berth_ipam::config::LinkSpec;
+use berth_ipam::config::{LinkSpec, Wire};
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::LinkSeen;
 use berth_ipam::name::{IfName, NetworkName};
+use berth_ipam::ports::{Interface, Interfaces};
 use berth_protocol::Failure;
 use berth_underlay::change::{Changer, LinkChange, RouteSocket, VlanSpec};
+use berth_underlay::facts::LinkFacts;
 use berth_underlay::read::{LinkRead, Reader};
 
 use crate::committer::chain;
@@ -95,6 +97,36 @@ impl Parents {
             self.made.remove(device);
         }
         !unused.is_empty()
+    }
+
+    /// What the node has under these names. What cannot be read is as it was.
+    pub fn interfaces(&mut self, names: BTreeSet<IfName>, before: &Interfaces) -> Interfaces {
+        let mut interfaces = Interfaces::new();
+        for name in names {
+            let seen = match self.reader.link_by_name(None, &name) {
+                LinkRead::Found(facts) => self.interface(&facts).map(Some),
+                LinkRead::NoDevice | LinkRead::NoNamespace => Some(None),
+                LinkRead::Unknown(_) => None,
+            };
+            if let Some(row) = seen.or_else(|| before.get(&name).cloned()) {
+                interfaces.insert(name, row);
+            }
+        }
+        interfaces
+    }
+
+    /// `None`: it, or the interface under it, could not be read.
+    fn interface(&mut self, facts: &LinkFacts) -> Option<Interface> {
+        let name = facts.name.parse().ok()?;
+        let under = facts.parent_index.filter(|_| facts.parent_nsid.is_none());
+        let carries = match (facts.vlan_id, under) {
+            (Some(id), Some(under)) => match self.reader.link(None, under) {
+                LinkRead::Found(parent) => Some(Wire { parent: parent.name.parse().ok()?, vlan: Some(id) }),
+                _ => return None,
+            },
+            _ => None,
+        };
+        Some(Interface { name, carries })
     }
 
     /// The plugin's link, read back.

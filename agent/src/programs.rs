@@ -228,7 +228,7 @@ impl Programs {
                 JournalWrite::Put(entry) => self.follow(ledger, entry),
                 JournalWrite::Remove(key) => self.ended(key),
                 JournalWrite::Quarantine(shut) => {
-                    let wires = watching::wires_of(ledger.config(), &shut.pool);
+                    let wires = watching::wires_of(ledger, &shut.pool);
                     self.watch(wires.into_iter().map(|wire| (wire, shut.key.address)), None);
                 }
                 // It stays watched for whoever speaks next, until the next tidying.
@@ -433,6 +433,7 @@ impl Programs {
                 kind: NoteKind::Warning,
                 code: "sources-disagree",
                 addresses,
+                segment: None,
                 key: Some(key),
                 text,
             });
@@ -448,6 +449,7 @@ impl Programs {
                 kind: NoteKind::Warning,
                 code: "not-followed",
                 addresses: Vec::new(),
+                segment: None,
                 text: unfollowed(count, &key, &why),
                 key: Some(key),
             });
@@ -499,7 +501,14 @@ impl Programs {
         self.tried_at = now;
         let text = format!("{rung} was refuted twice ({why}): the next rung is tried");
         self.aside(move |probes| probes.step_down(why));
-        Some(Note { kind: NoteKind::Warning, code: "rung-lost", addresses: Vec::new(), key: None, text })
+        Some(Note {
+            kind: NoteKind::Warning,
+            code: "rung-lost",
+            addresses: Vec::new(),
+            segment: None,
+            key: None,
+            text,
+        })
     }
 
     /// Has a thread change the programs, which are away for that long.

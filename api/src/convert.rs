@@ -33,7 +33,8 @@ impl Declared {
         }
         check_pools(&config.pools, &places)?;
         for (name, (place, spec)) in self.networks {
-            config.networks.insert(name, At(&place).network(spec, &config.pools)?);
+            let declared = self.order.get(&name).copied().unwrap_or(0);
+            config.networks.insert(name, At(&place).network(declared, spec, &config.pools)?);
         }
         Ok(config)
     }
@@ -163,6 +164,7 @@ impl At<'_> {
 
     fn network(
         &self,
+        declared: u64,
         spec: UnderlayNetworkSpec,
         pools: &BTreeMap<PoolName, Pool>,
     ) -> Result<Network, ApiError> {
@@ -181,6 +183,7 @@ impl At<'_> {
             proxy_macs.insert(mac);
         }
         Ok(Network {
+            declared,
             link,
             pools: named,
             accept_ra: spec.accept_ra.unwrap_or(false),

@@ -23,6 +23,8 @@ const API_VERSION: &str = "berth.dev/v1alpha1";
 #[derive(Debug, Clone, Default)]
 pub struct Declared {
     pub(crate) networks: BTreeMap<NetworkName, (Place, UnderlayNetworkSpec)>,
+    /// When each network was created, in seconds since 1970, or for documents of files which it is among them.
+    pub(crate) order: BTreeMap<NetworkName, u64>,
     pub(crate) pools: BTreeMap<PoolName, (Place, IPPoolSpec)>,
 }
 
@@ -139,6 +141,9 @@ impl Declared {
         for (name, network) in &other.networks {
             self.networks.entry(name.clone()).or_insert_with(|| network.clone());
         }
+        for (name, order) in &other.order {
+            self.order.entry(name.clone()).or_insert(*order);
+        }
         for (name, pool) in &other.pools {
             self.pools.entry(name.clone()).or_insert_with(|| pool.clone());
         }
@@ -147,8 +152,13 @@ impl Declared {
     /// Adds one network, after checking the rules of its type.
     pub fn add_network(&mut self, place: Place, network: UnderlayNetwork) -> Result<(), ApiError> {
         check(&place, &network, network.validate_cel())?;
-        let name = name(&place, network.metadata)?;
-        insert(&mut self.networks, name, place, network.spec)
+        let created = network.metadata.creation_timestamp.as_ref();
+        let created = created.map(|created| u64::try_from(created.0.as_second()).unwrap_or(0));
+        let order = created.unwrap_or(self.networks.len() as u64);
+        let name: NetworkName = name(&place, network.metadata)?;
+        insert(&mut self.networks, name.clone(), place, network.spec)?;
+        self.order.insert(name, order);
+        Ok(())
     }
 
     /// Adds one pool, after checking the rules of its type.

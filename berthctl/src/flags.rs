@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use berth_ipam::name::IfName;
+use berth_ipam::name::{IfName, SegmentName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 /// Shows and corrects what the Berth agent of this node knows, and installs Berth on a node.
@@ -36,13 +36,20 @@ pub(crate) enum Output {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Every address that is not free, with its holder.
-    Leases,
+    Leases {
+        /// Those of one segment alone.
+        #[arg(long, value_name = "SEGMENT")]
+        segment: Option<SegmentName>,
+    },
     /// Every pool with its counts.
     Pools,
     /// Who holds an address, since when, and every observation and verdict on it.
     Explain {
         /// The address, without a prefix length.
         address: IpAddr,
+        /// Its segment, where it is in use in several.
+        #[arg(long, value_name = "SEGMENT")]
+        segment: Option<SegmentName>,
     },
     /// What the agent has seen and done lately.
     Events {
@@ -54,6 +61,9 @@ pub(crate) enum Verb {
     Release {
         /// The address, without a prefix length.
         address: IpAddr,
+        /// Its segment, where it is in use in several.
+        #[arg(long, value_name = "SEGMENT")]
+        segment: Option<SegmentName>,
         /// Free it in spite of evidence of life; it is quarantined first.
         #[arg(long)]
         force: bool,

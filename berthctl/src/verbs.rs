@@ -86,10 +86,14 @@ pub(crate) fn run(flags: &Flags, out: &mut impl Write) -> Result<Verdict, CtlErr
             return Ok(Verdict::Well);
         }
         Verb::Events { follow } => return events(&mut connect(flags)?, form, *follow, out),
-        Verb::Leases => Request::Leases,
+        Verb::Leases { .. } => Request::Leases,
         Verb::Pools => Request::Pools,
-        Verb::Explain { address } => Request::Explain { address: *address },
-        Verb::Release { address, force } => Request::AdminRelease { address: *address, force: *force },
+        Verb::Explain { address, segment } => {
+            Request::Explain { address: *address, segment: segment.clone() }
+        }
+        Verb::Release { address, segment, force } => {
+            Request::AdminRelease { address: *address, segment: segment.clone(), force: *force }
+        }
         Verb::Doctor { at: None } => Request::Doctor,
         Verb::Doctor { at: Some(DoctorAt::Underlay { parent }) } => {
             Request::DoctorUnderlay { parent: parent.clone() }
@@ -107,7 +111,10 @@ fn connect(flags: &Flags) -> Result<Client, CtlError> {
 fn answered(flags: &Flags, response: Response, out: &mut impl Write) -> Result<Verdict, CtlError> {
     let form = flags.output;
     match (&flags.verb, response) {
-        (Verb::Leases, Response::Leases(rows)) => show(out, form, &rows, |rows| render::leases(rows)),
+        (Verb::Leases { segment }, Response::Leases(mut rows)) => {
+            rows.retain(|row| segment.as_ref().is_none_or(|segment| row.segment == *segment));
+            show(out, form, &rows, |rows| render::leases(rows))
+        }
         (Verb::Pools, Response::Pools(rows)) => show(out, form, &rows, |rows| render::pools(rows)),
         (Verb::Explain { .. }, Response::Explain(found)) => show(out, form, &found, render::explanation),
         (Verb::Release { .. }, Response::Released { summary }) => {

@@ -103,6 +103,7 @@ fn config() -> Option<Config> {
         access: berth_ipam::access::Access::default(),
     };
     let network = Network {
+        declared: 0,
         link: LinkSpec::Macvlan { parent: "eth1".parse().ok()?, mode: MacvlanMode::Bridge, mtu: None },
         pools: vec!["p".parse().ok()?],
         accept_ra: false,

@@ -101,6 +101,11 @@ pub fn check_requested(pool: &Pool, address: IpAddr) -> Result<(), Refusal> {
     Err(Refusal::NotGiven { address, subnet })
 }
 
+/// Whether an address is one of `pool`'s: a member, not merely of its subnet.
+pub fn gives(pool: &Pool, address: IpAddr) -> bool {
+    check_requested(pool, address).is_ok()
+}
+
 /// The addresses of `pool` that may be given: its members within the subnet, less the gateway.
 pub fn usable(pool: &Pool) -> IntervalSet {
     let subnet: IntervalSet =

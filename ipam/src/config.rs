@@ -1,6 +1,7 @@
 //! What the operator declared, in validated form. The wire form is the `api` crate's business.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -25,6 +26,10 @@ pub struct Config {
 /// One `UnderlayNetwork`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
+    /// Its place in the order of declaration: of two networks that cannot both be served on a node the
+    /// one with the smaller number is, and of equal ones that with the lesser name. The time of creation
+    /// in seconds since 1970 in a cluster, the place among the documents of the files elsewhere.
+    pub declared: u64,
     /// The kind of link that its pods get, and on which parent.
     pub link: LinkSpec,
     /// The pools, in the order in which those of one family are tried.
@@ -129,7 +134,18 @@ pub struct Wire {
     pub vlan: Option<u16>,
 }
 
-fn vlan_device(parent: &IfName, id: u16) -> IfName {
+impl fmt::Display for Wire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.vlan {
+            None => write!(f, "{}", self.parent),
+            Some(id) => write!(f, "VLAN {id} of {}", self.parent),
+        }
+    }
+}
+
+/// The name of the shared device of a VLAN: `<parent>.<id>`, or `bv<hash>` where that is longer than an
+/// interface name may be.
+pub fn vlan_device(parent: &IfName, id: u16) -> IfName {
     let plain = format!("{parent}.{id}");
     let hash = Sha256::digest(plain.as_bytes());
     let short = || format!("bv{:02x}{:02x}{:02x}{:02x}", hash[0], hash[1], hash[2], hash[3]).parse();

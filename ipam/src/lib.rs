@@ -16,6 +16,7 @@ pub mod ledger;
 pub mod limit;
 pub mod mac;
 pub mod name;
+pub mod ports;
 pub mod record;
 pub mod time;
 pub mod verdict;

@@ -18,6 +18,8 @@ mod gc;
 mod hold;
 #[path = "flows/occupied.rs"]
 mod occupied;
+#[path = "flows/ports.rs"]
+mod ports;
 #[path = "flows/programs.rs"]
 mod programs;
 #[path = "flows/repeats.rs"]
@@ -90,7 +92,7 @@ fn an_address_that_left_the_quarantine_by_force_goes_to_who_waits() {
     let mut rig = Rig::new(config(1));
     rig.lease(0);
     rig.answer_probes(&[address(10)]);
-    rig.step(Input::AdminRelease(Caller { conn: 99, call: 1 }, address(10), true));
+    rig.step(Input::AdminRelease(Caller { conn: 99, call: 1 }, (address(10), None), true));
     rig.answer_probes(&[]);
     assert_eq!(rig.granted(0), Some(vec![address(10)]));
 }

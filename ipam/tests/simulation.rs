@@ -13,6 +13,8 @@ mod declared;
 mod local;
 #[path = "simulation/promises.rs"]
 mod promises;
+#[path = "declared/segments.rs"]
+mod segments;
 #[path = "simulation/world.rs"]
 mod world;
 
@@ -44,6 +46,55 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         3 => (1..3000_u16).prop_map(Op::Pass),
     ];
     prop::collection::vec(op, 1..60)
+}
+
+/// Several pools of one subnet, several networks on a port, two segments with the same addresses, and an
+/// operator who edits all of it.
+fn ops_with_segments() -> impl Strategy<Value = Vec<Op>> {
+    // The link of a chained pod is on a port of its own configuration's: left out.
+    let (pod, place) = ((0..7_u8).prop_map(|pod| pod + u8::from(pod >= 5)), 0..8_u8);
+    let op = prop_oneof![
+        6 => pod.clone().prop_map(Op::Add),
+        3 => pod.clone().prop_map(Op::Del),
+        2 => pod.clone().prop_map(Op::EndNamespace),
+        1 => pod.clone().prop_map(Op::MoveLink),
+        1 => pod.clone().prop_map(Op::KillPlugin),
+        1 => pod.prop_map(Op::Force),
+        1 => place.clone().prop_map(Op::Answer),
+        3 => place.clone().prop_map(Op::NeighbourComes),
+        1 => place.prop_map(Op::NeighbourGoes),
+        2 => any::<u8>().prop_map(Op::Declare),
+        1 => Just(Op::CrashAgent),
+        1 => Just(Op::Reboot),
+        1 => Just(Op::LoseStore),
+        8 => (1..40_u8).prop_map(Op::Happen),
+        3 => (1..3000_u16).prop_map(Op::Pass),
+    ];
+    prop::collection::vec(op, 1..60)
+}
+
+/// How many histories a run plays: `SIMULATION_CASES`, else few enough for every run.
+fn cases() -> u32 {
+    std::env::var("SIMULATION_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_address_is_given_once_on_a_port_whatever_is_declared(
+        seed in any::<u64>(),
+        ops in ops_with_segments(),
+    ) {
+        let mut world = World::of(seed, segments::segments);
+        for op in ops {
+            world.play(&op);
+            world.check_alive();
+        }
+        world.settle();
+        world.check_alive();
+        world.check_nothing_leaked();
+    }
 }
 
 proptest! {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::identity::{NetnsIdentity, TxnId};
 use berth_ipam::mac::Mac;
-use berth_ipam::name::{ContainerId, IfName, NetworkName};
+use berth_ipam::name::{ContainerId, IfName, NetworkName, SegmentName};
 use serde::{Deserialize, Serialize};
 
 /// One request, tagged by its name: `{"lease": {...}}`.
@@ -39,6 +39,9 @@ pub enum Request {
     Explain {
         /// The address.
         address: IpAddr,
+        /// Its segment; absent: the only one in which it is in use.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        segment: Option<SegmentName>,
     },
     /// What happens from now on, one [`crate::response::EventRow`] an answer, until the client hangs up.
     Events {
@@ -49,6 +52,9 @@ pub enum Request {
     AdminRelease {
         /// The address.
         address: IpAddr,
+        /// Its segment; absent: the only one in which it is in use.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        segment: Option<SegmentName>,
         /// Free it in spite of evidence of life; it is quarantined first.
         force: bool,
     },

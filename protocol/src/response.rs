@@ -267,6 +267,9 @@ pub struct EventRow {
     pub code: String,
     /// The address, if it is about one.
     pub address: Option<IpAddr>,
+    /// The segment of that address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub segment: Option<SegmentName>,
     /// `network/containerID/ifname`, if it is about one.
     pub attachment: Option<String>,
     /// In words.

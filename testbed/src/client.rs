@@ -24,6 +24,8 @@ pub struct Row {
     pub state: String,
     /// Why.
     pub reason: String,
+    /// The L2 domain in which it is.
+    pub segment: String,
     /// Its holder.
     #[serde(rename = "containerID")]
     pub container_id: Option<String>,

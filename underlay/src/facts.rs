@@ -26,6 +26,9 @@ const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
+const IFLA_VLAN_PROTOCOL: u16 = 5;
+/// `ETH_P_8021Q`, as it is on the wire.
+const DOT1Q: [u8; 2] = [0x81, 0x00];
 const IFLA_NEW_NETNSID: u16 = 45;
 const IFA_ADDRESS: u16 = 1;
 const IFA_LOCAL: u16 = 2;
@@ -62,7 +65,7 @@ pub struct LinkFacts {
     pub kind: Option<String>,
     /// The mode, of a macvlan.
     pub macvlan_mode: Option<MacvlanMode>,
-    /// The 802.1Q id, of a VLAN device.
+    /// The 802.1Q id, of a VLAN device; `None` for one with another tag (802.1ad).
     pub vlan_id: Option<u16>,
     /// The index of its parent, in the *parent's* namespace (`IFLA_LINK`).
     pub parent_index: Option<u32>,
@@ -152,6 +155,7 @@ fn link_info(info: &[u8], facts: &mut LinkFacts) -> Checked<()> {
             _ => {}
         }
     }
+    let mut dot1q = true;
     for attribute in attributes(data) {
         let (kind, value) = attribute.map_err(|_| wrong())?;
         match (facts.kind.as_deref(), kind) {
@@ -159,9 +163,11 @@ fn link_info(info: &[u8], facts: &mut LinkFacts) -> Checked<()> {
                 facts.macvlan_mode = macvlan_mode(u32_at(value, 0).ok_or_else(wrong)?);
             }
             (Some("vlan"), IFLA_VLAN_ID) => facts.vlan_id = Some(u16_at(value, 0).ok_or_else(wrong)?),
+            (Some("vlan"), IFLA_VLAN_PROTOCOL) => dot1q = value == DOT1Q,
             _ => {}
         }
     }
+    facts.vlan_id = facts.vlan_id.filter(|_| dot1q);
     Ok(())
 }
 

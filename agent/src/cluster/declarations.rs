@@ -48,6 +48,8 @@ struct Seen {
 #[derive(Debug)]
 struct One {
     declared: Declared,
+    /// When it was created, in seconds since 1970.
+    created: i64,
     /// Of a network.
     pools: Vec<String>,
 }
@@ -161,16 +163,17 @@ async fn tell(
 fn read_network(object: DynamicObject) -> Result<One, String> {
     let network: UnderlayNetwork = parsed(object)?;
     let (mut declared, pools) = (Declared::default(), network.spec.pools.clone());
+    let created = network.metadata.creation_timestamp.as_ref().map_or(0, |created| created.0.as_second());
     let at = place("UnderlayNetwork", &network.name_any());
     declared.add_network(at, network).map_err(|error| chain(&error))?;
-    Ok(One { declared, pools })
+    Ok(One { declared, created, pools })
 }
 
 fn read_pool(object: DynamicObject) -> Result<One, String> {
     let pool: IPPool = parsed(object)?;
     let mut declared = Declared::default();
     declared.add_pool(place("IPPool", &pool.name_any()), pool).map_err(|error| chain(&error))?;
-    Ok(One { declared, pools: Vec::new() })
+    Ok(One { declared, created: 0, pools: Vec::new() })
 }
 
 fn parsed<K: Resource + DeserializeOwned>(object: DynamicObject) -> Result<K, String> {
@@ -198,13 +201,14 @@ fn readable(
     all
 }
 
-/// As much as fits together, in the order of names, and what does not, with its reason.
+/// As much as fits together, in the order of creation and of names, and what does not, with its reason.
 fn usable(
     networks: &BTreeMap<String, Arc<One>>,
     pools: &BTreeMap<String, Arc<One>>,
 ) -> (Config, BTreeMap<String, String>) {
     let mut problems = BTreeMap::new();
-    let all: Vec<_> = networks.iter().collect();
+    let mut all: Vec<_> = networks.iter().collect();
+    all.sort_by_key(|(name, network)| (network.created, *name));
     let (mut rest, mut taken, mut config) = (all.as_slice(), Declared::default(), Config::default());
     while !rest.is_empty() {
         let (fitting, why) = longest(&taken, rest, pools);

@@ -11,7 +11,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_ipam::attachment::AttachmentKey;
-use berth_ipam::config::{Config, Wire};
+use berth_ipam::config::Wire;
 use berth_ipam::interval::Family;
 use berth_ipam::ledger::Ledger;
 use berth_ipam::ledger::io::HeardOnWire;
@@ -109,10 +109,10 @@ pub struct Watching {
     parents: BTreeMap<IfName, Parent>,
 }
 
-/// The wires on which a pool's addresses are.
-pub fn wires_of(config: &Config, pool: &PoolName) -> Vec<Wire> {
-    let networks = config.networks.values().filter(|network| network.pools.contains(pool));
-    networks.map(|network| network.link.wire()).collect()
+/// The wires on which this node gives a pool's addresses.
+pub fn wires_of(ledger: &Ledger, pool: &PoolName) -> Vec<Wire> {
+    let networks = ledger.served().filter(|(_, network)| network.pools.contains(pool));
+    networks.map(|(_, network)| network.link.wire()).collect()
 }
 
 impl Watching {
@@ -289,7 +289,7 @@ impl Watching {
 fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
     let config = ledger.config();
     let mut wanted = BTreeMap::new();
-    for network in config.networks.values() {
+    for (_, network) in ledger.served() {
         let pools = network.pools.iter().filter_map(|name| config.pools.get(name));
         for pool in pools {
             let room = WHOLE_POOLS_MAX.saturating_sub(wanted.len());
@@ -300,7 +300,7 @@ fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
         }
     }
     for (pool, address) in ledger.candidates() {
-        wanted.extend(wires_of(config, &pool).into_iter().map(|wire| ((wire, address), None)));
+        wanted.extend(wires_of(ledger, &pool).into_iter().map(|wire| ((wire, address), None)));
     }
     for view in ledger.leases() {
         match view {
@@ -311,7 +311,7 @@ fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
             }
             View::Occupied(_) => {}
             View::Shut(shut) => {
-                let wires = wires_of(config, &shut.pool).into_iter();
+                let wires = wires_of(ledger, &shut.pool).into_iter();
                 wanted.extend(wires.map(|wire| ((wire, shut.key.address), None)));
             }
         }
@@ -321,7 +321,7 @@ fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
 
 #[cfg(test)]
 mod tests {
-    use berth_ipam::config::{LinkSpec, MacvlanMode, Network, Pool};
+    use berth_ipam::config::{Config, LinkSpec, MacvlanMode, Network, Pool};
     use berth_ipam::identity::{BootId, MachineId};
     use berth_ipam::interval::{IntervalSet, to_bits};
     use berth_ipam::ledger::Identity;
@@ -344,6 +344,7 @@ mod tests {
             access: berth_ipam::access::Access::default(),
         };
         let network = Network {
+            declared: 0,
             link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
             pools: vec!["p".parse().unwrap()],
             accept_ra: false,

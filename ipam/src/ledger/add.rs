@@ -73,12 +73,15 @@ impl Ledger {
     /// its own MAC: that is no stranger's.
     fn readmit(&mut self, now: Time, request: &LeaseRequest) {
         let Some(mac) = request.mac else { return };
+        let network = self.config.networks.get(&request.key.network);
+        let segment = network.and_then(|network| self.ports.segment(&self.port_of(network)));
         let own: Vec<_> = self
             .quarantine
             .values()
             .filter(|shut| {
                 shut.guard.is_none() && shut.macs == [mac] && request.ips.contains(&shut.key.address)
             })
+            .filter(|shut| Some(&shut.key.segment) == segment)
             .map(|shut| shut.key.clone())
             .collect();
         for key in own {
@@ -315,6 +318,10 @@ impl Ledger {
             .networks
             .get(&key.network)
             .ok_or_else(|| LedgerError::UnknownNetwork(key.network.clone()))?;
+        let device = fdb_parent(&network.link, entry.role);
+        if let Some(made_on) = entry.fdb_parent.as_ref().filter(|made_on| device.as_ref() != Some(made_on)) {
+            return Err(LedgerError::Moved { key: key.clone(), made_on: made_on.clone() });
+        }
         let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         for held in &entry.held {
             let pool = self.config.pools.get(&held.pool).ok_or_else(|| LedgerError::NotGivable {

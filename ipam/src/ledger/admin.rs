@@ -1,20 +1,59 @@
 //! An operator frees an address: refused on evidence of life, which is named; with force the
 //! address is quarantined first.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Ledger;
 use super::commit::Pending;
 use super::entry::Phase;
 use super::io::{Caller, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step};
+use crate::name::SegmentName;
+use crate::record::AddressKey;
 use crate::time::Time;
 
 /// How many operators may wait for the judgement of one attachment.
 const OPERATORS_MAX: usize = 16;
 
 impl Ledger {
-    pub(super) fn admin_release(&mut self, now: Time, caller: Caller, address: IpAddr, force: bool) {
-        if let Some(shut) = self.quarantine.values().find(|shut| shut.key.address == address).cloned() {
+    /// The one segment in which an address is in use, or the named one. `None`: it is in use in none.
+    pub fn segment_in_use(
+        &self,
+        address: IpAddr,
+        named: Option<&SegmentName>,
+    ) -> Result<Option<SegmentName>, LedgerError> {
+        let keys = || {
+            let books = self.holders.keys().chain(self.quarantine.keys()).chain(self.shared.abroad.keys());
+            books.chain(self.occupied.keys())
+        };
+        let mut used: BTreeSet<_> =
+            keys().filter(|key| key.address == address).map(|key| key.segment.clone()).collect();
+        if let Some(named) = named {
+            let declared = self.config.pools.values().map(|pool| &pool.segment);
+            let known: BTreeSet<_> = declared.chain(keys().map(|key| &key.segment)).cloned().collect();
+            if !known.contains(named) {
+                return Err(LedgerError::UnknownSegment { segment: named.clone(), known });
+            }
+            return Ok(Some(named.clone()));
+        }
+        if used.len() > 1 {
+            return Err(LedgerError::Ambiguous { address, segments: used });
+        }
+        Ok(used.pop_first())
+    }
+
+    pub(super) fn admin_release(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        (address, segment): (IpAddr, Option<SegmentName>),
+        force: bool,
+    ) {
+        let key = match self.segment_in_use(address, segment.as_ref()) {
+            Ok(segment) => segment.map(|segment| AddressKey { segment, address }),
+            Err(error) => return self.reply(caller, Step::Other, Err(error)),
+        };
+        if let Some(shut) = key.as_ref().and_then(|key| self.quarantine.get(key)).cloned() {
             if !force {
                 let text = format!(
                     "{address} is quarantined; it is free again as soon as the wire is silent for it"
@@ -35,13 +74,17 @@ impl Ledger {
             self.serve_line(now);
             return self.reply(caller, Step::Other, Ok(Reply::Released(text)));
         }
-        let holder = self.holders.iter().find(|(key, _)| key.address == address).map(|(_, key)| key.clone());
+        let holder = key.as_ref().and_then(|key| self.holders.get(key)).cloned();
         let Some(key) = holder else {
-            let reply = self.on_interface(address).map_or(Err(LedgerError::Free(address)), |text| {
-                Ok(Reply::Released(format!(
-                    "{address} is on {text}; it is free as soon as no interface has it"
-                )))
-            });
+            let abroad = key.as_ref().and_then(|key| self.shared.abroad.get(key));
+            let reply = if let Some(abroad) = abroad {
+                Err(LedgerError::HeldAbroad { address, by: abroad.who.clone() })
+            } else if let Some(text) = self.on_interface(address) {
+                let text = format!("{address} is on {text}; it is free as soon as no interface has it");
+                Ok(Reply::Released(text))
+            } else {
+                Err(LedgerError::Free(address))
+            };
             return self.reply(caller, Step::Other, reply);
         };
         let Some(slot) = self.slots.get_mut(&key) else {

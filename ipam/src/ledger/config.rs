@@ -5,11 +5,9 @@ use std::ops::RangeInclusive;
 
 use super::Ledger;
 use super::io::{Action, NoteKind};
-use super::line::Stage;
 use super::pools::PoolState;
-use super::wire::ProbePurpose;
+use crate::alloc::gives;
 use crate::config::{Config, Pool};
-use crate::interval::to_bits;
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -27,15 +25,10 @@ impl Ledger {
             .flat_map(|slot| slot.entry.held.iter().map(move |held| (slot, held)))
             .filter(|(_, held)| {
                 // A pool may be renamed. One that was gone when the agent started is dropped already.
-                let bits = to_bits(held.address);
-                let gives = |pool: &Pool| {
-                    pool.segment == held.segment
-                        && pool.subnet.contains(held.address)
-                        && crate::alloc::usable(pool).contains(bits)
-                };
+                let given = |pool: &Pool| pool.segment == held.segment && gives(pool, held.address);
                 // Nearly every pool keeps its name: so a holder costs one look.
-                let same = config.pools.get(&held.pool).is_some_and(gives);
-                self.config.pools.contains_key(&held.pool) && !same && !config.pools.values().any(gives)
+                let same = config.pools.get(&held.pool).is_some_and(given);
+                self.config.pools.contains_key(&held.pool) && !same && !config.pools.values().any(given)
             })
             .map(|(slot, held)| {
                 format!("pool {} would drop {}, held by {}", held.pool, held.address, slot.entry.key)
@@ -50,11 +43,7 @@ impl Ledger {
             self.out.push(Action::ConfigTaken(Err(lost)));
             return;
         }
-        // Candidates being asked for belong to nobody yet: those ADDs choose again.
-        self.probes.retain(|_, purpose| !matches!(purpose, ProbePurpose::Add { .. }));
-        for waiter in self.line.iter_mut().filter(|waiter| waiter.stage == Stage::Probing) {
-            waiter.stage = Stage::InLine;
-        }
+        self.choose_again();
         let mut old = std::mem::take(&mut self.pools);
         for (name, pool) in &config.pools {
             // By segment and not by the pool's name: an address in use may have come from a pool
@@ -72,8 +61,7 @@ impl Ledger {
                 if self.shared.on { new.keep_apart() } else { new }
             });
             state.free.redeclare(pool, taken);
-            state.silent.clear();
-            state.probing.clear();
+            state.forget_silence();
             self.pools.insert(name.clone(), state);
         }
         for slot in self.slots.values_mut() {
@@ -83,6 +71,7 @@ impl Ledger {
             }
         }
         self.config = config;
+        self.redeclare_ports();
         self.strays.look(now);
         self.index_occupied(now);
         self.surveys.want_search();

@@ -15,6 +15,7 @@ use crate::evidence::{AddressFact, Claim, FdbFact, Intent, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
 use crate::name::{ContainerId, IfName, NetworkName, PoolName, SegmentName};
+use crate::ports::{Interfaces, LeftOut};
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
@@ -85,8 +86,9 @@ pub enum Input {
     Gc(Caller, NetworkName, BTreeSet<(ContainerId, IfName)>),
     /// A connection ended.
     Hangup(u64),
-    /// An operator wants an address freed.
-    AdminRelease(Caller, IpAddr, bool),
+    /// An operator wants an address freed, in a named segment or in the only one in which it is in use;
+    /// with force in spite of evidence of life.
+    AdminRelease(Caller, (IpAddr, Option<SegmentName>), bool),
     /// A hint from the kernel, and who told it.
     Kernel(Source, KernelHint),
     /// The reads that [`Action::Gather`] asked for.
@@ -107,6 +109,8 @@ pub enum Input {
     Surveyed(Survey),
     /// The operator's files changed.
     Declared(Box<Config>),
+    /// What the names of devices stand for on this node ([`super::Ledger::named_devices`]).
+    Interfaces(Interfaces),
     /// News of a store that other nodes write too.
     Store(StoreNews),
     /// News of this node's pods.
@@ -645,6 +649,14 @@ pub enum LedgerError {
     /// The network names no usable pool.
     #[error("network {0} has no enabled pool")]
     NoPool(NetworkName),
+    /// Another network is served on its port.
+    #[error("network {network} is left out on this node: {why}")]
+    LeftOut {
+        /// The network.
+        network: NetworkName,
+        /// Why.
+        why: Box<LeftOut>,
+    },
     /// An address was asked for that no pool of the network may give.
     #[error("address {address} cannot be given: {why}")]
     NotGivable {
@@ -688,6 +700,14 @@ pub enum LedgerError {
         waited_ms: u128,
         /// Who holds what.
         holders: String,
+    },
+    /// The network's link was edited after the address was recorded.
+    #[error("the link of network {} was edited: {key} is recorded on {made_on}", .key.network)]
+    Moved {
+        /// The attachment.
+        key: AttachmentKey,
+        /// The device on which it is recorded.
+        made_on: IfName,
     },
     /// The attachment exists in another, living namespace.
     #[error("attachment {0} exists already in another namespace that is alive")]
@@ -751,6 +771,30 @@ pub enum LedgerError {
     /// An operator asked for an address that nobody has.
     #[error("address {0} is free")]
     Free(IpAddr),
+    /// An operator named an address that is in use in several segments.
+    #[error("address {address} is in use in several segments: {}", listed(segments))]
+    Ambiguous {
+        /// The address.
+        address: IpAddr,
+        /// In which.
+        segments: BTreeSet<SegmentName>,
+    },
+    /// An operator named a segment in which nothing is declared or in use.
+    #[error("segment {segment} is in no declaration and no record; known are: {}", listed(known))]
+    UnknownSegment {
+        /// The name.
+        segment: SegmentName,
+        /// Those that there are.
+        known: BTreeSet<SegmentName>,
+    },
+    /// An operator asked to free an address of another node's.
+    #[error("address {address} is held by {by}")]
+    HeldAbroad {
+        /// The address.
+        address: IpAddr,
+        /// Its holder.
+        by: String,
+    },
     /// An operator asked to free an address that shows life.
     #[error("address {address} is in use by {key}: {evidence}")]
     Alive {
@@ -763,6 +807,10 @@ pub enum LedgerError {
     },
 }
 
+fn listed(segments: &BTreeSet<SegmentName>) -> String {
+    segments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
 /// Something to remember and show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
@@ -772,6 +820,8 @@ pub struct Note {
     pub code: &'static str,
     /// The addresses that it is about.
     pub addresses: Vec<IpAddr>,
+    /// Their segment, where it is known.
+    pub segment: Option<SegmentName>,
     /// The attachment that it is about.
     pub key: Option<AttachmentKey>,
     /// In words.

@@ -9,10 +9,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
-use super::entry::{Entry, Held, Phase};
+use super::entry::{Entry, Held, Phase, Slot};
 use super::io::{Caller, LeaseRequest, LedgerError, NoteKind, Step, StoreWrite};
 use super::pools::{Choice, Pick};
-use crate::alloc::check_requested;
+use crate::alloc::gives;
 use crate::attachment::AttachmentKey;
 use crate::config::Network;
 use crate::evidence::Epoch;
@@ -123,13 +123,13 @@ impl Waiter {
         self.put_off.as_ref().is_some_and(|(at, _)| *at > now)
     }
 
-    /// Whether one of its network's pools is of that address's segment and holds it.
+    /// Whether one of its network's pools gives that address.
     pub fn may_use(&self, key: &AddressKey, config: &crate::config::Config) -> bool {
         let network = config.networks.get(&self.request.key.network);
         let mut pools = network.into_iter().flat_map(|network| &network.pools);
         pools.any(|name| {
             let pool = config.pools.get(name);
-            pool.is_some_and(|pool| pool.segment == key.segment && pool.subnet.contains(key.address))
+            pool.is_some_and(|pool| pool.segment == key.segment && gives(pool, key.address))
         })
     }
 }
@@ -266,7 +266,8 @@ impl Ledger {
         if !self.serving || !self.bars.is_empty() {
             return None;
         }
-        let giver = self.slots.get(key).filter(|slot| !slot.entry.exposed)?.entry.clone();
+        let settled = |slot: &&Slot| !slot.entry.exposed && slot.live.disputed.is_none();
+        let giver = self.slots.get(key).filter(settled)?.entry.clone();
         if giver.held.iter().any(|held| self.strays.carry(&held.key())) {
             return None;
         }
@@ -292,10 +293,12 @@ impl Ledger {
             let request = waiter.request.clone();
             let avoid = waiter.avoid.clone();
             let Ok(network) = self.network(&request).cloned() else { continue };
+            let port = self.port_of(&network);
             let mut picks: Vec<Pick> = Vec::new();
             for held in &giver.held {
                 let fits = !avoid.contains(&held.address)
                     && self.occupied.of(&held.key()).is_empty()
+                    && !self.is_shadowed(&port, &held.key())
                     && wants(&request, held.address)
                     && !picks.iter().any(|pick| Family::of(pick.key.address) == Family::of(held.address));
                 let pool = self.giving(&network, held);
@@ -319,7 +322,7 @@ impl Ledger {
     fn giving<'a>(&self, network: &'a Network, held: &Held) -> Option<&'a PoolName> {
         network.pools.iter().find(|name| {
             self.config.pools.get(*name).is_some_and(|pool| {
-                !pool.disabled && pool.segment == held.segment && check_requested(pool, held.address).is_ok()
+                !pool.disabled && pool.segment == held.segment && gives(pool, held.address)
             })
         })
     }
@@ -462,7 +465,8 @@ impl Ledger {
             });
         let occupied = self.occupied_in(&pools).filter(|(address, _)| wants(request, *address));
         let occupied = occupied.map(|(address, text)| format!("{address} {text}"));
-        let here = held.chain(occupied).chain(shut);
+        let beside = self.holders_beside(&request.key.network, &pools);
+        let here = held.chain(occupied).chain(shut).chain(beside);
         let elsewhere = self.holders_abroad(&pools).into_iter().chain(self.kept_from(request, &pools));
         let mut holders: Vec<String> = here.chain(elsewhere).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);

@@ -25,6 +25,7 @@ mod line;
 pub mod occupied;
 mod pace;
 mod pools;
+mod ports;
 mod repair;
 pub mod repeat;
 mod requested_mac;
@@ -42,6 +43,7 @@ use crate::attachment::AttachmentKey;
 use crate::config::Config;
 use crate::identity::{BootId, MachineId};
 use crate::name::{NodeName, PoolName};
+use crate::ports::{Interfaces, Ports};
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -72,6 +74,7 @@ pub struct Identity {
 pub struct Ledger {
     me: Identity,
     config: Config,
+    ports: Ports,
     pools: BTreeMap<PoolName, PoolState>,
     slots: BTreeMap<AttachmentKey, Slot>,
     holders: BTreeMap<AddressKey, AttachmentKey>,
@@ -113,9 +116,11 @@ impl Ledger {
     /// An empty ledger; it serves nothing until it got [`Input::Loaded`].
     pub fn new(me: Identity, config: Config) -> Self {
         let pools = config.pools.iter().map(|(name, pool)| (name.clone(), PoolState::new(pool))).collect();
+        let ports = Ports::new(&config, Interfaces::new());
         Self {
             me,
             config,
+            ports,
             pools,
             slots: BTreeMap::new(),
             holders: BTreeMap::new(),
@@ -163,7 +168,7 @@ impl Ledger {
             Input::Check(caller, key) => self.check(caller, &key),
             Input::Gc(caller, network, valid) => self.collect_garbage(now, caller, network, &valid),
             Input::Hangup(conn) => self.hangup(now, conn),
-            Input::AdminRelease(caller, address, force) => self.admin_release(now, caller, address, force),
+            Input::AdminRelease(caller, what, force) => self.admin_release(now, caller, what, force),
             Input::Kernel(by, hint) => self.hint(now, by, hint),
             Input::Gathered(observations) => self.gathered(now, observations),
             Input::Scanned(report) => self.scanned(now, &report),
@@ -174,6 +179,7 @@ impl Ledger {
             Input::Surveyed(survey) => self.surveyed(now, survey),
             Input::Strays(strays) => self.found_strays(now, strays),
             Input::Declared(config) => self.declared(now, *config),
+            Input::Interfaces(interfaces) => self.interfaces_read(now, interfaces),
             Input::Store(news) => self.store_news(now, news),
             Input::Pods(news) => self.pod_news(now, news),
             Input::Bar(code, why) => self.bar(now, code, why),
@@ -289,6 +295,14 @@ impl Ledger {
         key: Option<&AttachmentKey>,
         text: String,
     ) {
-        self.out.push(Action::Note(Note { kind, code, addresses, key: key.cloned(), text }));
+        let held = key.and_then(|key| self.slots.get(key)?.entry.held.first());
+        let segment = held.map(|held| held.segment.clone()).filter(|_| !addresses.is_empty());
+        self.out.push(Action::Note(Note { kind, code, addresses, segment, key: key.cloned(), text }));
+    }
+
+    /// The same of an address that no attachment has.
+    fn note_of(&mut self, kind: NoteKind, code: &'static str, key: &AddressKey, text: String) {
+        let (addresses, segment) = (vec![key.address], Some(key.segment.clone()));
+        self.out.push(Action::Note(Note { kind, code, addresses, segment, key: None, text }));
     }
 }

@@ -9,10 +9,10 @@ use super::Ledger;
 use super::access;
 use super::io::{Action, LeaseRequest, LedgerError};
 use super::wire::ProbePurpose;
-use crate::alloc::{FreeSet, check_requested};
+use crate::alloc::{FreeSet, check_requested, gives};
 use crate::attachment::AttachmentKey;
 use crate::config::{Network, Pool};
-use crate::interval::{Family, to_bits};
+use crate::interval::Family;
 use crate::name::PoolName;
 use crate::record::AddressKey;
 use crate::time::Time;
@@ -64,6 +64,12 @@ impl PoolState {
     pub fn keep_apart(mut self) -> Self {
         self.free = self.free.keep_apart();
         self
+    }
+
+    /// What was heard on the wire says nothing any more.
+    pub fn forget_silence(&mut self) {
+        self.silent.clear();
+        self.probing.clear();
     }
 
     fn is_silent(&self, address: IpAddr, now: Time) -> bool {
@@ -132,6 +138,9 @@ impl Ledger {
         let name = &request.key.network;
         let network =
             self.config.networks.get(name).ok_or_else(|| LedgerError::UnknownNetwork(name.clone()))?;
+        if let Some(why) = self.left_out(name) {
+            return Err(LedgerError::LeftOut { network: name.clone(), why: Box::new(why.clone()) });
+        }
         let enabled = |pool: &&PoolName| self.config.pools.get(*pool).is_some_and(|pool| !pool.disabled);
         if network.pools.iter().any(|pool| enabled(&pool)) {
             Ok(network)
@@ -171,6 +180,7 @@ impl Ledger {
         avoid: &BTreeSet<IpAddr>,
     ) -> Result<(Option<Pick>, Vec<Pick>), LedgerError> {
         let wanted = request.ips.iter().copied().find(|ip| Family::of(*ip) == family);
+        let port = self.port_of(network);
         let mut unsure = Vec::new();
         let (mut refused, mut open) = (None, false);
         for name in &network.pools {
@@ -186,6 +196,7 @@ impl Ledger {
                 refused = Some(error);
                 continue;
             }
+            let shadows = self.shadows_at_most(&pool.segment);
             let Some(state) = self.pools.get_mut(name) else { continue };
             if state.last_add.is_none_or(|at| now.since(at) >= BUSY_FOR) {
                 // More may follow: they shall find more than an idle pool keeps ready.
@@ -205,7 +216,7 @@ impl Ledger {
                 let at_home = home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
                 let first = access::own(pool, request).into_iter().chain(at_home);
                 let first = first.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
-                let limit = READY_BUSY + avoid.len() + pool.access.reserved();
+                let limit = READY_BUSY + avoid.len() + pool.access.reserved() + shadows;
                 let mut all = [first, state.free.candidates(&self.me.node, now, limit)].concat();
                 all.retain(|address| access::reserved(pool, *address, request).is_none());
                 all
@@ -216,7 +227,11 @@ impl Ledger {
                 key: AddressKey { segment: pool.segment.clone(), address },
                 from: None,
             };
-            let fit = candidates.iter().copied().filter(|address| !avoid.contains(address));
+            let Some(state) = self.pools.get(name) else { continue };
+            let fit = candidates
+                .iter()
+                .copied()
+                .filter(|address| !avoid.contains(address) && !self.is_shadowed(&port, &pick(*address).key));
             if let Some(address) = fit.clone().find(|address| state.is_silent(*address, now)) {
                 return Ok((Some(pick(address)), Vec::new()));
             }
@@ -246,13 +261,8 @@ impl Ledger {
 
     /// The pools that may give an address: usually one.
     fn pools_of(&self, key: &AddressKey) -> Vec<PoolName> {
-        let (family, bits) = (Family::of(key.address), to_bits(key.address));
-        let gives = |pool: &Pool| {
-            Family::of(pool.subnet.ip()) == family
-                && pool.members.contains(bits)
-                && pool.segment == key.segment
-        };
-        self.config.pools.iter().filter(|(_, pool)| gives(pool)).map(|(name, _)| name.clone()).collect()
+        let of_them = |pool: &Pool| pool.segment == key.segment && gives(pool, key.address);
+        self.config.pools.iter().filter(|(_, pool)| of_them(pool)).map(|(name, _)| name.clone()).collect()
     }
 
     /// Marks an address as free again, unless it is held or quarantined. It rests.
@@ -315,10 +325,8 @@ impl Ledger {
 
     pub(super) fn refill(&mut self, now: Time) {
         let networks: Vec<_> = self
-            .config
-            .networks
-            .values()
-            .filter_map(|network| Some((network.link.wire_device()?, network.pools.clone())))
+            .served()
+            .filter_map(|(_, network)| Some((network.link.wire_device()?, network.pools.clone())))
             .collect();
         let mut devices = BTreeMap::new();
         for (device, pools) in &networks {
@@ -363,6 +371,13 @@ impl Ledger {
             candidates.into_iter().filter(|a| old(a) && !state.probing.contains(a)).collect();
         state.probing.extend(wanted.iter().copied());
         wanted
+    }
+
+    /// Somebody spoke for an address.
+    pub(super) fn break_silence(&mut self, pool: &PoolName, address: IpAddr) {
+        if let Some(state) = self.pools.get_mut(pool) {
+            state.silent.remove(&address);
+        }
     }
 
     /// Takes the results of probing ahead: silence makes an address ready.

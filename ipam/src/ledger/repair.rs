@@ -5,6 +5,7 @@
 //! have an entry, and every Berth MAC on a parent is seen to be somebody's.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
@@ -14,10 +15,14 @@ use super::entry::{Entry, Held, Live, Phase, Slot, fdb_parent};
 use super::io::{
     Action, CommitResult, Flush, JournalWrite, Loaded, NoteKind, Step, StoreWrite, Stray, StrayLink,
 };
+use crate::alloc::gives;
 use crate::attachment::{AttachmentKey, Role};
+use crate::config::{Network, Pool};
 use crate::identity::{NetnsIdentity, TxnId};
 use crate::interval::Family;
 use crate::mac::Mac;
+use crate::name::{IfName, PoolName, SegmentName};
+use crate::ports::Ports;
 use crate::record::LeaseRecord;
 use crate::time::Time;
 
@@ -45,6 +50,7 @@ impl Ledger {
                 "the agent is in another network namespace than before: numbers of namespaces prove nothing";
             self.note(NoteKind::Warning, "namespace-changed", Vec::new(), None, text.to_owned());
         }
+        self.tell_left_out(&Ports::default());
         for shut in quarantine {
             self.take(&shut.key);
             self.quarantine
@@ -241,6 +247,30 @@ impl Ledger {
         self.slots.values().any(|slot| slot.entry.mac == Some(mac) || slot.entry.macs().contains(&mac))
     }
 
+    /// The pool of an address that a link of Berth's has: of the link's network, else of the port on which it is.
+    /// A pool that was edited while the link lived goes on counting for it by its subnet.
+    fn pool_of_link(
+        &self,
+        network: Option<&Network>,
+        device: Option<&IfName>,
+        address: IpAddr,
+    ) -> Option<(PoolName, SegmentName)> {
+        let own = |fits: &dyn Fn(&Pool) -> bool| {
+            let mut pools = network.into_iter().flat_map(|network| &network.pools);
+            pools.find_map(|name| {
+                let pool = self.config.pools.get(name).filter(|pool| fits(pool))?;
+                Some((name.clone(), pool.segment.clone()))
+            })
+        };
+        let beside = || {
+            let (pool, key) = self.member_on(&self.ports.of_device(device?)?, address)?;
+            Some((pool, key.segment))
+        };
+        own(&|pool| gives(pool, address))
+            .or_else(beside)
+            .or_else(|| own(&|pool| pool.subnet.contains(address)))
+    }
+
     /// False: an address of the link is somebody else's in the books, or which it has is not to be
     /// seen; nothing may be handed out beside it before that is settled.
     pub(super) fn adopt_link(
@@ -256,17 +286,8 @@ impl Ledger {
         let (mac, network) = (stray.mac, self.config.networks.get(&key.network).cloned());
         let mut held = Vec::new();
         for &address in &found.addresses {
-            let pool = network.as_ref().into_iter().flat_map(|network| &network.pools).find_map(|name| {
-                let pool = self.config.pools.get(name)?;
-                pool.subnet.contains(address).then(|| (name.clone(), pool.segment.clone()))
-            });
-            let listed = stray.parent.as_ref();
-            let beside = || {
-                listed?;
-                self.address_on(|link| link.wire_device().as_ref() == listed, address)
-            };
-            let pool = pool.or_else(|| beside().map(|(pool, key)| (pool, key.segment)));
-            if let Some((pool, segment)) = pool {
+            if let Some((pool, segment)) = self.pool_of_link(network.as_ref(), stray.parent.as_ref(), address)
+            {
                 let next = Held { pool, segment, address, generation: 0 };
                 let generation = self.generations.entry(next.key()).or_insert(0);
                 *generation += 1;

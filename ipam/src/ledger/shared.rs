@@ -16,10 +16,9 @@ use super::commit::Pending;
 use super::entry::{Phase, Slot};
 use super::io::{Action, Flush, JournalWrite, NoteKind, Step, StoreNews, StoreWrite, Stray};
 use super::pools::PoolState;
-use crate::alloc::score;
+use crate::alloc::{gives, score};
 use crate::attachment::{AttachmentKey, PodRef};
 use crate::identity::TxnId;
-use crate::interval::Family;
 use crate::mac::Mac;
 use crate::name::PoolName;
 use crate::record::{AddressKey, LeaseRecord};
@@ -491,11 +490,10 @@ impl Ledger {
     pub(super) fn holders_abroad(&self, pools: &[PoolName]) -> Vec<String> {
         let concerns = |key: &AddressKey, abroad: &Abroad| {
             abroad.pool.as_ref().is_some_and(|pool| pools.contains(pool))
-                || pools.iter().filter_map(|name| self.config.pools.get(name)).any(|pool| {
-                    pool.segment == key.segment
-                        && Family::of(pool.subnet.ip()) == Family::of(key.address)
-                        && pool.subnet.contains(key.address)
-                })
+                || pools
+                    .iter()
+                    .filter_map(|name| self.config.pools.get(name))
+                    .any(|pool| pool.segment == key.segment && gives(pool, key.address))
         };
         let abroad = self.shared.abroad.iter().filter(|(key, abroad)| concerns(key, abroad));
         abroad.map(|(key, abroad)| format!("{} {}", key.address, abroad.who)).collect()

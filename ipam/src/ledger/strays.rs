@@ -62,6 +62,11 @@ impl Strays {
         self.of(device).any(|(_, block)| block.addresses.is_none())
     }
 
+    /// The devices that have some.
+    pub fn devices(&self) -> impl Iterator<Item = &IfName> {
+        self.by_device.keys()
+    }
+
     /// When to look for them again.
     pub const fn wakes_at(&self) -> Option<Time> {
         self.again
@@ -186,7 +191,8 @@ impl Ledger {
     }
 
     fn segments_on(&self, device: &IfName) -> BTreeSet<SegmentName> {
-        let networks = self.config.networks.values().filter(|network| network.link.device() == *device);
+        let networks = self.config.networks.values();
+        let networks = networks.filter(|network| self.is_device_on(device, &self.port_of(network)));
         let pools =
             networks.flat_map(|network| &network.pools).filter_map(|name| self.config.pools.get(name));
         pools.map(|pool| pool.segment.clone()).collect()
@@ -199,8 +205,10 @@ impl Ledger {
 
     /// Whether an unexplained MAC whose addresses are not known is on the device that the network is on.
     pub(super) fn is_blocked_by_strays(&self, network: &crate::name::NetworkName) -> bool {
-        let device = self.config.networks.get(network).map(|network| network.link.device());
-        device.is_some_and(|device| self.strays.block(&device))
+        let Some(port) = self.config.networks.get(network).map(|network| self.port_of(network)) else {
+            return false;
+        };
+        self.strays.devices().any(|device| self.is_device_on(device, &port) && self.strays.block(device))
     }
 
     pub(super) fn find_strays_if_due(&mut self, now: Time) {

@@ -9,8 +9,10 @@ use super::io::{PoolCount, State};
 use super::line::{Stage, Waiter};
 use super::occupied::Occupant;
 use super::wire::ProbePurpose;
+use crate::alloc::gives;
 use crate::config::Pool;
 use crate::name::{IfName, NodeName, PoolName};
+use crate::record::AddressKey;
 use crate::time::Time;
 
 /// One address that is not free.
@@ -32,6 +34,15 @@ pub enum View<'a> {
 }
 
 impl View<'_> {
+    /// The address in its segment.
+    pub fn key(&self) -> AddressKey {
+        match self {
+            Self::Held { held, .. } => held.key(),
+            Self::Shut(shut) => shut.key.clone(),
+            Self::Occupied(occupant) => occupant.key.clone(),
+        }
+    }
+
     /// The address.
     pub fn address(&self) -> IpAddr {
         match self {
@@ -139,9 +150,8 @@ impl Ledger {
 
     /// How many of a pool's addresses other nodes hold.
     fn abroad_of(&self, pool: &Pool) -> u64 {
-        let usable = crate::alloc::usable(pool);
         let keys = self.shared.abroad.keys().filter(|key| key.segment == pool.segment);
-        keys.filter(|key| usable.contains(crate::interval::to_bits(key.address))).count() as u64
+        keys.filter(|key| gives(pool, key.address)).count() as u64
     }
 
     /// Devices that attachments are on.

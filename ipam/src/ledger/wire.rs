@@ -1,7 +1,6 @@
 //! The wire's veto: an address that answers is never handed out. Silence proves nothing alone.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
@@ -14,7 +13,6 @@ use super::io::{
 use super::line::Stage;
 use super::pools::Pick;
 use crate::attachment::AttachmentKey;
-use crate::config::LinkSpec;
 use crate::evidence::{Claim, FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
@@ -206,6 +204,8 @@ impl Ledger {
         let own = index
             .and_then(|index| self.line.get(index))
             .and_then(|waiter| waiter.request.mac.filter(|_| waiter.request.adopt));
+        let network = index.and_then(|index| self.config.networks.get(&self.line[index].request.key.network));
+        let port = network.map(|network| self.port_of(network));
         let mut chosen: Vec<Pick> = Vec::new();
         for pick in picks {
             let claims = answers.iter().find(|(address, _)| *address == pick.key.address);
@@ -215,6 +215,8 @@ impl Ledger {
             let family = Family::of(pick.key.address);
             if self.is_taken(&pick.key) {
                 // Another node was faster.
+            } else if port.as_ref().is_some_and(|port| self.is_shadowed(port, &pick.key)) {
+                self.return_unused(&pick.key);
             } else if !macs.is_empty() {
                 self.avoid(txn, pick.key.address);
                 self.shut(now, pick.pool, pick.key, macs, None, "answers");
@@ -274,21 +276,25 @@ impl Ledger {
                 return;
             }
             let pool = shut.pool;
-            self.quarantine.remove(key);
-            for set in self.answers.by_mac.values_mut() {
-                set.remove(key);
-            }
-            self.give_back(now, key);
+            self.readmitted(now, key, "silent: it may be handed out again");
             self.silence_of(now, &pool, key.address);
-            let journal = vec![JournalWrite::Unquarantine(key.clone())];
-            self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
-            let text = "silent: it may be handed out again".to_owned();
-            self.note(NoteKind::Action, "quarantine-ended", vec![key.address], None, text);
             self.serve_line(now);
         } else {
             shut.heard_at = now;
             shut.macs = macs;
         }
+    }
+
+    /// Ends the quarantine of an address.
+    fn readmitted(&mut self, now: Time, key: &AddressKey, why: &str) {
+        self.quarantine.remove(key);
+        for set in self.answers.by_mac.values_mut() {
+            set.remove(key);
+        }
+        self.give_back(now, key);
+        let journal = vec![JournalWrite::Unquarantine(key.clone())];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
+        self.note_of(NoteKind::Action, "quarantine-ended", key, why.to_owned());
     }
 
     /// What to read about former holders whose addresses are kept back.
@@ -381,7 +387,7 @@ impl Ledger {
             Some(guard) => format!("not handed out until the interface of {} is gone", guard.holder),
             None => format!("not handed out: answered by {}", self.names_of(&macs)),
         };
-        self.note(NoteKind::Action, "quarantined", vec![key.address], None, text);
+        self.note_of(NoteKind::Action, "quarantined", &key, text);
         let shut = Quarantined {
             key: key.clone(),
             pool,
@@ -412,31 +418,50 @@ impl Ledger {
             .map(|shut| (shut.key.clone(), shut.pool.clone()))
             .collect();
         for (key, pool) in due {
-            let device = self.config.networks.values().find(|network| network.pools.contains(&pool));
-            let device = device.and_then(|network| network.link.wire_device());
+            let device = self.device_for(&pool, &key.segment);
             if let Some(shut) = self.quarantine.get_mut(&key) {
                 shut.heard_at = now;
             }
-            if let Some(device) = device {
-                let id = self.id();
-                let addresses = vec![key.address];
-                self.probes.insert(id, ProbePurpose::Quarantine(key));
-                self.out.push(Action::Probe { id, device, addresses, urgent: false });
-            }
+            let Some(device) = device else {
+                self.unasked(now, &key);
+                continue;
+            };
+            let id = self.id();
+            let addresses = vec![key.address];
+            self.probes.insert(id, ProbePurpose::Quarantine(key));
+            self.out.push(Action::Probe { id, device, addresses, urgent: false });
+        }
+    }
+
+    /// No port of this node gives a quarantined address by now, or its wire cannot be asked: what was heard
+    /// says nothing of a port that gives it later, where it is asked for first. A former holder is still
+    /// to be seen gone.
+    fn unasked(&mut self, now: Time, key: &AddressKey) {
+        if let Some(guard) = self.quarantine.get(key).and_then(|shut| shut.guard.as_ref()) {
+            self.guards.insert(guard.holder.clone());
+        } else {
+            self.readmitted(now, key, "no wire of this node can be asked about it");
+            self.serve_line(now);
         }
     }
 
     /// Somebody spoke for an address.
     pub(super) fn heard(&mut self, now: Time, heard: &HeardOnWire) {
-        let Some((pool, key)) = self.address_on(|link| link.wire() == heard.wire, heard.address) else {
-            return;
-        };
-        self.note_speaker(&key, heard.mac);
+        let port = self.ports.port_of(&heard.wire);
+        if let Some(key) = self.ports.named(&self.config, &port, heard.address) {
+            self.note_speaker(&key, heard.mac);
+        }
         if !self.is_veto(heard.mac) {
             return;
         }
-        if let Some(holder) = self.holders.get(&key).cloned() {
-            return self.heard_holder(now, &holder, &key, heard);
+        let holders = self.holders_on(&port, heard.address);
+        for (key, holder) in &holders {
+            self.heard_holder(now, holder, key, heard);
+        }
+        let Some((pool, key)) = self.member_on(&port, heard.address) else { return };
+        if !holders.is_empty() {
+            // Its holder may have it in another segment.
+            return self.break_silence(&pool, key.address);
         }
         if let Some(shut) = self.quarantine.get_mut(&key) {
             shut.heard_at = now;
@@ -456,9 +481,7 @@ impl Ledger {
                 return self.shut(now, pool, key, vec![heard.mac], None, "heard");
             }
             // It is asked for again before anybody gets it.
-            if let Some(state) = self.pools.get_mut(&pool) {
-                state.silent.remove(&key.address);
-            }
+            self.break_silence(&pool, key.address);
         }
     }
 
@@ -509,19 +532,5 @@ impl Ledger {
     fn owner_of(&self, mac: Mac) -> Option<String> {
         let slot = self.slots.values().find(|slot| slot.entry.macs().contains(&mac));
         slot.map(|slot| slot.entry.holder()).or_else(|| self.owner_abroad(mac))
-    }
-
-    /// Which pool's address it is, on links of that kind.
-    pub(super) fn address_on(
-        &self,
-        link: impl Fn(&LinkSpec) -> bool,
-        address: IpAddr,
-    ) -> Option<(PoolName, AddressKey)> {
-        let networks = self.config.networks.values().filter(|network| link(&network.link));
-        networks.flat_map(|network| &network.pools).find_map(|name| {
-            let pool = self.config.pools.get(name)?;
-            let key = AddressKey { segment: pool.segment.clone(), address };
-            pool.subnet.contains(address).then(|| (name.clone(), key))
-        })
     }
 }

@@ -26,6 +26,7 @@ pub fn config(count: u8) -> Config {
         access: berth_ipam::access::Access::default(),
     };
     let network = Network {
+        declared: 0,
         link: LinkSpec::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge, mtu: None },
         pools: vec!["p".parse().unwrap()],
         accept_ra: false,

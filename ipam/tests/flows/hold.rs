@@ -165,7 +165,7 @@ fn a_held_attachment_is_over_for_its_runtime() {
     rig.step(Input::Gc(caller(3), "lan".parse().unwrap(), BTreeSet::new()));
     assert!(matches!(rig.reply(50), Some(Ok(Reply::Done))));
     assert_eq!(rig.entry(1).phase, Phase::Held);
-    rig.step(Input::AdminRelease(caller(4), rig.held_by(1)[0], false));
+    rig.step(Input::AdminRelease(caller(4), (rig.held_by(1)[0], None), false));
     assert!(matches!(rig.reply(50), Some(Ok(Reply::Released(_)))));
     assert!(rig.store.is_empty());
 }

@@ -85,7 +85,7 @@ fn what_is_on_an_interface_is_given_to_nobody_and_named_in_the_error() {
     let mut rig = surveyed(3, own(&[address(10)]), children);
     assert_eq!(occupied(&rig), [address(10), address(11)]);
     assert_eq!(rig.ledger.pool_counts()[0].quarantined, 2);
-    rig.step(Input::AdminRelease(Caller { conn: 9, call: 1 }, address(10), true));
+    rig.step(Input::AdminRelease(Caller { conn: 9, call: 1 }, (address(10), None), true));
     let Some(Ok(Reply::Released(told))) = rig.reply(9) else { panic!("{:?}", rig.reply(9)) };
     assert!(told.contains("interface eth1 of the node"), "{told}");
     assert_eq!(given(&mut rig, 1), Some(address(12)));

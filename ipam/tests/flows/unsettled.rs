@@ -137,7 +137,7 @@ fn a_release_that_the_store_does_not_take_is_listed() {
 fn a_forced_address_is_listed_with_its_former_holder_while_that_is_up() {
     let mut rig = Rig::new(config(1));
     rig.bound(1);
-    rig.step(Input::AdminRelease(Caller { conn: 9, call: 1 }, address(10), true));
+    rig.step(Input::AdminRelease(Caller { conn: 9, call: 1 }, (address(10), None), true));
     rig.pass(LASTING + TICK);
     assert_eq!(listed(&rig), [("forced".to_owned(), GUARDED)]);
     assert_eq!(*rig.ledger.unsettled(rig.now)[0].key, request(1).key);

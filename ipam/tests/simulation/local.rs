@@ -12,6 +12,7 @@ use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::occupied::{Interface, Place, Survey};
 use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
 
 use crate::world::{Event, Link, World};
 
@@ -98,13 +99,13 @@ impl World {
             return;
         }
         link.vips.push(address);
-        let (at, ifindex, mac) = (link.at, link.ifindex, link.mac);
+        let (at, ifindex, mac, parent) = (link.at, link.ifindex, link.mac, link.parent.clone());
         self.local.vips.insert((ifindex, address), false);
         let hint = KernelHint::AddressSeen(Some(Nsid(at)), ifindex, address);
         self.events.push(Event::ToLedger(Input::Kernel(Source::Netlink, hint)));
         if announces {
             self.local.spoken.insert(address);
-            self.announce(&[address], mac);
+            self.announce(&parent, &[address], mac);
         }
     }
 
@@ -134,12 +135,17 @@ impl World {
     }
 
     /// Reads all interfaces.
-    pub fn survey(&mut self, number: u64, at: &BTreeSet<Nsid>, search: bool) {
+    pub fn survey(&mut self, number: u64, devices: &[IfName], at: &BTreeSet<Nsid>, search: bool) {
         self.report();
-        let wires = BTreeSet::from([Wire { parent: "eth1".parse().unwrap(), vlan: None }]);
-        let listed = self.links.iter().filter(|link| link.up).map(|link| link.mac);
+        let main: IfName = "eth1".parse().unwrap();
         let foreign = self.local.foreign.values().map(|(ifindex, _)| mac_of(*ifindex));
-        let lists = BTreeMap::from([("eth1".parse().unwrap(), listed.chain(foreign).collect())]);
+        let mut lists = BTreeMap::from([(main.clone(), foreign.collect())]);
+        for link in self.links.iter().filter(|link| link.up) {
+            lists.entry(link.parent.clone()).or_insert_with(BTreeSet::new).insert(link.mac);
+        }
+        for device in devices {
+            lists.entry(device.clone()).or_default();
+        }
         let own = Interface {
             place: Place { at: None, ifindex: PARENT },
             name: "eth1".to_owned(),
@@ -149,21 +155,21 @@ impl World {
             addresses: Some(self.local.node.keys().copied().collect()),
         };
         let looked = |nsid: i32| search || at.contains(&Nsid(nsid));
-        let child = |at: i32, ifindex: u32, mac: Mac, addresses: BTreeSet<IpAddr>| Interface {
+        let child = |parent: &IfName, at: i32, (ifindex, mac): (u32, Mac), addresses| Interface {
             place: Place { at: Some(Nsid(at)), ifindex },
             name: "eth0".to_owned(),
             mac: Some(mac),
-            wires: wires.clone(),
+            wires: BTreeSet::from([Wire { parent: parent.clone(), vlan: None }]),
             listed: true,
             addresses: Some(addresses),
         };
         let pods = self.links.iter().filter(|link| looked(link.at)).map(|link: &Link| {
             let addresses = link.addresses.iter().chain(&link.vips).copied().collect();
-            child(link.at, link.ifindex, link.mac, addresses)
+            child(&link.parent, link.at, (link.ifindex, link.mac), addresses)
         });
         let foreign = self.local.foreign.iter().filter(|_| looked(FOREIGN_NAMESPACE));
         let foreign = foreign.map(|(address, (ifindex, _))| {
-            child(FOREIGN_NAMESPACE, *ifindex, mac_of(*ifindex), BTreeSet::from([*address]))
+            child(&main, FOREIGN_NAMESPACE, (*ifindex, mac_of(*ifindex)), BTreeSet::from([*address]))
         });
         let children: Vec<_> = pods.chain(foreign).collect();
         let namespaces = self.namespaces.iter().copied().chain([FOREIGN_NAMESPACE]);

@@ -2,13 +2,16 @@
 //! plugins that can be killed between any two steps.
 
 mod checks;
+mod kernel;
+mod ports;
+mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
-use berth_ipam::config::Wire;
+use berth_ipam::config::{Config, Wire};
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use berth_ipam::ledger::entry::{Entry, Phase, Quarantined};
@@ -16,10 +19,11 @@ use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
+use berth_ipam::name::{IfName, SegmentName};
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
-use crate::air::Air;
+use crate::air::{Air, NEIGHBOUR};
 use crate::declared::config;
 use crate::local::Local;
 use crate::promises::Promises;
@@ -48,6 +52,11 @@ pub enum Op {
     KillPlugin(u8),
     /// Somebody outside answers for the pool's address of that number, until asked once.
     Answer(u8),
+    /// A neighbour takes that address for itself and announces it; it answers from then on.
+    NeighbourComes(u8),
+    NeighbourGoes(u8),
+    /// The operator edits networks and pools; which edit the number says.
+    Declare(u8),
     CrashAgent,
     LoseEvents,
     /// The pod's root adds and deletes the pod's own address, a thousand times in a second.
@@ -63,6 +72,8 @@ pub enum Op {
 #[derive(Debug, Clone)]
 pub struct Link {
     pub key: AttachmentKey,
+    /// The interface on whose L2 network it is.
+    pub parent: IfName,
     pub at: i32,
     pub ifindex: u32,
     pub mac: Mac,
@@ -94,6 +105,8 @@ struct Plugin {
     addresses: Vec<IpAddr>,
     /// Those that it put on another plugin's link.
     added: Vec<IpAddr>,
+    /// When its ADD began, in the order of the neighbours' announcements.
+    began: u64,
 }
 
 #[derive(Debug)]
@@ -112,6 +125,9 @@ pub enum Event {
 }
 
 pub struct World {
+    declared: Config,
+    edit: fn(u8) -> Config,
+    edited: Option<Config>,
     rng: u64,
     now: Time,
     boot: u32,
@@ -151,7 +167,15 @@ fn of_pool(last: u8) -> IpAddr {
 
 impl World {
     pub fn new(seed: u64) -> Self {
+        Self::of(seed, |_| config(4))
+    }
+
+    /// A world in which the operator edits what is declared.
+    pub fn of(seed: u64, edit: fn(u8) -> Config) -> Self {
         let mut world = Self {
+            declared: edit(0),
+            edit,
+            edited: None,
             rng: seed | 1,
             now: Time::from_millis(1_000),
             boot: 1,
@@ -196,7 +220,7 @@ impl World {
             boot_id: BootId(format!("boot{}", self.boot)),
             machine_id: MachineId("m1".into()),
         };
-        self.ledger = Some(Ledger::new(me, config(4)));
+        self.ledger = Some(Ledger::new(me, self.declared.clone()));
         let loaded = Loaded {
             entries: self.journal.values().cloned().collect(),
             quarantine: self.quarantine.values().cloned().collect(),
@@ -231,7 +255,13 @@ impl World {
                     self.disk.push_back(action);
                 }
                 Action::Note(note) => self.check_note(&note),
-                Action::Serve | Action::ConfigTaken(_) => {}
+                Action::ConfigTaken(taken) => {
+                    let edited = self.edited.take();
+                    if let (Ok(()), Some(edited)) = (taken, edited) {
+                        self.declared = edited;
+                    }
+                }
+                Action::Serve => {}
                 other => self.events.push(Event::Do(other)),
             }
         }
@@ -253,7 +283,8 @@ impl World {
                         self.promises.release(key, self.plugins.keys().copied());
                     }
                     let caller = Caller { conn: self.id(), call: 1 };
-                    self.step(Input::AdminRelease(caller, address, true));
+                    let segment = self.segment_of(key.as_ref(), address);
+                    self.step(Input::AdminRelease(caller, (address, segment), true));
                 }
             }
             Op::Node(last, comes) => self.node_address(of_pool(*last), *comes),
@@ -262,12 +293,15 @@ impl World {
             Op::NoVip(pod) => self.drop_vips(*pod),
             Op::KillPlugin(pod) => self.kill_plugin(*pod),
             Op::Answer(last) => {
-                let address = of_pool(*last);
+                let (parent, address) = self.place(*last);
                 // Only a free address: a second holder of a held one is another matter.
-                if !self.links.iter().any(|link| link.addresses.contains(&address)) {
-                    self.air.answer(address);
+                if !self.has(&parent, address) {
+                    self.air.answer((parent, address));
                 }
             }
+            Op::NeighbourComes(number) => self.neighbour(*number),
+            Op::NeighbourGoes(number) => self.air.leave(&self.place(*number)),
+            Op::Declare(number) => self.declare(*number),
             Op::CrashAgent => self.crash(),
             Op::LoseEvents => {
                 self.events.retain(|event| !matches!(event, Event::ToLedger(Input::Kernel(..))));
@@ -308,8 +342,10 @@ impl World {
             return;
         }
         let nsid = self.namespace();
+        let names: Vec<_> = self.declared.networks.keys().collect();
+        let network = names[usize::from(pod) % names.len()].clone();
         let key = AttachmentKey {
-            network: "lan".parse().unwrap(),
+            network: network.clone(),
             container_id: format!("c{nsid}").parse().unwrap(),
             ifname: "eth0".parse().unwrap(),
         };
@@ -318,8 +354,10 @@ impl World {
             let ifindex = u32::try_from(self.id()).unwrap();
             let [.., high, low] = ifindex.to_be_bytes();
             let mac = Mac([2, 0, 0, 1, high, low]);
+            let parent = self.declared.networks[&key.network].link.device();
             self.links.push(Link {
                 key: key.clone(),
+                parent,
                 at: nsid,
                 ifindex,
                 mac,
@@ -352,10 +390,11 @@ impl World {
         if pod == CHAINED && before.is_none() {
             return; // The main plugin has no link.
         }
+        let network = key.network.clone();
         let request = LeaseRequest {
             txn: TxnId(format!("txn{conn}")),
             key,
-            cni_network: "lan".parse().unwrap(),
+            cni_network: network,
             role: if pod == CHAINED { Role::Chained } else { Role::Main },
             netns: NetnsIdentity {
                 cookie: NetnsCookie(u64::try_from(nsid).unwrap()),
@@ -384,6 +423,7 @@ impl World {
             repeats: false,
             addresses: vec![],
             added: vec![],
+            began: conn,
         };
         self.plugins.insert(conn, plugin);
         self.step(Input::Lease(Caller { conn, call: 1 }, Box::new(request)));
@@ -493,6 +533,7 @@ impl World {
     fn crash_only(&mut self) {
         self.ledger = None;
         self.promises.hang_up();
+        self.air.forget_told();
         self.disk.clear();
         self.lazy.clear();
         self.local.forget();
@@ -572,7 +613,13 @@ impl World {
             return self.write_one(false);
         }
         match self.events.remove(index) {
-            Event::ToLedger(input) => self.tell(input),
+            Event::ToLedger(input) => {
+                if let Input::Heard(heard) = &input {
+                    let now = self.id();
+                    self.air.tell(now, &(heard.wire.parent.clone(), heard.address), heard.mac);
+                }
+                self.tell(input);
+            }
             Event::Retry(conn) => self.retry(conn),
             Event::Configure(conn) => self.configure(conn),
             Event::Unplug(ifindex) => {
@@ -619,39 +666,6 @@ impl World {
         self.step(Input::Committed(op, CommitResult::Journaled(results)));
     }
 
-    fn store_write(&mut self, write: StoreWrite) -> StoreResult {
-        let other = |record: &LeaseRecord| StoreResult::Others(Box::new(record.clone()));
-        match write {
-            StoreWrite::Create(record) => match self.store.get(&record.address_key()) {
-                Some(found) if found.txn != record.txn => other(found),
-                _ => {
-                    self.store.insert(record.address_key(), *record);
-                    StoreResult::Done
-                }
-            },
-            StoreWrite::HandOver { record, .. } if !self.store.contains_key(&record.address_key()) => {
-                StoreResult::Lost
-            }
-            StoreWrite::Replace { record, of } | StoreWrite::HandOver { record, of } => {
-                match self.store.get(&record.address_key()) {
-                    Some(found) if found.txn != of && found.txn != record.txn => other(found),
-                    _ => {
-                        self.store.insert(record.address_key(), *record);
-                        StoreResult::Done
-                    }
-                }
-            }
-            StoreWrite::Delete { address, of } => match self.store.get(&address) {
-                Some(found) if found.txn != of => other(found),
-                None => StoreResult::NoneThere,
-                Some(_) => {
-                    self.store.remove(&address);
-                    StoreResult::Done
-                }
-            },
-        }
-    }
-
     fn carry_out(&mut self, action: Action) {
         match action {
             Action::Reply(caller, _, reply) => self.answered(caller, reply),
@@ -664,11 +678,14 @@ impl World {
                 self.drain_hints();
                 self.step(Input::Gathered(seen));
             }
-            Action::Survey { number, at, search, .. } => self.survey(number, &at, search),
+            Action::Survey { number, devices, at, search } => {
+                let devices: Vec<_> = devices.into_keys().collect();
+                self.survey(number, &devices, &at, search);
+            }
             Action::FindStrays => self.step(Input::Strays(Vec::new())),
             Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
-            Action::Probe { id, addresses, .. } => {
-                self.air.begin(id, addresses);
+            Action::Probe { id, device, addresses, .. } => {
+                self.air.begin(id, &device, addresses);
                 self.events.push(Event::EndRound(id));
             }
             Action::RemoveLink { key, at, ifindex, macs } => {
@@ -708,47 +725,6 @@ impl World {
         }
     }
 
-    fn read(&self, target: &Target) -> Observation {
-        let mut seen = Observation {
-            key: target.key.clone(),
-            stamp: target.stamp,
-            netns: NetnsFact::Unknown,
-            link: LinkFact::Unknown,
-            fdb: FdbFact::Absent,
-            address: AddressFact::Unknown,
-            learnt: None,
-            search: None,
-        };
-        let mine = |link: &&Link| target.macs.contains(&link.mac);
-        if self.links.iter().filter(mine).any(|link| link.up) {
-            seen.fdb = FdbFact::Present;
-        }
-        if let Some(nsid) = target.nsid {
-            let meant = |link: &&Link| target.ifindex.is_none_or(|index| index == link.ifindex);
-            let here = self.links.iter().filter(mine).find(|link| link.at == nsid.0 && meant(link));
-            if self.namespaces.contains(&nsid.0) {
-                seen.netns = NetnsFact::Alive;
-                seen.link = if here.is_some() { LinkFact::Present } else { LinkFact::Gone };
-                seen.learnt = here.map(|link| (link.ifindex, link.mac));
-                let has = |link: &Link| target.addresses.iter().any(|ip| link.addresses.contains(ip));
-                let present = self.links.iter().any(|link| link.at == nsid.0 && has(link));
-                seen.address = if present { AddressFact::Present } else { AddressFact::Absent };
-            } else {
-                seen.netns = NetnsFact::Dead;
-                seen.link = LinkFact::Gone;
-            }
-        }
-        if target.search && seen.link != LinkFact::Present {
-            seen.search = Some(match self.links.iter().find(mine) {
-                Some(link) => {
-                    SearchOutcome::Found { at: Nsid(link.at), ifindex: link.ifindex, mac: link.mac }
-                }
-                None => SearchOutcome::NotFound,
-            });
-        }
-        seen
-    }
-
     fn answered(&mut self, caller: Caller, reply: Result<Reply, LedgerError>) {
         self.promises.answered(caller);
         if self.plugins.get(&caller.conn).is_none_or(|plugin| plugin.call != caller.call) {
@@ -759,6 +735,8 @@ impl World {
         match (plugin.step, reply) {
             (Step::Lease, Ok(Reply::Grant(grant))) => {
                 plugin.addresses = grant.addresses.iter().map(|(address, _)| address.ip()).collect();
+                let parent = grant.link.device();
+                self.check_granted(&plugin, &parent);
                 let (nsid, mac) = (plugin.request.netns.nsid.0, Mac::derive(&key, 0));
                 if !self.namespaces.contains(&nsid) {
                     return self.give_up(&plugin);
@@ -774,15 +752,8 @@ impl World {
                 if plugin.link.is_none() {
                     let ifindex = u32::try_from(self.id()).unwrap();
                     let addresses = Vec::new();
-                    self.links.push(Link {
-                        key: key.clone(),
-                        at: nsid,
-                        ifindex,
-                        mac,
-                        addresses,
-                        up: false,
-                        vips: vec![],
-                    });
+                    let (key, at, vips) = (key.clone(), nsid, Vec::new());
+                    self.links.push(Link { key, parent, at, ifindex, mac, addresses, up: false, vips });
                     plugin.link = Some((ifindex, mac));
                 }
                 plugin.step = Step::Bind;
@@ -816,7 +787,8 @@ impl World {
         plugin.added = plugin.addresses.iter().filter(|ip| !link.addresses.contains(ip)).copied().collect();
         link.addresses.extend(plugin.added.iter().copied());
         link.up = true;
-        self.announce(&plugin.addresses, mac);
+        let parent = self.links[place].parent.clone();
+        self.announce(&parent, &plugin.addresses, mac);
         plugin.step = Step::Done;
         let call = self.id();
         plugin.call = call;
@@ -888,10 +860,10 @@ impl World {
     }
 
     /// A link of this node's announces addresses: its parent sees the frames leave.
-    pub fn announce(&mut self, addresses: &[IpAddr], mac: Mac) {
+    pub fn announce(&mut self, parent: &IfName, addresses: &[IpAddr], mac: Mac) {
         for &address in addresses {
-            self.air.announced(self.now, address, mac);
-            let wire = Wire { parent: "eth1".parse().unwrap(), vlan: None };
+            self.air.announced(self.now, (parent.clone(), address), mac);
+            let wire = Wire { parent: parent.clone(), vlan: None };
             let heard = HeardOnWire { wire, address, mac, outgoing: true, at: self.now };
             self.events.push(Event::ToLedger(Input::Heard(heard)));
         }

@@ -7,7 +7,14 @@ use crate::cluster::script::{CLOCKS, Fault, Script};
 const POD_EVENTS: &str = "/api/v1/namespaces/shop/events";
 
 fn note(kind: NoteKind, code: &'static str) -> Note {
-    Note { kind, code, addresses: vec!["192.0.2.7".parse().unwrap()], key: None, text: "why".to_owned() }
+    Note {
+        kind,
+        code,
+        addresses: vec!["192.0.2.7".parse().unwrap()],
+        segment: None,
+        key: None,
+        text: "why".to_owned(),
+    }
 }
 
 fn pod(name: &str) -> PodRef {

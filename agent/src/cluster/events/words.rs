@@ -104,7 +104,7 @@ mod tests {
 
     fn note(kind: NoteKind, code: &'static str, addresses: &[&str], text: &str) -> Note {
         let addresses = addresses.iter().map(|address| address.parse().unwrap()).collect();
-        Note { kind, code, addresses, key: None, text: text.to_owned() }
+        Note { kind, code, addresses, segment: None, key: None, text: text.to_owned() }
     }
 
     fn pod() -> PodRef {

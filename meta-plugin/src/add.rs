@@ -304,11 +304,7 @@ fn attach_interface(
     let given = match &order.ipam {
         Some(ipam) => {
             undo.push(Step::Delegate(ipam.clone()));
-            let given = ipam.add(world);
-            if matches!(given, Err(PluginError::Delegate { .. })) {
-                undo.pop(); // It gave nothing, and its DEL would take what it gave to another ADD.
-            }
-            Some(given?)
+            Some(ipam.add(world)?)
         }
         None => None,
     };

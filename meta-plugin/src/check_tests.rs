@@ -13,6 +13,7 @@ fn run(sim: &mut Sim, more: &str) -> Result<(), PluginError> {
 
 fn healthy() -> Sim {
     Sim::new()
+        .with_lease()
         .with_link("eth0", "02:00:00:00:00:07", None)
         .with_address("10.0.0.7/24")
         .with_address("10.0.0.8/24")
@@ -72,7 +73,7 @@ fn c2_the_reservation_is_the_agents_to_confirm() {
     sim.agent = Agent::Refusing(100);
     assert!(matches!(run(&mut sim, RESULT), Err(PluginError::Refused(_))));
     let delegate = format!(r#""type":"macvlan","ipam":{{"type":"berth"}},{RESULT}"#);
-    let mut delegated = Sim::new();
+    let mut delegated = Sim::new().with_lease();
     run(&mut delegated, &delegate).unwrap();
     assert_eq!(delegated.log, ["check"]);
 }

@@ -135,7 +135,8 @@ fn pools_are_counted() {
 fn explain_names_holder_time_and_history() {
     let wire = json!({"parent": "eth1", "vlan": 5, "heardInAgoMs": 1500, "heardOutAgoMs": null,
                       "speaker": "02:00:00:00:00:09", "hits": 7, "conflicts": 2});
-    let found = json!({"address": "10.0.0.7", "lease": bound(), "sinceMs": 61_000, "wires": [wire],
+    let found = json!({"address": "10.0.0.7", "lease": bound(), "sinceMs": 61_000, "endedBy": "its DEL",
+                       "toDo": "wait for it", "wires": [wire],
                        "history": [event(1500, "its namespace is gone")]});
     let answer = || vec![json!({"ok": {"explain": found}})];
     let (output, request) = FakeAgent::answering(answer()).run(&["explain", "10.0.0.7"]);
@@ -146,6 +147,8 @@ fn explain_names_holder_time_and_history() {
         "pod          web/shop-1\n",
         "container    0123456789abcdef\n",
         "cookie 18446744073709551615, nsid 77",
+        "ended by     its DEL\n",
+        "what to do   wait for it\n",
         "spoken for 7 times on eth1 VLAN 5: from outside 1.5 s ago, from this node never, 2 conflicts, \
          last other speaker 02:00:00:00:00:09\n",
     ] {

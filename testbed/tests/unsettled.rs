@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use berth_testbed::cleanup::Process;
 use berth_testbed::client::Finding;
-use berth_testbed::declare::Families;
+use berth_testbed::declare::{Families, NETWORK};
 use berth_testbed::lab::{Attachment, Lab, Options};
 use berth_testbed::skip;
 use berth_testbed::world;
@@ -127,9 +127,13 @@ fn holders_of_a_network_that_is_not_declared_after_a_restart_are_listed_and_thei
     lab.start_agent(None).unwrap();
     let kept = lab.attach(&lab.world.pod().unwrap()).unwrap();
     lab.stop_agent().unwrap();
-    std::fs::remove_file(lab.setup.config().join("lan.yaml")).unwrap();
+    let path = lab.setup.config().join("lan.yaml");
+    let declared = std::fs::read_to_string(&path).unwrap();
+    let other = declared.replacen(&format!("name: {NETWORK}\n"), "name: other\n", 1);
+    assert_ne!(other, declared);
+    std::fs::write(&path, other).unwrap();
     lab.start_agent(None).unwrap();
-    assert_eq!(reason(&lab, &kept).as_deref(), Some("bound"));
+    assert!(eventually(|| reason(&lab, &kept).as_deref() == Some("bound")), "{:?}", reason(&lab, &kept));
     let found = finding(&lab, "network.lan").unwrap();
     assert!(!found.ok && found.text.contains(&kept.address.to_string()), "{found:?}");
     lab.detach(&kept.pod).unwrap().expect_success().unwrap();

@@ -13,7 +13,7 @@ use crate::alloc::{FreeSet, check_requested, gives};
 use crate::attachment::AttachmentKey;
 use crate::config::{Network, Pool};
 use crate::interval::Family;
-use crate::name::PoolName;
+use crate::name::{NodeName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -86,6 +86,45 @@ pub struct Pick {
     pub key: AddressKey,
     /// The attachment that hands it over, proven dead; `None`: it is free.
     pub from: Option<AttachmentKey>,
+}
+
+/// The address that a request names, if it is free; the error says why the pool never gives it.
+fn asked_for(
+    pool: &Pool,
+    state: &PoolState,
+    address: IpAddr,
+    request: &LeaseRequest,
+) -> Result<Vec<IpAddr>, LedgerError> {
+    if let Err(why) = check_requested(pool, address) {
+        return Err(LedgerError::NotGivable { address, why: why.to_string() });
+    }
+    if let Some(error) = access::reserved(pool, address, request) {
+        return Err(error);
+    }
+    Ok(Some(address).filter(|address| state.free.is_free(*address)).into_iter().collect())
+}
+
+/// Free addresses for a request that names none, best first: those that are reserved for it alone, else those of its
+/// pod's former sandbox and others.
+fn suggested(
+    pool: &Pool,
+    state: &mut PoolState,
+    request: &LeaseRequest,
+    (node, now): (&NodeName, Time),
+    home: &[AddressKey],
+    (avoid, shadows): (&BTreeSet<IpAddr>, usize),
+) -> Vec<IpAddr> {
+    let free = |address: &IpAddr| state.free.is_free(*address) && !avoid.contains(address);
+    let own: Vec<_> = access::own(pool, request).into_iter().filter(free).collect();
+    if !own.is_empty() {
+        return own;
+    }
+    let at_home = home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
+    let limit = READY_BUSY + avoid.len() + pool.access.reserved() + shadows;
+    let mut all: Vec<_> = at_home.filter(free).collect();
+    all.extend(state.free.candidates(node, now, limit));
+    all.retain(|address| access::reserved(pool, *address, request).is_none());
+    all
 }
 
 /// What a look for addresses came to.
@@ -203,23 +242,15 @@ impl Ledger {
                 self.next_refill = Some(now);
             }
             state.last_add = Some(now);
-            let candidates: Vec<IpAddr> = if let Some(address) = wanted {
-                let unfit = check_requested(pool, address)
-                    .err()
-                    .map(|why| LedgerError::NotGivable { address, why: why.to_string() });
-                if let Some(error) = unfit.or_else(|| access::reserved(pool, address, request)) {
-                    refused = Some(error);
-                    continue;
-                }
-                Some(address).filter(|address| state.free.is_free(*address)).into_iter().collect()
-            } else {
-                let at_home = home.iter().filter(|key| key.segment == pool.segment).map(|key| key.address);
-                let first = access::own(pool, request).into_iter().chain(at_home);
-                let first = first.filter(|address| state.free.is_free(*address)).collect::<Vec<_>>();
-                let limit = READY_BUSY + avoid.len() + pool.access.reserved() + shadows;
-                let mut all = [first, state.free.candidates(&self.me.node, now, limit)].concat();
-                all.retain(|address| access::reserved(pool, *address, request).is_none());
-                all
+            let candidates = match wanted {
+                Some(address) => match asked_for(pool, state, address, request) {
+                    Ok(found) => found,
+                    Err(error) => {
+                        refused = Some(error);
+                        continue;
+                    }
+                },
+                None => suggested(pool, state, request, (&self.me.node, now), home, (avoid, shadows)),
             };
             open = true;
             let pick = |address: IpAddr| Pick {

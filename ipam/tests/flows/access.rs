@@ -130,6 +130,14 @@ fn a_reserved_address_goes_to_its_pod_first_and_to_no_other() {
 }
 
 #[test]
+fn of_many_free_addresses_a_pod_gets_its_reserved_one() {
+    for pod in 20..30 {
+        let mut rig = Rig::new(reserving(40, "d", Tenant::Pod(format!("p{pod}"))));
+        assert_eq!(served(&mut rig, pod, request(pod)), [address(10)]);
+    }
+}
+
+#[test]
 fn a_reserved_address_that_its_pod_leaves_is_not_inherited_by_who_waits_for_it() {
     let mut rig = Rig::new(reserving(1, "d", Tenant::Any));
     served(&mut rig, 1, request(1));

@@ -157,11 +157,11 @@ fn a_living_lease_of_another_workload_keeps_its_mac() {
 #[test]
 fn of_two_that_ask_at_once_for_one_mac_one_gets_it() {
     let mut rig = Rig::new(declared(8));
-    // Neither finds an address that is known to be silent, so both ask the wire twice.
+    // Neither finds an address that is known to be silent: both ask the wire about the MAC, then about addresses.
     rig.ask(1, with_mac(1, ASKED));
     rig.ask(2, with_mac(2, ASKED));
     for _ in 0..4 {
-        rig.answer_probes(&[]);
+        rig.answer_urgent();
     }
     assert!(rig.granted(1).is_some(), "{:?}", rig.reply(1));
     assert!(refusal(&rig, 2).contains("pod d/p1"));
@@ -172,6 +172,7 @@ fn the_next_pod_of_the_same_name_waits_for_its_predecessors_end() {
     let mut rig = Rig::new(declared(4));
     granted(&mut rig, 1, ASKED);
     let theirs = rig.held_by(1);
+    rig.step(heard(ASKED, theirs[0]));
     rig.ask(2, LeaseRequest { ips: theirs.clone(), ..successor(1, 2, ASKED) });
     // The predecessor answers for its own address: that is no stranger.
     rig.answer_probes_as(&theirs, ASKED);
@@ -185,6 +186,24 @@ fn the_next_pod_of_the_same_name_waits_for_its_predecessors_end() {
     }
     assert_eq!(rig.granted(2), Some(theirs));
     assert_eq!(rig.entry(2).mac, Some(ASKED));
+}
+
+#[test]
+fn an_address_of_a_third_pod_is_not_handed_on_while_the_predecessor_has_the_mac() {
+    let mut rig = Rig::new(declared(2));
+    granted(&mut rig, 1, ASKED);
+    rig.bound(7);
+    rig.ask(2, successor(1, 2, ASKED));
+    rig.answer_probes(&[]);
+    rig.step(Input::Release(None, request(7).key, LinkRemoval::Gone, None));
+    rig.observe_of(7, DEAD, AddressFact::Absent);
+    rig.answer_probes(&[]);
+    rig.observe_of(7, DEAD, AddressFact::Absent);
+    assert!(rig.reply(2).is_none(), "{:?}", rig.reply(2));
+    rig.step(Input::Release(None, request(1).key, LinkRemoval::Gone, None));
+    rig.observe(DEAD, AddressFact::Absent);
+    rig.answer_probes(&[]);
+    assert!(rig.granted(2).is_some(), "{:?}", rig.reply(2));
 }
 
 #[test]

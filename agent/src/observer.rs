@@ -225,7 +225,10 @@ impl Worker {
             LinkRead::Found(facts) if facts.mac.is_some_and(|mac| target.macs.contains(&mac)) => {
                 (NetnsFact::Alive, LinkFact::Present)
             }
-            LinkRead::Found(_) => (NetnsFact::Alive, LinkFact::OtherMac),
+            LinkRead::Found(facts) => {
+                seen.learnt = facts.mac.map(|mac| (facts.ifindex, mac));
+                (NetnsFact::Alive, LinkFact::OtherMac)
+            }
             LinkRead::NoDevice => (NetnsFact::Alive, LinkFact::Gone),
             LinkRead::NoNamespace => (NetnsFact::Dead, LinkFact::Gone),
             LinkRead::Unknown(_) => (NetnsFact::Unknown, LinkFact::Unknown),

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::conflict::{Claimed, MacRead};
 use super::io::{Caller, Source};
 use super::leak::Exits;
 use super::pace::{self, Pace};
@@ -222,6 +223,10 @@ pub struct Live {
     /// One of its addresses, if somebody else spoke for it: before its records were written, it does not get them; and
     /// after its end nobody gets them without a question.
     pub disputed: Option<IpAddr>,
+    /// The MAC that a read showed on its link in place of the one that was bound.
+    pub mac_read: Option<MacRead>,
+    /// A claim for one of its addresses that waits for a read of the attachment.
+    pub claimed: Option<Claimed>,
     /// The transactions of those that handed over to it by a write of unknown outcome: its records may
     /// still be theirs.
     pub givers: Vec<TxnId>,
@@ -304,6 +309,8 @@ impl Live {
             committing: false,
             vain: false,
             disputed: None,
+            mac_read: None,
+            claimed: None,
             givers: Vec::new(),
             of: BTreeMap::new(),
             removing: false,

@@ -317,7 +317,7 @@ pub struct Observation {
     pub fdb: FdbFact,
     /// Its addresses.
     pub address: AddressFact,
-    /// Which link it is, where that was learnt by this read.
+    /// Which link it is, where that was learnt by this read; with [`LinkFact::OtherMac`] the MAC that it has.
     pub learnt: Option<(u32, Mac)>,
     /// The search, if one was made.
     pub search: Option<SearchOutcome>,

@@ -169,7 +169,7 @@ impl Ledger {
     }
 
     /// Wants an attachment read, and searched for, because of a hint, or when its share allows it.
-    fn gather_for_hint(&mut self, now: Time, key: &AttachmentKey, search: bool) {
+    pub(super) fn gather_for_hint(&mut self, now: Time, key: &AttachmentKey, search: bool) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let pace = if search { &mut slot.live.searches } else { &mut slot.live.reads };
         if pace.take(now) {
@@ -319,6 +319,7 @@ impl Ledger {
             if self.awaits_plugin(now, &observation.key) {
                 continue;
             }
+            self.compare_macs(now, &observation);
             let facts = self.facts(now, &observation);
             let row = judge(&facts);
             self.carry_out((now, asked), &observation, &facts, row);
@@ -328,7 +329,7 @@ impl Ledger {
     /// The reads and what is remembered, as facts.
     fn facts(&mut self, now: Time, seen: &Observation) -> Facts {
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
-        if let Some((ifindex, mac)) = seen.learnt
+        if let Some((ifindex, mac)) = seen.learnt.filter(|_| seen.link == LinkFact::Present)
             && (slot.entry.ifindex, slot.entry.mac) != (Some(ifindex), Some(mac))
         {
             // A restart must know which link to look for, wherever it went.
@@ -509,8 +510,10 @@ impl Ledger {
     /// Reads that were asked for at `asked` proved the end of an attachment.
     fn ended(&mut self, asked: Time, key: &AttachmentKey) {
         let Some(slot) = self.slots.get(key) else { return };
+        let macs: Vec<_> =
+            slot.entry.macs().into_iter().chain(slot.live.mac_read.map(|read| read.mac)).collect();
         for held in &slot.entry.held {
-            self.answers.ended(asked, held.key(), slot.entry.macs());
+            self.answers.ended(asked, held.key(), macs.clone());
         }
     }
 

@@ -14,6 +14,7 @@ mod add;
 mod admin;
 mod commit;
 mod config;
+pub mod conflict;
 mod del;
 pub mod entry;
 mod gc;

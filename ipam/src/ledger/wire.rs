@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::commit::Pending;
-use super::entry::{Guard, Phase, Quarantined};
+use super::entry::{Guard, Quarantined};
 use super::io::{
     Action, Flush, HeardOnWire, JournalWrite, LedgerError, NoteKind, Observation, ProbeResult, SearchOutcome,
     Step, Target,
@@ -105,6 +105,13 @@ impl Answers {
             return Some(now);
         }
         self.conflicts.insert((address.clone(), mac), now)
+    }
+
+    /// Takes note that a MAC speaks for an address that another holds; whether that is to be told (again).
+    pub fn is_news(&mut self, now: Time, address: &AddressKey, mac: Mac) -> bool {
+        self.add(mac, address.clone());
+        let last = self.conflict(now, address, mac);
+        last.is_none_or(|at| now.since(at) >= CONFLICT_AGAIN)
     }
 
     /// The holder of an address ended: reads that began at `ended` proved it.
@@ -483,41 +490,6 @@ impl Ledger {
             // It is asked for again before anybody gets it.
             self.break_silence(&pool, key.address);
         }
-    }
-
-    /// A held address was spoken for: by its holder, by another interface of its namespace, or by
-    /// a second holder.
-    fn heard_holder(&mut self, now: Time, holder: &AttachmentKey, key: &AddressKey, heard: &HeardOnWire) {
-        let Some(slot) = self.slots.get(holder) else { return };
-        let cookie = slot.entry.netns.cookie;
-        let mine = slot.entry.mac.map_or_else(|| heard.mac.belongs_to(holder), |mac| mac == heard.mac);
-        let same_namespace = self
-            .slots
-            .values()
-            .any(|other| other.entry.netns.cookie == cookie && other.entry.mac == Some(heard.mac));
-        // Without a MAC on record (a delegate's link) nobody can be told from the holder.
-        let former = self.answers.is_former(key, heard.claim());
-        if mine || same_namespace || slot.entry.macs().is_empty() || former {
-            return;
-        }
-        let unwritten = slot.entry.phase == Phase::Intent;
-        if let Some(slot) = self.slots.get_mut(holder) {
-            slot.live.disputed = Some(key.address);
-        }
-        if unwritten {
-            // Nobody got it yet, and this one will not: there is no second holder to tell of.
-            return;
-        }
-        let Some(slot) = self.slots.get(holder) else { return };
-        self.answers.add(heard.mac, key.clone());
-        let last = self.answers.conflict(now, key, heard.mac);
-        if last.is_some_and(|at| now.since(at) < CONFLICT_AGAIN) {
-            return;
-        }
-        let own = slot.entry.mac.map_or_else(|| "no MAC yet".to_owned(), |mac| mac.to_string());
-        let who = self.names_of(&[heard.mac]);
-        let text = format!("{who} speaks for an address that {holder} holds with {own}; nothing is freed");
-        self.note(NoteKind::Warning, "second-holder", vec![key.address], Some(holder), text);
     }
 
     /// MACs in words, each with the pod that is known to have it, here or on another node.

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use berth_ipam::config::Wire;
+use berth_ipam::evidence::AddressFact;
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
@@ -39,7 +40,8 @@ fn a_pod_that_speaks_for_anothers_address_is_named() {
     rig.bound(2);
     let victim = rig.held_by(1)[0];
     let heard = claim(&rig, victim, rig.entry(2).mac.unwrap());
-    let notes = rig.notes(heard);
-    let note = notes.iter().find(|note| note.code == "second-holder").unwrap();
-    assert!(note.text.contains("of d/p2"), "{}", note.text);
+    rig.step(heard);
+    rig.observe(crate::ALIVE, AddressFact::Present);
+    let text = rig.text("second-holder").unwrap();
+    assert!(text.contains("of d/p2"), "{text}");
 }

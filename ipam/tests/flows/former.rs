@@ -102,7 +102,10 @@ fn a_frame_of_the_giver_that_is_read_late_disputes_no_heir() {
     let heard = HeardOnWire { wire, address: address(10), mac: mac(1), outgoing: true, at: last_word };
     rig.pass(Duration::from_secs(3));
     let told = |rig: &mut Rig, heard: HeardOnWire| {
-        rig.notes(Input::Heard(heard)).iter().any(|note| note.code == "second-holder")
+        rig.told();
+        rig.step(Input::Heard(heard));
+        rig.observe(crate::ALIVE, AddressFact::Present);
+        rig.told().contains(&"second-holder")
     };
     assert!(!told(&mut rig, heard.clone()), "it was the giver's until then");
     let now = rig.now;

@@ -213,6 +213,7 @@ fn a_strangers_claim_is_heard_for_an_attachment_of_a_network_that_is_left_out() 
     rig.step(Input::Declared(Box::new(edited)));
     rig.told();
     announced(&mut rig, "eth2", None, address(10), NEIGHBOUR);
+    rig.observe(crate::ALIVE, AddressFact::Present);
     assert!(rig.told().contains(&"second-holder"));
     assert!(quarantined(&rig).is_empty());
 }
@@ -227,6 +228,7 @@ fn an_address_that_an_edit_took_from_its_pool_is_still_its_holders() {
     rig.step(Input::Declared(Box::new(edited.clone())));
     assert!(rig.told().contains(&"pool-edited-in-use"));
     announced(&mut rig, "eth1", None, address(10), NEIGHBOUR);
+    rig.observe(crate::ALIVE, AddressFact::Present);
     assert!(rig.told().contains(&"second-holder"));
     // Without journal and records its link is adopted with that address.
     let mac = Mac::derive(&of("lan", 1).key, 0);

@@ -447,6 +447,18 @@ impl Rig {
         }
     }
 
+    /// Answers the reads that are wanted, and those that follow, each as `make` says; how many that were.
+    pub fn answer_gathers(&mut self, make: impl Fn(&Target) -> Observation) -> usize {
+        let mut reads = 0;
+        for _ in 0..8 {
+            let Some(targets) = self.gathers.pop_front() else { break };
+            reads += targets.len();
+            let seen = targets.iter().map(&make).collect();
+            self.step(Input::Gathered(seen));
+        }
+        reads
+    }
+
     fn observe_where(
         &mut self,
         facts: impl Fn(&AttachmentKey) -> (NetnsFact, LinkFact, FdbFact),

@@ -1,0 +1,121 @@
+//! Claims for an address that an attachment holds: the holder's own, or a second holder's.
+//!
+//! A MAC in a frame proves nothing. The attachment is read before anything is told: its link may have been given
+//! another MAC, as the plugin `tuning` does, and while a read shows that MAC on it, claims by it are the
+//! holder's.
+
+use std::time::Duration;
+
+use super::Ledger;
+use super::entry::Phase;
+use super::io::{HeardOnWire, NoteKind, Observation};
+use crate::attachment::AttachmentKey;
+use crate::evidence::{LinkFact, NetnsFact};
+use crate::mac::Mac;
+use crate::record::AddressKey;
+use crate::time::Time;
+
+/// How long a read of the link's MAC speaks for claims; later ones wait for another read.
+const READ_COUNTS: Duration = Duration::from_secs(1);
+
+/// The MAC that a read showed on an attachment's link in place of the one that was bound.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MacRead {
+    /// The MAC.
+    pub mac: Mac,
+    /// When it was read.
+    at: Time,
+}
+
+/// A claim by a MAC that is not known to be the holder's, until the attachment is read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claimed {
+    address: AddressKey,
+    mac: Mac,
+}
+
+impl Ledger {
+    /// A held address was spoken for: by its holder, by another interface of its namespace, or by a MAC for which
+    /// the attachment is read first.
+    pub(super) fn heard_holder(
+        &mut self,
+        now: Time,
+        holder: &AttachmentKey,
+        key: &AddressKey,
+        heard: &HeardOnWire,
+    ) {
+        let Some(slot) = self.slots.get(holder) else { return };
+        let cookie = slot.entry.netns.cookie;
+        let mine = match (slot.live.mac_read, slot.entry.mac) {
+            (Some(read), _) => read.mac == heard.mac && now.since(read.at) < READ_COUNTS,
+            (None, Some(mac)) => mac == heard.mac,
+            (None, None) => heard.mac.belongs_to(holder),
+        };
+        let same_namespace = self.slots.iter().any(|(other_key, other)| {
+            let known = other.entry.mac == Some(heard.mac);
+            other_key != holder && other.entry.netns.cookie == cookie && known
+        });
+        // Without a MAC on record (a delegate's link) nothing can be told from the holder.
+        let former = self.answers.is_former(key, heard.claim());
+        if mine || same_namespace || slot.entry.macs().is_empty() || former {
+            return;
+        }
+        let unwritten = slot.entry.phase == Phase::Intent;
+        let readable = self.target(holder, false).is_some();
+        let Some(slot) = self.slots.get_mut(holder) else { return };
+        if unwritten {
+            // It was not given yet, and will not be: there is no second holder to tell of.
+            slot.live.disputed = Some(key.address);
+            return;
+        }
+        let claimed = Claimed { address: key.clone(), mac: heard.mac };
+        if readable {
+            slot.live.claimed.get_or_insert(claimed);
+            self.gather_for_hint(now, holder, false);
+        } else {
+            self.second_holder(now, holder, &claimed);
+        }
+    }
+
+    /// A read of an attachment is in: a MAC that its link was given is told once, and a claim that waited is
+    /// the holder's if the link has its MAC, or else a second holder's.
+    pub(super) fn compare_macs(&mut self, now: Time, seen: &Observation) {
+        let Some(slot) = self.slots.get_mut(&seen.key) else { return };
+        let before = slot.live.mac_read.map(|read| read.mac);
+        match (seen.link, seen.learnt) {
+            (LinkFact::OtherMac, Some((ifindex, mac)))
+                if seen.netns == NetnsFact::Alive && slot.entry.ifindex == Some(ifindex) =>
+            {
+                slot.live.mac_read = Some(MacRead { mac, at: now });
+            }
+            (LinkFact::Unknown, _) => {}
+            _ => slot.live.mac_read = None,
+        }
+        let after = slot.live.mac_read.map(|read| read.mac);
+        let own = if seen.link == LinkFact::Present { slot.entry.mac } else { after };
+        let claimed = slot.live.claimed.take().filter(|claimed| own != Some(claimed.mac));
+        let (bound, addresses) = (slot.entry.mac, slot.entry.addresses());
+        if let (Some(mac), Some((ifindex, _))) = (after.filter(|_| after != before), seen.learnt) {
+            let bound = bound.map_or_else(|| "none".to_owned(), |mac| mac.to_string());
+            let text = format!("link {ifindex} has the MAC {mac} now; it was bound with {bound}");
+            self.note(NoteKind::Observation, "link-mac-changed", addresses, Some(&seen.key), text);
+        }
+        if let Some(claimed) = claimed {
+            self.second_holder(now, &seen.key, &claimed);
+        }
+    }
+
+    fn second_holder(&mut self, now: Time, holder: &AttachmentKey, claimed: &Claimed) {
+        let Claimed { address, mac } = claimed;
+        let Some(slot) = self.slots.get_mut(holder) else { return };
+        slot.live.disputed = Some(address.address);
+        let own = slot.live.mac_read.map(|read| read.mac).or(slot.entry.mac);
+        if !self.answers.is_news(now, address, *mac) {
+            return;
+        }
+        let own = own.map_or_else(|| "no MAC yet".to_owned(), |mac| mac.to_string());
+        let who = self.names_of(&[*mac]);
+        let text = format!("{who} speaks for an address that {holder} holds with {own}; nothing is freed");
+        self.note(NoteKind::Warning, "second-holder", vec![address.address], Some(holder), text);
+    }
+}

@@ -26,6 +26,7 @@ use ipnetwork::IpNetwork;
 use crate::delegate::{Given, Ipam};
 use crate::errors::PluginError;
 use crate::links::{Made, Removal, is_own, remove_made};
+use crate::refusal;
 use crate::session::Session;
 use crate::settings::{self, Settings};
 use crate::undo::{Step, Undo, Whose};
@@ -366,9 +367,9 @@ fn main_link(
         let new =
             NewLink { plan: &grant.link, parent_index, name: &ground.temporary, mac: *mac, mtu: grant.mtu };
         match try_link(world, agent, order, ground, grant, &new, undo) {
-            Err(PluginError::Kernel { what, cause: cause @ KernelError::MacInUse { .. } }) => {
+            Err(PluginError::Kernel { cause: cause @ KernelError::MacInUse { .. }, .. }) => {
                 let removed = undo.last_made().map_or(Removal::NoneHere, |made| remove_made(world, &made));
-                last = Some(PluginError::Kernel { what, cause });
+                last = Some(cause);
                 if removed == Removal::Failed {
                     break;
                 }
@@ -377,8 +378,11 @@ fn main_link(
         }
     }
     match (choices.len(), last) {
-        // A MAC that was asked for has no alternative: the kernel's words say enough.
-        (0 | 1, Some(error)) => Err(error),
+        // A MAC that was asked for has no alternative.
+        (0 | 1, Some(cause)) => Err(match order.lease.mac {
+            Some(mac) => refusal::of_mac(world, parent, mac, cause),
+            None => PluginError::Kernel { what: "configure the interface", cause },
+        }),
         _ => Err(PluginError::NoMacLeft { tried: SALTS, parent: parent.clone() }),
     }
 }
@@ -434,8 +438,9 @@ fn create(
     new: &NewLink<'_>,
     undo: &mut Undo,
 ) -> Result<Link, PluginError> {
-    let what = "create the interface";
-    world.create_link(new).map_err(|cause| PluginError::Kernel { what, cause })?;
+    if let Err(cause) = world.create_link(new) {
+        return Err(refusal::of_link(world, &order.key.network, new, cause));
+    }
     let what = "read the new interface";
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
     let found = links.iter().find(|link| link.name == new.name.as_str());

@@ -195,7 +195,8 @@ fn the_next_salt_is_tried_when_a_mac_is_in_use() {
     let mut asked = Sim::new();
     asked.macs_in_use = ["02:00:00:00:00:55".parse().unwrap()].into();
     let error = run(&mut asked, r#""runtimeConfig":{"mac":"02:00:00:00:00:55"}"#).unwrap_err();
-    assert!(matches!(error, PluginError::Kernel { .. }) && asked.links.is_empty(), "{error}");
+    assert!(matches!(error, PluginError::MacTaken { .. }) && asked.links.is_empty(), "{error}");
+    assert!(error.to_string().contains("02:00:00:00:00:55") && code(&error) == 11, "{error}");
     let mut sim = Sim::new();
     sim.macs_in_use = (0..SALTS).map(|salt| Mac::derive(&key(), salt)).collect();
     assert!(matches!(run(&mut sim, ""), Err(PluginError::NoMacLeft { tried: 4, .. })));
@@ -215,6 +216,33 @@ fn a_requested_mac_is_used_and_a_passthru_child_has_its_parents() {
     sim.grant.link = LinkPlan::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Passthru };
     run(&mut sim, "").unwrap();
     assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:ee");
+}
+
+#[test]
+fn a_refused_link_names_parent_cause_value_and_what_to_do() {
+    use berth_ipam::config::MacvlanMode::{Bridge, Passthru};
+    for (errno, controller, mtu, mode, said) in [
+        (refusal::EBUSY, Some("br0"), None, Bridge, "a port of br0"),
+        (refusal::EBUSY, None, None, Bridge, "ipvlan"),
+        (refusal::EINVAL, None, Some(9000), Bridge, "MTU 9000 is larger than its MTU 1500"),
+        (refusal::EINVAL, None, None, Passthru, "mode passthru needs it alone"),
+        (refusal::EINVAL, None, None, Bridge, "one of mode passthru may have it alone"),
+    ] {
+        let mut sim = Sim::new();
+        (sim.refuses, sim.grant.mtu) = (Some(errno), mtu);
+        sim.parent.controller = controller.map(str::to_owned);
+        sim.grant.link = LinkPlan::Macvlan { parent: "eth1".parse().unwrap(), mode };
+        let error = run(&mut sim, "").unwrap_err();
+        let object = error.object(Version::LATEST);
+        assert_eq!(object.code, 7, "{}", object.msg);
+        assert!(object.msg.contains("eth1") && object.msg.contains(said), "{}", object.msg);
+        assert!(object.msg.contains("os error") && !object.details.is_empty(), "the kernel's words stay");
+        assert_eq!(sim.leased, None);
+    }
+    // What nothing explains stays the kernel's.
+    let mut sim = Sim::new();
+    sim.refuses = Some(12);
+    assert!(matches!(run(&mut sim, ""), Err(PluginError::Kernel { .. })));
 }
 
 #[test]

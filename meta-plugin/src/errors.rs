@@ -95,6 +95,32 @@ pub enum PluginError {
         /// The network.
         network: String,
     },
+    /// The parent takes no such link: configuration of the node or of the network.
+    #[error("the parent {parent} takes no new interface: {why}")]
+    LinkRefused {
+        /// The parent.
+        parent: IfName,
+        /// What is in the way, with the value or the holder.
+        why: String,
+        /// What to do about it.
+        advice: String,
+        /// The kernel's refusal.
+        #[source]
+        cause: Box<KernelError>,
+    },
+    /// A MAC that was asked for is in use on the parent.
+    #[error("the MAC {mac} is asked for, and {holder} has it on the parent {parent}")]
+    MacTaken {
+        /// The MAC.
+        mac: Mac,
+        /// The parent.
+        parent: IfName,
+        /// Its holder, in words.
+        holder: String,
+        /// The kernel's refusal.
+        #[source]
+        cause: Box<KernelError>,
+    },
     /// Every MAC that the attachment may have is in use on the parent.
     #[error("all {tried} MACs that this attachment may have are in use on the parent {parent}")]
     NoMacLeft {
@@ -239,6 +265,10 @@ impl PluginError {
                 code::BAD_CONFIG,
                 "create the interface, or correct link.parent of the UnderlayNetwork",
             ),
+            Self::LinkRefused { advice, .. } => advised(code::BAD_CONFIG, advice),
+            Self::MacTaken { .. } => {
+                advised(code::TRY_AGAIN, "delete its holder first, or ask for another MAC or for none")
+            }
             Self::NoMacLeft { .. } => {
                 advised(code::IO, "look for foreign macvlans with MACs that begin with b2 on that parent")
             }

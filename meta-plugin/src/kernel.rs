@@ -28,7 +28,7 @@ use tokio::runtime::Runtime;
 use crate::errors::chain;
 use crate::exec::{self, Ended};
 use crate::settings::Settings;
-use crate::world::{Entered, NewLink, Setup, World};
+use crate::world::{Entered, NewLink, ParentFacts, Setup, World};
 
 /// How often a new holder tells the neighbours its MAC, so that stale caches do not send its frames
 /// to the former one.
@@ -127,6 +127,23 @@ impl World for Kernel {
             LinkRead::NoNamespace => Err(Unknown("the kernel does not know its own namespace".to_owned())),
             LinkRead::Unknown(unknown) => Err(unknown),
         }
+    }
+
+    fn parent(&mut self, name: &IfName) -> Checked<Option<ParentFacts>> {
+        let reader = self.node().map_err(|error| Unknown(error.to_string()))?;
+        let facts = match reader.link_by_name(None, name) {
+            LinkRead::Found(facts) => facts,
+            LinkRead::NoDevice => return Ok(None),
+            LinkRead::NoNamespace => {
+                return Err(Unknown("the kernel does not know its own namespace".to_owned()));
+            }
+            LinkRead::Unknown(unknown) => return Err(unknown),
+        };
+        let controller = reader.controller(facts.ifindex)?.map(|index| match reader.link(None, index) {
+            LinkRead::Found(controller) => controller.name,
+            _ => format!("interface {index}"),
+        });
+        Ok(Some(ParentFacts { mtu: facts.mtu, controller }))
     }
 
     fn create_link(&mut self, link: &NewLink<'_>) -> Result<(), KernelError> {

@@ -13,6 +13,7 @@ mod exec;
 mod gc;
 mod kernel;
 mod links;
+mod refusal;
 mod release;
 mod session;
 mod settings;

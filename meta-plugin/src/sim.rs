@@ -14,7 +14,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::alive::Alive;
 use berth_protocol::request::{Bind, Done, Lease, Release};
-use berth_protocol::response::{BoundLink, Granted, LeaseGrant, LinkPlan, Status};
+use berth_protocol::response::{BoundLink, Granted, LeaseGrant, LeaseRow, LinkPlan, Status};
 use berth_protocol::spool::SpoolError;
 use berth_protocol::{CallError, Failure, LINE_BYTES_MAX, Request, Response};
 use berth_underlay::error::{Checked, Error as KernelError, Unknown};
@@ -22,7 +22,7 @@ use berth_underlay::facts::{AddressFacts, LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
 use crate::exec::Ended;
-use crate::world::{Entered, NewLink, Setup, World};
+use crate::world::{Entered, NewLink, ParentFacts, Setup, World};
 
 /// How the simulated agent behaves.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,6 +58,10 @@ pub struct Sim {
     pub is_own: bool,
     pub no_netns: bool,
     pub parents: Vec<&'static str>,
+    pub parent: ParentFacts,
+    /// The number of the error with which the kernel refuses a new link.
+    pub refuses: Option<i32>,
+    pub leases: Vec<LeaseRow>,
     /// The step that fails.
     pub fails: Option<&'static str>,
     pub ready: bool,
@@ -103,6 +107,9 @@ impl Sim {
             is_own: false,
             no_netns: false,
             parents: vec!["eth1"],
+            parent: ParentFacts { mtu: 1500, controller: None },
+            refuses: None,
+            leases: Vec::new(),
             fails: None,
             ready: true,
             alive: None,
@@ -272,6 +279,7 @@ impl Sim {
             Request::Status { .. } => {
                 Response::Status(Status { ready: self.ready, reasons: vec!["store refused".to_owned()] })
             }
+            Request::Leases => Response::Leases(self.leases.clone()),
             _ => Response::Done,
         })
     }
@@ -323,7 +331,16 @@ impl World for Sim {
         Ok(self.parents.contains(&name.as_str()).then_some(3))
     }
 
+    fn parent(&mut self, name: &IfName) -> Checked<Option<ParentFacts>> {
+        Ok(self.parents.contains(&name.as_str()).then(|| self.parent.clone()))
+    }
+
     fn create_link(&mut self, link: &NewLink<'_>) -> Result<(), KernelError> {
+        if let Some(errno) = self.refuses {
+            let refusal = berth_underlay::error::KernelError { errno, message: None };
+            let (kind, name) = ("macvlan", link.name.to_string());
+            return Err(KernelError::CreateLink { kind, name, cause: refusal.into() });
+        }
         // The parent's MAC is what a passthru child gets.
         let mac = link.mac.unwrap_or(Mac([2, 0, 0, 0, 0, 0xee]));
         let mut made = Self::new().with_link(link.name.as_str(), &mac.to_string(), None).links;

@@ -33,6 +33,15 @@ pub struct Entered {
     pub is_own: bool,
 }
 
+/// A parent on the node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ParentFacts {
+    /// MTU in bytes.
+    pub mtu: u32,
+    /// The bridge or bond that it is a port of.
+    pub controller: Option<String>,
+}
+
 /// A link to be made inside the container, down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLink<'a> {
@@ -85,6 +94,9 @@ pub trait World {
 
     /// The index of an interface of the node; `None`: there is none of that name.
     fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>>;
+
+    /// What a parent's state is; `None`: there is none of that name.
+    fn parent(&mut self, name: &IfName) -> Checked<Option<ParentFacts>>;
 
     /// Creates a link inside the container, down.
     fn create_link(&mut self, link: &NewLink<'_>) -> Result<(), KernelError>;

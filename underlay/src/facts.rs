@@ -19,6 +19,7 @@ const IFLA_ADDRESS: u16 = 1;
 const IFLA_IFNAME: u16 = 3;
 const IFLA_MTU: u16 = 4;
 const IFLA_LINK: u16 = 5;
+const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
 const IFLA_LINK_NETNSID: u16 = 37;
@@ -106,6 +107,18 @@ fn malformed(what: &str) -> Unknown {
 
 fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
+}
+
+/// Reads of which link one is a port, from the body of a `RTM_NEWLINK`.
+pub(crate) fn controller(body: &[u8]) -> Checked<Option<u32>> {
+    let wrong = || malformed("a link");
+    for attribute in attributes(body.get(16..).ok_or_else(wrong)?) {
+        let (kind, value) = attribute.map_err(|_| wrong())?;
+        if kind == IFLA_MASTER {
+            return u32_at(value, 0).map(Some).ok_or_else(wrong);
+        }
+    }
+    Ok(None)
 }
 
 /// Reads the body of a `RTM_NEWLINK` or `RTM_DELLINK`.

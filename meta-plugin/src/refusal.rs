@@ -1,0 +1,118 @@
+//! Why the kernel refused a link, in words that name the parent, the value and the holder.
+//!
+//! The kernel says `Device or resource busy` or `Invalid argument`. What it means is read after the fact, from
+//! the parent and from the agent's leases; where neither explains it, the kernel's own words stay alone.
+
+use std::time::Duration;
+
+use berth_ipam::config::MacvlanMode;
+use berth_ipam::mac::Mac;
+use berth_ipam::name::{IfName, NetworkName};
+use berth_protocol::response::{LeaseRow, LinkPlan};
+use berth_protocol::{Request, Response};
+use berth_underlay::error::Error as KernelError;
+use rustix::io::Errno;
+
+use crate::errors::PluginError;
+use crate::world::{NewLink, World};
+
+pub const EBUSY: i32 = Errno::BUSY.raw_os_error();
+pub const EINVAL: i32 = Errno::INVAL.raw_os_error();
+const EEXIST: i32 = Errno::EXIST.raw_os_error();
+
+/// How long the agent may take to name a holder.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The refusal of a new link of the network, with what explains it.
+pub fn of_link(
+    world: &mut impl World,
+    network: &NetworkName,
+    new: &NewLink<'_>,
+    cause: KernelError,
+) -> PluginError {
+    let (LinkPlan::Macvlan { parent, .. } | LinkPlan::Vlan { parent, .. }) = new.plan;
+    let refused = match &cause {
+        KernelError::CreateLink { cause, .. } => {
+            [EBUSY, EINVAL, EEXIST].into_iter().find(|errno| cause.is(*errno))
+        }
+        _ => None,
+    };
+    let explained = refused.and_then(|errno| explain(world, network, new, parent, errno));
+    match explained {
+        Some((why, advice)) => {
+            PluginError::LinkRefused { parent: parent.clone(), why, advice, cause: Box::new(cause) }
+        }
+        None => PluginError::Kernel { what: "create the interface", cause },
+    }
+}
+
+/// The refusal of a MAC that was asked for and that another macvlan of the parent has.
+pub fn of_mac(world: &mut impl World, parent: &IfName, mac: Mac, cause: KernelError) -> PluginError {
+    let holder = holder(world, |row| row.mac == Some(mac));
+    let holder = holder.unwrap_or_else(|| "an interface without a lease on this node".to_owned());
+    PluginError::MacTaken { mac, parent: parent.clone(), holder, cause: Box::new(cause) }
+}
+
+/// Why, and what to do.
+fn explain(
+    world: &mut impl World,
+    network: &NetworkName,
+    new: &NewLink<'_>,
+    parent: &IfName,
+    errno: i32,
+) -> Option<(String, String)> {
+    if let (LinkPlan::Vlan { id, .. }, EEXIST) = (new.plan, errno) {
+        let holder = holder(world, |row| row.network.as_ref() == Some(network));
+        let by = holder.map_or_else(String::new, |holder| format!(", for {holder}"));
+        let why = format!("VLAN {id} exists on it already{by}");
+        return Some((why, "an exclusive VLAN has one interface: delete the other one first".to_owned()));
+    }
+    let facts = world.parent(parent).ok().flatten()?;
+    if let Some(controller) = facts.controller {
+        let why = format!("it is a port of {controller}, which receives all its frames");
+        return Some((why, format!("take it out of {controller}, or name {controller} as link.parent")));
+    }
+    if let Some(mtu) = new.mtu.filter(|mtu| *mtu > facts.mtu) {
+        let why = format!("MTU {mtu} is larger than its MTU {}", facts.mtu);
+        let advice = "lower link.mtu of the UnderlayNetwork, or raise the parent's MTU on this node";
+        return Some((why, advice.to_owned()));
+    }
+    let LinkPlan::Macvlan { mode, .. } = new.plan else { return None };
+    if errno == EINVAL {
+        let holder = holder(world, |row| row.network.as_ref() == Some(network));
+        let by = holder.map_or_else(String::new, |holder| format!("; this network has {holder}"));
+        let why = match mode {
+            MacvlanMode::Passthru => {
+                format!("mode passthru needs it alone, and it has a macvlan already{by}")
+            }
+            _ => format!(
+                "it takes no macvlan of mode {}: one of mode passthru may have it alone{by}",
+                word(*mode)
+            ),
+        };
+        return Some((
+            why,
+            "delete the other macvlan first, or change link.mode of the networks on it".to_owned(),
+        ));
+    }
+    let why = "another driver, such as ipvlan or macsec, receives all its frames".to_owned();
+    (errno == EBUSY).then(|| (why, "remove that interface, or name another link.parent".to_owned()))
+}
+
+fn word(mode: MacvlanMode) -> &'static str {
+    match mode {
+        MacvlanMode::Bridge => "bridge",
+        MacvlanMode::Private => "private",
+        MacvlanMode::Vepa => "vepa",
+        MacvlanMode::Passthru => "passthru",
+    }
+}
+
+/// The first lease of the node that fits, in words; `None` also where the agent does not say.
+fn holder(world: &mut impl World, fits: impl Fn(&LeaseRow) -> bool) -> Option<String> {
+    let Ok(Response::Leases(rows)) = world.ask(&Request::Leases, PATIENCE) else { return None };
+    let row = rows.into_iter().find(|row| row.container_id.is_some() && fits(row))?;
+    let pod = row.pod.map(|pod| format!("pod {}/{}", pod.namespace, pod.name));
+    let who = pod.or_else(|| row.container_id.map(|id| format!("container {id}")))?;
+    Some(format!("{who} with {}", row.address))
+}

@@ -109,6 +109,27 @@ fn of_two_adds_at_once_the_one_that_was_told_success_keeps_all() {
 }
 
 #[test]
+fn an_add_that_the_agent_gave_up_takes_nothing_of_the_next_one() {
+    for start in 4..STEPS {
+        let mut sim = Sim::new();
+        let first = TxnId(format!("{:032x}", u128::from_be_bytes([sim.random_next(); 16])));
+        let second = Rc::new(RefCell::new(false));
+        let told = Rc::clone(&second);
+        // The agent was started again, and the plugin did not come back in time.
+        let next = move |sim: &mut Sim| {
+            sim.hang_up(&first);
+            *told.borrow_mut() = run(sim, MAIN, None);
+        };
+        sim.meanwhile = Some((start, Box::new(next)));
+        sim.ends_at_del = true;
+        let first = run(&mut sim, MAIN, None);
+        let story = format!("given up after {start}");
+        assert!(first || *second.borrow(), "{story}: {:?}", sim.log);
+        intact(&sim, MAIN, &story);
+    }
+}
+
+#[test]
 fn a_del_between_any_two_steps_of_an_add_leaves_no_link_of_it() {
     for start in 0..STEPS {
         let mut sim = Sim::new();

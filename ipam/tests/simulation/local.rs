@@ -94,7 +94,9 @@ impl World {
 
     pub fn add_vip(&mut self, pod: u8, address: IpAddr, announces: bool) {
         let Some((_, key)) = self.pods.get(&pod).cloned() else { return };
-        let Some(link) = self.links.iter_mut().find(|link| link.key == key && link.up) else { return };
+        // A pod runs once its link has its address; another main plugin's is up before.
+        let runs = |link: &&mut Link| link.key == key && link.up && !link.addresses.is_empty();
+        let Some(link) = self.links.iter_mut().find(runs) else { return };
         if link.vips.contains(&address) || link.addresses.contains(&address) {
             return;
         }

@@ -392,7 +392,7 @@ impl Ledger {
         if self.slots.get(key).is_some_and(|slot| {
             slot.entry.txn == *txn && slot.entry.phase == Phase::Done && !slot.entry.del_seen
         }) {
-            return self.reply(caller, Step::Done, Ok(Reply::Done));
+            return self.answer_done(caller, key);
         }
         if self.done_repeat(caller, txn, key) {
             return;

@@ -218,9 +218,14 @@ impl Ledger {
         observed: (&'static str, String),
     ) -> bool {
         let Some(slot) = self.slots.get_mut(key) else { return false };
+        let was_moved = slot.live.departure == Departure::Moved;
         slot.live.departure = if slot.live.device_ended { Departure::Destroyed } else { how };
         slot.live.search = SearchFact::NotMade;
         slot.live.stamp += 1;
+        if was_moved && slot.live.departure != Departure::Moved {
+            // It was elsewhere until now.
+            slot.live.missing_since = None;
+        }
         slot.live.missing_since.get_or_insert(now);
         self.told(by, key);
         self.observe(key, observed.0, observed.1);

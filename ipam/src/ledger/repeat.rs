@@ -157,17 +157,22 @@ impl Ledger {
         Some(Ok(Reply::Done))
     }
 
-    /// Done of a repeated ADD; whether the transaction is one. It is told after the end of the ADD that
-    /// it repeats is on the disk, which is written in order.
+    /// Done of a repeated ADD; whether the transaction is one.
     pub(super) fn done_repeat(&mut self, caller: Caller, txn: &TxnId, key: &AttachmentKey) -> bool {
         let Some(slot) = self.established(key) else { return false };
         if !slot.live.end_repeat(txn) {
             return false;
         }
+        self.answer_done(caller, key);
+        true
+    }
+
+    /// Success of an ADD that ended before is told once its end is on the disk, which is written in order.
+    pub(super) fn answer_done(&mut self, caller: Caller, key: &AttachmentKey) {
+        let Some(slot) = self.slots.get(key) else { return };
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
         let then = Pending::Answer { key: key.clone(), caller };
         self.commit(then, Step::Done, journal, Flush::Durable, Vec::new());
-        true
     }
 
     /// The attachment, if an ADD ended well and no DEL came.

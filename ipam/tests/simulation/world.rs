@@ -624,6 +624,7 @@ impl World {
             Event::Configure(conn) => self.configure(conn),
             Event::Unplug(ifindex) => {
                 if let Some(index) = self.links.iter().position(|link| link.ifindex == ifindex) {
+                    self.promises.lost(ifindex);
                     self.drop_link(index);
                 }
             }

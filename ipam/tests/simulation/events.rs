@@ -31,6 +31,13 @@ impl World {
         }
     }
 
+    /// What a round found out is told after all that was heard before, and before anything that is said later.
+    pub(super) fn hear_all(&mut self) {
+        while self.segment.waits() {
+            self.hear();
+        }
+    }
+
     /// The port's thread tells the next thing.
     pub(super) fn hear(&mut self) {
         if let Some(input) = self.segment.next() {

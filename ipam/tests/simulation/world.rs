@@ -270,6 +270,8 @@ impl World {
                     }
                     self.disk.push_back(action);
                 }
+                // The shell sends at once.
+                Action::Announce { device, claims } => self.segment.announced(&device, &claims),
                 Action::Note(note) => self.check_note(&note),
                 Action::ConfigTaken(taken) => {
                     let edited = self.edited.take();
@@ -653,6 +655,7 @@ impl World {
                 let leaves = self.chance(2) == 0;
                 let said = self.air.end(self.now, id, leaves);
                 self.segment.conclude(self.now, id, said);
+                self.hear_all();
             }
         }
     }
@@ -702,7 +705,6 @@ impl World {
                 let devices: Vec<_> = devices.into_keys().collect();
                 self.survey(number, &devices, &at, search);
             }
-            Action::Announce { device, claims } => self.segment.announced(&device, &claims),
             Action::FindStrays => self.step(Input::Strays(Vec::new())),
             Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
             Action::Probe { id, device, addresses, .. } => {
@@ -732,6 +734,7 @@ impl World {
             // One node alone on its store reads nothing twice.
             | Action::LookUp(_)
             | Action::LookUpPod(..)
+            | Action::Announce { .. }
             | Action::Note(_)
             | Action::ProvePrograms => {}
         }

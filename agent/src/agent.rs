@@ -371,8 +371,8 @@ impl Agent {
                 self.hands.programs.asking(self.ledger.config(), &device, &addresses);
                 self.hands.wires.probe(id, &device, addresses, priority);
             }
-            Action::RemoveLink { key, at, ifindex, macs } => {
-                self.hands.changer.send(Removal { key, at, ifindex, macs });
+            Action::RemoveLink { key, netns, ifindex, macs } => {
+                self.hands.changer.send(Removal { key, netns, ifindex, macs });
             }
             Action::Serve => {
                 tracing::info!("serving");

@@ -12,9 +12,10 @@ use super::Ledger;
 use super::entry::{Entry, Quarantined, Slot};
 use super::io::{Action, LeaseRequest, NoteKind, Observation};
 use super::occupied::{Occupant, Place, Survey};
+use super::sight::Where;
 use crate::alloc::check_requested;
 use crate::config::{LinkSpec, Wire};
-use crate::evidence::{Epoch, LinkFact, NetnsFact};
+use crate::evidence::{LinkFact, NetnsFact};
 use crate::identity::Nsid;
 use crate::mac::Mac;
 use crate::name::{IfName, PoolName};
@@ -268,8 +269,11 @@ impl Ledger {
     /// Reads proved the end of an attachment: its links are over, and with its namespace all in it.
     pub(super) fn forget_links_of(&mut self, now: Time, seen: &Observation) {
         // Elsewhere the numbers of namespaces mean others: those surveys go on saying what is there.
-        let here = |slot: &&Slot| {
-            self.numbers_hold && slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same
+        // A number that the kernel gave may be another namespace's by now.
+        let here = |slot: &&Slot| match self.location(slot) {
+            Where::Number(_) => true,
+            Where::Proved(_) => seen.netns == NetnsFact::Alive,
+            Where::Sought(_) | Where::Nowhere => false,
         };
         let slot = self.slots.get(&seen.key).filter(here);
         let Some(entry) = slot.map(|slot| slot.entry.clone()) else { return };

@@ -277,12 +277,7 @@ fn no_quarantine_ends_before_links_under_the_parent_were_looked_for() {
         View::Shut(shut) => Some((*shut).clone()),
         _ => None,
     });
-    let loaded = Loaded {
-        quarantine: vec![journaled.unwrap()],
-        numbers_hold: true,
-        hears_all: true,
-        ..Loaded::default()
-    };
+    let loaded = Loaded { quarantine: vec![journaled.unwrap()], hears_all: true, ..Loaded::default() };
     let mut rig = Rig::unreadable(config(1), loaded);
     outlast_a_strangers(&mut rig);
     assert_eq!(rig.ledger.leases().len(), 1);

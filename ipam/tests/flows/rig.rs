@@ -151,7 +151,7 @@ pub fn listed(records: Vec<LeaseRecord>) -> StoreNews {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
-        Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
+        Self::loaded(config, Loaded { hears_all: true, ..Loaded::default() })
     }
 
     /// One of several nodes on a store, which has been read; no pods are meant to live.
@@ -163,7 +163,7 @@ impl Rig {
     }
 
     pub fn shared_unread(config: Config, entries: Vec<Entry>) -> Self {
-        let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let loaded = Loaded { entries, hears_all: true, ..Loaded::default() };
         Self::begun(config, loaded, Ledger::shared, Node::default())
     }
 
@@ -423,7 +423,7 @@ impl Rig {
                 let fdb = if target.search { explained } else { listed };
                 let search = target.search.then_some(SearchOutcome::NotFound);
                 let (key, stamp) = (target.key, target.stamp);
-                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
             });
             let seen = seen.collect();
             self.step(Input::Gathered(seen));
@@ -440,7 +440,7 @@ impl Rig {
                 let search = target.search.then(|| outcome.clone());
                 let (key, stamp) = (target.key, target.stamp);
                 let address = AddressFact::Unknown;
-                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
             });
             let seen = seen.collect();
             self.step(Input::Gathered(seen));
@@ -470,7 +470,7 @@ impl Rig {
                 let (netns, link, fdb) = facts(&target.key);
                 let search = (target.search && link != LinkFact::Present).then_some(SearchOutcome::NotFound);
                 let (key, stamp) = (target.key, target.stamp);
-                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
             });
             let seen = seen.collect();
             self.step(Input::Gathered(seen));

@@ -107,7 +107,6 @@ fn config() -> Option<Config> {
         link: LinkSpec::Macvlan { parent: "eth1".parse().ok()?, mode: MacvlanMode::Bridge, mtu: None },
         pools: vec!["p".parse().ok()?],
         accept_ra: false,
-        bound: None,
         add_timeout: Duration::from_secs(110),
         settle: Duration::from_secs(2),
         leaked_after: None,

@@ -200,3 +200,11 @@ fn one_tag_inside_another_is_told_apart() {
         assert_eq!(untagged(&once, 0), Err(Other::Nested));
     }
 }
+
+#[test]
+fn a_sender_of_the_reserved_range_is_no_group() {
+    let read = |sender| whole(&arp(2, HOST, sender, TARGET)).map(|claim| claim.address);
+    assert_eq!(read([255, 255, 255, 127]).unwrap()[..4], [255, 255, 255, 127]);
+    assert_eq!(read([255; 4]), Err(Other::Bad));
+    assert_eq!(read([224, 0, 0, 1]), Err(Other::Bad));
+}

@@ -98,7 +98,7 @@ proptest! {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_live_address_is_freed_and_no_dead_one_is_kept(seed in any::<u64>(), ops in ops()) {
@@ -130,7 +130,7 @@ fn losses() -> impl Strategy<Value = Vec<Op>> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn no_address_is_free_before_its_link_was_missing_for_the_settle_time(seed in any::<u64>(), ops in losses()) {
@@ -175,4 +175,47 @@ fn a_full_pool_serves_the_next_pod_as_soon_as_one_ends() {
     world.play(&Op::Happen(39));
     assert_eq!(world.live(), 4, "the fifth pod took the place of the second");
     world.check_alive();
+}
+
+/// Plays one history to its end.
+fn play(seed: u64, ops: &[Op]) {
+    let mut world = World::new(seed);
+    for op in ops {
+        world.play(op);
+        world.check_alive();
+        world.check_promises();
+    }
+    world.settle();
+    world.check_alive();
+    world.check_promises();
+    world.check_answered();
+    world.check_nothing_leaked();
+}
+
+#[test]
+fn a_link_that_goes_while_a_survey_reads_it_is_forgotten() {
+    use Op::{Add, Again, CrashAgent, EndNamespace, Foreign, Happen, LoseEvents, LoseStore};
+    let ops = [
+        vec![LoseEvents, Add(0), Add(0), Happen(6), Foreign(5, true), LoseStore, Again(0, false), Add(3)],
+        vec![Happen(12), EndNamespace(3), CrashAgent, Happen(7), Foreign(5, false)],
+    ];
+    play(368_617_049_486_931_680, &ops.concat());
+}
+
+#[test]
+fn what_a_pod_adds_after_a_forced_release_is_followed() {
+    use Op::{Add, Force, Happen, Vip};
+    let ops = [Add(3), Happen(10), Force(3), Vip(3, 5, false), Vip(3, 2, false), Add(0), Vip(3, 0, true)];
+    play(0, &ops);
+}
+
+#[test]
+fn a_link_that_outlived_a_forced_release_stands_for_its_attachment() {
+    use Op::{Add, Again, CrashAgent, Del, DeleteLink, EndNamespace, Force, Happen, LoseEvents, MoveLink};
+    let ops = [
+        vec![Add(0), Add(1), Happen(22), Force(0), Add(2), Add(5), Again(2, false), Add(4), LoseEvents],
+        vec![EndNamespace(5), Happen(4), Happen(35), Again(0, false), Add(3), MoveLink(0), Del(4), Force(1)],
+        vec![Happen(22), CrashAgent, DeleteLink(0)],
+    ];
+    play(7_124_790_010_438_146_172, &ops.concat());
 }

@@ -395,6 +395,9 @@ impl Ledger {
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
         self.homes.remember(&slot.entry);
         self.survey_again(&slot.entry);
+        if slot.live.quarantine == Some("forced") {
+            self.follow_forced(&slot);
+        }
         for held in &slot.entry.held {
             if self.holders.get(&held.key()) == Some(key) {
                 self.holders.remove(&held.key());

@@ -466,7 +466,8 @@ impl Ledger {
         let occupied = self.occupied_in(&pools).filter(|(address, _)| wants(request, *address));
         let occupied = occupied.map(|(address, text)| format!("{address} {text}"));
         let beside = self.holders_beside(&request.key.network, &pools);
-        let here = held.chain(occupied).chain(shut).chain(beside);
+        // What no workload holds comes first: it is what an operator can end.
+        let here = occupied.chain(shut).chain(beside).chain(held);
         let elsewhere = self.holders_abroad(&pools).into_iter().chain(self.kept_from(request, &pools));
         let mut holders: Vec<String> = here.chain(elsewhere).collect();
         let more = holders.len().saturating_sub(HOLDERS_NAMED);

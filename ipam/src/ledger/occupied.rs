@@ -151,6 +151,18 @@ impl Occupied {
             || told.any(|place| !spaces.contains(&place.at))
     }
 
+    /// The links that the parents' lists of MACs would show if they were up, and do not.
+    pub fn unlisted(&self, listed: &BTreeSet<Mac>) -> BTreeSet<Place> {
+        let shows = |link: &&Interface| link.mac.is_some_and(|mac| listed.contains(&mac));
+        let links = self.children.values().filter(|link| link.listed && !shows(link));
+        links.map(|link| link.place).collect()
+    }
+
+    /// Follows a link whose addresses no survey read yet.
+    pub fn follow(&mut self, link: Interface) {
+        self.children.entry(link.place).or_insert(link);
+    }
+
     /// Whether a namespace has a known link under a device.
     pub fn is_followed(&self, at: Nsid) -> bool {
         self.children.keys().any(|place| place.at == Some(at))

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::Ledger;
 use super::entry::{Entry, Quarantined, Slot};
 use super::io::{Action, LeaseRequest, NoteKind, Observation};
-use super::occupied::{Occupant, Place, Survey};
+use super::occupied::{Interface, Occupant, Place, Survey};
 use crate::alloc::check_requested;
 use crate::config::{LinkSpec, Wire};
 use crate::evidence::{Epoch, LinkFact, NetnsFact};
@@ -53,6 +53,8 @@ pub struct Surveys {
     searched_at: Option<Time>,
     /// MACs on a parent that belong to no link that a search found.
     puzzling: BTreeSet<Mac>,
+    /// Links that a search found although no list of MACs shows them: they are down, or went meanwhile.
+    unlisted: BTreeSet<Place>,
     /// Conflicts that were told and go on.
     conflicts: BTreeSet<(AddressKey, Place)>,
 }
@@ -150,14 +152,20 @@ impl Ledger {
             self.surveys.want_search();
         }
         self.occupied.survey(survey, &devices);
+        let is_complete = devices.iter().all(|device| lists.contains_key(device));
+        let listed = is_complete.then(|| lists.values().flatten().copied().collect());
         let mut puzzling: BTreeSet<Mac> = lists.into_values().flatten().collect();
         for mac in self.slots.values().flat_map(|slot| slot.entry.macs()).chain(self.occupied.macs()) {
             puzzling.remove(&mac);
         }
+        let unlisted = listed.map(|listed| self.occupied.unlisted(&listed)).unwrap_or_default();
         if searched {
-            self.surveys.puzzling = puzzling;
-        } else if !puzzling.is_subset(&self.surveys.puzzling) {
-            self.surveys.want_search();
+            (self.surveys.puzzling, self.surveys.unlisted) = (puzzling, unlisted);
+        } else {
+            let is_known = puzzling.is_subset(&self.surveys.puzzling);
+            if !(is_known && unlisted.is_subset(&self.surveys.unlisted)) {
+                self.surveys.want_search();
+            }
         }
         self.index_occupied(now);
         if self.devices_to_survey().keys().any(|device| !self.occupied.covers(device)) {
@@ -263,6 +271,23 @@ impl Ledger {
             self.surveys.want(Some(entry.at));
             self.surveys.want_search();
         }
+    }
+
+    /// The release of an attachment is forced: its interface may live on, and what the pod adds to it is told.
+    pub(super) fn follow_forced(&mut self, slot: &Slot) {
+        let entry = &slot.entry;
+        let is_here = self.numbers_hold && slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same;
+        let Some(ifindex) = entry.ifindex.filter(|_| is_here) else { return };
+        let network = self.config.networks.get(&entry.key.network);
+        self.occupied.follow(Interface {
+            place: Place { at: Some(entry.at), ifindex },
+            name: entry.key.ifname.to_string(),
+            mac: entry.mac,
+            wires: network.map(|network| network.link.wire()).into_iter().collect(),
+            listed: entry.fdb_parent.is_some(),
+            addresses: None,
+        });
+        self.surveys.want(Some(entry.at));
     }
 
     /// Reads proved the end of an attachment: its links are over, and with its namespace all in it.

@@ -75,12 +75,17 @@ impl World {
             // Another plugin's link that was moved may have the address where no read looks for it.
             let moved = matches!(view, View::Held { slot, .. } if slot.entry.role == Role::Chained
                 && self.links.iter().any(|link| link.up && Some(link.mac) == slot.entry.mac && link.at != slot.entry.at.0));
+            // A link of the same attachment that outlived a forced release has its MAC, and stands for it.
+            let survivor = matches!(view, View::Held { slot, .. } if self.links.iter().any(|link| {
+                let at = (link.at, Some(link.ifindex), Some(link.mac));
+                link.key == slot.entry.key && at == (slot.entry.at.0, slot.entry.ifindex, slot.entry.mac)
+            }));
             // An operator's guard waits for the end of the interface, which the same attachment may have again.
             let guarded = matches!(view, View::Shut(shut) if shut.guard.as_ref().is_some_and(|guard| {
                 self.links.iter().any(|link| link.up && guard.macs.contains(&link.mac))
             }));
             assert!(
-                held || asked || unseen || guarded || moved || self.is_local(&view),
+                held || asked || unseen || survivor || guarded || moved || self.is_local(&view),
                 "{} is recorded, and nobody has it: {view:?}",
                 view.address()
             );

@@ -282,12 +282,13 @@ impl Ledger {
     fn erased(&mut self, now: Time, record: &LeaseRecord) {
         let key = record.address_key();
         self.readable(now, &key);
-        if self.shared.ended.remove(&record.txn).is_some() {
-            return;
-        }
         let abroad = self.shared.abroad.get(&key);
         if abroad.is_some_and(|abroad| abroad.txn.as_ref() == Some(&record.txn)) {
             self.back_from_abroad(now, &key);
+        }
+        // A hand may have copied this node's record to another node's name: that is no echo.
+        if record.node == self.me.node && self.shared.ended.remove(&record.txn).is_some() {
+            return;
         }
         let Some(holder) = self.holders.get(&key).cloned() else { return };
         let Some(slot) = self.slots.get(&holder) else { return };

@@ -17,11 +17,14 @@ use berth_ipam::mac::Mac;
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
-use crate::declared::config;
+use crate::declared::{address, config};
 
 const NODES: usize = 3;
 /// Addresses of the pool: fewer than pods want.
 const ADDRESSES: u8 = 5;
+
+/// A node that no agent runs on.
+const ABSENT: &str = "absent";
 
 struct Node {
     name: String,
@@ -143,6 +146,7 @@ impl World {
             16..=18 => self.next_sandbox(),
             19..=20 => self.restart(),
             21 => self.up = !self.up,
+            22 if self.hands && self.random(2) == 0 => self.copy_by_hand(),
             22 if self.hands => self.delete_by_hand(),
             23..=24 => {
                 let node = self.random(NODES);
@@ -306,6 +310,29 @@ impl World {
         self.say(|| format!("-- the record of {} is deleted by hand", key.address));
         let record = self.store.remove(&key).unwrap();
         self.history.push(Change::Erased(record));
+    }
+
+    /// A record is copied to a free address, under the name of a node that is not there.
+    fn copy_by_hand(&mut self) {
+        let records: Vec<_> = self.store.values().cloned().collect();
+        let all = (10..10 + ADDRESSES).map(address);
+        let all = all.map(|address| AddressKey { segment: "default".parse().unwrap(), address });
+        let free: Vec<_> = all.filter(|key| !self.store.contains_key(key)).collect();
+        if records.is_empty() || free.is_empty() {
+            return;
+        }
+        let key = free[self.random(free.len())].clone();
+        let mut record = records[self.random(records.len())].clone();
+        (record.address, record.node) = (key.address, ABSENT.parse().unwrap());
+        self.say(|| format!("-- a record of {} is copied to {}", record.key, key.address));
+        self.store.insert(key, record.clone());
+        self.history.push(Change::Recorded(record));
+    }
+
+    /// What was copied by hand is deleted by hand.
+    fn delete_copies(&mut self) {
+        let copies = self.store.extract_if(.., |_, record| record.node.as_str() == ABSENT);
+        self.history.extend(copies.map(|(_, record)| Change::Erased(record)).collect::<Vec<_>>());
     }
 
     /// The whole store, as a watch that begins again has it.
@@ -579,6 +606,7 @@ impl World {
     /// Everything arrives, and time passes: exactly the living are recorded, each once.
     pub fn settle(&mut self) {
         self.up = true;
+        self.delete_copies();
         let living: BTreeSet<u32> = self.pods.iter().filter(|pod| pod.alive).map(|pod| pod.uid).collect();
         self.wanted = living;
         for node in 0..NODES {
@@ -603,6 +631,12 @@ impl World {
         let lives = self.pods.iter().filter_map(|pod| Some((pod.link.as_ref()?[0], pod.request.key.clone())));
         let lives: BTreeMap<_, _> = lives.collect();
         assert_eq!(recorded, lives, "seed {seed}: recorded, and alive");
+        for Node { name, ledger, .. } in &self.nodes {
+            let others = self.store.iter().filter(|(_, record)| record.node.as_str() != name.as_str());
+            let others: BTreeSet<_> = others.map(|(key, _)| key).collect();
+            let abroad: BTreeSet<_> = ledger.as_ref().unwrap().abroad().keys().collect();
+            assert_eq!(abroad, others, "seed {seed}: known to {name} as others', and recorded by others");
+        }
         let waits = self.pods.iter().filter(|pod| pod.alive && pod.link.is_none()).count();
         let free = usize::from(ADDRESSES) - lives.len();
         assert!(waits == 0 || free == 0, "seed {seed}: {waits} wait though {free} are free");

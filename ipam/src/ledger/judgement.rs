@@ -549,6 +549,7 @@ impl Ledger {
         slot.live.recheck_at = Some(now + RECHECK_LAST);
         slot.live.stamp += 1;
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        self.survey_at(at);
         self.observe(
             &seen.key,
             "link-found",

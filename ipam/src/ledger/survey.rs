@@ -273,6 +273,11 @@ impl Ledger {
         }
     }
 
+    /// A link was found in a namespace whose events told nothing before: what it has by now is read.
+    pub(super) fn survey_at(&mut self, at: Nsid) {
+        self.surveys.want(Some(at));
+    }
+
     /// The release of an attachment is forced: its interface may live on, and what the pod adds to it is told.
     pub(super) fn follow_forced(&mut self, slot: &Slot) {
         let entry = &slot.entry;

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use berth_ipam::config::Wire;
-use berth_ipam::evidence::AddressFact;
+use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::occupied::{Interface, Place};
@@ -214,6 +214,30 @@ fn a_second_address_of_a_pod_is_free_with_the_proof_of_its_end() {
     let first = rig.granted(2).map(|addresses| addresses[0]).or_else(|| given(&mut rig, 2));
     let second = given(&mut rig, 3);
     assert_eq!(BTreeSet::from([first, second]), BTreeSet::from([Some(address(10)), Some(address(11))]));
+}
+
+#[test]
+fn what_a_moved_link_got_before_it_was_found_is_read() {
+    let mut rig = Rig::new(config(2));
+    rig.bound(1);
+    let held = rig.held_by(1)[0];
+    let vip = if held == address(10) { address(11) } else { address(10) };
+    let (to, ifindex) = (Nsid(70_050), 5);
+    let mac = Mac::derive(&request(1).key, 0);
+    let place = Place { at: Some(to), ifindex };
+    rig.node.children = vec![child(place, mac, &[held, vip])];
+    rig.node.listed = BTreeSet::from([mac]);
+    // The namespace is not known yet: its events are not read.
+    assert!(hint(&mut rig, KernelHint::AddressSeen(Some(to), ifindex, vip)).is_empty());
+    hint(&mut rig, KernelHint::LinkLeaving(request(1).key));
+    rig.pass(Duration::from_secs(2));
+    let found = SearchOutcome::Found { at: to, ifindex, mac };
+    rig.observe_search_as((NetnsFact::Alive, LinkFact::Gone, FdbFact::Present), &found);
+    let searches = rig.node.surveys.1;
+    rig.pass(Duration::from_millis(101));
+    assert_eq!(occupied(&rig), [vip]);
+    assert_eq!(rig.node.surveys.1, searches, "the one namespace was looked into");
+    assert_eq!(given(&mut rig, 2), None);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use berth_ipam::config::Wire;
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::occupied::{Interface, Place, Survey};
+use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 
@@ -122,9 +123,19 @@ impl World {
         }
     }
 
+    /// Whether the ledger knows of a link in a namespace. Events of others are not meant for it: what is there
+    /// a survey says, once a search has found the link.
+    fn is_followed(&self, at: Nsid) -> bool {
+        let Some(ledger) = &self.ledger else { return false };
+        let holds = |view: &View<'_>| matches!(view, View::Held { slot, .. } if slot.entry.at == at);
+        ledger.surveyed_spaces().any(|space| space == at) || ledger.leases().iter().any(holds)
+    }
+
     /// An event arrives.
     pub fn tell(&mut self, input: Input) {
-        if let Input::Kernel(_, KernelHint::AddressSeen(at, ifindex, address)) = &input {
+        if let Input::Kernel(_, KernelHint::AddressSeen(at, ifindex, address)) = &input
+            && at.is_none_or(|at| self.is_followed(at))
+        {
             let told = match at {
                 None => self.local.node.get_mut(address),
                 Some(_) => self.local.vips.get_mut(&(*ifindex, *address)),

@@ -131,7 +131,7 @@ pub struct World {
     rng: u64,
     now: Time,
     boot: u32,
-    ledger: Option<Ledger>,
+    pub ledger: Option<Ledger>,
     pub events: Vec<Event>,
     /// Commits and gathers happen in their order, as on the agent's threads.
     disk: std::collections::VecDeque<Action>,

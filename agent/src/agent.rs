@@ -11,9 +11,9 @@ use std::time::Duration;
 
 use berth_ipam::access::Needs;
 use berth_ipam::attachment::Role;
-use berth_ipam::config::{Config, LinkSpec, Wire};
+use berth_ipam::config::{Config, Wire};
 use berth_ipam::ledger::io::{
-    Action, Caller, CommitResult, Input, LeaseRequest, LedgerError, LinkSeen, Note, Reply, Step,
+    Action, Caller, CommitResult, Hearing, Input, LeaseRequest, LedgerError, LinkSeen, Note, Reply, Step,
 };
 use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
@@ -44,7 +44,7 @@ use crate::reload::{Read, Reload};
 use crate::server::{ConnId, Connections, ServerEvent};
 use crate::startup::{self, VLANS};
 use crate::wires::Wires;
-use crate::{answers, capabilities, clock, deaf, doctor, failures, scanner, survey};
+use crate::{answers, capabilities, clock, deaf, doctor, failures, ports, scanner, survey};
 
 /// Every attachment is read again this often, with up to as much again by chance.
 const RECONCILE: Duration = Duration::from_secs(30);
@@ -275,6 +275,12 @@ impl Agent {
             Input::Heard(heard) => self.hands.programs.confirm(heard),
             // Which networks share a port is known before any of them is served.
             Input::Declared(config) => self.look_at_interfaces(Some(config)),
+            Input::Hearing(device, Hearing::Up) => {
+                let mut links = self.ledger.config().networks.values().map(|network| &network.link);
+                if let Some(link) = links.find(|link| link.wire_device().as_ref() == Some(device)) {
+                    self.hands.parents.hears(link.parent());
+                }
+            }
             _ => {}
         }
         let declared = matches!(input, Input::Declared(_)) && self.hands.cluster.is_some();
@@ -316,6 +322,12 @@ impl Agent {
     fn hear_events(&mut self) {
         for told in self.hands.programs.drain() {
             self.take(told);
+        }
+        if self.hands.programs.has_missed() {
+            // Before anything is given that was silent.
+            for missed in self.hands.wires.missed() {
+                self.take(missed);
+            }
         }
     }
 
@@ -371,6 +383,7 @@ impl Agent {
                 self.hands.programs.asking(self.ledger.config(), &device, &addresses);
                 self.hands.wires.probe(id, &device, addresses, priority);
             }
+            Action::Announce { device, claims } => self.hands.wires.announce(&device, claims),
             Action::RemoveLink { key, at, ifindex, macs } => {
                 self.hands.changer.send(Removal { key, at, ifindex, macs });
             }
@@ -524,6 +537,17 @@ impl Agent {
             if now.iter().any(|(name, row)| known.get(name) != Some(row)) {
                 self.look_at_interfaces(None);
             }
+            if request.role == Role::Main
+                && let Err(failure) = self.hands.parents.check_fit(&request.key.network, &link)
+            {
+                return Some(failure);
+            }
+            if let Some(device) = link.wire_device() {
+                self.hands.wires.open(&device);
+                if let Some(why) = self.hands.parents.take_gap(link.parent()) {
+                    self.step(Input::Hearing(device, Hearing::Gap(why)));
+                }
+            }
         }
         // A DEL that its plugin wrote down came before this ADD: replayed after it, it would end it.
         let spooled = [Role::Main, Role::Chained, Role::Delegate].into_iter().any(|role| {
@@ -607,9 +631,15 @@ impl Agent {
         readiness.retain(|what| what == STORAGE || networks.keys().any(|name| name.as_str() == what));
         for (name, network) in networks.iter().filter(|(name, _)| of.is_none_or(|of| of == *name)) {
             let left_out = ledger.left_out(name).map(|why| format!("network {name} is left out: {why}"));
-            let trouble = left_out
-                .or_else(|| hands.parents.check(name, &network.link).err().map(|failure| failure.msg));
-            readiness.note(now, name.as_str(), trouble);
+            let unfit = || hands.parents.check_fit(name, &network.link).err().map(|failure| failure.msg);
+            let unfit = left_out.or_else(unfit);
+            let device = network.link.wire_device();
+            if let Some(device) = device.as_ref().filter(|_| unfit.is_none()) {
+                // A parent may have come after its network was declared.
+                hands.wires.open(device);
+            }
+            let deaf = || device.as_ref().and_then(|device| ports::deaf(device, &ledger.port(device)));
+            readiness.note(now, name.as_str(), unfit.or_else(deaf));
         }
     }
 
@@ -649,15 +679,11 @@ impl Agent {
         }
     }
 
-    fn doctor(&self) -> berth_protocol::response::Diagnosis {
-        let (listening, refused) = self.hands.wires.state();
-        let networks = self.ledger.config().networks.values();
-        let on_demand: Vec<_> = networks
-            .filter(|network| matches!(network.link, LinkSpec::Vlan { exclusive: false, .. }))
-            .map(|network| network.link.device())
-            .collect();
+    fn doctor(&mut self) -> berth_protocol::response::Diagnosis {
         let mut checks = self.hands.programs.findings(clock::now());
-        checks.extend(doctor::rungs(self.hands.observer.hears_all, &listening, refused, &on_demand));
+        checks.push(doctor::netlink(self.hands.observer.hears_all));
+        let Hands { parents, wires, .. } = &mut self.hands;
+        checks.extend(ports::findings(clock::now(), &self.ledger, parents, wires));
         checks.extend(doctor::hints(self.hands.rooms.iter().map(Room::dropped).sum()));
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));

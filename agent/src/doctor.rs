@@ -1,6 +1,5 @@
 //! What `berthctl doctor` shows: rungs, capabilities, mounts, store, spool.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -37,37 +36,15 @@ pub fn diagnosis(checks: Vec<Finding>) -> Diagnosis {
     Diagnosis { healthy: !checks.iter().any(|check| check.needs_a_hand), checks }
 }
 
-/// Netlink and the wires: what runs, and what does not, with the reason.
-///
-/// `on_demand`: devices that the first ADD makes, so that their absence is no trouble.
-pub fn rungs(
-    hears_all: bool,
-    listening: &[&IfName],
-    refused: &BTreeMap<IfName, String>,
-    on_demand: &[IfName],
-) -> Vec<Finding> {
-    let mut checks = Vec::new();
-    let netlink = if hears_all {
+/// Whether netlink tells of pods' namespaces.
+pub fn netlink(hears_all: bool) -> Finding {
+    if hears_all {
         finding("rung.netlink", true, false, "hears every namespace that has a number here")
     } else {
         let text = "hears the node's own namespace only: give the agent CAP_NET_BROADCAST; until then a missing \
                     link is always searched for";
         finding("rung.netlink", false, true, text)
-    };
-    checks.push(netlink);
-    for device in listening {
-        checks.push(finding(&format!("wire.{device}"), true, false, "probes and listens"));
     }
-    for (device, why) in refused {
-        let what = format!("wire.{device}");
-        checks.push(if on_demand.contains(device) {
-            finding(&what, false, false, "this VLAN device is made for the first ADD that needs it")
-        } else {
-            let text = format!("{why}; create the interface, or correct spec.link.parent");
-            finding(&what, false, true, text)
-        });
-    }
-    checks
 }
 
 /// Hints that found no room in the main loop's queue.
@@ -260,16 +237,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_device_that_is_made_on_demand_needs_no_hand() {
-        let name = |text: &str| text.parse::<IfName>().unwrap();
-        let refused = BTreeMap::from([
-            (name("eth1.100"), "no interface".to_owned()),
-            (name("eth7"), "no interface".to_owned()),
-        ]);
-        let checks = rungs(true, &[&name("eth1")], &refused, &[name("eth1.100")]);
-        let of = |what: &str| checks.iter().find(|check| check.what == what).unwrap();
-        assert!(!of("wire.eth1.100").ok && !of("wire.eth1.100").needs_a_hand);
-        assert!(of("wire.eth7").needs_a_hand && of("wire.eth7").text.contains("spec.link.parent"));
+    fn a_refused_declaration_is_unhealthy() {
         assert!(diagnosis(vec![declared(None)]).healthy && !diagnosis(vec![declared(Some("x"))]).healthy);
     }
 }

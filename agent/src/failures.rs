@@ -33,6 +33,11 @@ pub fn no_parent(network: &str, why: &str) -> Failure {
     )
 }
 
+/// A parent is there, and no link of the network's can be made on it.
+pub fn unfit_parent(network: &str, why: &str, advice: &str) -> Failure {
+    failure(BAD_CONFIGURATION, format!("network {network}: {why}"), advice)
+}
+
 /// A shared VLAN device could not be made.
 pub fn no_vlan(network: &str, why: &str) -> Failure {
     failure(

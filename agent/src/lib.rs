@@ -25,6 +25,7 @@ pub mod notify;
 pub mod object;
 pub mod observer;
 pub mod parents;
+pub mod ports;
 pub mod programs;
 pub mod readiness;
 pub mod reload;

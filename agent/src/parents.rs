@@ -1,6 +1,7 @@
-//! The parents of networks: seen to exist before an address is leased, shared VLAN devices made on demand.
+//! The parents of networks: seen to exist and to fit before an address is leased, shared VLAN devices made
+//! on demand. Each look also tells whether a parent lost its carrier or was replaced since the last one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use berth_ipam::config::{LinkSpec, Wire};
 use berth_ipam::identity::Nsid;
@@ -13,7 +14,7 @@ use berth_underlay::facts::LinkFacts;
 use berth_underlay::read::{LinkRead, Reader};
 
 use crate::committer::chain;
-use crate::failures::{no_parent, no_vlan};
+use crate::failures::{no_parent, no_vlan, unfit_parent};
 use crate::observer::ObserverError;
 
 /// Reads and, for shared VLAN devices, changes in the agent's own namespace.
@@ -22,12 +23,17 @@ pub struct Parents {
     reader: Reader,
     /// Shared VLAN devices that this agent made; only those does it remove.
     made: BTreeSet<IfName>,
+    /// Index and changes of carrier of each parent at the last look.
+    seen: BTreeMap<IfName, (u32, u32)>,
+    /// Why a parent may not have heard what was said since the look before, until it is taken.
+    gaps: BTreeMap<IfName, String>,
 }
 
 impl Parents {
     /// `made`: the shared VLAN devices that this agent made in an earlier life.
     pub fn new(made: BTreeSet<IfName>) -> Result<Self, ObserverError> {
-        Ok(Self { reader: Reader::new().map_err(ObserverError::Netlink)?, made })
+        let reader = Reader::new().map_err(ObserverError::Netlink)?;
+        Ok(Self { reader, made, seen: BTreeMap::new(), gaps: BTreeMap::new() })
     }
 
     /// The shared VLAN devices that this agent made.
@@ -35,11 +41,37 @@ impl Parents {
         &self.made
     }
 
-    /// Whether the device of a network is there. Errors say what to do.
-    pub fn check(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<(), Failure> {
+    /// Whether the parent of a network is there and links of the network can be made on it. Errors say
+    /// what to do.
+    pub fn check_fit(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<(), Failure> {
+        let facts = self.check(network, link)?;
+        let parent = link.parent();
+        if let Some(mtu) = link.mtu().filter(|mtu| *mtu > facts.mtu) {
+            let why = format!("its MTU of {mtu} is above the {} of its parent {parent}", facts.mtu);
+            let advice = "lower the MTU of the UnderlayNetwork, or raise that of the parent";
+            return Err(unfit_parent(network.as_str(), &why, advice));
+        }
+        let taken = facts.master.filter(|_| facts.slave_kind.as_deref() != Some("vrf"));
+        if let (LinkSpec::Macvlan { .. }, Some(master)) = (link, taken) {
+            let master = match self.reader.link(None, master) {
+                LinkRead::Found(master) => master.name,
+                _ => format!("link {master}"),
+            };
+            let why = format!("its parent {parent} is a port of {master}, which takes all of its frames");
+            let advice = "take the interface out of it, or correct spec.link.parent of the UnderlayNetwork";
+            return Err(unfit_parent(network.as_str(), &why, advice));
+        }
+        Ok(())
+    }
+
+    /// Whether the parent of a network is there. Errors say what to do.
+    pub fn check(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<LinkFacts, Failure> {
         let parent = link.parent();
         match self.reader.link_by_name(None, parent) {
-            LinkRead::Found(_) => Ok(()),
+            LinkRead::Found(facts) => {
+                self.compare(parent, &facts);
+                Ok(facts)
+            }
             LinkRead::Unknown(unknown) => {
                 Err(no_parent(network.as_str(), &format!("the parent {parent} could not be read: {unknown}")))
             }
@@ -49,10 +81,41 @@ impl Parents {
         }
     }
 
+    /// Takes note of a gap since the last look.
+    fn compare(&mut self, parent: &IfName, facts: &LinkFacts) {
+        let now = (facts.ifindex, facts.carrier_changes);
+        let before = self.seen.insert(parent.clone(), now);
+        let why = if !facts.up {
+            format!("{parent} is down")
+        } else if facts.carrier == Some(false) {
+            format!("{parent} has no carrier")
+        } else if before.is_some_and(|before| before.0 != now.0) {
+            format!("{parent} was replaced by another device of that name")
+        } else if before.is_some_and(|before| before != now) {
+            format!("{parent} lost its carrier for a moment")
+        } else {
+            return;
+        };
+        self.gaps.insert(parent.clone(), why);
+    }
+
+    /// Why a parent may not have heard all that was said until the last look. Told once.
+    pub fn take_gap(&mut self, parent: &IfName) -> Option<String> {
+        self.gaps.remove(parent)
+    }
+
+    /// The wire of a parent is heard from now on: what was before is known.
+    pub fn hears(&mut self, parent: &IfName) {
+        if let LinkRead::Found(facts) = self.reader.link_by_name(None, parent) {
+            self.seen.insert(parent.clone(), (facts.ifindex, facts.carrier_changes));
+        }
+        self.gaps.remove(parent);
+    }
+
     /// Makes the network's shared VLAN device if it has one and it is missing. True if it was made.
     pub async fn ensure_device(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<bool, Failure> {
-        self.check(network, link)?;
-        let LinkSpec::Vlan { parent, id, exclusive: false, mtu } = link else { return Ok(false) };
+        let facts = self.check(network, link)?;
+        let LinkSpec::Vlan { id, exclusive: false, mtu, .. } = link else { return Ok(false) };
         let device = link.device();
         if let LinkRead::Found(there) = self.reader.link_by_name(None, &device) {
             if there.kind.as_deref() == Some("vlan") && there.vlan_id == Some(*id) {
@@ -62,12 +125,6 @@ impl Parents {
             return Err(no_vlan(network.as_str(), &why));
         }
         let wrong = |error: &dyn std::error::Error| no_vlan(network.as_str(), &chain(error));
-        let LinkRead::Found(facts) = self.reader.link_by_name(None, parent) else {
-            return Err(no_parent(
-                network.as_str(),
-                &format!("this node has no interface {parent}, its parent"),
-            ));
-        };
         let changer = RouteSocket::open().and_then(Changer::start).map_err(|error| wrong(&error))?;
         let spec = VlanSpec { parent_index: facts.ifindex, name: &device, id: *id, mac: None, mtu: *mtu };
         changer.create_vlan(&spec, None).await.map_err(|error| wrong(&error))?;

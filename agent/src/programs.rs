@@ -58,6 +58,7 @@ enum State {
 
 /// See the module's head.
 #[derive(Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one independent thing that is to be told")]
 pub struct Programs {
     options: Option<Options>,
     state: State,
@@ -79,6 +80,8 @@ pub struct Programs {
     told_refused: usize,
     /// Events were lost, and nobody was told yet.
     lost: bool,
+    /// The same of what the programs heard on wires.
+    missed: bool,
     /// The programs have just come: everything should be read once.
     fresh: bool,
 }
@@ -120,6 +123,7 @@ impl Programs {
             told_full: false,
             told_refused: 0,
             lost: false,
+            missed: false,
             fresh: false,
         }
     }
@@ -347,10 +351,16 @@ impl Programs {
             Err(error) => {
                 tracing::warn!(error = chain(&error), "read the programs' events");
                 self.lost = true;
+                self.missed = true;
                 return Vec::new();
             }
         };
         events.into_iter().filter_map(|event| self.input(by, event)).collect()
+    }
+
+    /// Whether statements on watched wires may have been lost since the last call.
+    pub fn has_missed(&mut self) -> bool {
+        std::mem::take(&mut self.missed)
     }
 
     /// What follows from lost events, at most once a turn: a storm must not make one of full reads.
@@ -400,6 +410,7 @@ impl Programs {
             }
             ProbeEvent::Lost(_) => {
                 self.lost = true;
+                self.missed = true;
                 self.following.lost(clock::now());
                 return None;
             }

@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_ipam::config::Wire;
-use berth_ipam::ledger::io::{HeardOnWire, Input, ProbeResult};
+use berth_ipam::ledger::io::{HeardOnWire, Hearing, Input, ProbeResult};
+use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_underlay::wire::listener::{ParentWire, WireEvent};
 use berth_underlay::wire::probe::{Limits, Outcome, Priority};
@@ -40,7 +41,13 @@ impl Wires {
 
     /// Listens on these devices, each with the wires that it is on, and on no others.
     pub fn listen(&mut self, places: BTreeMap<IfName, BTreeSet<Wire>>) {
-        self.by_device.retain(|device, _| places.contains_key(device));
+        let closed: Vec<_> =
+            self.by_device.extract_if(.., |device, _| !places.contains_key(device)).collect();
+        for (device, wire) in closed {
+            // Its thread ends first, so that this is its last word.
+            drop(wire);
+            self.tell(&device, Hearing::Down("no network is declared on it".to_owned()));
+        }
         self.refused.retain(|device, _| places.contains_key(device));
         self.places = places;
         for device in self.places.keys().cloned().collect::<Vec<_>>() {
@@ -48,14 +55,36 @@ impl Wires {
         }
     }
 
-    /// On these parents a program in the kernel listens: there it is enough to hear answers.
+    fn tell(&self, device: &IfName, hearing: Hearing) {
+        // Without a receiver the agent is ending.
+        let _ = self.feed.answer(Input::Hearing(device.clone(), hearing));
+    }
+
+    /// On these parents a program in the kernel listens: there it is enough to hear answers. Where it
+    /// did and does no longer, statements may have been missed before the socket listens.
     pub fn watched(&mut self, parents: Vec<IfName>) {
-        if self.watched != parents {
-            self.watched = parents;
-            for (device, wire) in &self.by_device {
-                wire.answers_only(self.is_watched(device));
+        if self.watched == parents {
+            return;
+        }
+        let devices: Vec<_> = self.by_device.keys().cloned().collect();
+        let before: Vec<_> = devices.iter().filter(|device| self.is_watched(device)).cloned().collect();
+        self.watched = parents;
+        for device in devices {
+            let watched = self.is_watched(&device);
+            if let Some(wire) = self.by_device.get(&device) {
+                wire.answers_only(watched);
+            }
+            if !watched && before.contains(&device) {
+                self.tell(&device, Hearing::Missed("the program in the kernel left the wire".to_owned()));
             }
         }
+    }
+
+    /// What follows where programs in the kernel listen and lost events.
+    pub fn missed(&self) -> Vec<Input> {
+        let why = || Hearing::Missed("the ring of the program in the kernel overran".to_owned());
+        let watched = self.by_device.keys().filter(|device| self.is_watched(device));
+        watched.map(|device| Input::Hearing(device.clone(), why())).collect()
     }
 
     fn is_watched(&self, device: &IfName) -> bool {
@@ -63,12 +92,14 @@ impl Wires {
         places.is_some_and(|places| places.iter().all(|place| self.watched.contains(&place.parent)))
     }
 
-    /// Devices that are listened on, and those that could not be opened, with the reason.
-    pub fn state(&self) -> (Vec<&IfName>, &BTreeMap<IfName, String>) {
-        (self.by_device.keys().collect(), &self.refused)
+    /// Why a device could not be opened; `None`: it is listened on, or was not tried.
+    pub fn refused(&self, device: &IfName) -> Option<&str> {
+        self.refused.get(device).map(String::as_str)
     }
 
-    fn open(&mut self, device: &IfName) {
+    /// Listens on a device that came to be after its network was declared. One that is open already
+    /// stays as it is.
+    pub fn open(&mut self, device: &IfName) {
         if self.by_device.contains_key(device) {
             return;
         }
@@ -86,9 +117,11 @@ impl Wires {
                     let _ = feed.hint(Input::Heard(heard));
                 }
             }
-            WireEvent::Up { .. } => tracing::info!(device = %name, "the wire is up"),
-            WireEvent::Down(reason) => tracing::warn!(device = %name, reason, "the wire is down"),
-            WireEvent::Lost(frames) => tracing::warn!(device = %name, frames, "frames were lost"),
+            other => {
+                if let Some(hearing) = hearing(&name, other) {
+                    let _ = feed.answer(Input::Hearing(name.clone(), hearing));
+                }
+            }
         };
         match ParentWire::open(device.as_str(), Limits::default(), report) {
             Ok(wire) => {
@@ -97,6 +130,13 @@ impl Wires {
                 self.by_device.insert(device.clone(), wire);
             }
             Err(error) => drop(self.refused.insert(device.clone(), chain(&error))),
+        }
+    }
+
+    /// Tells a device's wire that these addresses are at these MACs.
+    pub fn announce(&self, device: &IfName, claims: Vec<(IpAddr, Mac)>) {
+        if let Some(wire) = self.by_device.get(device) {
+            wire.announce(claims);
         }
     }
 
@@ -123,6 +163,29 @@ impl Wires {
             let result = failed.map_or(ProbeResult::Heard(answers), ProbeResult::Failed);
             let _ = feed.answer(Input::Probed(id, result));
         });
+    }
+}
+
+/// What an event says of what the port on a device can hear.
+fn hearing(device: &IfName, event: WireEvent) -> Option<Hearing> {
+    match event {
+        WireEvent::Heard(_) => None,
+        WireEvent::Up { ifindex, .. } => {
+            tracing::info!(%device, ifindex, "the wire is up");
+            Some(Hearing::Up)
+        }
+        WireEvent::Down(reason) => {
+            tracing::warn!(%device, reason, "the wire is down");
+            Some(Hearing::Down(reason))
+        }
+        WireEvent::Gap(reason) => {
+            tracing::warn!(%device, reason, "the hearing of the wire had a gap");
+            Some(Hearing::Gap(reason))
+        }
+        WireEvent::Lost(frames) => {
+            tracing::debug!(%device, frames, "frames were lost");
+            Some(Hearing::Missed(format!("{frames} frames came faster than they were read")))
+        }
     }
 }
 

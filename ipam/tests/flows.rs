@@ -16,6 +16,8 @@ mod floods;
 mod former;
 #[path = "flows/gc.rs"]
 mod gc;
+#[path = "flows/hearing.rs"]
+mod hearing;
 #[path = "flows/hold.rs"]
 mod hold;
 #[path = "flows/occupied.rs"]

@@ -13,6 +13,8 @@ mod declared;
 mod local;
 #[path = "simulation/promises.rs"]
 mod promises;
+#[path = "simulation/segment.rs"]
+mod segment;
 #[path = "declared/segments.rs"]
 mod segments;
 #[path = "simulation/world.rs"]
@@ -42,6 +44,10 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..6_u8).prop_map(Op::Flood),
         1 => Just(Op::Reboot),
         1 => Just(Op::LoseStore),
+        3 => (0..4_u8, any::<bool>(), any::<bool>()).prop_map(|(last, announces, lost)| Op::Take(last, announces, lost)),
+        2 => (0..4_u8).prop_map(Op::Leave),
+        3 => any::<bool>().prop_map(Op::Port),
+        2 => (1..3000_u16, prop::option::of(0..4_u8)).prop_map(|(millis, taken)| Op::Pause(millis, taken)),
         6 => (1..40_u8).prop_map(Op::Happen),
         3 => (1..3000_u16).prop_map(Op::Pass),
     ];

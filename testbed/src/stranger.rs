@@ -5,6 +5,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use berth_ipam::mac::Mac;
 
@@ -64,6 +65,39 @@ impl Stranger {
         let mut frame = gratuitous(MAC, address.octets());
         frame[22..28].copy_from_slice(&sender.0);
         self.socket.send(&frame).map_err(Error::system(format!("claim {address} as {sender}")))
+    }
+
+    /// The IPv4 announcements that came since the last call, with their MACs.
+    pub fn heard(&self) -> Result<Vec<(IpAddr, Mac)>> {
+        let mut claims = Vec::new();
+        let mut buffer = [0; 128];
+        let doing = || Error::system("read what the stranger heard");
+        while let Some(length) = self.socket.receive_now(&mut buffer).map_err(doing())? {
+            let frame = &buffer[..length.min(buffer.len())];
+            let is_arp = frame.get(12..14) == Some(&ETHERTYPE_ARP) && frame.len() >= 42;
+            if is_arp && frame[28..32] == frame[38..42] {
+                let mac = Mac::from_octets(&frame[22..28]).unwrap_or(MAC);
+                claims.push((IpAddr::from([frame[28], frame[29], frame[30], frame[31]]), mac));
+            }
+        }
+        Ok(claims)
+    }
+
+    /// Asks for its own address by ARP as fast as it can until it is to stop, each time from another
+    /// address outside of all pools; how many frames that were.
+    pub fn flood(&self, stop: &AtomicBool) -> Result<u64> {
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let [.., high, low] = u64::to_be_bytes(sent);
+            let frame = gratuitous(MAC, [10, 77, 128 | high, low]);
+            match self.socket.send(&frame) {
+                Ok(()) => sent += 1,
+                // Its own queue is full: that is as fast as it can.
+                Err(error) if error.raw_os_error() == Some(libc::ENOBUFS) => {}
+                Err(error) => return Err(Error::system("flood the segment")(error)),
+            }
+        }
+        Ok(sent)
     }
 
     /// Answers for nothing any more.

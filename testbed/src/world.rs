@@ -147,6 +147,12 @@ impl World {
         ip(self.node.path(), &format!("link set {PARENT} up\n"))
     }
 
+    /// Takes the cable out of the switch, or puts it in again: the node's parent has no carrier meanwhile.
+    pub fn cut_cable(&self, cut: bool) -> Result<()> {
+        let state = if cut { "down" } else { "up" };
+        ip(self.switch.path(), &format!("link set nd0 {state}\n"))
+    }
+
     /// Its name, the start of all names in it.
     pub fn id(&self) -> &str {
         &self.id

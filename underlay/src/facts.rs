@@ -22,9 +22,12 @@ const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_IFALIAS: u16 = 20;
+const IFLA_CARRIER: u16 = 33;
+const IFLA_CARRIER_CHANGES: u16 = 35;
 const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
+const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
@@ -60,6 +63,14 @@ pub struct LinkFacts {
     pub mac: Option<Mac>,
     /// Whether it is set up (`IFF_UP`), whatever its carrier.
     pub up: bool,
+    /// Whether it has carrier; `None`: its driver cannot tell.
+    pub carrier: Option<bool>,
+    /// How often it lost or got carrier since it was made.
+    pub carrier_changes: u32,
+    /// The index of the device that it is enslaved to: a bridge, a bond, a VRF.
+    pub master: Option<u32>,
+    /// As what it is enslaved, as in `bridge`, where its master's kind says so.
+    pub slave_kind: Option<String>,
     /// MTU in bytes.
     pub mtu: u32,
     /// Its kind, as in `macvlan`; `None` for hardware.
@@ -131,6 +142,10 @@ pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
         name: String::new(),
         mac: None,
         up: flags & IFF_UP != 0,
+        carrier: None,
+        carrier_changes: 0,
+        master: None,
+        slave_kind: None,
         mtu: 0,
         kind: None,
         macvlan_mode: None,
@@ -145,6 +160,9 @@ pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
             IFLA_IFNAME => facts.name = text(value),
             IFLA_ADDRESS => facts.mac = Mac::from_octets(value),
             IFLA_MTU => facts.mtu = u32_at(value, 0).ok_or_else(wrong)?,
+            IFLA_MASTER => facts.master = Some(u32_at(value, 0).ok_or_else(wrong)?),
+            IFLA_CARRIER => facts.carrier = Some(value.first().ok_or_else(wrong)? != &0),
+            IFLA_CARRIER_CHANGES => facts.carrier_changes = u32_at(value, 0).ok_or_else(wrong)?,
             IFLA_LINK => facts.parent_index = Some(u32_at(value, 0).ok_or_else(wrong)?),
             IFLA_LINK_NETNSID => facts.parent_nsid = Some(Nsid(i32_at(value, 0).ok_or_else(wrong)?)),
             IFLA_IFALIAS => facts.alias = Some(text(value)),
@@ -165,6 +183,7 @@ fn link_info(info: &[u8], facts: &mut LinkFacts) -> Checked<()> {
         match kind {
             IFLA_INFO_KIND => facts.kind = Some(text(value)),
             IFLA_INFO_DATA => data = value,
+            IFLA_INFO_SLAVE_KIND => facts.slave_kind = Some(text(value)),
             _ => {}
         }
     }

@@ -325,7 +325,7 @@ mod tests {
     use berth_ipam::identity::{BootId, MachineId};
     use berth_ipam::interval::{IntervalSet, to_bits};
     use berth_ipam::ledger::Identity;
-    use berth_ipam::ledger::io::Input;
+    use berth_ipam::ledger::io::{Hearing, Input};
 
     use super::*;
 
@@ -364,6 +364,7 @@ mod tests {
         };
         let mut ledger = Ledger::new(me, config);
         ledger.step(Time::from_millis(1), Input::Loaded(Box::default()));
+        ledger.step(Time::from_millis(2), Input::Hearing("eth1".parse().unwrap(), Hearing::Up));
         ledger.step(Time::from_millis(60_000), Input::Tick);
         ledger
     }

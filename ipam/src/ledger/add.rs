@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::Ledger;
 use super::commit::Pending;
 use super::entry::{Entry, Held, Live, Phase, Slot, fdb_parent};
+use super::hearing::Span;
 use super::io::{
     Action, Caller, Flush, Grant, JournalWrite, LeaseRequest, LedgerError, LinkSeen, NoteKind, Reply, Step,
     StoreWrite,
@@ -15,6 +16,7 @@ use super::line::{Stage, Waiter};
 use super::pools::{Choice, Pick};
 use super::wire::ProbePurpose;
 use crate::attachment::{AttachmentKey, Role};
+use crate::config::Network;
 use crate::evidence::Departure;
 use crate::identity::TxnId;
 use crate::interval::Family;
@@ -173,6 +175,7 @@ impl Ledger {
                 }
             }
             Ok(Choice::Take(picks)) => self.reserve(now, index, &picks),
+            Ok(Choice::Probe(_)) if self.line[index].asks_later(now) => {}
             Ok(Choice::Probe(picks)) => self.ask_wire(index, &request, picks),
         }
     }
@@ -223,13 +226,11 @@ impl Ledger {
         for pick in &picks {
             self.take(&pick.key);
         }
-        let id = self.id();
         let addresses = picks.iter().map(|pick| pick.key.address).collect();
         if let Some(waiter) = self.line.get_mut(index) {
             waiter.stage = Stage::Probing;
         }
-        self.probes.insert(id, ProbePurpose::Add { txn: request.txn.clone(), picks });
-        self.out.push(Action::Probe { id, device, addresses, urgent: true });
+        self.ask(device, ProbePurpose::Add { txn: request.txn.clone(), picks }, addresses, true);
     }
 
     /// Journals the intent and writes the records. The picks are the waiter's from here on.
@@ -278,8 +279,17 @@ impl Ledger {
         };
         let mut live = Live::new(now, "reserved", Departure::Unheard);
         live.owner = Some(conn);
+        live.heard_alone = self.heard_alone(&network, picks);
         self.slots.insert(request.key, Slot { entry: entry.clone(), live });
         self.write_intent(now, &entry, picks);
+    }
+
+    /// The span in which no other host was heard for any of these addresses: they were silent on the port,
+    /// or those that hand them over were alone with them.
+    fn heard_alone(&self, network: &Network, picks: &[Pick]) -> Option<Span> {
+        let span = network.link.wire_device().and_then(|port| self.hearings.span(&port));
+        let givers = picks.iter().filter_map(|pick| self.slots.get(pick.from.as_ref()?));
+        span.filter(|_| givers.into_iter().all(|giver| giver.live.heard_alone == span))
     }
 
     /// One journal write for the new entry and for those that hand over; one store write an address.

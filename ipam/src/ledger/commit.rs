@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::Ledger;
-use super::entry::{Guard, Live, Phase};
+use super::entry::{Guard, Held, Live, Phase};
 use super::io::{
     Action, Caller, CommitResult, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step, StoreResult,
     StoreWrite,
 };
 use super::line::Stage;
 use crate::attachment::{AttachmentKey, Role};
+use crate::name::IfName;
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
@@ -341,7 +342,7 @@ impl Ledger {
         slot.live.recheck_at = None;
         let entry = slot.entry.clone();
         let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
-        let mine: Vec<_> = entry.held.iter().map(super::entry::Held::key).collect();
+        let mine: Vec<_> = entry.held.iter().map(Held::key).collect();
         let names: BTreeMap<_, _> = slot.live.of.clone();
         let store = mine
             .into_iter()
@@ -387,6 +388,10 @@ impl Ledger {
             return self.note(NoteKind::Warning, "storage-refused", Vec::new(), Some(key), text);
         }
         let Some(slot) = self.slots.remove(key) else { return };
+        let port = self.config.networks.get(&key.network).and_then(|network| network.link.wire_device());
+        // In a gap of hearing another host may have taken what this one had.
+        let alone = port
+            .filter(|port| slot.live.heard_alone.is_some_and(|span| self.hearings.span(port) == Some(span)));
         let all_there =
             !matches!(result, CommitResult::Journaled(all) if all.contains(&StoreResult::NoneThere));
         self.to_gather.remove(key);
@@ -416,8 +421,11 @@ impl Ledger {
                 self.shut(now, held.pool.clone(), held.key(), macs, guard, reason);
             } else {
                 self.give_back(now, &held.key());
-                if !slot.entry.exposed && slot.live.disputed.is_none() && all_there {
-                    self.trusted_silent(now, &held.pool, held.address, slot.live.reason);
+                if let Some(port) = alone
+                    .as_ref()
+                    .filter(|_| !slot.entry.exposed && slot.live.disputed.is_none() && all_there)
+                {
+                    self.trusted_silent(now, port, held, slot.live.reason);
                 }
             }
         }
@@ -430,18 +438,12 @@ impl Ledger {
 
     /// What the kernel proved free needs no probe before the next holder gets it: nobody else can
     /// have had it meanwhile.
-    fn trusted_silent(
-        &mut self,
-        now: Time,
-        pool: &crate::name::PoolName,
-        address: std::net::IpAddr,
-        reason: &str,
-    ) {
+    fn trusted_silent(&mut self, now: Time, port: &IfName, held: &Held, reason: &str) {
         if matches!(
             reason,
             "netns-gone" | "del" | "link-gone-settled" | "namespace-left-removed" | "undone" | "rebooted"
         ) {
-            self.silence_of(now, pool, address);
+            self.silence_of(now, port, &held.pool, &held.key());
         }
     }
 

@@ -61,9 +61,10 @@ impl Ledger {
                 if self.shared.on { new.keep_apart() } else { new }
             });
             state.free.redeclare(pool, taken);
-            state.forget_silence();
+            state.probing.clear();
             self.pools.insert(name.clone(), state);
         }
+        self.hearings.forget();
         for slot in self.slots.values_mut() {
             if let Some(network) = config.networks.get(&slot.entry.key.network) {
                 slot.entry.settle = network.settle;

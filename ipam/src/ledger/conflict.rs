@@ -36,15 +36,15 @@ pub struct Claimed {
 
 impl Ledger {
     /// A held address was spoken for: by its holder, by another interface of its namespace, or by a MAC for which
-    /// the attachment is read first.
+    /// the attachment is read first. Whether it may be a second holder.
     pub(super) fn heard_holder(
         &mut self,
         now: Time,
         holder: &AttachmentKey,
         key: &AddressKey,
         heard: &HeardOnWire,
-    ) {
-        let Some(slot) = self.slots.get(holder) else { return };
+    ) -> bool {
+        let Some(slot) = self.slots.get(holder) else { return false };
         let cookie = slot.entry.netns.cookie;
         let mine = match (slot.live.mac_read, slot.entry.mac) {
             (Some(read), _) => read.mac == heard.mac && now.since(read.at) < READ_COUNTS,
@@ -58,15 +58,15 @@ impl Ledger {
         // Without a MAC on record (a delegate's link) nothing can be told from the holder.
         let former = self.answers.is_former(key, heard.claim());
         if mine || same_namespace || slot.entry.macs().is_empty() || former {
-            return;
+            return false;
         }
         let unwritten = slot.entry.phase == Phase::Intent;
         let readable = self.target(holder, false).is_some();
-        let Some(slot) = self.slots.get_mut(holder) else { return };
+        let Some(slot) = self.slots.get_mut(holder) else { return true };
         if unwritten {
             // It was not given yet, and will not be: there is no second holder to tell of.
             slot.live.disputed = Some(key.address);
-            return;
+            return true;
         }
         let claimed = Claimed { address: key.clone(), mac: heard.mac };
         if readable {
@@ -75,6 +75,7 @@ impl Ledger {
         } else {
             self.second_holder(now, holder, &claimed);
         }
+        true
     }
 
     /// A read of an attachment is in: a MAC that its link was given is told once, and a claim that waited is

@@ -7,6 +7,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::conflict::{Claimed, MacRead};
+use super::hearing::Span;
 use super::io::{Caller, Source};
 use super::leak::Exits;
 use super::pace::{self, Pace};
@@ -256,6 +257,8 @@ pub struct Live {
     pub searches: Pace,
     /// What the wire said.
     pub wire: WireFact,
+    /// The span of its port's hearing in which it alone was known to have its addresses.
+    pub heard_alone: Option<Span>,
     /// Whether everybody left the namespace.
     pub inhabitants: Inhabitants,
     /// Tasks seen in the namespace, and when first.
@@ -324,6 +327,7 @@ impl Live {
             reads: Pace::new(pace::READS),
             searches: Pace::new(pace::SEARCHES),
             wire: WireFact::NotAsked,
+            heard_alone: None,
             inhabitants: Inhabitants::Assumed,
             tenants: BTreeMap::new(),
             exits: Exits::default(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 use super::entry::{Entry, Quarantined};
+pub use super::hearing::Hearing;
 use super::occupied::Survey;
 use crate::access::Standing;
 use crate::attachment::{AttachmentKey, PodRef, Role};
@@ -99,6 +100,8 @@ pub enum Input {
     Probed(u64, ProbeResult),
     /// Somebody spoke for an address on a device of this node.
     Heard(HeardOnWire),
+    /// What the port on this device can hear.
+    Hearing(IfName, Hearing),
     /// A commit is over.
     Committed(u64, CommitResult),
     /// A link was removed, or not.
@@ -589,6 +592,13 @@ pub enum Action {
         /// Whether somebody waits for the answer.
         urgent: bool,
     },
+    /// Tell the wire on a device, by one frame each, that these addresses are at these MACs.
+    Announce {
+        /// The device.
+        device: IfName,
+        /// The claims of attachments on it.
+        claims: Vec<(IpAddr, Mac)>,
+    },
     /// Remove the link with that index (or, where it is unknown, one of these MACs) from a
     /// namespace; answer with [`Input::LinkRemoved`].
     RemoveLink {
@@ -738,11 +748,13 @@ pub enum LedgerError {
         /// What was found.
         why: String,
     },
-    /// The wire could not be asked.
-    #[error("the wire on {device} could not be asked: {why}")]
+    /// For all of its time the wire could not be asked.
+    #[error("the wire on {device} could not be asked for {waited_ms} ms: {why}")]
     Wire {
         /// The device.
         device: IfName,
+        /// How long the ADD waited.
+        waited_ms: u128,
         /// Why.
         why: String,
     },
@@ -884,17 +896,4 @@ pub struct PoolCount {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_write_that_failed_is_a_trouble_until_one_succeeds() {
-        let full = || "no space left".to_owned();
-        assert_eq!(CommitResult::Failed(full()).trouble(), Some(full()));
-        let half = CommitResult::Journaled(vec![StoreResult::Done, StoreResult::Failed(full())]);
-        assert_eq!(half.trouble(), Some(full()));
-        for well in [vec![], vec![StoreResult::Done]] {
-            assert_eq!(CommitResult::Journaled(well).trouble(), None);
-        }
-    }
-}
+mod tests;

@@ -258,10 +258,8 @@ impl Ledger {
             }
             self.surveys.want_search();
         }
-        // Somebody may have spoken for a candidate meanwhile: each is asked for again.
-        for pool in self.pools.values_mut() {
-            pool.silent.clear();
-        }
+        // Another host may have spoken for an address meanwhile: each candidate is asked for again.
+        self.hearings.missed(now, &format!("{by}: events were lost"));
         let text = format!("{by}: events were lost: everything is read again");
         self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);
         if self.full_reads.take(now) {
@@ -437,7 +435,7 @@ impl Ledger {
                 self.remove_link(key);
             }
             (_, Next::Follow) => self.follow(now, seen),
-            (_, Next::Probe) => self.ask_about(key),
+            (_, Next::Probe) => self.ask_about(now, key),
             (_, Next::Search) => self.search_later(now, key, facts.search),
             (_, Next::Settle) => {
                 if let Some(slot) = self.slots.get_mut(key) {
@@ -585,7 +583,7 @@ impl Ledger {
     }
 
     /// Asks the wire about the addresses of an attachment of a former boot.
-    fn ask_about(&mut self, key: &AttachmentKey) {
+    fn ask_about(&mut self, now: Time, key: &AttachmentKey) {
         let Some(slot) = self.slots.get(key) else { return };
         let device = self.config.networks.get(&key.network).map(|network| network.link.device());
         let Some(device) = device.or_else(|| slot.entry.fdb_parent.clone()) else { return };
@@ -594,9 +592,13 @@ impl Ledger {
             return;
         }
         let addresses = slot.entry.addresses();
-        let id = self.id();
-        self.probes.insert(id, ProbePurpose::Former(key.clone()));
-        self.out.push(Action::Probe { id, device, addresses, urgent: true });
+        if self.hearings.is_known_deaf(&device) {
+            if let Some(slot) = self.slots.get_mut(key) {
+                slot.live.recheck_at = Some(now + RECHECK_LAST);
+            }
+            return;
+        }
+        self.ask(device, ProbePurpose::Former(key.clone()), addresses, true);
     }
 
     /// A scan found a namespace left: its attachment is judged at once.

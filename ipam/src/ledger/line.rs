@@ -61,6 +61,8 @@ pub struct Waiter {
     put_off: Option<(Time, String)>,
     /// When the wire last had nothing against the MAC that it asks for.
     mac_clear_at: Option<Time>,
+    /// Its probes proved nothing: when to ask again, and why they did not.
+    unasked: Option<(Time, String)>,
 }
 
 impl Waiter {
@@ -76,6 +78,7 @@ impl Waiter {
             former_until: None,
             put_off: None,
             mac_clear_at: None,
+            unasked: None,
         }
     }
 
@@ -93,7 +96,8 @@ impl Waiter {
     pub fn wakes_at(&self) -> Option<Time> {
         let former = self.former_until.filter(|at| *at > self.since);
         let again = self.put_off.as_ref().map(|(at, _)| *at).filter(|at| *at > self.since);
-        let next = [former, again, Some(self.until)].into_iter().flatten().min();
+        let ask = self.unasked.as_ref().map(|(at, _)| *at).filter(|at| *at > self.since);
+        let next = [former, again, ask, Some(self.until)].into_iter().flatten().min();
         next.filter(|_| self.stage == Stage::InLine)
     }
 
@@ -108,9 +112,10 @@ impl Waiter {
         self.put_off = Some((at, why));
     }
 
-    /// The store is not what it waits for any more.
+    /// It waits for an address, whatever store and wire said before.
     pub fn forgive(&mut self) {
         self.put_off = None;
+        self.unasked = None;
     }
 
     /// Why the store did not take its record the last time.
@@ -121,6 +126,17 @@ impl Waiter {
     /// Whether it is not its time to try again.
     pub fn is_put_off(&self, now: Time) -> bool {
         self.put_off.as_ref().is_some_and(|(at, _)| *at > now)
+    }
+
+    /// Its probes proved nothing: it asks again at that time.
+    pub fn ask_later(&mut self, at: Time, why: String) {
+        self.stage = Stage::InLine;
+        self.unasked = Some((at, why));
+    }
+
+    /// Whether it is not its time to ask again.
+    pub fn asks_later(&self, now: Time) -> bool {
+        self.unasked.as_ref().is_some_and(|(at, _)| *at > now)
     }
 
     /// Whether one of its network's pools gives that address.
@@ -382,11 +398,12 @@ impl Ledger {
             .iter()
             .filter(|waiter| waiter.stage == Stage::InLine && waiter.until <= now)
             .map(|waiter| {
-                let put_off = waiter.put_off.as_ref().map(|(_, why)| why.clone());
-                (waiter.caller, waiter.request.clone(), now.since(waiter.since), put_off)
+                let why = |last: &Option<(Time, String)>| last.as_ref().map(|(_, why)| why.clone());
+                let whys = (why(&waiter.put_off), why(&waiter.unasked));
+                (waiter.caller, waiter.request.clone(), now.since(waiter.since), whys)
             })
             .collect();
-        for (caller, request, waited, put_off) in overdue {
+        for (caller, request, waited, (put_off, unasked)) in overdue {
             self.line.retain(|waiter| waiter.request.txn != request.txn);
             let error = if let Some(error) = self.why_former(&request, waited) {
                 error
@@ -394,6 +411,8 @@ impl Ledger {
                 error
             } else if let Some(why) = self.why_barred(put_off).or_else(|| self.why_unsurveyed(&request)) {
                 LedgerError::Barred { waited_ms: waited.as_millis(), why }
+            } else if let Some((device, why)) = self.why_unasked(&request, unasked) {
+                LedgerError::Wire { device, waited_ms: waited.as_millis(), why }
             } else {
                 self.exhausted(&request, waited)
             };
@@ -406,9 +425,10 @@ impl Ledger {
                 waiter.former_until = Some(waiter.since);
                 retry = true;
             }
-            if let Some((at, _)) = waiter.put_off.as_mut().filter(|(at, _)| *at <= now && *at > waiter.since)
-            {
-                *at = waiter.since;
+            let since = waiter.since;
+            let again = [waiter.put_off.as_mut(), waiter.unasked.as_mut()].into_iter().flatten();
+            for (at, _) in again.filter(|(at, _)| *at <= now && *at > since) {
+                *at = since;
                 retry = true;
             }
         }
@@ -437,6 +457,13 @@ impl Ledger {
             return Some("the store was not read yet, so nobody knows which addresses are free".to_owned());
         }
         put_off
+    }
+
+    /// Why the wire could not be asked for an ADD, and on which device.
+    fn why_unasked(&self, request: &LeaseRequest, last: Option<String>) -> Option<(IfName, String)> {
+        let port = self.config.networks.get(&request.key.network)?.link.wire_device()?;
+        let why = self.hearings.deaf(&port).map(str::to_owned).or(last)?;
+        Some((port, why))
     }
 
     fn exhausted(&self, request: &LeaseRequest, waited: Duration) -> LedgerError {

@@ -12,12 +12,14 @@
 mod access;
 mod add;
 mod admin;
+mod attend;
 mod commit;
 mod config;
 pub mod conflict;
 mod del;
 pub mod entry;
 mod gc;
+pub mod hearing;
 mod hold;
 pub mod io;
 mod judgement;
@@ -96,6 +98,7 @@ pub struct Ledger {
     next_scan: Option<Time>,
     scans: leak::Scans,
     next_refill: Option<Time>,
+    hearings: hearing::Hearings,
     strays: strays::Strays,
     homes: line::Homes,
     collections: Vec<gc::Collection>,
@@ -139,6 +142,7 @@ impl Ledger {
             next_scan: None,
             scans: leak::Scans::default(),
             next_refill: None,
+            hearings: hearing::Hearings::default(),
             strays: strays::Strays::default(),
             homes: line::Homes::default(),
             collections: Vec::new(),
@@ -175,6 +179,7 @@ impl Ledger {
             Input::Scanned(report) => self.scanned(now, &report),
             Input::Probed(id, result) => self.probed(now, id, result),
             Input::Heard(heard) => self.heard(now, &heard),
+            Input::Hearing(device, hearing) => self.hearing(now, &device, &hearing),
             Input::Committed(op, result) => self.committed(now, op, &result),
             Input::LinkRemoved(key, result) => self.link_removed(now, &key, result),
             Input::Surveyed(survey) => self.surveyed(now, survey),
@@ -207,6 +212,7 @@ impl Ledger {
             self.strays.wakes_at(),
             self.shared.wakes_at(),
             self.full_reads.due(),
+            self.hearings.attend_at(),
         ];
         let own = own.into_iter().flatten();
         let collections = self.collections.iter().map(gc::Collection::wakes_at);
@@ -258,6 +264,7 @@ impl Ledger {
         self.find_strays_if_due(now);
         self.survey_if_due(now);
         self.scan_if_due(now);
+        self.attend_due(now);
         self.refill_if_due(now);
         self.answer_collections(now);
     }

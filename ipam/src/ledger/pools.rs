@@ -1,4 +1,4 @@
-//! The pools as the ledger works with them: free addresses, and which of them the wire was silent for.
+//! The pools as the ledger works with them: free addresses, and which of them are asked for ahead of need.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
@@ -7,20 +7,16 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::access;
-use super::io::{Action, LeaseRequest, LedgerError};
+use super::io::{LeaseRequest, LedgerError};
 use super::wire::ProbePurpose;
 use crate::alloc::{FreeSet, check_requested, gives};
 use crate::attachment::AttachmentKey;
 use crate::config::{Network, Pool};
 use crate::interval::Family;
-use crate::name::{NodeName, PoolName};
+use crate::name::{IfName, NodeName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
-/// A candidate is good if the wire was silent for it within this time.
-const SILENCE_IS_GOOD_FOR: Duration = Duration::from_secs(30);
-/// A candidate probed ahead is probed again when its silence is this old.
-const REFRESH_AFTER: Duration = Duration::from_secs(20);
 /// Candidates kept ready while no ADD came lately, and while ADDs come.
 const READY_IDLE: usize = 8;
 const READY_BUSY: usize = 96;
@@ -41,8 +37,6 @@ const PROBE_AT_ONCE: usize = 4;
 pub struct PoolState {
     /// Its free addresses.
     pub free: FreeSet,
-    /// Free addresses for which the wire was silent, and when.
-    pub silent: BTreeMap<IpAddr, Time>,
     /// Addresses being probed ahead.
     pub probing: BTreeSet<IpAddr>,
     /// The last ADD that drew from it.
@@ -52,28 +46,13 @@ pub struct PoolState {
 impl PoolState {
     /// A pool of which nothing is taken.
     pub fn new(pool: &Pool) -> Self {
-        Self {
-            free: FreeSet::new(pool, []),
-            silent: BTreeMap::new(),
-            probing: BTreeSet::new(),
-            last_add: None,
-        }
+        Self { free: FreeSet::new(pool, []), probing: BTreeSet::new(), last_add: None }
     }
 
     /// The same of a pool that other nodes draw from too.
     pub fn keep_apart(mut self) -> Self {
         self.free = self.free.keep_apart();
         self
-    }
-
-    /// What was heard on the wire says nothing any more.
-    pub fn forget_silence(&mut self) {
-        self.silent.clear();
-        self.probing.clear();
-    }
-
-    fn is_silent(&self, address: IpAddr, now: Time) -> bool {
-        self.silent.get(&address).is_some_and(|&at| now.since(at) < SILENCE_IS_GOOD_FOR)
     }
 }
 
@@ -156,11 +135,12 @@ impl Ledger {
                 return Err(LedgerError::NoPool(request.key.network.clone()));
             }
             let (silent, others) = self.offers(now, &network, family, request, &home, avoid)?;
-            // Where the wire cannot be asked, the record alone decides.
-            let blind = network.link.wire_device().is_none();
+            let port = network.link.wire_device();
+            // Where there is no wire to be asked, the record alone decides.
+            let blind = port.is_none();
             if let Some(pick) = silent.or_else(|| others.first().filter(|_| blind).cloned()) {
                 sure.push(pick);
-            } else if others.is_empty() {
+            } else if others.is_empty() || port.is_some_and(|port| self.hearings.deaf(&port).is_some()) {
                 return Ok(Choice::Wait);
             } else {
                 unsure.extend(others);
@@ -222,6 +202,7 @@ impl Ledger {
         let port = self.port_of(network);
         let mut unsure = Vec::new();
         let (mut refused, mut open) = (None, false);
+        let device = network.link.wire_device();
         for name in &network.pools {
             let Some(pool) =
                 self.config.pools.get(name).filter(|pool| Family::of(pool.subnet.ip()) == family)
@@ -258,12 +239,12 @@ impl Ledger {
                 key: AddressKey { segment: pool.segment.clone(), address },
                 from: None,
             };
-            let Some(state) = self.pools.get(name) else { continue };
             let fit = candidates
                 .iter()
                 .copied()
                 .filter(|address| !avoid.contains(address) && !self.is_shadowed(&port, &pick(*address).key));
-            if let Some(address) = fit.clone().find(|address| state.is_silent(*address, now)) {
+            let silent = |address: &IpAddr| self.is_silent(now, device.as_ref(), &pick(*address).key);
+            if let Some(address) = fit.clone().find(silent) {
                 return Ok((Some(pick(address)), Vec::new()));
             }
             unsure.extend(fit.take(PROBE_AT_ONCE).map(pick));
@@ -280,18 +261,22 @@ impl Ledger {
         }
     }
 
+    fn is_silent(&self, now: Time, device: Option<&IfName>, key: &AddressKey) -> bool {
+        device.is_some_and(|device| self.hearings.is_silent(now, device, key))
+    }
+
     /// Marks an address as taken, under whatever name its pool is declared now.
     pub(super) fn take(&mut self, key: &AddressKey) {
         for name in self.pools_of(key) {
             if let Some(state) = self.pools.get_mut(&name) {
                 state.free.take(key.address);
-                state.silent.remove(&key.address);
             }
         }
+        self.hearings.spoken(key);
     }
 
     /// The pools that may give an address: usually one.
-    fn pools_of(&self, key: &AddressKey) -> Vec<PoolName> {
+    pub(super) fn pools_of(&self, key: &AddressKey) -> Vec<PoolName> {
         let of_them = |pool: &Pool| pool.segment == key.segment && gives(pool, key.address);
         self.config.pools.iter().filter(|(_, pool)| of_them(pool)).map(|(name, _)| name.clone()).collect()
     }
@@ -362,40 +347,41 @@ impl Ledger {
         let mut devices = BTreeMap::new();
         for (device, pools) in &networks {
             for name in pools {
-                devices.entry(name.clone()).or_insert_with(|| device.clone());
+                if self.hearings.deaf(device).is_none() {
+                    devices.entry(name.clone()).or_insert_with(|| device.clone());
+                }
             }
         }
+        self.hearings.forget_old(now);
         // Where an ADD came last, the next one is likeliest.
         let mut by_use: Vec<_> = devices.into_iter().collect();
         by_use.sort_by_key(|(name, _)| Reverse(self.pools.get(name).and_then(|state| state.last_add)));
         let mut idle = READY_IDLE_IN_ALL;
         for (name, device) in by_use {
-            let wanted = self.wanted_ahead(now, &name, &mut idle);
+            let wanted = self.wanted_ahead(now, &name, &device, &mut idle);
             for addresses in wanted.chunks(AHEAD_AT_ONCE) {
-                let id = self.id();
-                self.probes.insert(id, ProbePurpose::Ahead(name.clone()));
-                let (device, addresses) = (device.clone(), addresses.to_vec());
-                self.out.push(Action::Probe { id, device, addresses, urgent: false });
+                self.ask(device.clone(), ProbePurpose::Ahead(name.clone()), addresses.to_vec(), false);
             }
         }
     }
 
     /// The candidates of a pool to be probed now. `idle`: how many more there may be of pools without ADDs.
-    fn wanted_ahead(&mut self, now: Time, name: &PoolName, idle: &mut usize) -> Vec<IpAddr> {
-        let enabled = self.config.pools.get(name).is_some_and(|pool| !pool.disabled);
-        let Some(state) = self.pools.get_mut(name).filter(|_| enabled) else { return Vec::new() };
+    fn wanted_ahead(&mut self, now: Time, name: &PoolName, device: &IfName, idle: &mut usize) -> Vec<IpAddr> {
+        let Some(pool) = self.config.pools.get(name).filter(|pool| !pool.disabled) else { return Vec::new() };
+        let Some(state) = self.pools.get_mut(name) else { return Vec::new() };
         let busy = state.last_add.is_some_and(|at| now.since(at) < BUSY_FOR);
         let ready = if busy { READY_BUSY } else { READY_IDLE.min(*idle) };
         if state.probing.len() * 2 > ready {
             *idle -= if busy { 0 } else { ready };
             return Vec::new();
         }
-        state.silent.retain(|_, at| now.since(*at) < SILENCE_IS_GOOD_FOR);
         if ready == 0 {
             return Vec::new();
         }
-        let old =
-            |address: &IpAddr| state.silent.get(address).is_none_or(|at| now.since(*at) >= REFRESH_AFTER);
+        let hearings = &self.hearings;
+        let old = |&address: &IpAddr| {
+            !hearings.is_fresh(now, device, &AddressKey { segment: pool.segment.clone(), address })
+        };
         let candidates = state.free.candidates(&self.me.node, now, ready);
         *idle -= if busy { 0 } else { candidates.len() };
         let wanted: Vec<_> =
@@ -404,19 +390,10 @@ impl Ledger {
         wanted
     }
 
-    /// Somebody spoke for an address.
-    pub(super) fn break_silence(&mut self, pool: &PoolName, address: IpAddr) {
-        if let Some(state) = self.pools.get_mut(pool) {
-            state.silent.remove(&address);
-        }
-    }
-
-    /// Takes the results of probing ahead: silence makes an address ready.
-    pub(super) fn silence_of(&mut self, now: Time, pool: &PoolName, address: IpAddr) {
-        if let Some(state) = self.pools.get_mut(pool)
-            && state.free.is_free(address)
-        {
-            state.silent.insert(address, now);
+    /// A port heard no host for an address: if it is free, that makes it ready.
+    pub(super) fn silence_of(&mut self, now: Time, device: &IfName, pool: &PoolName, key: &AddressKey) {
+        if self.pools.get(pool).is_some_and(|state| state.free.is_free(key.address)) {
+            self.hearings.silence(now, device, key.clone());
         }
     }
 }

@@ -58,8 +58,9 @@ impl Ledger {
         if before.left_out() != self.ports.left_out() {
             self.choose_again();
             for state in self.pools.values_mut() {
-                state.forget_silence();
+                state.probing.clear();
             }
+            self.hearings.forget();
             self.next_refill = Some(now);
         }
         self.tell_left_out(&before);

@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::entry::{Entry, Phase};
-use super::io::{Action, LeaseRequest, LedgerError, ProbeResult, Step};
+use super::io::{LeaseRequest, LedgerError, ProbeResult, Step};
 use super::line::{Stage, Waiter};
-use super::wire::ProbePurpose;
+use super::wire::{ASK_AGAIN, ProbePurpose};
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::identity::TxnId;
 use crate::mac::Mac;
@@ -174,7 +174,7 @@ impl Ledger {
         let (Some(mac), Some(segment)) = (requested(&request), self.segment_of(&request)) else { return };
         let answers = match result {
             ProbeResult::Heard(answers) => answers,
-            ProbeResult::Failed(why) => return self.mac_unasked(index, &request, why),
+            ProbeResult::Failed(why) => return self.line[index].ask_later(now + ASK_AGAIN, why),
         };
         let mut answered = None;
         for (address, claims) in answers {
@@ -207,14 +207,6 @@ impl Ledger {
         self.try_serve(now, index);
     }
 
-    fn mac_unasked(&mut self, index: usize, request: &LeaseRequest, why: String) {
-        let network = self.config.networks.get(&request.key.network);
-        let device = network.and_then(|network| network.link.wire_device());
-        if let (Some(device), Some(waiter)) = (device, self.line.remove(index)) {
-            self.reply(waiter.caller, Step::Lease, Err(LedgerError::Wire { device, why }));
-        }
-    }
-
     fn refuse_mac(&mut self, index: usize, mac: Mac, why: String) {
         if let Some(waiter) = self.line.remove(index) {
             self.reply(waiter.caller, Step::Lease, Err(LedgerError::MacRefused { mac, why }));
@@ -243,10 +235,11 @@ impl Ledger {
             waiter.clear_mac(now);
             return true;
         };
+        if self.hearings.deaf(&device).is_some() || waiter.asks_later(now) {
+            return false;
+        }
         waiter.stage = Stage::Probing;
-        let id = self.id();
-        self.probes.insert(id, ProbePurpose::Mac(request.txn.clone()));
-        self.out.push(Action::Probe { id, device, addresses, urgent: true });
+        self.ask(device, ProbePurpose::Mac(request.txn.clone()), addresses, true);
         false
     }
 

@@ -259,7 +259,8 @@ impl Ledger {
     /// A record of this node's: known, an echo, or odd.
     fn own_recorded(&mut self, now: Time, record: &LeaseRecord) {
         let address = record.address_key();
-        self.readable(now, &address);
+        // The answer to a write may name another node's record that is deleted since.
+        self.back_from_abroad(now, &address);
         if let Some(ended) = self.shared.ended.get_mut(&record.txn) {
             ended.echo.get_or_insert((address, now));
             return;

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use super::Ledger;
 use super::entry::{Phase, Quarantined, Slot};
+use super::hearing::PortView;
 use super::io::{PoolCount, State};
 use super::line::{Stage, Waiter};
 use super::occupied::Occupant;
@@ -81,15 +82,23 @@ impl Ledger {
     /// Addresses that nobody holds and somebody may get without another question: known to be silent, or
     /// being asked for. Whoever speaks for one of them must be heard.
     pub fn candidates(&self) -> Vec<(PoolName, IpAddr)> {
-        let pools = self.pools.iter().flat_map(|(name, state)| {
-            let known = state.silent.keys().chain(&state.probing);
-            known.map(move |address| (name.clone(), *address))
-        });
+        let silent = self.hearings.all_silent().into_iter();
+        let silent =
+            silent.flat_map(|key| self.pools_of(key).into_iter().map(move |name| (name, key.address)));
+        let probing = self
+            .pools
+            .iter()
+            .flat_map(|(name, state)| state.probing.iter().map(move |address| (name.clone(), *address)));
         let picked = self.probes.values().flat_map(|purpose| match purpose {
             ProbePurpose::Add { picks, .. } => picks.as_slice(),
             _ => &[],
         });
-        pools.chain(picked.map(|pick| (pick.pool.clone(), pick.key.address))).collect()
+        silent.chain(probing).chain(picked.map(|pick| (pick.pool.clone(), pick.key.address))).collect()
+    }
+
+    /// What the port on a device can hear.
+    pub fn port(&self, device: &IfName) -> PortView<'_> {
+        self.hearings.view(device)
     }
 
     /// Every address that is not free.

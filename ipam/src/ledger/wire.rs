@@ -1,14 +1,15 @@
 //! The wire's veto: an address that answers is never handed out. Silence proves nothing alone.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
+use super::attend::Attended;
 use super::commit::Pending;
 use super::entry::{Guard, Quarantined};
 use super::io::{
-    Action, Flush, HeardOnWire, JournalWrite, LedgerError, NoteKind, Observation, ProbeResult, SearchOutcome,
-    Step, Target,
+    Action, Flush, HeardOnWire, JournalWrite, NoteKind, Observation, ProbeResult, SearchOutcome, Step, Target,
 };
 use super::line::Stage;
 use super::pools::Pick;
@@ -17,7 +18,7 @@ use crate::evidence::{Claim, FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
 use crate::mac::Mac;
-use crate::name::PoolName;
+use crate::name::{IfName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
@@ -25,6 +26,8 @@ use crate::time::Time;
 const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
 /// A second holder is reported again after this long.
 const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
+/// An ADD asks again this long after probes that proved nothing.
+pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
 /// How many addresses are quarantined unasked; a host may speak for a whole IPv6 subnet.
 const QUARANTINE_MAX: usize = 4096;
 /// How many MACs that spoke for one quarantined address are remembered, the first ones.
@@ -54,6 +57,8 @@ pub enum ProbePurpose {
     Former(AttachmentKey),
     /// Is the MAC that an ADD asks for another station's?
     Mac(TxnId),
+    /// Does another host answer for addresses of attachments, after a gap of hearing?
+    Attend(Attended),
 }
 
 /// Who answered for what.
@@ -143,14 +148,30 @@ impl Quarantined {
 }
 
 impl Ledger {
+    /// Asks the wire on a device about addresses.
+    pub(super) fn ask(
+        &mut self,
+        device: IfName,
+        purpose: ProbePurpose,
+        addresses: Vec<IpAddr>,
+        urgent: bool,
+    ) {
+        let id = self.id();
+        self.hearings.asked(id, device.clone());
+        self.probes.insert(id, purpose);
+        self.out.push(Action::Probe { id, device, addresses, urgent });
+    }
+
     /// A round of probes is over.
     pub(super) fn probed(&mut self, now: Time, id: u64, result: ProbeResult) {
+        let Some((device, result)) = self.hearings.concluded(id, result) else { return };
         let Some(purpose) = self.probes.remove(&id) else { return };
         match purpose {
-            ProbePurpose::Ahead(pool) => self.probed_ahead(now, &pool, result),
-            ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &txn, picks, result),
-            ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &key, result),
-            ProbePurpose::Former(key) => self.probed_former(now, &key, result),
+            ProbePurpose::Ahead(pool) => self.probed_ahead(now, &device, &pool, result),
+            ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &device, &txn, picks, result),
+            ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &device, &key, result),
+            ProbePurpose::Former(key) => self.probed_former(now, &device, &key, result),
+            ProbePurpose::Attend(attended) => self.attended(now, &device, attended, result),
             ProbePurpose::Mac(txn) => self.probed_mac(now, &txn, result),
         }
     }
@@ -160,12 +181,12 @@ impl Ledger {
     }
 
     /// The MACs whose claims to an address keep it from being given.
-    fn vetoes(&self, address: &AddressKey, claims: &[Claim]) -> Vec<Mac> {
+    pub(super) fn vetoes(&self, address: &AddressKey, claims: &[Claim]) -> Vec<Mac> {
         let counts = |claim: &&Claim| self.is_veto(claim.mac) && !self.answers.is_former(address, **claim);
         claims.iter().filter(counts).map(|claim| claim.mac).take(SPEAKERS_MAX).collect()
     }
 
-    fn probed_ahead(&mut self, now: Time, pool: &PoolName, result: ProbeResult) {
+    fn probed_ahead(&mut self, now: Time, device: &IfName, pool: &PoolName, result: ProbeResult) {
         let Some(state) = self.pools.get_mut(pool) else { return };
         let ProbeResult::Heard(answers) = result else {
             return state.probing.clear();
@@ -179,7 +200,7 @@ impl Ledger {
             let Some(key) = key else { continue };
             let macs = self.vetoes(&key, &claims);
             if macs.is_empty() {
-                self.silence_of(now, pool, address);
+                self.silence_of(now, device, pool, &key);
             } else if self.pools.get(pool).is_some_and(|state| state.free.is_free(address)) {
                 self.take(&key);
                 self.shut(now, pool.clone(), key, macs, None, "answers");
@@ -188,7 +209,14 @@ impl Ledger {
         self.serve_line(now);
     }
 
-    fn probed_for_add(&mut self, now: Time, txn: &TxnId, picks: Vec<Pick>, result: ProbeResult) {
+    fn probed_for_add(
+        &mut self,
+        now: Time,
+        device: &IfName,
+        txn: &TxnId,
+        picks: Vec<Pick>,
+        result: ProbeResult,
+    ) {
         let index = self.line.iter().position(|waiter| waiter.request.txn == *txn);
         let answers = match result {
             ProbeResult::Heard(answers) => answers,
@@ -196,13 +224,8 @@ impl Ledger {
                 for pick in &picks {
                     self.return_unused(&pick.key);
                 }
-                let Some(waiter) = index.and_then(|index| self.line.remove(index)) else {
-                    return self.serve_line(now);
-                };
-                let device =
-                    self.config.networks.get(&waiter.request.key.network).and_then(|n| n.link.wire_device());
-                if let Some(device) = device {
-                    self.reply(waiter.caller, Step::Lease, Err(LedgerError::Wire { device, why }));
+                if let Some(waiter) = index.and_then(|index| self.line.get_mut(index)) {
+                    waiter.ask_later(now + ASK_AGAIN, why);
                 }
                 return self.serve_line(now);
             }
@@ -229,7 +252,7 @@ impl Ledger {
                 self.shut(now, pick.pool, pick.key, macs, None, "answers");
             } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
                 self.return_unused(&pick.key);
-                self.silence_of(now, &pick.pool, pick.key.address);
+                self.silence_of(now, device, &pick.pool, &pick.key);
             } else {
                 chosen.push(pick);
             }
@@ -250,7 +273,7 @@ impl Ledger {
         } else {
             for pick in chosen {
                 self.return_unused(&pick.key);
-                self.silence_of(now, &pick.pool, pick.key.address);
+                self.silence_of(now, device, &pick.pool, &pick.key);
             }
             if let Some(waiter) = self.line.get_mut(index) {
                 waiter.stage = Stage::InLine;
@@ -260,7 +283,7 @@ impl Ledger {
         self.serve_line(now);
     }
 
-    fn probed_quarantine(&mut self, now: Time, key: &AddressKey, result: ProbeResult) {
+    fn probed_quarantine(&mut self, now: Time, device: &IfName, key: &AddressKey, result: ProbeResult) {
         let ProbeResult::Heard(answers) = result else {
             if let Some(shut) = self.quarantine.get_mut(key) {
                 shut.heard_at = now;
@@ -284,7 +307,7 @@ impl Ledger {
             }
             let pool = shut.pool;
             self.readmitted(now, key, "silent: it may be handed out again");
-            self.silence_of(now, &pool, key.address);
+            self.silence_of(now, device, &pool, key);
             self.serve_line(now);
         } else {
             shut.heard_at = now;
@@ -343,7 +366,8 @@ impl Ledger {
         }
     }
 
-    fn probed_former(&mut self, now: Time, key: &AttachmentKey, result: ProbeResult) {
+    fn probed_former(&mut self, now: Time, device: &IfName, key: &AttachmentKey, result: ProbeResult) {
+        let span = self.hearings.span(device);
         let Some(slot) = self.slots.get_mut(key) else { return };
         match result {
             ProbeResult::Failed(why) => {
@@ -369,6 +393,7 @@ impl Ledger {
                 }
                 if let Some(slot) = self.slots.get_mut(key) {
                     slot.live.wire = if answered { WireFact::Answered } else { WireFact::Silent };
+                    slot.live.heard_alone = span.filter(|_| !answered);
                 }
                 self.gather(key.clone(), false);
             }
@@ -433,10 +458,10 @@ impl Ledger {
                 self.unasked(now, &key);
                 continue;
             };
-            let id = self.id();
-            let addresses = vec![key.address];
-            self.probes.insert(id, ProbePurpose::Quarantine(key));
-            self.out.push(Action::Probe { id, device, addresses, urgent: false });
+            if self.hearings.deaf(&device).is_none() {
+                let addresses = vec![key.address];
+                self.ask(device, ProbePurpose::Quarantine(key), addresses, false);
+            }
         }
     }
 
@@ -468,7 +493,7 @@ impl Ledger {
         let Some((pool, key)) = self.member_on(&port, heard.address) else { return };
         if !holders.is_empty() {
             // Its holder may have it in another segment.
-            return self.break_silence(&pool, key.address);
+            return self.hearings.spoken(&key);
         }
         if let Some(shut) = self.quarantine.get_mut(&key) {
             shut.heard_at = now;
@@ -488,7 +513,7 @@ impl Ledger {
                 return self.shut(now, pool, key, vec![heard.mac], None, "heard");
             }
             // It is asked for again before anybody gets it.
-            self.break_silence(&pool, key.address);
+            self.hearings.spoken(&key);
         }
     }
 

@@ -180,6 +180,7 @@ impl World {
         self.nodes[node].life += 1;
         self.nodes[node].read = false;
         self.step(node, Input::Loaded(Box::new(loaded)));
+        self.step(node, Input::Hearing("eth1".parse().unwrap(), Hearing::Up));
         let wanted = self.wanted.iter().map(|uid| format!("u{uid}")).collect();
         self.step(node, Input::Pods(PodNews::Listed(wanted)));
         self.list(node);

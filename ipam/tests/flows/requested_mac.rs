@@ -140,7 +140,10 @@ fn a_wire_that_cannot_be_asked_gives_no_mac() {
     let mut rig = Rig::new(declared(4));
     rig.warm();
     rig.ask(1, with_mac(1, ASKED));
-    rig.fail_probes("the parent is down");
+    rig.fail_probes("answers were lost");
+    assert!(rig.reply(1).is_none(), "it is asked again: {:?}", rig.reply(1));
+    rig.hearing(Hearing::Down("the parent is down".to_owned()));
+    rig.pass(Duration::from_secs(110));
     assert!(matches!(rig.reply(1), Some(Err(LedgerError::Wire { .. }))), "{:?}", rig.reply(1));
 }
 

@@ -14,6 +14,7 @@ use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::occupied::{Interface, Survey};
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
 use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
@@ -44,6 +45,9 @@ pub struct Rig {
     pub scans: u32,
     pub proofs: u32,
     notes: Vec<Note>,
+    listens: BTreeSet<IfName>,
+    /// What was announced.
+    pub announced: Vec<(IpAddr, Mac)>,
 }
 
 /// The interfaces of the node, as surveys read them.
@@ -164,16 +168,38 @@ impl Rig {
 
     pub fn shared_unread(config: Config, entries: Vec<Entry>) -> Self {
         let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
-        Self::begun(config, loaded, Ledger::shared, Node::default())
+        Self::begun(config, loaded, Ledger::shared, Node::default()).heard()
     }
 
     pub fn loaded(config: Config, loaded: Loaded) -> Self {
-        Self::begun(config, loaded, |ledger| ledger, Node::default())
+        Self::begun(config, loaded, |ledger| ledger, Node::default()).heard()
     }
 
     /// The same on a node of which nothing can be read.
     pub fn unreadable(config: Config, loaded: Loaded) -> Self {
-        Self::begun(config, loaded, |ledger| ledger, Node { unreadable: true, ..Node::default() })
+        Self::begun(config, loaded, |ledger| ledger, Node { unreadable: true, ..Node::default() }).heard()
+    }
+
+    /// The same with a port of which nothing is reported.
+    pub fn unheard(config: Config) -> Self {
+        let loaded = Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() };
+        Self::begun(config, loaded, |ledger| ledger, Node::default())
+    }
+
+    fn heard(mut self) -> Self {
+        self.listen();
+        self
+    }
+
+    /// The ports of devices that were not declared before hear from now on.
+    fn listen(&mut self) {
+        let networks = self.ledger.config().networks.values();
+        let devices: BTreeSet<_> = networks.filter_map(|network| network.link.wire_device()).collect();
+        for device in devices {
+            if self.listens.insert(device.clone()) {
+                self.step(Input::Hearing(device, Hearing::Up));
+            }
+        }
     }
 
     fn begun(config: Config, loaded: Loaded, kind: impl Fn(Ledger) -> Ledger, node: Node) -> Self {
@@ -199,9 +225,16 @@ impl Rig {
             scans: 0,
             proofs: 0,
             notes: Vec::new(),
+            listens: BTreeSet::new(),
+            announced: Vec::new(),
         };
         rig.step(Input::Loaded(Box::new(loaded)));
         rig
+    }
+
+    /// The port of the network's parent can hear that.
+    pub fn hearing(&mut self, hearing: Hearing) {
+        self.step(Input::Hearing("eth1".parse().unwrap(), hearing));
     }
 
     /// The codes of what was told since somebody looked.
@@ -238,13 +271,17 @@ impl Rig {
                     let survey = self.node.survey(number, &at, search);
                     self.step(Input::Surveyed(survey));
                 }
+                Action::Announce { claims, .. } => self.announced.extend(claims),
                 Action::LookUp(key) if self.store_down => self.step(Input::Store(StoreNews::LookFailed(key))),
                 Action::LookUp(key) => {
                     let found = self.store.get(&key).cloned().map(Box::new);
                     self.step(Input::Store(StoreNews::Looked(key, found)));
                 }
                 Action::LookUpPod(key, _) => self.pods_asked.push(key),
-                Action::ConfigTaken(result) => self.config_taken.push(result),
+                Action::ConfigTaken(result) => {
+                    self.config_taken.push(result);
+                    self.listen();
+                }
                 Action::RemoveLink { key, .. } if !self.hold_removals => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));
                 }

@@ -12,8 +12,8 @@ impl World {
         }
         for address in &note.addresses {
             let has = |link: &Link| link.addresses.contains(address);
-            let real =
-                self.air.is_foreign(*address) || self.links.iter().any(has) || self.local.spoke(*address);
+            let foreign = self.air.is_foreign(*address) || self.segment.is_foreign(*address);
+            let real = foreign || self.links.iter().any(has) || self.local.spoke(*address);
             assert!(
                 real,
                 "{address} is quarantined, and only its former holders spoke for it: {}",

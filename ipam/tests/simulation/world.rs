@@ -2,6 +2,7 @@
 //! plugins that can be killed between any two steps.
 
 mod checks;
+mod events;
 mod kernel;
 mod ports;
 mod store;
@@ -27,6 +28,7 @@ use crate::air::{Air, NEIGHBOUR};
 use crate::declared::config;
 use crate::local::Local;
 use crate::promises::Promises;
+use crate::segment::Segment;
 
 /// What the test does to the world.
 #[derive(Debug, Clone)]
@@ -63,6 +65,14 @@ pub enum Op {
     Flood(u8),
     Reboot,
     LoseStore,
+    /// A foreign host takes the pool's address of that number, and announces it or not, unheard or not.
+    Take(u8, bool, bool),
+    /// It gives the address up.
+    Leave(u8),
+    /// The node's port on the underlay goes down, or up again.
+    Port(bool),
+    /// The machine stands still for so many milliseconds, and a foreign host takes an address or none.
+    Pause(u16, Option<u8>),
     /// So many things under way happen, in a random order.
     Happen(u8),
     /// So many milliseconds pass.
@@ -114,7 +124,7 @@ pub enum Event {
     ToLedger(Input),
     Do(Action),
     Retry(u64),
-    /// A round of probes is over.
+    /// A round of probes has its last answers.
     EndRound(u64),
     /// What a survey read is reported.
     Report,
@@ -146,6 +156,7 @@ pub struct World {
     air: Air,
     pub local: Local,
     promises: Promises,
+    segment: Segment,
     next: u64,
     /// How often each attachment was read.
     reads: BTreeMap<AttachmentKey, usize>,
@@ -193,6 +204,7 @@ impl World {
             air: Air::default(),
             local: Local::default(),
             promises: Promises::default(),
+            segment: Segment::new(),
             next: 0,
             reads: BTreeMap::new(),
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
@@ -229,6 +241,7 @@ impl World {
             numbers_hold: true,
             hears_all: true,
         };
+        self.segment.listen();
         self.step(Input::Loaded(Box::new(loaded)));
         // Plugins notice and repeat what they asked.
         self.events.retain(|event| !matches!(event, Event::Retry(_)));
@@ -248,12 +261,17 @@ impl World {
             }
             match action {
                 Action::Commit { ref store, step, .. } => {
+                    let networks = &self.declared.networks;
+                    let device = |key: &AttachmentKey| Some(networks.get(&key.network)?.link.device());
+                    self.segment.decide(self.now, store, device);
                     // A record that was lost is written again in other steps.
                     for write in store.iter().filter(|_| step == berth_ipam::ledger::io::Step::Lease) {
                         self.check_grant(write);
                     }
                     self.disk.push_back(action);
                 }
+                // The shell sends at once.
+                Action::Announce { device, claims } => self.segment.announced(&device, &claims),
                 Action::Note(note) => self.check_note(&note),
                 Action::ConfigTaken(taken) => {
                     let edited = self.edited.take();
@@ -289,7 +307,7 @@ impl World {
             }
             Op::Node(last, comes) => self.node_address(of_pool(*last), *comes),
             Op::Foreign(last, comes) => self.foreign(of_pool(*last), *comes),
-            Op::Vip(pod, last, announces) => self.add_vip(*pod, of_pool(*last), *announces),
+            Op::Vip(pod, last, announces) => self.vip(*pod, of_pool(*last), *announces),
             Op::NoVip(pod) => self.drop_vips(*pod),
             Op::KillPlugin(pod) => self.kill_plugin(*pod),
             Op::Answer(last) => {
@@ -316,6 +334,7 @@ impl World {
                 self.store.clear();
                 self.start();
             }
+            Op::Take(..) | Op::Leave(_) | Op::Port(_) | Op::Pause(..) => self.play_wire(op),
             Op::Happen(times) => {
                 for _ in 0..*times {
                     self.happen();
@@ -604,13 +623,15 @@ impl World {
 
     /// One of the things under way happens.
     fn happen(&mut self) {
-        let all = self.events.len() + usize::from(!self.disk.is_empty());
+        let (disk, wire) = (usize::from(!self.disk.is_empty()), usize::from(self.segment.waits()));
+        let all = self.events.len() + disk + wire;
         if all == 0 {
             return;
         }
         let index = self.chance(all);
-        if index == self.events.len() {
-            return self.write_one(false);
+        if index >= self.events.len() {
+            let written = disk == 1 && index == self.events.len();
+            return if written { self.write_one(false) } else { self.hear() };
         }
         match self.events.remove(index) {
             Event::ToLedger(input) => {
@@ -632,8 +653,9 @@ impl World {
             Event::Report => self.report(),
             Event::EndRound(id) => {
                 let leaves = self.chance(2) == 0;
-                let claims = self.air.end(self.now, id, leaves);
-                self.step(Input::Probed(id, ProbeResult::Heard(claims)));
+                let said = self.air.end(self.now, id, leaves);
+                self.segment.conclude(self.now, id, said);
+                self.hear_all();
             }
         }
     }
@@ -686,8 +708,10 @@ impl World {
             Action::FindStrays => self.step(Input::Strays(Vec::new())),
             Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
             Action::Probe { id, device, addresses, .. } => {
-                self.air.begin(id, &device, addresses);
-                self.events.push(Event::EndRound(id));
+                if self.segment.ask(self.now, id, &device, &addresses) {
+                    self.air.begin(id, &device, addresses);
+                    self.events.push(Event::EndRound(id));
+                }
             }
             Action::RemoveLink { key, at, ifindex, macs } => {
                 let found = self.links.iter().position(|link| {
@@ -710,6 +734,7 @@ impl World {
             // One node alone on its store reads nothing twice.
             | Action::LookUp(_)
             | Action::LookUpPod(..)
+            | Action::Announce { .. }
             | Action::Note(_)
             | Action::ProvePrograms => {}
         }
@@ -842,9 +867,11 @@ impl World {
     /// Everything under way happens, and enough time passes for whatever waits.
     pub fn settle(&mut self) {
         self.air.fall_silent();
+        self.segment.all_leave();
+        self.segment.set_up(true);
         for round in 0..400 {
             let mut budget = 5_000;
-            while !(self.events.is_empty() && self.disk.is_empty()) {
+            while !(self.events.is_empty() && self.disk.is_empty() && !self.segment.waits()) {
                 self.happen();
                 budget -= 1;
                 assert!(budget > 0, "the world does not come to rest");

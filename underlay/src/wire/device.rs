@@ -23,6 +23,8 @@ pub struct Device {
     pub name: String,
     /// Its own MAC.
     pub mac: Mac,
+    /// Whether it is set up, whatever its carrier.
+    pub up: bool,
     /// Whether it is up and the kernel sends through it. It lags a loss of carrier by up to a second
     /// (see [`has_carrier`]), and a return of carrier until frames really go out.
     pub running: bool,
@@ -58,8 +60,19 @@ impl Device {
             ifindex: u32::try_from(ifindex).unwrap_or(0),
             name: name.to_owned(),
             mac: Mac(mac),
+            up: flags & libc::IFF_UP != 0,
             running: flags & both == both,
         })
+    }
+
+    /// Why it carries no frame; `None`: it does.
+    pub fn trouble(&self) -> Option<String> {
+        let Self { name, up, running, .. } = self;
+        match (up, running) {
+            (_, true) => None,
+            (true, false) => Some(format!("{name} has no carrier")),
+            (false, false) => Some(format!("{name} is down")),
+        }
     }
 
     /// Reads an interface by its index.

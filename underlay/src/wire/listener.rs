@@ -15,17 +15,24 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
 use berth_ipam::time::Time;
 use rustix::event::{EventfdFlags, eventfd};
 
 use super::WireError;
-use super::device::{Device, has_carrier};
-use super::frame::{Kind, Statement};
+use super::asking::Asking;
+use super::device::Device;
+use super::filter;
+use super::frame::{self, Kind, Statement};
 use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober, RoundId};
 use super::quiet::Quiet;
-use super::shell::{boot_time, drain, send_due, wait};
+use super::shell::{ANSWERS_LOST, STOOD_STILL, boot_time, clocks, drain, send_due, wait};
 use super::socket::{Direction, PacketSocket, Received};
+use super::standstill::{Pace, Standstill};
+use crate::read::{LinkRead, Reader};
 
+/// How many frames announce one address.
+pub const ANNOUNCEMENTS: u8 = 2;
 /// How often the parent's state is looked at when nothing else happens.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -60,6 +67,8 @@ pub enum WireEvent {
     },
     /// The parent is down, has no carrier or is gone, for this reason: nothing is heard.
     Down(String),
+    /// The parent runs, and anything said until now may have been missed, for this reason.
+    Gap(String),
     /// So many frames were lost because the callback was too slow.
     Lost(u32),
 }
@@ -68,6 +77,7 @@ type Reply = Box<dyn FnOnce(Vec<ProbeResult>) + Send>;
 
 enum Order {
     Probe { addresses: Vec<IpAddr>, priority: Priority, reply: Reply },
+    Announce(Vec<(IpAddr, Mac)>),
     AnswersOnly(bool),
 }
 
@@ -91,15 +101,23 @@ impl ParentWire {
         report: impl FnMut(WireEvent) + Send + 'static,
     ) -> Result<Self, WireError> {
         let device = Device::by_name(parent)?;
-        let socket = PacketSocket::listening(device.ifindex)?;
+        let ears = PacketSocket::listening(device.ifindex)?;
+        let asking = Asking::on(device.ifindex)?;
+        let name = parent.parse().map_err(|_| WireError::NoDevice(parent.to_owned()))?;
+        let reader = Reader::new().map_err(|cause| WireError::Reader { parent: parent.to_owned(), cause })?;
         let thread_error = |cause| WireError::Thread { parent: parent.to_owned(), cause };
         let bell = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
             .map(Arc::new)
             .map_err(|errno| thread_error(errno.into()))?;
         let (orders, inbox) = channel();
         let worker = Worker {
-            parent: parent.to_owned(),
-            socket,
+            parent: name,
+            ears,
+            asking,
+            reader,
+            carrier_changes: None,
+            standstill: Standstill::new(clocks()),
+            due: boot_time(),
             mac: device.mac,
             state: None,
             looked_at: Time::default(),
@@ -137,7 +155,13 @@ impl ParentWire {
         }
     }
 
-    /// Listens only while a round runs, because somebody else hears the rest; or all the time again.
+    /// Claims each address for its MAC, by [`ANNOUNCEMENTS`] frames sent from the parent.
+    pub fn announce(&self, claims: Vec<(IpAddr, Mac)>) {
+        // A thread that has ended announces nothing, and the port is told to be down.
+        let _ = self.send(Order::Announce(claims));
+    }
+
+    /// Hears answers to rounds only, because a program in the kernel hears the rest; or everything again.
     pub fn answers_only(&self, on: bool) {
         // A thread that has ended listens to nothing anyhow.
         let _ = self.send(Order::AnswersOnly(on));
@@ -182,16 +206,25 @@ impl Order {
 }
 
 struct Worker<R> {
-    parent: String,
-    socket: PacketSocket,
+    parent: IfName,
+    /// Hears what is said unasked.
+    ears: PacketSocket,
+    /// Asks, and hears the answers.
+    asking: Asking,
+    reader: Reader,
+    /// How often the parent's carrier had changed at the last look; `None` before the first one.
+    carrier_changes: Option<u32>,
+    standstill: Standstill,
+    /// When the thread meant to run again at the latest.
+    due: Time,
     mac: Mac,
     /// Whether the parent was last seen running; `None` before the first look.
     state: Option<bool>,
     looked_at: Time,
     prober: Prober,
-    /// Whether somebody else hears what is no answer to a round.
+    /// A program in the kernel hears all but answers to rounds.
     answers_only: bool,
-    /// Whether the socket hears anything at the moment.
+    /// Whether the listening socket hears anything at the moment.
     hears: bool,
     replies: Vec<(RoundId, Reply)>,
     quiet: Quiet,
@@ -205,10 +238,10 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         while self.take_orders(inbox) {
             self.turn();
             let now = boot_time();
-            let until = self.prober.wake_at(now).map_or(now + LOOK, |wake| wake.min(now + LOOK));
+            self.due = self.prober.wake_at(now).map_or(now + LOOK, |wake| wake.min(now + LOOK));
             let bell = Arc::clone(&self.bell);
-            match wait([self.socket.as_fd(), bell.as_fd()], until) {
-                Ok([_, true]) => {
+            match wait([self.ears.as_fd(), self.asking.socket().as_fd(), bell.as_fd()], self.due) {
+                Ok([_, _, true]) => {
                     // Emptying the bell; that it was empty already is no fault.
                     let _ = rustix::io::read(&bell, &mut [0; 8]);
                 }
@@ -237,6 +270,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
                     let id = self.prober.start(&addresses, priority);
                     self.replies.push((id, reply));
                 }
+                Ok(Order::Announce(claims)) => self.announce(&claims),
                 Ok(Order::AnswersOnly(on)) => self.answers_only = on,
                 Err(TryRecvError::Empty) => return true,
                 Err(TryRecvError::Disconnected) => return false,
@@ -244,7 +278,18 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
     }
 
+    /// A claim that cannot be sent is lost with its port, and made again when that returns.
+    fn announce(&self, claims: &[(IpAddr, Mac)]) {
+        for (address, mac) in claims {
+            let frame = frame::announcement(*mac, *address);
+            for _ in 0..ANNOUNCEMENTS {
+                let _ = self.asking.socket().send(&frame, *address);
+            }
+        }
+    }
+
     fn turn(&mut self) {
+        self.check_pace();
         let now = boot_time();
         let drained = self.listen(now);
         self.count_losses();
@@ -253,88 +298,138 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         if wakes || now.since(self.looked_at) >= LOOK || self.state.is_none() {
             self.look(now);
         }
-        if self.prober.verdict_due(now) && !has_carrier(&self.parent).unwrap_or(false) {
-            self.prober.disturbed("the link has no carrier");
+        if self.prober.verdict_due(now) {
+            self.look_at_carrier();
         }
         let finished = self.prober.finished(now, drained);
         self.answer(finished);
         self.attend();
-        send_due(&mut self.prober, &self.socket, self.mac, self.state == Some(true), now);
+        let running = self.state == Some(true);
+        send_due(&mut self.prober, self.asking.socket(), self.mac, running, now);
+    }
+
+    /// Whatever was said while machine or thread stood still was said unheard.
+    fn check_pace(&mut self) {
+        match self.standstill.look(clocks(), self.due) {
+            Pace::Steady => {}
+            Pace::Late => self.prober.disturbed(STOOD_STILL),
+            Pace::StoodStill(why) => self.gap(&why),
+        }
+    }
+
+    /// Nothing that was heard until now counts as all that was said.
+    fn gap(&mut self, why: &str) {
+        self.prober.disturbed(why);
+        if self.state == Some(true) {
+            (self.report)(WireEvent::Gap(why.to_owned()));
+        }
     }
 
     fn listen(&mut self, now: Time) -> bool {
-        let Self { prober, quiet, report, socket, .. } = self;
-        let read = drain(socket, |statement, received| {
-            prober.heard(&statement, received.at);
+        let Self { prober, quiet, report, ears, asking, .. } = self;
+        let mut tell = |statement, received: Received| {
             let heard = Heard::from(statement, received);
             if quiet.admit(heard, now) {
                 report(WireEvent::Heard(heard));
             }
+        };
+        let overheard = drain(ears, &mut tell);
+        let answered = drain(asking.socket(), |statement, received| {
+            prober.heard(&statement, received.at);
+            tell(statement, received);
         });
-        match read {
-            Ok(drained) => drained,
-            Err(error) => {
-                // ENETDOWN comes once when the link goes; the next look tells how it stands.
-                self.prober.disturbed(&format!("receive: {error}"));
+        match (overheard, answered) {
+            (Ok(_), Ok(drained)) => drained,
+            (Err(error), _) | (_, Err(error)) => {
+                // ENETDOWN comes once when the link goes, also if it is back before the next look.
+                self.gap(&format!("receive frames on {}: {error}", self.parent));
                 self.looked_at = Time::default();
                 false
             }
         }
     }
 
-    /// Hears before anything is asked, and nothing while nobody waits for an answer.
+    /// Hears before anything is asked. Answers are heard while a round waits for them.
     fn attend(&mut self) {
-        let wanted = !self.answers_only || !self.prober.is_idle();
+        if let Err(error) = self.asking.hear(self.prober.open()) {
+            self.prober.disturbed(&error.to_string());
+        }
+        let wanted = !self.answers_only;
         if wanted == self.hears {
             return;
         }
-        match self.socket.hear(wanted) {
-            Ok(()) => self.hears = wanted,
-            Err(error) => self.prober.disturbed(&error.to_string()),
+        let program = if wanted { filter::neighbour_messages() } else { filter::nothing() };
+        // One that cannot be changed hears too much, or is changed at the next turn.
+        if self.ears.hear(&program).is_ok() {
+            self.hears = wanted;
         }
     }
 
     fn count_losses(&mut self) {
-        match self.socket.dropped() {
+        match self.ears.dropped() {
             Ok(0) => {}
-            Ok(lost) => {
-                self.prober.disturbed("frames were lost because they came too fast");
-                (self.report)(WireEvent::Lost(lost));
-            }
-            Err(error) => self.prober.disturbed(&format!("count lost frames: {error}")),
+            Ok(lost) => (self.report)(WireEvent::Lost(lost)),
+            Err(error) => self.gap(&format!("count lost frames: {error}")),
+        }
+        match self.asking.socket().dropped() {
+            Ok(0) => {}
+            Ok(_) => self.prober.disturbed(ANSWERS_LOST),
+            Err(error) => self.prober.disturbed(&format!("count lost answers: {error}")),
         }
     }
 
-    /// Looks at the parent, and opens a new socket if the name means another device now.
+    /// Looks at the parent, and opens new sockets if the name means another device now.
     fn look(&mut self, now: Time) {
         self.looked_at = now;
-        let seen = Device::by_name(&self.parent).and_then(|device| {
-            if device.ifindex != self.socket.ifindex() {
-                self.socket = PacketSocket::listening(device.ifindex)?;
-                self.hears = true;
-                self.prober.disturbed("the parent was replaced by another device");
-            }
-            Ok(device)
-        });
-        let (running, reason) = match seen {
+        let trouble = match Device::by_name(self.parent.as_str()) {
             Ok(device) => {
-                self.mac = device.mac;
-                (device.running, "the link is down or has no carrier".to_owned())
+                self.follow(&device).map_or_else(|error| Some(error.to_string()), |()| device.trouble())
             }
-            Err(error) => (false, error.to_string()),
+            Err(error) => Some(error.to_string()),
         };
-        if !running {
-            self.prober.disturbed(&reason);
+        if let Some(trouble) = &trouble {
+            self.prober.disturbed(trouble);
         }
-        if self.state == Some(running) {
+        if self.state == Some(trouble.is_none()) {
             return;
         }
-        self.state = Some(running);
-        (self.report)(if running {
-            WireEvent::Up { ifindex: self.socket.ifindex(), mac: self.mac }
-        } else {
-            WireEvent::Down(reason)
-        });
+        self.state = Some(trouble.is_none());
+        match trouble {
+            None => {
+                self.carrier_changes = None;
+                self.look_at_carrier();
+                (self.report)(WireEvent::Up { ifindex: self.ears.ifindex(), mac: self.mac });
+            }
+            Some(trouble) => (self.report)(WireEvent::Down(trouble)),
+        }
+    }
+
+    /// The device that the parent's name means now.
+    fn follow(&mut self, device: &Device) -> Result<(), WireError> {
+        self.mac = device.mac;
+        if device.ifindex != self.ears.ifindex() {
+            self.ears = PacketSocket::listening(device.ifindex)?;
+            self.asking = Asking::on(device.ifindex)?;
+            self.hears = true;
+            self.carrier_changes = None;
+            self.gap(&format!("{} was replaced by another device of that name", self.parent));
+        }
+        Ok(())
+    }
+
+    /// Looks at the carrier itself, which the flags lag, and whether it was lost since the last such look.
+    /// The read takes the kernel's link lock, so it may wait for others' changes: once for a verdict.
+    fn look_at_carrier(&mut self) {
+        let LinkRead::Found(facts) = self.reader.link_by_name(None, &self.parent) else {
+            return self.prober.disturbed("the link could not be read");
+        };
+        if !facts.up || facts.carrier == Some(false) {
+            self.prober.disturbed(&format!("{} has no carrier", self.parent));
+        }
+        let before = self.carrier_changes.replace(facts.carrier_changes);
+        if before.is_some_and(|before| before != facts.carrier_changes) {
+            self.gap(&format!("{} lost its carrier for a moment", self.parent));
+        }
     }
 }
 

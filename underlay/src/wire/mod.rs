@@ -2,7 +2,8 @@
 //!
 //! ARP and IPv6 neighbour discovery frames are built and read in [`frame`] (pure), carried by
 //! [`socket`], asked for in rounds by [`probe`] (a pure state machine, and a blocking shell),
-//! overheard by [`listener`], and sent on behalf of a new pod by [`announce`]. [`underlay_check`]
+//! overheard by [`listener`] (answers by a socket of their own, [`asking`], so that a flood voids no
+//! round), and sent on behalf of a new pod by [`announce`]. [`underlay_check`]
 //! asks for a gateway, for the operator's diagnosis.
 //!
 //! Left out: any judgement. An answer is reported with the MAC that gave it, whoever that is; which
@@ -13,13 +14,16 @@ use std::io;
 use std::net::IpAddr;
 
 pub mod announce;
+pub mod asking;
 pub mod device;
+pub mod filter;
 pub mod frame;
 pub mod listener;
 pub mod probe;
 pub mod quiet;
 pub mod shell;
 pub mod socket;
+pub mod standstill;
 pub mod underlay_check;
 
 pub use announce::{Announcer, announce};
@@ -79,6 +83,15 @@ pub enum WireError {
         /// What the kernel said.
         #[source]
         cause: io::Error,
+    },
+    /// The socket by which the parent's state is read could not be opened.
+    #[error("open a socket to read the state of {parent}")]
+    Reader {
+        /// The parent's name.
+        parent: String,
+        /// The step that failed.
+        #[source]
+        cause: crate::error::Error,
     },
     /// The thread that serves a parent could not be started.
     #[error("start the wire thread of {parent}")]

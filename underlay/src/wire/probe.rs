@@ -142,6 +142,12 @@ impl Prober {
         self.rounds.is_empty()
     }
 
+    /// The addresses with an open verdict: their claims must be heard.
+    pub fn open(&self) -> BTreeSet<IpAddr> {
+        let targets = self.rounds.iter().flat_map(|round| &round.targets);
+        targets.filter(|target| !target.concluded).map(|target| target.address).collect()
+    }
+
     /// The addresses to be asked now. The shell sends a probe for each, and says so with
     /// [`Prober::failed`] if it could not.
     pub fn due(&mut self, now: Time) -> Vec<IpAddr> {

@@ -9,17 +9,32 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::time::{ClockId, clock_gettime};
 
 use super::WireError;
+use super::asking::Asking;
 use super::device::{Device, has_carrier};
 use super::frame::{self, Statement};
 use super::probe::{Limits, Priority, ProbeResult, Prober};
 use super::socket::{FRAME_ROOM, PacketSocket, Received};
+use super::standstill::{Clocks, Pace, Standstill};
 
+/// The reason of a failed round: its answers came faster than they were read.
+pub(super) const ANSWERS_LOST: &str = "answers were lost because they came too fast";
+/// The reason of a failed round: the thread did not run all the time.
+pub(super) const STOOD_STILL: &str = "the agent stood still during the round";
 /// Frames read before the clock is looked at again.
 const BATCH: usize = 512;
 
 /// The time since boot, as the rest of Berth counts it.
 pub fn boot_time() -> Time {
-    let now = clock_gettime(ClockId::Boottime);
+    read(ClockId::Boottime)
+}
+
+/// Both clocks by which a standstill is told.
+pub fn clocks() -> Clocks {
+    Clocks { monotonic: read(ClockId::Monotonic), boot: read(ClockId::Boottime) }
+}
+
+fn read(clock: ClockId) -> Time {
+    let now = clock_gettime(clock);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     Time(seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0)))
 }
@@ -80,20 +95,27 @@ fn because(error: &WireError) -> String {
 /// 8 to 18 ms; whoever probes often keeps a [`super::ParentWire`].
 pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec<ProbeResult>, WireError> {
     let device = Device::by_index(ifindex)?;
-    let socket = PacketSocket::listening(ifindex)?;
+    let mut asking = Asking::on(ifindex)?;
+    let mut standstill = Standstill::new(clocks());
+    let mut due = boot_time();
     let mut prober = Prober::new(Limits::default(), boot_time());
     prober.start(addresses, Priority::Now);
     let receive_error = |cause| WireError::Receive { ifindex, cause };
     // Each turn waits for a frame or the next step, and each address has few steps and bounded patience.
     loop {
+        if standstill.look(clocks(), due) != Pace::Steady {
+            prober.disturbed(STOOD_STILL);
+        }
         let now = boot_time();
-        let read = drain(&socket, |statement, received| prober.heard(&statement, received.at));
+        asking.hear(prober.open())?;
+        let socket = asking.socket();
+        let read = drain(socket, |statement, received| prober.heard(&statement, received.at));
         let drained = read.as_ref().is_ok_and(|drained| *drained);
         if let Err(error) = read {
             prober.disturbed(&format!("receive: {error}"));
         }
         if socket.dropped().map_err(receive_error)? > 0 {
-            prober.disturbed("frames were lost because they came too fast");
+            prober.disturbed(ANSWERS_LOST);
         }
         let running = Device::by_name(&device.name).is_ok_and(|seen| seen.ifindex == ifindex && seen.running);
         if !running {
@@ -105,8 +127,8 @@ pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec
         if let Some((_, results)) = prober.finished(now, drained).into_iter().next() {
             return Ok(results);
         }
-        send_due(&mut prober, &socket, own_mac, running, now);
-        let until = prober.wake_at(now).unwrap_or(now);
-        wait([socket.as_fd()], until).map_err(|errno| receive_error(errno.into()))?;
+        send_due(&mut prober, socket, own_mac, running, now);
+        due = prober.wake_at(now).unwrap_or(now);
+        wait([socket.as_fd()], due).map_err(|errno| receive_error(errno.into()))?;
     }
 }

@@ -1,4 +1,4 @@
-//! A packet socket on one interface: sends frames, and hears ARP and neighbour discovery only.
+//! A packet socket on one interface: sends frames, and hears those that its filter accepts.
 //!
 //! The classic BPF filter is attached *before* the bind, so that no stray frame is ever queued. Frames
 //! that leave the interface are heard too and marked [`Direction::Out`]: the frames of this node's own
@@ -20,10 +20,7 @@ use berth_ipam::time::Time;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::WireError;
-use super::frame::{
-    ADVERTISEMENT, ETHERTYPE_ARP, ETHERTYPE_IPV6, ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, ICMPV6,
-    SOLICITATION,
-};
+use super::filter;
 use super::shell::boot_time;
 
 /// Which way a frame went.
@@ -66,11 +63,16 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// A socket that sends and hears. Needs `CAP_NET_RAW`.
+    /// A socket that sends, and hears all neighbour messages. Needs `CAP_NET_RAW`.
     pub fn listening(ifindex: u32) -> Result<Self, WireError> {
+        Self::hearing(ifindex, &filter::neighbour_messages())
+    }
+
+    /// A socket that sends, and hears what this program accepts. Needs `CAP_NET_RAW`.
+    pub fn hearing(ifindex: u32, steps: &[libc::sock_filter]) -> Result<Self, WireError> {
         let socket = Self::sending(ifindex)?;
         let fail = |step| move |cause| WireError::Socket { step, ifindex, cause };
-        socket.hear(true)?;
+        socket.hear(steps)?;
         socket.option(libc::SOL_PACKET, libc::PACKET_AUXDATA, &1_i32).map_err(fail("ask for VLAN tags"))?;
         socket
             .option(libc::SOL_SOCKET, libc::SO_TIMESTAMPNS, &1_i32)
@@ -95,11 +97,8 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Hears ARP and neighbour discovery from now on, or nothing at all: then no frame wakes anybody.
-    /// What was queued before stays queued.
-    pub fn hear(&self, everything: bool) -> Result<(), WireError> {
-        let (all, nothing) = (filter(), [drop_frame()]);
-        let steps: &[libc::sock_filter] = if everything { &all } else { &nothing };
+    /// Hears what this program accepts from now on. What was queued before stays queued.
+    pub fn hear(&self, steps: &[libc::sock_filter]) -> Result<(), WireError> {
         let program = libc::sock_fprog {
             len: u16::try_from(steps.len()).unwrap_or(u16::MAX),
             filter: steps.as_ptr().cast_mut(),
@@ -288,40 +287,4 @@ fn arrival(stamp: Option<u64>) -> Time {
 
 fn nanoseconds(seconds: i64, rest: i64) -> Option<u64> {
     u64::try_from(seconds).ok()?.checked_mul(1_000_000_000)?.checked_add(u64::try_from(rest).ok()?)
-}
-
-/// ARP and ICMPv6 types 135 and 136, untagged or behind one tag that is still in the frame. A tag that
-/// the kernel has taken out already is invisible here, and the offsets are those of an untagged frame.
-fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
-    libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k }
-}
-
-/// The end of a filter: the frame is not wanted.
-fn drop_frame() -> libc::sock_filter {
-    step(libc::BPF_RET | libc::BPF_K, 0, 0, 0)
-}
-
-fn filter() -> [libc::sock_filter; 15] {
-    const SHIFT: u32 = libc::BPF_LDX | libc::BPF_W | libc::BPF_IMM;
-    const HALF: u32 = libc::BPF_LD | libc::BPF_H | libc::BPF_ABS;
-    const SHIFTED_BYTE: u32 = libc::BPF_LD | libc::BPF_B | libc::BPF_IND;
-    const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
-    const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
-    [
-        step(SHIFT, 0, 0, 0),                                 // 0: no tag in the frame yet
-        step(HALF, 12, 0, 0),                                 // 1: the EtherType
-        step(EQUAL, u32::from(ETHERTYPE_VLAN), 1, 0),         // 2: tagged: on at 4
-        step(EQUAL, u32::from(ETHERTYPE_SERVICE_VLAN), 0, 2), // 3: untagged: on at 6
-        step(SHIFT, 4, 0, 0),                                 // 4: all further back by one tag
-        step(HALF, 16, 0, 0),                                 // 5: the EtherType behind it
-        step(EQUAL, u32::from(ETHERTYPE_ARP), 7, 0),          // 6: ARP: accept
-        step(EQUAL, u32::from(ETHERTYPE_IPV6), 0, 5),         // 7: not IPv6: drop
-        step(SHIFTED_BYTE, 14 + 6, 0, 0),                     // 8: the next header
-        step(EQUAL, u32::from(ICMPV6), 0, 3),                 // 9: not ICMPv6: drop
-        step(SHIFTED_BYTE, 14 + 40, 0, 0),                    // 10: the type
-        step(EQUAL, u32::from(SOLICITATION), 2, 0),           // 11: accept
-        step(EQUAL, u32::from(ADVERTISEMENT), 1, 0),          // 12: accept
-        drop_frame(),                                         // 13
-        step(RETURN, u32::MAX, 0, 0),                         // 14: accept, whole
-    ]
 }

@@ -134,8 +134,10 @@ impl Watching {
         let other = wanted.iter().filter(|(place, holder)| self.wanted.get(place) != Some(holder));
         let changed = gone.chain(other.map(|(place, _)| place.clone())).collect();
         self.wanted = wanted;
-        let parents = config.networks.values().map(|network| network.link.parent());
+        // Each parent once: networks share parents, and the second would find its state taken out.
+        let parents: BTreeSet<_> = config.networks.values().map(|network| network.link.parent()).collect();
         self.parents = parents
+            .into_iter()
             .map(|parent| (parent.clone(), self.parents.remove(parent).unwrap_or_else(Parent::new)))
             .collect();
         changed
@@ -391,6 +393,25 @@ mod tests {
         assert_eq!(watching.len(), 100);
         assert!(watching.rebuild(&ledger(99)).is_empty(), "nothing changed");
         assert_eq!(watching.rebuild(&ledger(9)).len(), 90, "what is wanted no more");
+    }
+
+    #[test]
+    fn a_parent_of_two_networks_keeps_its_seat_when_the_addresses_are_gone_through() {
+        let mut config = ledger(9).config().clone();
+        let network = config.networks.values().next().unwrap().clone();
+        config.networks.insert("second".parse().unwrap(), network);
+        let me = Identity {
+            node: "n1".parse().unwrap(),
+            boot_id: BootId("boot".into()),
+            machine_id: MachineId("m1".into()),
+        };
+        let ledger = Ledger::new(me, config);
+        let mut watching = Watching::default();
+        watching.rebuild(&ledger);
+        let parent = watching.parents.values_mut().next().unwrap();
+        parent.chair = Chair::Taken(3, Seat::Tcx);
+        watching.rebuild(&ledger);
+        assert!(watching.seated().contains(&"eth1".parse().unwrap()), "{:?}", watching.parents);
     }
 
     #[test]

@@ -384,8 +384,8 @@ impl Agent {
                 self.hands.wires.probe(id, &device, addresses, priority);
             }
             Action::Announce { device, claims } => self.hands.wires.announce(&device, claims),
-            Action::RemoveLink { key, at, ifindex, macs } => {
-                self.hands.changer.send(Removal { key, at, ifindex, macs });
+            Action::RemoveLink { key, netns, ifindex, macs } => {
+                self.hands.changer.send(Removal { key, netns, ifindex, macs });
             }
             Action::Serve => {
                 tracing::info!("serving");

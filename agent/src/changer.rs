@@ -1,19 +1,24 @@
 //! Changes of the kernel that take their time: a thread that removes links by namespace number.
 //!
 //! Deleting one macvlan takes 15 to 35 ms in the kernel; the observer's reads must not wait for it.
-//! Nothing is removed whose MAC is not one of those that the ledger named.
+//! Nothing is removed that does not show itself as the attachment's, in a namespace that is proved to be its.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::{Input, RemoveResult};
+use berth_ipam::ledger::sight::{Where, may_be_removed};
 use berth_ipam::mac::Mac;
+use berth_underlay::facts::LinkFacts;
+use berth_underlay::finder::Finder;
 use berth_underlay::read::{LinkRead, Reader};
+use berth_underlay::search::Options;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::committer::chain;
 use crate::observer::ObserverError;
+use crate::shown;
 
 /// A link to be removed.
 #[derive(Debug)]
@@ -21,8 +26,8 @@ pub struct Removal {
     /// Whose.
     pub key: AttachmentKey,
     /// Where.
-    pub at: Nsid,
-    /// Which; `None`: the one with one of `macs`.
+    pub netns: Where,
+    /// Which; `None`: the one that shows itself as the attachment's.
     pub ifindex: Option<u32>,
     /// The MACs that it may have.
     pub macs: Vec<Mac>,
@@ -38,12 +43,13 @@ impl Changer {
     /// Starts the thread in the calling thread's namespace; `inputs` gets [`Input::LinkRemoved`].
     pub fn start(inputs: UnboundedSender<Input>) -> Result<Self, ObserverError> {
         let mut reader = Reader::new().map_err(ObserverError::Netlink)?;
+        let mut finder = Finder::new(Options::default());
         let (orders, inbox): (_, Receiver<Removal>) = channel();
         std::thread::Builder::new()
             .name("changer".to_owned())
             .spawn(move || {
                 while let Ok(removal) = inbox.recv() {
-                    let result = remove(&mut reader, &removal);
+                    let result = remove(&mut reader, &mut finder, &removal);
                     if inputs.send(Input::LinkRemoved(removal.key, result)).is_err() {
                         return;
                     }
@@ -61,29 +67,40 @@ impl Changer {
     }
 }
 
-fn remove(reader: &mut Reader, removal: &Removal) -> RemoveResult {
+fn remove(reader: &mut Reader, finder: &mut Finder, removal: &Removal) -> RemoveResult {
+    match &removal.netns {
+        Where::Number(nsid) => remove_in(reader, *nsid, removal),
+        Where::Proved(netns) => match finder.of_number(reader, netns) {
+            // Held while the link is removed, so that the number stays the namespace's.
+            Some(held) if held.cookie == netns.cookie => remove_in(reader, held.nsid, removal),
+            Some(_) => RemoveResult::NotThere,
+            None => in_dead_namespace(reader, netns.nsid, "no path leads to the namespace of its number"),
+        },
+        Where::Sought(_) | Where::Nowhere => RemoveResult::NotThere,
+    }
+}
+
+fn remove_in(reader: &mut Reader, at: Nsid, removal: &Removal) -> RemoveResult {
+    let macs: &[Mac] = if removal.ifindex.is_some() { &removal.macs } else { &[] };
+    let is_own =
+        |link: &LinkFacts| may_be_removed(&removal.key, macs, &shown::of(Some(at), link, &removal.key));
     let index = match removal.ifindex {
         Some(index) => index,
-        None => match reader.links(Some(removal.at)) {
-            Ok(links) => {
-                let mine = |mac: Option<Mac>| mac.is_some_and(|mac| removal.macs.contains(&mac));
-                match links.iter().find(|link| mine(link.mac)) {
-                    Some(link) => link.ifindex,
-                    None => return RemoveResult::NotThere,
-                }
-            }
-            Err(unknown) => return in_dead_namespace(reader, removal.at, &unknown.to_string()),
+        None => match reader.links(Some(at)) {
+            Ok(links) => match links.iter().find(|link| is_own(link)) {
+                Some(link) => link.ifindex,
+                None => return RemoveResult::NotThere,
+            },
+            Err(unknown) => return in_dead_namespace(reader, at, &unknown.to_string()),
         },
     };
-    let mac = match reader.link(Some(removal.at), index) {
-        LinkRead::Found(facts) => facts.mac,
+    let link = match reader.link(Some(at), index) {
+        LinkRead::Found(link) => link,
         LinkRead::NoDevice | LinkRead::NoNamespace => return RemoveResult::NotThere,
         LinkRead::Unknown(unknown) => return RemoveResult::Failed(unknown.to_string()),
     };
-    let Some(mac) = mac.filter(|mac| removal.macs.contains(mac)) else {
-        return RemoveResult::NotThere;
-    };
-    match reader.delete_link(removal.at, index, mac) {
+    let Some(mac) = link.mac.filter(|_| is_own(&link)) else { return RemoveResult::NotThere };
+    match reader.delete_link(at, index, mac) {
         Ok(true) => RemoveResult::Removed,
         Ok(false) => RemoveResult::NotThere,
         Err(error) => RemoveResult::Failed(chain(&error)),

@@ -197,6 +197,9 @@ mod tests {
             generation: 1,
         };
         Entry {
+            departure: None,
+            moved: None,
+            place: None,
             key: AttachmentKey {
                 network: "lan".parse().unwrap(),
                 container_id: container.parse().unwrap(),

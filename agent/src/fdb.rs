@@ -67,6 +67,16 @@ impl Parent {
         is_child && here && link.parent_index == Some(self.ifindex)
     }
 
+    /// Whether a link in the namespace `at` is on another device of the agent's own namespace. A macvlan stays on its
+    /// parent.
+    pub fn is_on_other_device(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
+        let is_here = match link.parent_nsid {
+            None => at.is_none(),
+            number => number == self.own,
+        };
+        is_here && link.parent_index.is_some_and(|index| index != self.ifindex)
+    }
+
     /// Whether a link in the namespace `at` puts its MAC on this parent's list. The kernel sets up only
     /// one macvlan with a MAC on one parent, the next gets `EADDRINUSE`: so if this one is up, no other
     /// macvlan of that MAC is up there.
@@ -112,6 +122,13 @@ mod tests {
         for other in others {
             assert!(!parent.is_under(pod, &other), "{other:?}");
         }
+        let other = LinkFacts { parent_index: Some(4), ..link.clone() };
+        assert!(parent.is_on_other_device(pod, &other) && !parent.is_on_other_device(pod, &link));
+        assert!(!parent.is_on_other_device(pod, &LinkFacts { parent_nsid: Some(Nsid(8)), ..other.clone() }));
+        assert!(
+            !parent.is_on_other_device(pod, &LinkFacts { parent_nsid: None, ..other }),
+            "the pod's own device"
+        );
         let at_home = LinkFacts { parent_nsid: None, ..link.clone() };
         assert!(parent.is_under(None, &at_home), "a link of the node's own");
         assert!(!Parent { own: None, ..parent }.is_under(pod, &link));

@@ -31,6 +31,7 @@ pub mod readiness;
 pub mod reload;
 pub mod scanner;
 pub mod server;
+pub mod shown;
 pub mod startup;
 pub mod strays;
 pub mod survey;

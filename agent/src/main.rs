@@ -85,12 +85,8 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
         ..Options::new(object)
     }));
     let loaded = startup::loaded(on_disk, &place, &config, observer.hears_all);
-    if loaded.numbers_hold {
-        // In another namespace than the one in which the leases were made the note stays as it is:
-        // their numbers would else count as valid from the next start on.
-        let place = serde_json::to_vec(&place).context("describe the namespace")?;
-        committer.send(Order::PutMeta(startup::PLACE, place));
-    }
+    let row = serde_json::to_vec(&place).context("describe the namespace")?;
+    committer.send(Order::PutMeta(startup::PLACE, row));
     let connections = Connections::new();
     let (calls, events) = mpsc::channel(CALLS_WAITING);
     let signals = Signals::new().context("listen for signals")?;

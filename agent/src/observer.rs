@@ -7,19 +7,22 @@
 
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
 use berth_ipam::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
-use berth_ipam::identity::Nsid;
+use berth_ipam::identity::{NetnsCookie, NetnsIdentity, Nsid};
 use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Source, Target};
+use berth_ipam::ledger::sight::Where;
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
-use berth_protocol::alias;
 use berth_underlay::error::Checked;
 use berth_underlay::facts::LinkFacts;
+use berth_underlay::finder::Finder;
 use berth_underlay::monitor::{KernelEvent, Monitor};
+use berth_underlay::netns::NetnsFile;
+use berth_underlay::nsid;
 use berth_underlay::read::{LinkRead, Reader};
 use berth_underlay::search::{self, NsSeen, Options, SearchResult};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
@@ -27,7 +30,7 @@ use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 use crate::event_filter::EventFilter;
 use crate::fdb::{Parent, fdb_of};
 use crate::hints::{Feed, Repeats};
-use crate::{clock, strays, survey};
+use crate::{clock, shown, strays, survey};
 
 /// How long the thread sleeps at most; a bell that was missed costs no more than this.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
@@ -78,6 +81,7 @@ impl Observer {
         let worker = Worker {
             monitor,
             reader,
+            finder: Finder::new(search_options()),
             feed,
             filter,
             repeats: Repeats::default(),
@@ -105,6 +109,7 @@ impl Observer {
 struct Worker {
     monitor: Monitor,
     reader: Reader,
+    finder: Finder,
     feed: Feed,
     filter: EventFilter,
     repeats: Repeats,
@@ -173,11 +178,8 @@ impl Worker {
             let found = self.search(targets);
             for (target, seen) in targets.iter().zip(&mut seen) {
                 if target.search && missing(seen) {
-                    seen.search = Some(outcome(target, &found));
-                    if target.intent == Intent::UndoOwnLink
-                        && seen.fdb == FdbFact::Present
-                        && self.is_anothers(target, &found)
-                    {
+                    seen.search = Some(self.outcome(target, &found));
+                    if seen.fdb == FdbFact::Present && self.is_anothers(target, &found) {
                         seen.fdb = FdbFact::Another;
                     }
                 }
@@ -203,21 +205,58 @@ impl Worker {
             fdb: FdbFact::Unknown,
             address: AddressFact::Unknown,
             learnt: None,
+            number: None,
             search: None,
         };
-        if let Some(nsid) = target.nsid {
-            match target.ifindex {
-                Some(ifindex) => self.read_link(target, nsid, ifindex, &mut seen),
-                None => self.look_for_link(target, nsid, &mut seen),
-            }
-            if seen.netns == NetnsFact::Alive
-                && (seen.link != LinkFact::Present || target.intent != Intent::Live)
-            {
-                self.read_addresses(target, nsid, &mut seen);
-            }
+        match &target.netns {
+            Where::Nowhere => {}
+            Where::Number(nsid) => self.read_in(target, *nsid, &mut seen),
+            Where::Proved(netns) => self.read_proved(target, netns, &mut seen),
+            Where::Sought(netns) => match self.finder.of_cookie(&mut self.reader, netns) {
+                Some(held) => {
+                    seen.number = Some(held.nsid);
+                    self.read_in(target, held.nsid, &mut seen);
+                }
+                None => seen.netns = NetnsFact::Hidden,
+            },
         }
         seen.fdb = self.fdb(target, lists);
         seen
+    }
+
+    /// The kernel gave the number, so that another namespace may have it: the one that has it is held while it is read.
+    fn read_proved(&mut self, target: &Target, netns: &NetnsIdentity, seen: &mut Observation) {
+        if matches!(self.reader.link(Some(netns.nsid), 1), LinkRead::NoNamespace) {
+            (seen.netns, seen.link) = (NetnsFact::Dead, LinkFact::Gone);
+            return;
+        }
+        match self.finder.of_number(&mut self.reader, netns) {
+            Some(held) if held.cookie == netns.cookie => self.read_in(target, netns.nsid, seen),
+            // A namespace keeps its number while it lives, and another one has this.
+            Some(_) => (seen.netns, seen.link) = (NetnsFact::Dead, LinkFact::Gone),
+            None => {
+                self.read_in(target, netns.nsid, seen);
+                // It may have ended since. What else it shows may be another namespace's: it counts for life alone.
+                if seen.netns == NetnsFact::Alive {
+                    let present = seen.link == LinkFact::Present && seen.learnt.is_none();
+                    seen.link = if present { LinkFact::Present } else { LinkFact::Unknown };
+                    (seen.netns, seen.learnt) = (NetnsFact::Hidden, None);
+                    seen.address = AddressFact::Unknown;
+                }
+            }
+        }
+    }
+
+    /// In the namespace of that number.
+    fn read_in(&mut self, target: &Target, nsid: Nsid, seen: &mut Observation) {
+        match target.ifindex {
+            Some(ifindex) => self.read_link(target, nsid, ifindex, seen),
+            None => self.look_for_link(target, nsid, seen),
+        }
+        if seen.netns == NetnsFact::Alive && (seen.link != LinkFact::Present || target.intent != Intent::Live)
+        {
+            self.read_addresses(target, nsid, seen);
+        }
     }
 
     fn read_link(&mut self, target: &Target, nsid: Nsid, ifindex: u32, seen: &mut Observation) {
@@ -247,13 +286,13 @@ impl Worker {
             return;
         }
         let Ok(links) = self.reader.links(Some(nsid)) else { return };
-        let mine = |facts: &&LinkFacts| facts.mac.is_some_and(|mac| target.macs.contains(&mac));
+        let mine = |facts: &&LinkFacts| target.is_shown_by(&shown::of(Some(nsid), facts, &target.key));
         match links.iter().find(mine) {
             Some(facts) => {
                 seen.link = LinkFact::Present;
                 seen.learnt = facts.mac.map(|mac| (facts.ifindex, mac));
             }
-            None if target.macs.is_empty() => {
+            None if target.macs.is_empty() && !target.made_by_us => {
                 seen.link = LinkFact::NeverSeen;
                 seen.learnt = self.learn_by_address(target, nsid, &links);
                 if seen.learnt.is_some() {
@@ -292,18 +331,16 @@ impl Worker {
         }
     }
 
-    /// Whether a link that is not the target's explains each of its MACs that is on the parent. It is
+    /// Whether a link without the target's alias explains each of its MACs that is on the parent. It is
     /// read once more: else it might have made room for the target's after the search saw it.
     fn is_anothers(&mut self, target: &Target, found: &SearchResult) -> bool {
-        if found.iter().any(|(place, link)| is_own(target, place, link)) {
-            return false;
-        }
         let Some(name) = &target.fdb_parent else { return false };
         let Some(parent) = Parent::read(&mut self.reader, name) else { return false };
         let Ok(listed) = fdb_of(&mut self.reader, name) else { return false };
         target.macs.iter().filter(|mac| listed.contains(mac)).all(|mac| {
             let has_it = |place: &NsSeen, link: &LinkFacts| {
-                link.mac == Some(*mac) && parent.is_under(place.nsid, link) && !is_own(target, place, link)
+                let explains = target.explains(&shown::of(place.nsid, link, &target.key));
+                link.mac == Some(*mac) && parent.is_under(place.nsid, link) && explains
             };
             found.iter().filter(|(place, link)| has_it(place, link)).any(|(place, link)| {
                 match self.reader.link(place.nsid, link.ifindex) {
@@ -314,19 +351,37 @@ impl Worker {
         })
     }
 
+    /// The conclusion of a search, with the identity of the namespace in which the link was found.
+    fn outcome(&mut self, target: &Target, found: &SearchResult) -> SearchOutcome {
+        let concluded = conclude(&mut self.reader, target, found);
+        let SearchOutcome::Found { netns, ifindex, mac, marked } = concluded else { return concluded };
+        let place = found.namespaces.iter().find(|place| place.nsid == Some(netns.nsid));
+        match place.and_then(|place| cookie_at(&mut self.reader, &place.path, netns.nsid)) {
+            Some(cookie) => {
+                SearchOutcome::Found { netns: NetnsIdentity { cookie, ..netns }, ifindex, mac, marked }
+            }
+            None => {
+                SearchOutcome::Incomplete(format!("namespace {} ended while it was looked at", netns.nsid))
+            }
+        }
+    }
+
     /// One search for all; descriptors are looked through only if that leaves somebody missing.
     fn search(&mut self, targets: &[Target]) -> SearchResult {
         let options = search_options();
         let found = search::search(&mut self.reader, &options);
-        let missing = |target: &Target| target.search && outcome(target, &found) == SearchOutcome::NotFound;
-        if !targets.iter().any(missing) {
+        let reader = &mut self.reader;
+        let mut is_missing =
+            |target: &Target| target.search && conclude(reader, target, &found) == SearchOutcome::NotFound;
+        if !targets.iter().any(&mut is_missing) {
             return found;
         }
         // Namespaces that only a descriptor holds have no name of their own. What such a look finds
         // counts; that it could not see every descriptor does not spoil the search of the named ones.
         let mut deeper = search::search(&mut self.reader, &Options { descriptors: true, ..options });
-        deeper.complete = found.complete;
         deeper.incomplete_because = found.incomplete_because;
+        deeper.incomplete_because.extend(std::mem::take(&mut deeper.mounts_unseen));
+        deeper.complete = deeper.incomplete_because.is_empty();
         deeper
     }
 }
@@ -336,28 +391,33 @@ fn search_options() -> Options {
     Options { folders: vec![PathBuf::from("/run/docker/netns")], ..Options::default() }
 }
 
-/// Whether a link that was found is the target's.
-fn is_own(target: &Target, place: &NsSeen, link: &LinkFacts) -> bool {
-    let Some(mac) = link.mac.filter(|mac| target.macs.contains(mac)) else { return false };
-    // Passthru children and VLAN devices share their parent's MAC: their alias tells them apart. One
-    // that Berth made and has no alias yet is down, under a temporary name, and can be left where it
-    // is; one of a stranger may have the MAC that was asked for, and is not to be removed.
-    match link.alias.as_deref().filter(|alias| alias.starts_with(alias::PREFIX)) {
-        Some(alias) => alias::cookie_of(alias, &target.key).is_some(),
-        None if target.made_by_us => mac.belongs_to(&target.key),
-        None => target.fdb_parent.is_some() || place.nsid.is_some(),
+/// The conclusion of a search; the cookie of the namespace in which a link was found is not read yet.
+fn conclude(reader: &mut Reader, target: &Target, found: &SearchResult) -> SearchOutcome {
+    let identities: Vec<_> = found.namespaces.iter().map(identity).collect();
+    let parent = target.fdb_parent.as_ref().and_then(|name| Parent::read(reader, name));
+    let links = found.links.iter().filter_map(|(at, link)| {
+        let (place, netns) = (found.namespaces.get(*at)?, identities.get(*at)?);
+        let mut seen = shown::of(place.nsid, link, &target.key);
+        seen.is_stacked &= !parent.is_some_and(|parent| parent.is_on_other_device(place.nsid, link));
+        Some((seen, netns))
+    });
+    target.conclude(links, (!found.complete).then(|| found.incomplete_because.join("; ")))
+}
+
+fn identity(place: &NsSeen) -> NetnsIdentity {
+    NetnsIdentity {
+        cookie: place.cookie.unwrap_or(NetnsCookie(0)),
+        inode: place.inode,
+        nsid: place.nsid.unwrap_or(Nsid(0)),
+        nsid_is_random: place.nsid_is_random,
     }
 }
 
-fn outcome(target: &Target, found: &SearchResult) -> SearchOutcome {
-    let here = found.iter().find(|(place, link)| is_own(target, place, link));
-    let here = here.and_then(|(place, link)| Some((place.nsid, link.ifindex, link.mac?)));
-    match here {
-        Some((Some(at), ifindex, mac)) => SearchOutcome::Found { at, ifindex, mac },
-        Some((None, _, mac)) => SearchOutcome::Incomplete(format!("{mac} is in the node's own namespace")),
-        None if found.complete => SearchOutcome::NotFound,
-        None => SearchOutcome::Incomplete(found.incomplete_because.join("; ")),
-    }
+/// The cookie of the namespace at a path, if it has that number still.
+pub(crate) fn cookie_at(reader: &mut Reader, path: &Path, nsid: Nsid) -> Option<NetnsCookie> {
+    let netns = NetnsFile::open(path).ok()?;
+    let now = nsid::read(reader.socket(), &netns).ok()?;
+    (now == Some(nsid)).then(|| netns.cookie().ok())?
 }
 
 /// The lists of MACs of the parents, each read once in a gather.
@@ -388,83 +448,5 @@ fn hint(event: &KernelEvent) -> Option<KernelHint> {
         }
         KernelEvent::Overrun => Some(KernelHint::Overrun),
         KernelEvent::LinkSeen { .. } => None,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use berth_ipam::attachment::AttachmentKey;
-
-    const ASKED_FOR: Mac = Mac([2, 0, 0, 0, 6, 1]);
-
-    fn key() -> AttachmentKey {
-        AttachmentKey {
-            network: "lan".parse().unwrap(),
-            container_id: "c1".parse().unwrap(),
-            ifname: "eth0".parse().unwrap(),
-        }
-    }
-
-    /// Whether a search for the link with this MAC takes the only one that has it, in another
-    /// namespace, for the attachment's.
-    fn is_found(made_by_us: bool, mac: Mac, alias: Option<&str>) -> bool {
-        let target = Target {
-            key: key(),
-            stamp: 0,
-            nsid: None,
-            ifindex: None,
-            macs: vec![mac],
-            fdb_parent: Some("eth1".parse().unwrap()),
-            addresses: Vec::new(),
-            made_by_us,
-            search: true,
-            intent: Intent::EndOwnLink,
-        };
-        let place = NsSeen {
-            nsid: Some(Nsid(5)),
-            nsid_is_random: true,
-            cookie: None,
-            inode: 1,
-            path: "/run/netns/other".into(),
-        };
-        let link = LinkFacts {
-            ifindex: 9,
-            name: "eth0".to_owned(),
-            mac: Some(mac),
-            up: true,
-            carrier: Some(true),
-            carrier_changes: 2,
-            master: None,
-            slave_kind: None,
-            mtu: 1500,
-            kind: Some("macvlan".to_owned()),
-            macvlan_mode: None,
-            vlan_id: None,
-            parent_index: Some(3),
-            parent_nsid: None,
-            alias: alias.map(str::to_owned),
-        };
-        let found = SearchResult {
-            complete: true,
-            namespaces: vec![place],
-            links: vec![(0, link)],
-            ..SearchResult::default()
-        };
-        match outcome(&target, &found) {
-            SearchOutcome::Found { .. } => true,
-            SearchOutcome::NotFound => false,
-            SearchOutcome::Incomplete(why) => panic!("{why}"),
-        }
-    }
-
-    #[test]
-    fn a_strangers_link_with_the_mac_that_was_asked_for_is_not_taken_for_ours() {
-        assert!(!is_found(true, ASKED_FOR, None), "it would be removed");
-        assert!(!is_found(true, ASKED_FOR, Some("somebody's")));
-        assert!(is_found(true, ASKED_FOR, Some("berth:lan:c1:eth0:7")), "ours, wherever it went");
-        assert!(!is_found(true, ASKED_FOR, Some("berth:lan:c2:eth0:7")));
-        assert!(is_found(true, Mac::derive(&key(), 0), None), "nobody else derives that MAC");
-        assert!(is_found(false, ASKED_FOR, None), "a main plugin's link has no alias of ours");
     }
 }

@@ -58,10 +58,15 @@ pub fn place(boot_id: &BootId) -> Result<Place, berth_underlay::error::Error> {
     Ok(Place { boot_id: boot_id.clone(), netns: own_cookie()? })
 }
 
-/// What the ledger is told at start, and whether the place changed within one boot.
-pub fn loaded(on_disk: OnDisk, place: &Place, config: &Config, hears_all: bool) -> Loaded {
+/// What the ledger is told at start.
+pub fn loaded(mut on_disk: OnDisk, place: &Place, config: &Config, hears_all: bool) -> Loaded {
     let before = on_disk.meta.get(PLACE).and_then(|row| serde_json::from_slice::<Place>(row).ok());
-    let numbers_hold = before.is_none_or(|before| before.boot_id != place.boot_id || before == *place);
+    let before =
+        before.filter(|before| before.boot_id == place.boot_id).map_or(place.netns, |before| before.netns);
+    for entry in on_disk.entries.iter_mut().filter(|entry| entry.boot_id == place.boot_id) {
+        // Written by a version that kept one place for all.
+        entry.place.get_or_insert(before);
+    }
     let strays = match Reader::new() {
         Ok(mut reader) => strays::find(&mut reader, &listed_parents(config)),
         Err(error) => {
@@ -74,7 +79,7 @@ pub fn loaded(on_disk: OnDisk, place: &Place, config: &Config, hears_all: bool) 
         quarantine: on_disk.quarantine,
         records: on_disk.records,
         strays,
-        numbers_hold,
+        place: Some(place.netns),
         hears_all,
     }
 }

@@ -18,6 +18,7 @@ use berth_underlay::read::Reader;
 use berth_underlay::search::{NsSeen, Options, search};
 
 use crate::fdb::{Parent, fdb_of};
+use crate::observer::cookie_at;
 
 /// Every MAC in the lists of `devices` that Berth may have derived or whose link names an attachment.
 pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
@@ -80,7 +81,9 @@ fn addresses_of(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option
 
 fn stray_link(reader: &mut Reader, place: &NsSeen, link: &LinkFacts) -> Option<StrayLink> {
     let at = place.nsid?;
-    let (key, cookie) = link.alias.as_deref().and_then(alias::parse).unzip();
+    let key = link.alias.as_deref().and_then(alias::parse).map(|(key, _)| key);
+    // That of the namespace itself: a pod's root writes into the alias what it likes.
+    let cookie = Some(cookie_at(reader, &place.path, at)?);
     Some(StrayLink {
         key,
         cookie,

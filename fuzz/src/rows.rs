@@ -51,7 +51,7 @@ pub fn message(input: &[u8]) {
 /// Rows of journal and store, one a line, after a letter that says what it is; then a ledger that
 /// finds them.
 pub fn record(input: &[u8]) {
-    let mut loaded = Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let mut loaded = Loaded { hears_all: true, ..Loaded::default() };
     for line in input.split(|byte| *byte == b'\n').take(32) {
         let Some((&kind, row)) = line.split_first() else { continue };
         match kind {

@@ -3,6 +3,8 @@
 //! Each fact has a value for "unknown", and none of them is ever filled in by a guess: a read that
 //! failed, a dump that was cut short and a question that was not asked are all different from "no".
 
+use serde::{Deserialize, Serialize};
+
 use crate::mac::Mac;
 use crate::time::Time;
 
@@ -33,7 +35,9 @@ pub enum NetnsFact {
     Alive,
     /// Its number is unknown to the kernel: the namespace is gone.
     Dead,
-    /// The read failed, or the number proves nothing.
+    /// No namespace that can be named has its cookie, and its number proves nothing.
+    Hidden,
+    /// The read failed.
     Unknown,
 }
 
@@ -57,8 +61,8 @@ pub enum LinkFact {
 pub enum FdbFact {
     /// It is listed: an up macvlan has it, in whatever namespace.
     Present,
-    /// It is listed, and a search found whose it is: another macvlan of that parent has it and is up,
-    /// and the kernel sets no second one up with that MAC.
+    /// It is listed, and a search found a macvlan of that parent that has it, is up and has no alias of the
+    /// attachment; the kernel sets no second one up with that MAC.
     Another,
     /// A complete list does not hold it.
     Absent,
@@ -69,7 +73,8 @@ pub enum FdbFact {
 }
 
 /// How a missing link went, as far as events tell.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Departure {
     /// The kernel said that it was deleted.
     Destroyed,

@@ -35,6 +35,17 @@ impl From<NetnsCookie> for String {
 #[serde(transparent)]
 pub struct Nsid(pub i32);
 
+impl Nsid {
+    /// Numbers from here on are drawn: the kernel counts up from 0 and takes the lowest free one, so it gets here
+    /// only with 65,536 namespaces that have a number.
+    pub const FIRST_DRAWN: i32 = 1 << 16;
+
+    /// Whether it was drawn, and so does not come back soon.
+    pub const fn is_drawn(self) -> bool {
+        self.0 >= Self::FIRST_DRAWN
+    }
+}
+
 impl fmt::Display for Nsid {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0)

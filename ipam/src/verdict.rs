@@ -219,7 +219,11 @@ const NOT_UNDONE_OWN: &[Intent] =
 /// The link is not up on the parent. `Another` gets past `mac-of-another` only where it says as much.
 const OFF_WIRE: &[FdbFact] = &[FdbFact::Absent, FdbFact::Blind, FdbFact::Another];
 const MISSING: &[LinkFact] = &[LinkFact::Gone, LinkFact::OtherMac];
+/// The end of the namespace is not proved.
+const UNENDED: &[NetnsFact] = &[NetnsFact::Alive, NetnsFact::Hidden, NetnsFact::Unknown];
 const UNSURE: &[Departure] = &[Departure::Moved, Departure::EventsLost];
+/// No event said that the link was deleted.
+const UNTOLD: &[Departure] = &[Departure::Moved, Departure::EventsLost, Departure::Unheard];
 
 /// The table. Its order is its meaning.
 pub const TABLE: &[Row] = &[
@@ -356,13 +360,45 @@ pub const TABLE: &[Row] = &[
     row(
         "mac-of-another",
         Verdict::Keep,
-        Next::Recheck,
-        When { fdb: &[FdbFact::Another], intent: NOT_UNDONE_OWN, ..ANY },
+        Next::Search,
+        When {
+            netns: UNENDED,
+            fdb: &[FdbFact::Another],
+            departure: UNTOLD,
+            intent: NOT_UNDONE_OWN,
+            ..ANY
+        },
         "The MAC is on the parent by a link without the attachment's mark, which may be its link all the same.",
     )
     .ends(
+        "The link that has the MAC goes down, goes away or gets another MAC, or the end of the attachment is told.",
+        Hand::Needed(
+            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
+        ),
+    ),
+    row(
+        "mac-of-another-unsure",
+        Verdict::Keep,
+        Next::Search,
+        When { fdb: &[FdbFact::Another], departure: UNSURE, intent: NOT_UNDONE_OWN, ..ANY },
+        "The namespace is gone, and a link without the mark has the MAC: the link may have left before and lost its mark.",
+    )
+    .ends(
         "The link that has the MAC goes down, goes away or gets another MAC.",
-        Hand::Possible(
+        Hand::Needed(
+            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
+        ),
+    ),
+    row(
+        "mac-on-parent-lasting",
+        Verdict::Keep,
+        Next::Search,
+        When { link: MISSING, fdb: &[FdbFact::Present], settled: &[true], ..ANY },
+        "The MAC stays on the parent though the link is not where it was: which link has it is searched for.",
+    )
+    .ends(
+        "The interface that has the MAC goes down, goes away, gets another MAC, or is found by a search.",
+        Hand::Needed(
             "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
         ),
     ),
@@ -474,6 +510,31 @@ pub const TABLE: &[Row] = &[
         ),
     ),
     row(
+        "del-unseen",
+        Verdict::Release,
+        Next::Wait,
+        When {
+            netns: &[NetnsFact::Hidden],
+            // Where no list holds the MAC, nothing tells a link in a namespace without a name from none.
+            fdb: &[FdbFact::Absent, FdbFact::Another],
+            search: &[SearchFact::NotFound],
+            intent: END_OWN,
+            ..ANY
+        },
+        "A DEL came, and a complete search finds neither the namespace nor the link.",
+    ),
+    row(
+        "netns-hidden",
+        Verdict::Unknown,
+        Next::Search,
+        When { netns: &[NetnsFact::Hidden], ..ANY },
+        "No namespace that can be named is the attachment's, and its number proves nothing.",
+    )
+    .ends(
+        "A search that finds the namespace, or the end of the one that has its number; after a DEL, a complete search.",
+        Hand::Needed("if the pod is over: `berthctl release --force ADDRESS`"),
+    ),
+    row(
         "netns-gone",
         Verdict::Release,
         Next::Wait,
@@ -554,7 +615,7 @@ pub const TABLE: &[Row] = &[
         Next::Search,
         When {
             link: MISSING,
-            departure: &[Departure::Moved, Departure::EventsLost, Departure::Unheard],
+            departure: UNTOLD,
             search: &[SearchFact::NotMade],
             ..ANY
         },
@@ -570,7 +631,7 @@ pub const TABLE: &[Row] = &[
         Next::Search,
         When {
             link: MISSING,
-            departure: &[Departure::Moved, Departure::EventsLost, Departure::Unheard],
+            departure: UNTOLD,
             search: &[SearchFact::Incomplete],
             ..ANY
         },
@@ -621,6 +682,17 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { departure: &[Departure::Destroyed], inhabitants: &[Inhabitants::Left], ..ANY },
         "Everybody left the namespace and nobody holds it, and its link is removed.",
+    ),
+    row(
+        "link-end-unheard",
+        Verdict::Unknown,
+        Next::Search,
+        When { departure: UNTOLD, ..ANY },
+        "The link is missing from a living namespace and its end was never told: it may be out of every search's sight.",
+    )
+    .ends(
+        "A search that finds the link, its DEL, or the end of the namespace.",
+        Hand::Needed("if the link is gone for sure: `berthctl release --force ADDRESS`"),
     ),
     row(
         "link-gone-settled",

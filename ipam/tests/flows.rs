@@ -22,6 +22,8 @@ mod hearing;
 mod hold;
 #[path = "flows/occupied.rs"]
 mod occupied;
+#[path = "flows/places.rs"]
+mod places;
 #[path = "flows/ports.rs"]
 mod ports;
 #[path = "flows/programs.rs"]
@@ -159,13 +161,7 @@ fn no_address_is_handed_over_while_a_stray_may_have_it() {
         place: None,
     };
     let records = vec![rig::record(1, address(10))];
-    let loaded = Loaded {
-        records,
-        strays: vec![stray.clone()],
-        numbers_hold: true,
-        hears_all: true,
-        ..Loaded::default()
-    };
+    let loaded = Loaded { records, strays: vec![stray.clone()], hears_all: true, ..Loaded::default() };
     let mut rig = Rig::loaded(config(1), loaded);
     rig.lease(3);
     rig.observe(DEAD, AddressFact::Unknown);
@@ -187,7 +183,7 @@ fn a_stray_link_blocks_the_addresses_that_it_carries() {
         Stray { mac, parent: Some("eth1".parse().unwrap()), found, carried, marked, place: None }
     };
     let given = |stray: Stray| {
-        let loaded = Loaded { strays: vec![stray], numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let loaded = Loaded { strays: vec![stray], hears_all: true, ..Loaded::default() };
         let mut rig = Rig::loaded(config(2), loaded);
         rig.warm();
         let mut given = BTreeSet::new();
@@ -237,8 +233,7 @@ fn what_a_stray_carried_is_free_when_no_search_shows_it_and_an_edit_frees_nothin
         marked: true,
         place: Some("link 3 (\"net1\") in the namespace of /run/netns/x".to_owned()),
     };
-    let loaded =
-        Loaded { strays: vec![stray.clone()], numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let loaded = Loaded { strays: vec![stray.clone()], hears_all: true, ..Loaded::default() };
     let mut rig = Rig::loaded(config(1), loaded);
     assert!(rig.text("stray-mac").unwrap().contains("/run/netns/x"), "{:?}", rig.text("stray-mac"));
     rig.told();
@@ -270,7 +265,7 @@ fn strays_without_end_fill_no_memory_and_block_their_device() {
         }
     };
     let strays: Vec<_> = (0..1_000).map(stray).collect();
-    let loaded = Loaded { strays, numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let loaded = Loaded { strays, hears_all: true, ..Loaded::default() };
     let mut rig = Rig::loaded(config(2), loaded);
     rig.lease(1);
     rig.answer_probes(&[]);
@@ -359,13 +354,7 @@ fn a_hand_over_that_was_journaled_and_half_written_leaves_nothing_taken() {
         let node = "n1".parse().unwrap();
         let mut records = old.records(&node);
         records[half] = heir.records(&node).remove(half);
-        let loaded = Loaded {
-            entries: vec![heir.clone()],
-            records,
-            numbers_hold: true,
-            hears_all: true,
-            ..Loaded::default()
-        };
+        let loaded = Loaded { entries: vec![heir.clone()], records, hears_all: true, ..Loaded::default() };
         let mut rig = Rig::loaded(rig::dual(1), loaded);
         rig.observe(DEAD, AddressFact::Unknown);
         rig.observe(DEAD, AddressFact::Unknown);
@@ -386,8 +375,7 @@ fn a_repeated_add_that_was_journaled_and_not_written_is_repaired() {
     let mut entry = rig.ledger.entry(&request(1).key).unwrap().clone();
     let records = entry.records(&"n1".parse().unwrap());
     entry.txn = TxnId("repeated".into());
-    let loaded =
-        Loaded { entries: vec![entry], records, numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let loaded = Loaded { entries: vec![entry], records, hears_all: true, ..Loaded::default() };
     let rig = Rig::loaded(config(1), loaded);
     assert!(rig.store.values().all(|record| record.txn == TxnId("repeated".into())), "{:?}", rig.store);
 }
@@ -645,4 +633,32 @@ fn a_long_line_at_a_full_pool_is_cheap() {
         rig.lease(pod);
     }
     assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+}
+
+#[test]
+fn an_unknown_link_is_adopted_by_its_alias_and_its_derived_mac_with_one_address_a_family() {
+    let adopted = |mac: Mac| {
+        let found = StrayLink {
+            key: Some(request(2).key),
+            cookie: Some(NetnsCookie(2)),
+            at: Nsid(70_002),
+            at_is_random: true,
+            inode: 2,
+            ifindex: 5,
+            addresses: vec![address(10), address(11), address(12)],
+        };
+        let stray = Stray {
+            mac,
+            parent: Some("eth1".parse().unwrap()),
+            found: Some(found),
+            carried: None,
+            marked: true,
+            place: None,
+        };
+        let rig =
+            Rig::loaded(config(4), Loaded { strays: vec![stray], hears_all: true, ..Loaded::default() });
+        rig.ledger.entry(&request(2).key).map(berth_ipam::ledger::entry::Entry::addresses)
+    };
+    assert_eq!(adopted(Mac::derive(&request(2).key, 0)), Some(vec![address(10)]));
+    assert_eq!(adopted(Mac([2, 0, 0, 0, 6, 1])), None, "every pod's root can write that alias");
 }

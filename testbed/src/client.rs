@@ -114,6 +114,17 @@ impl Client {
         Ok(answer.wires.iter().map(|wire| wire.hits).max())
     }
 
+    /// What an operator can do where the state of an address lasts.
+    pub fn to_do(&mut self, address: IpAddr) -> Result<Option<String>> {
+        #[derive(Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        struct Explanation {
+            to_do: Option<String>,
+        }
+        let answer: Explanation = self.ask("explain", &json!({"explain": {"address": address}}))?;
+        Ok(answer.to_do)
+    }
+
     /// What the agent says of its own health.
     pub fn doctor(&mut self) -> Result<Vec<Finding>> {
         #[derive(Deserialize)]

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Write as _;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -358,6 +358,12 @@ pub fn ip_shows(netns: &Path, arguments: &str) -> Result<String> {
     let child = sys::netns::spawn_inside(&mut command, netns).map_err(doing())?;
     let output = child.wait_with_output().map_err(doing())?;
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// Opens a socket in a pod's namespace, which holds the namespace.
+pub fn open_socket(pod: &Pod) -> Result<UdpSocket> {
+    sys::netns::inside(&pod.netns, || UdpSocket::bind("0.0.0.0:0"))
+        .map_err(Error::system(format!("open a socket in {}", pod.name)))
 }
 
 /// Has the kernel take IPv6 addresses in a namespace into use without asking for them first.

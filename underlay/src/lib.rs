@@ -12,6 +12,7 @@
 pub mod change;
 pub mod error;
 pub mod facts;
+pub mod finder;
 mod message;
 pub mod monitor;
 pub mod netns;

@@ -20,10 +20,6 @@ use crate::netns::NetnsFile;
 use crate::random;
 use crate::socket::Socket;
 
-/// Numbers from here on were drawn by an earlier call: the kernel counts up from 0 and takes the
-/// lowest free one, so it gets here only with 65,536 namespaces that have a number.
-pub const FIRST_RANDOM: i32 = 1 << 16;
-
 /// So many steps a second.
 const STEPS: u64 = 256;
 
@@ -49,7 +45,7 @@ fn try_read(socket: &mut Socket, netns: &NetnsFile) -> Result<Option<Nsid>, Refu
 
 /// Whether a number is one that was drawn, and so is not used again soon.
 pub fn is_random(nsid: Nsid) -> bool {
-    nsid.0 >= FIRST_RANDOM
+    nsid.is_drawn()
 }
 
 /// A new number that [`is_random`] accepts.
@@ -108,7 +104,7 @@ mod tests {
         let (period, second) = (DRAWN / STEPS, 1_000_000_000);
         for (at, part) in [(0, 0), (7, second / 2), (86_400 * 400 + 3, second - 1)] {
             let first = number(at, part);
-            assert!(first >= FIRST_RANDOM);
+            assert!(Nsid(first).is_drawn());
             assert_eq!(number(at + period, part), first, "it comes round");
             for later in [1, 60, 86_400, 86_400 * 48, period - 1] {
                 assert_ne!(number(at + later, part), first, "{at} {later}");

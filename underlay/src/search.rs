@@ -2,9 +2,9 @@
 //!
 //! A namespace can be named by a file in a folder of mounts, by a mount of its file anywhere, by a
 //! task in it, or by a descriptor of somebody outside. A search that could not look everywhere says
-//! so: it proves that something is there, never that it is not. A namespace that only a socket or
-//! another mount namespace's mount holds cannot be named by this search; the bridge table of the
-//! parent is the witness for those.
+//! so: it proves that something is there, never that it is not. A namespace that only a socket or a
+//! descriptor in flight holds cannot be named by this search; the bridge table of the parent is the
+//! witness for those.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -25,13 +25,16 @@ use crate::read::Reader;
 /// How many reasons for an incomplete search are kept; one is enough to distrust it.
 const REASONS: usize = 20;
 
+/// Folders that are always looked into.
+const USUAL: [&str; 2] = ["/run/netns", "/var/run/netns"];
+
 /// Where to look.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folders with one file for each namespace, besides `/run/netns` and `/var/run/netns`.
     pub folders: Vec<PathBuf>,
-    /// Whether namespaces held only by a descriptor of some process are looked for. Costs a look at
-    /// every descriptor of the node.
+    /// Whether namespaces held only by a descriptor of some process, or by a mount in another mount namespace, are
+    /// looked for. Costs a look at every descriptor of the node and one table a mount namespace.
     pub descriptors: bool,
     /// Whether each namespace's cookie is read, which means to enter it on a short-lived thread.
     pub cookies: bool,
@@ -67,6 +70,8 @@ pub struct SearchResult {
     pub complete: bool,
     /// Why not, the first 20 reasons.
     pub incomplete_because: Vec<String>,
+    /// Mounts of namespaces in other mount namespaces that could not be looked into, the first 20.
+    pub mounts_unseen: Vec<String>,
     /// Every namespace that was looked into.
     pub namespaces: Vec<NsSeen>,
     /// Every link, with the place of its namespace in `namespaces`.
@@ -95,9 +100,25 @@ pub fn search(reader: &mut Reader, options: &Options) -> SearchResult {
     search.folders(reader, options);
     search.mounts(reader, options);
     search.tasks(reader, options);
+    if options.descriptors {
+        search.other_mounts(reader, options);
+    }
     search.refused(reader, options);
     search.result.complete = search.result.incomplete_because.is_empty();
     search.result
+}
+
+/// The paths at which a namespace may be named without a look at threads and descriptors: files of the folders, mounts
+/// and processes. What is at a path may have changed by the time it is opened.
+pub(crate) fn named(options: &Options) -> impl Iterator<Item = PathBuf> {
+    let folders = USUAL.map(PathBuf::from).into_iter().chain(options.folders.clone());
+    let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
+    let files: Vec<_> = folders.flat_map(|folder| entries(&folder).map(|entry| entry.path())).collect();
+    let table = fs::read(options.proc_root.join("self/mountinfo")).unwrap_or_default();
+    let is_number = |name: &OsString| name.as_bytes().iter().all(u8::is_ascii_digit);
+    let processes = entries(&options.proc_root).filter(move |entry| is_number(&entry.file_name()));
+    let processes: Vec<_> = processes.map(|entry| entry.path().join("ns/net")).collect();
+    files.into_iter().chain(namespace_mounts(&table)).chain(processes)
 }
 
 struct Search {
@@ -149,8 +170,7 @@ impl Search {
     }
 
     fn folders(&mut self, reader: &mut Reader, options: &Options) {
-        let usual = ["/run/netns", "/var/run/netns"].map(PathBuf::from);
-        for folder in usual.iter().chain(&options.folders) {
+        for folder in USUAL.map(PathBuf::from).iter().chain(&options.folders) {
             let entries = match fs::read_dir(folder) {
                 Ok(entries) => entries,
                 Err(cause) if cause.kind() == io::ErrorKind::NotFound => continue,
@@ -178,6 +198,36 @@ impl Search {
                 }
             }
             Err(cause) => self.incomplete(&path, cause),
+        }
+    }
+
+    /// Namespaces mounted in the mount namespaces of others. A table names the inode of each, which is that of one
+    /// namespace while it is mounted, so only those that were not seen are opened.
+    fn other_mounts(&mut self, reader: &mut Reader, options: &Options) {
+        let mut tables = HashSet::new();
+        for process in self.numbered(&options.proc_root) {
+            // The table is read even of a process that refuses to be inspected.
+            let id = fs::metadata(process.join("ns/mnt")).ok().map(|metadata| metadata.ino());
+            if id.is_some_and(|id| !tables.insert(id)) {
+                continue;
+            }
+            let Ok(table) = fs::read(process.join("mountinfo")) else { continue };
+            for (inode, mount) in namespace_inodes(&table) {
+                if self.seen.iter().any(|(_, seen)| *seen == inode) {
+                    continue;
+                }
+                let below = mount.strip_prefix("/").unwrap_or(&mount);
+                let path = process.join("root").join(below);
+                match NetnsFile::open(&path) {
+                    Ok(netns) if netns.inode() == inode => self.look(reader, &path, &netns, options.cookies),
+                    // Unmounted since, or gone with its table.
+                    _ if !still_mounts(&process, inode) => {}
+                    _ if self.result.mounts_unseen.len() < REASONS => {
+                        self.result.mounts_unseen.push(format!("{}: not to be opened", path.display()));
+                    }
+                    _ => {}
+                }
+            }
         }
     }
 
@@ -362,15 +412,23 @@ fn chain(error: &Error) -> String {
 
 /// The mount points of network namespaces in a `mountinfo` table (`proc_pid_mountinfo(5)`). Pure.
 fn namespace_mounts(table: &[u8]) -> Vec<PathBuf> {
-    let mut found = Vec::new();
-    for line in table.split(|byte| *byte == b'\n') {
+    namespace_inodes(table).into_iter().map(|(_, point)| point).collect()
+}
+
+/// The inodes of those namespaces, each with its mount point.
+fn namespace_inodes(table: &[u8]) -> Vec<(u64, PathBuf)> {
+    let found = table.split(|byte| *byte == b'\n').filter_map(|line| {
         let mut fields = line.split(|byte| *byte == b' ');
-        let (Some(root), Some(point)) = (fields.nth(3), fields.next()) else { continue };
-        if root.starts_with(b"net:[") {
-            found.push(PathBuf::from(OsString::from_vec(unescape(point))));
-        }
-    }
-    found
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        let inode = std::str::from_utf8(root).ok()?.strip_prefix("net:[")?.strip_suffix(']')?;
+        Some((inode.parse().ok()?, PathBuf::from(OsString::from_vec(unescape(point)))))
+    });
+    found.collect()
+}
+
+fn still_mounts(process: &Path, inode: u64) -> bool {
+    let table = fs::read(process.join("mountinfo")).unwrap_or_default();
+    namespace_inodes(&table).iter().any(|(other, _)| *other == inode)
 }
 
 /// The kernel writes space, tab, newline and backslash as a backslash and three octal digits.
@@ -405,6 +463,7 @@ mod tests {
             90 24 0:4 net:[4026532222] /run/netns/a\\040b\\134c rw shared:1 - nsfs nsfs rw\n\
             91 24 0:4 mnt:[4026532223] /run/snap/x rw - nsfs nsfs rw\n\nshort line\n";
         assert_eq!(namespace_mounts(table), [PathBuf::from("/run/netns/a b\\c")]);
+        assert_eq!(namespace_inodes(table)[0].0, 4_026_532_222);
         assert_eq!(unescape(b"a\\9\\04"), b"a\\9\\04");
     }
 }

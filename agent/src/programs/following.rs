@@ -38,7 +38,7 @@ pub struct Followed {
 impl Followed {
     /// As an entry says.
     pub fn of(entry: &Entry) -> Self {
-        let at_home = entry.at == entry.netns.nsid;
+        let at_home = entry.is_at_home();
         Self {
             netns: entry.netns.clone(),
             ifindex: entry.ifindex.filter(|_| at_home),

@@ -263,6 +263,8 @@ impl Ledger {
             txn: request.txn,
             phase: Phase::Intent,
             at: request.netns.nsid,
+            moved: None,
+            place: self.place,
             netns: request.netns,
             ifindex: None,
             mac: request.mac,
@@ -274,6 +276,7 @@ impl Ledger {
             del_seen: false,
             inhabited: false,
             exposed: false,
+            departure: None,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };

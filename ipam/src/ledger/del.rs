@@ -12,7 +12,7 @@ use super::io::{
 };
 use super::line::{Stage, Waiter};
 use crate::attachment::{AttachmentKey, Role};
-use crate::evidence::{Departure, Epoch};
+use crate::evidence::Departure;
 use crate::identity::TxnId;
 use crate::time::Time;
 
@@ -144,16 +144,17 @@ impl Ledger {
 
     /// Has the link of an attachment removed that is over.
     pub(super) fn remove_link(&mut self, key: &AttachmentKey) {
-        let numbers_hold = self.numbers_hold;
-        let Some(slot) = self.slots.get_mut(key).filter(|slot| !slot.live.removing) else { return };
-        if slot.epoch(&self.me.boot_id, &self.me.machine_id) != Epoch::Same || !numbers_hold {
+        let Some(slot) = self.slots.get(key).filter(|slot| !slot.live.removing) else { return };
+        let netns = self.location(slot);
+        if netns.nsid().is_none() {
             // The number of its namespace means nothing now, or another namespace.
             return self.gather(key.clone(), true);
         }
-        slot.live.removing = true;
-        let entry = &slot.entry;
-        let (at, ifindex, macs) = (entry.at, entry.ifindex, entry.macs());
-        self.out.push(Action::RemoveLink { key: key.clone(), at, ifindex, macs });
+        let (ifindex, macs) = (slot.entry.ifindex, slot.entry.macs());
+        if let Some(slot) = self.slots.get_mut(key) {
+            slot.live.removing = true;
+        }
+        self.out.push(Action::RemoveLink { key: key.clone(), netns, ifindex, macs });
     }
 
     /// The link was removed, or not: read again either way.

@@ -12,10 +12,11 @@ use super::io::{Caller, Source};
 use super::leak::Exits;
 use super::pace::{self, Pace};
 use super::repeat::Repeat;
+use super::sight::Where;
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::LinkSpec;
 use crate::evidence::{Departure, Epoch, Inhabitants, Intent, SearchFact, WireFact};
-use crate::identity::{BootId, MachineId, NetnsIdentity, Nsid, TxnId};
+use crate::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::{Mac, SALTS};
 use crate::name::{IfName, NetworkName, NodeName, PoolName, SegmentName};
 use crate::record::{AddressKey, LeaseRecord};
@@ -87,6 +88,12 @@ pub struct Entry {
     pub netns: NetnsIdentity,
     /// The number of the namespace in which the link is now (it may have been moved).
     pub at: Nsid,
+    /// The namespace to which the link was followed; `None`: it is in `netns`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<NetnsIdentity>,
+    /// The agent's own namespace in which these numbers were learnt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<NetnsCookie>,
     /// Its index there, once known.
     pub ifindex: Option<u32>,
     /// Its MAC, once known.
@@ -109,6 +116,10 @@ pub struct Entry {
     /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
     #[serde(default)]
     pub exposed: bool,
+    /// How its link went, where the kernel told it: a restart must not forget that. `None`: it was last
+    /// read as there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub departure: Option<Departure>,
     /// The boot in which it was made.
     pub boot_id: BootId,
     /// The machine on which it was made.
@@ -151,6 +162,8 @@ impl Entry {
             phase: Phase::Done,
             netns: record.netns.clone(),
             at: record.netns.nsid,
+            moved: None,
+            place: None,
             ifindex: None,
             mac: record.mac,
             pod: record.pod.clone(),
@@ -166,6 +179,7 @@ impl Entry {
             del_seen: false,
             inhabited: false,
             exposed: false,
+            departure: None,
             boot_id: record.boot_id.clone(),
             machine_id: record.machine_id.clone(),
         }
@@ -185,6 +199,39 @@ impl Entry {
         match &self.pod {
             Some(pod) => format!("{}/{}", pod.namespace, pod.name),
             None => self.key.container_id.to_string(),
+        }
+    }
+
+    /// The identity of the namespace in which its link is.
+    pub fn identity(&self) -> &NetnsIdentity {
+        self.moved.as_ref().unwrap_or(&self.netns)
+    }
+
+    /// The namespace in which its link is, in a boot in which its numbers mean something.
+    pub fn location(&self, place: Option<NetnsCookie>) -> Where {
+        let netns = self.identity();
+        if self.moved.is_none() && self.at != self.netns.nsid {
+            // Followed by a version that kept no identity of the namespace: the number is all that is known of it.
+            let counts = self.at.is_drawn() && self.place == place;
+            return if counts { Where::Number(self.at) } else { Where::Nowhere };
+        }
+        if self.place == place { Where::here(netns.clone()) } else { Where::Sought(netns.clone()) }
+    }
+
+    /// Whether its link is in the namespace in which it was made.
+    pub fn is_at_home(&self) -> bool {
+        self.moved.is_none() && self.at == self.netns.nsid
+    }
+
+    /// The link is in that namespace, as the agent's own namespace `place` numbers it.
+    pub fn is_in(&mut self, netns: NetnsIdentity, place: Option<NetnsCookie>) {
+        self.at = netns.nsid;
+        self.place = place;
+        if netns.cookie == self.netns.cookie {
+            self.netns = netns;
+            self.moved = None;
+        } else {
+            self.moved = Some(netns);
         }
     }
 
@@ -240,6 +287,12 @@ pub struct Live {
     /// Whether a program saw the teardown of the very device after it had left. Nothing that is told or lost later
     /// changes that.
     pub device_ended: bool,
+    /// Whether netlink lost events since the link was last read as there.
+    pub gap: bool,
+    /// Whether an end of a link at its place was told while it was not known whether that is still its link.
+    pub gone_in_gap: bool,
+    /// Whether the next read is to search for the link.
+    pub search_again: bool,
     /// Who told that its link or namespace went, the first one first. Empty: nobody since the link
     /// was last read as there.
     pub told: Vec<Source>,
@@ -298,6 +351,8 @@ impl Live {
     pub fn link_is_there(&mut self) {
         self.departure = Departure::Unheard;
         self.device_ended = false;
+        self.gap = false;
+        self.gone_in_gap = false;
         self.told.clear();
         self.search = SearchFact::NotMade;
         self.missing_since = None;
@@ -319,6 +374,9 @@ impl Live {
             removing: false,
             departure,
             device_ended: false,
+            gap: false,
+            gone_in_gap: false,
+            search_again: false,
             told: Vec::new(),
             search: SearchFact::NotMade,
             missing_since: None,

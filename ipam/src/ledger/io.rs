@@ -9,6 +9,8 @@ use ipnetwork::IpNetwork;
 use super::entry::{Entry, Quarantined};
 pub use super::hearing::Hearing;
 use super::occupied::Survey;
+pub use super::sight::SearchOutcome;
+use super::sight::{Bound, Where};
 use crate::access::Standing;
 use crate::attachment::{AttachmentKey, PodRef, Role};
 use crate::config::{Config, LinkSpec, Route, Wire};
@@ -183,9 +185,8 @@ pub struct Loaded {
     pub records: Vec<LeaseRecord>,
     /// Berth's links on the node, wherever they are, and Berth's MACs on the parents.
     pub strays: Vec<Stray>,
-    /// Whether numbers of namespaces mean what they meant when they were written down: the agent
-    /// is in the same namespace as then.
-    pub numbers_hold: bool,
+    /// The agent's own namespace: numbers of namespaces mean something in it alone.
+    pub place: Option<NetnsCookie>,
     /// Whether events of pods' namespaces are heard: if not, a missing link may always have moved.
     pub hears_all: bool,
 }
@@ -213,9 +214,9 @@ pub struct Stray {
 pub struct StrayLink {
     /// The attachment that its alias names.
     pub key: Option<AttachmentKey>,
-    /// The namespace in which it was made, as its alias says.
+    /// The cookie of the namespace in which it is.
     pub cookie: Option<NetnsCookie>,
-    /// The namespace in which it is.
+    /// That namespace's number.
     pub at: Nsid,
     /// Whether that number was drawn at random.
     pub at_is_random: bool,
@@ -286,8 +287,8 @@ pub struct Target {
     pub key: AttachmentKey,
     /// Repeated in the observation.
     pub stamp: u64,
-    /// The namespace; `None`: its number means nothing (another boot), read the list of MACs only.
-    pub nsid: Option<Nsid>,
+    /// The namespace.
+    pub netns: Where,
     /// The link's index there; `None`: look for one of `macs`.
     pub ifindex: Option<u32>,
     /// The MACs that it may have; empty: unknown.
@@ -301,8 +302,10 @@ pub struct Target {
     /// Whether every nameable namespace is to be searched for it.
     pub search: bool,
     /// What is meant for it. If it is meant to be over, its addresses are read even while its link is
-    /// there; if its only ADD is being undone, a search also tells whether another link has its MAC.
+    /// there.
     pub intent: Intent,
+    /// The links of other attachments.
+    pub bound: Bound,
 }
 
 /// What the reads said of one attachment.
@@ -322,26 +325,10 @@ pub struct Observation {
     pub address: AddressFact,
     /// Which link it is, where that was learnt by this read; with [`LinkFact::OtherMac`] the MAC that it has.
     pub learnt: Option<(u32, Mac)>,
+    /// The number that its namespace has here, where that was sought.
+    pub number: Option<Nsid>,
     /// The search, if one was made.
     pub search: Option<SearchOutcome>,
-}
-
-/// What a search said of one attachment.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SearchOutcome {
-    /// Found in the namespace of that number, under that index.
-    Found {
-        /// The namespace.
-        at: Nsid,
-        /// The index.
-        ifindex: u32,
-        /// The MAC.
-        mac: Mac,
-    },
-    /// Nowhere, and everything was searched.
-    NotFound,
-    /// Not everything could be searched.
-    Incomplete(String),
 }
 
 /// What a scan of all tasks saw.
@@ -599,16 +586,16 @@ pub enum Action {
         /// The claims of attachments on it.
         claims: Vec<(IpAddr, Mac)>,
     },
-    /// Remove the link with that index (or, where it is unknown, one of these MACs) from a
-    /// namespace; answer with [`Input::LinkRemoved`].
+    /// Remove the link with that index (or, where it is unknown, with the attachment's alias or one of these MACs)
+    /// from a namespace; answer with [`Input::LinkRemoved`].
     RemoveLink {
         /// Whose.
         key: AttachmentKey,
         /// Where.
-        at: Nsid,
+        netns: Where,
         /// Which.
         ifindex: Option<u32>,
-        /// The MACs that it may have; nothing else is removed.
+        /// The MACs that it may have; without them only the attachment's alias makes it removable.
         macs: Vec<Mac>,
     },
     /// Repair is over: requests are served from now on.

@@ -5,17 +5,18 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::commit::Pending;
-use super::entry::Phase;
+use super::departure::Named;
+use super::entry::{Phase, Slot};
 use super::io::{
     Action, Flush, JournalWrite, KernelHint, LedgerError, NoteKind, Observation, SearchOutcome, Source, Step,
     Target,
 };
 use super::occupied::Place;
+use super::sight::{Bound, Where};
 use super::wire::ProbePurpose;
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::{Departure, Epoch, Facts, Inhabitants, LinkFact, NetnsFact, SearchFact};
-use crate::identity::Nsid;
-use crate::mac::Mac;
+use crate::identity::{NetnsIdentity, Nsid};
 use crate::time::Time;
 use crate::verdict::{Next, Row, Verdict, judge};
 
@@ -48,23 +49,11 @@ impl Ledger {
             }
             KernelHint::LinkGone(at, ifindex, mac) => {
                 self.link_disappears(Place { at, ifindex });
-                for key in self.keys_of_link(at, ifindex, mac) {
-                    let how = self.deleted_as(&key, at, by);
-                    if let Some(how) = how {
-                        let text = format!("{by}: link {ifindex} was deleted");
-                        self.departed(now, by, &key, how, ("link-deleted", text));
-                    }
-                }
+                self.link_gone(now, by, Named { at, ifindex, mac });
             }
             KernelHint::LinkMoved(at, ifindex, mac) => {
                 self.link_disappears(Place { at, ifindex });
-                for key in self.keys_of_link(at, ifindex, mac) {
-                    let text = format!("{by}: link {ifindex} went to another namespace");
-                    // With the addresses that its pod added.
-                    self.surveys.want_search();
-                    self.departed(now, by, &key, Departure::Moved, ("link-moved", text));
-                    self.gather_for_hint(now, &key, true);
-                }
+                self.link_moved(now, by, Named { at, ifindex, mac });
             }
             KernelHint::NamespaceGone(nsid) => {
                 self.namespace_disappears(nsid);
@@ -104,35 +93,13 @@ impl Ledger {
             .collect()
     }
 
-    /// Whose link netlink means: it names a place and a MAC, not an attachment.
-    fn keys_of_link(&self, at: Option<Nsid>, ifindex: u32, mac: Option<Mac>) -> Vec<AttachmentKey> {
-        self.keys_where(|entry, place| {
-            let here = at == Some(place) && entry.ifindex == Some(ifindex);
-            let mine = mac.is_some() && entry.mac == mac;
-            // An index alone may be another link's by now; a MAC alone is enough wherever it is.
-            mine || (here && (mac.is_none() || entry.mac.is_none()))
-        })
-    }
-
-    /// What netlink's word that a link was deleted means; `None`: it is the old namespace's echo of a
-    /// move, and no deletion.
-    fn deleted_as(&self, key: &AttachmentKey, at: Option<Nsid>, by: Source) -> Option<Departure> {
-        let slot = self.slots.get(key)?;
-        if slot.live.departure != Departure::Moved || at != Some(slot.entry.at) {
-            return Some(Departure::Destroyed);
-        }
-        // If only a program said that it left, it may have meant a queueing discipline: then nobody
-        // knows which way it went, and a search has to tell.
-        (!slot.live.told.contains(&by)).then_some(Departure::EventsLost)
-    }
-
     pub(super) fn observe(&mut self, key: &AttachmentKey, code: &'static str, text: String) {
         let addresses = self.slots.get(key).map(|slot| slot.entry.addresses()).unwrap_or_default();
         self.note(NoteKind::Observation, code, addresses, Some(key), text);
     }
 
     /// Remembers who told of an end, each source once.
-    fn told(&mut self, by: Source, key: &AttachmentKey) {
+    pub(super) fn told(&mut self, by: Source, key: &AttachmentKey) {
         if let Some(slot) = self.slots.get_mut(key)
             && !slot.live.told.contains(&by)
         {
@@ -147,13 +114,13 @@ impl Ledger {
     /// hold up, and the address has to settle anyhow: they are made a little later.
     fn torn_down(&mut self, now: Time, by: Source, key: &AttachmentKey, with_namespace: bool) {
         let Some(slot) = self.slots.get(key) else { return };
-        if slot.live.departure == Departure::Moved || slot.entry.at != slot.entry.netns.nsid {
+        if slot.live.departure == Departure::Moved || !slot.entry.is_at_home() {
             return self.gather_for_hint(now, key, false);
         }
         // While netlink was deaf it may have moved unseen, and left its index to another: a search tells.
         let how = match slot.live.departure {
             Departure::EventsLost => Departure::EventsLost,
-            _ => Departure::Destroyed,
+            Departure::Destroyed | Departure::Moved | Departure::Unheard => Departure::Destroyed,
         };
         let index = slot.entry.ifindex.map_or_else(String::new, |index| format!(" {index}"));
         let text = format!("{by}: link{index} is being torn down");
@@ -194,44 +161,6 @@ impl Ledger {
         }
     }
 
-    /// The kernel said that a link was deleted or went away.
-    fn departed(
-        &mut self,
-        now: Time,
-        by: Source,
-        key: &AttachmentKey,
-        how: Departure,
-        observed: (&'static str, String),
-    ) {
-        if self.depart(now, by, key, how, observed) {
-            self.gather_for_hint(now, key, false);
-        }
-    }
-
-    /// Takes note of it; whether there is such an attachment.
-    fn depart(
-        &mut self,
-        now: Time,
-        by: Source,
-        key: &AttachmentKey,
-        how: Departure,
-        observed: (&'static str, String),
-    ) -> bool {
-        let Some(slot) = self.slots.get_mut(key) else { return false };
-        let was_moved = slot.live.departure == Departure::Moved;
-        slot.live.departure = if slot.live.device_ended { Departure::Destroyed } else { how };
-        slot.live.search = SearchFact::NotMade;
-        slot.live.stamp += 1;
-        if was_moved && slot.live.departure != Departure::Moved {
-            // It was elsewhere until now.
-            slot.live.missing_since = None;
-        }
-        slot.live.missing_since.get_or_insert(now);
-        self.told(by, key);
-        self.observe(key, observed.0, observed.1);
-        true
-    }
-
     fn namespace_ended(&mut self, now: Time, by: Source, key: &AttachmentKey, text: String) {
         if !self.slots.contains_key(key) {
             return;
@@ -253,9 +182,7 @@ impl Ledger {
     /// that is missing may have gone either way.
     fn events_lost(&mut self, now: Time, by: Source) {
         if by == Source::Netlink {
-            for slot in self.slots.values_mut().filter(|slot| !slot.live.device_ended) {
-                slot.live.departure = Departure::EventsLost;
-            }
+            self.departures_unheard();
             self.surveys.want_search();
         }
         // Another host may have spoken for an address meanwhile: each candidate is asked for again.
@@ -278,11 +205,31 @@ impl Ledger {
         }
     }
 
+    /// The namespace in which an attachment is read.
+    pub(super) fn location(&self, slot: &Slot) -> Where {
+        match slot.epoch(&self.me.boot_id, &self.me.machine_id) {
+            Epoch::Same => slot.entry.location(self.place),
+            Epoch::Rebooted | Epoch::OtherMachine => Where::Nowhere,
+        }
+    }
+
+    /// The links of all attachments that are not known to have gone.
+    pub(super) fn bound(&self) -> Bound {
+        let links = self.slots.values().filter_map(|slot| {
+            let (at, ifindex) = (self.location(slot).nsid()?, slot.entry.ifindex?);
+            let certain = slot.live.departure == Departure::Unheard && at.is_drawn();
+            let here = matches!(slot.live.departure, Departure::Unheard | Departure::EventsLost);
+            here.then_some(((at, ifindex), certain))
+        });
+        Bound::new(links.collect())
+    }
+
     /// What to read about an attachment.
     pub(super) fn target(&self, key: &AttachmentKey, search: bool) -> Option<Target> {
         let slot = self.slots.get(key)?;
         let entry = &slot.entry;
-        let here = slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same && self.numbers_hold;
+        let netns = self.location(slot);
+        let here = netns.nsid().is_some();
         let judged = match entry.phase {
             Phase::Held => false,
             _ if slot.live.vain => false,
@@ -292,7 +239,7 @@ impl Ledger {
         judged.then(|| Target {
             key: key.clone(),
             stamp: slot.live.stamp,
-            nsid: here.then_some(entry.at),
+            netns,
             ifindex: entry.ifindex,
             macs: entry.macs(),
             fdb_parent: entry.fdb_parent.clone(),
@@ -300,6 +247,7 @@ impl Ledger {
             made_by_us: entry.role == Role::Main,
             search: search || !here,
             intent: slot.intent(),
+            bound: Bound::default(),
         })
     }
 
@@ -312,6 +260,7 @@ impl Ledger {
                 continue;
             };
             if slot.live.stamp != observation.stamp {
+                slot.outdated(&observation);
                 self.gather_for_hint(now, &observation.key, observation.search.is_some());
                 continue;
             }
@@ -342,20 +291,50 @@ impl Ledger {
             self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
         }
         self.compare_sources(seen);
+        // What happened in a namespace before its number was known here was not heard.
+        if seen.link == LinkFact::Present && seen.number.is_none() {
+            self.arrived(&seen.key);
+        }
+        self.relearn(seen);
+        let is_anothers = self.is_anothers(seen);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
+        // A search of before the namespace's end did not see where the link was then.
+        let stale = slot.live.search == SearchFact::NotFound && slot.live.departure == Departure::EventsLost;
+        if seen.netns == NetnsFact::Dead && stale {
+            slot.live.search = SearchFact::NotMade;
+        }
         // The plugin of an open ADD has not made its link yet: that it is missing proves nothing.
         let unmade = slot.entry.phase.is_open() && slot.entry.ifindex.is_none() && !slot.entry.del_seen;
         match seen.link {
-            LinkFact::Present => slot.live.link_is_there(),
             LinkFact::OtherMac => slot.live.missing_since = None,
-            LinkFact::Gone if seen.netns == NetnsFact::Alive && !unmade => {
+            LinkFact::Gone if matches!(seen.netns, NetnsFact::Alive | NetnsFact::Dead) && !unmade => {
                 slot.live.missing_since.get_or_insert(now);
             }
-            LinkFact::Gone | LinkFact::NeverSeen | LinkFact::Unknown => {}
+            LinkFact::Present | LinkFact::Gone | LinkFact::NeverSeen | LinkFact::Unknown => {}
         }
         let link = if unmade && seen.link == LinkFact::Gone { LinkFact::NeverSeen } else { seen.link };
         if let Some(outcome) = &seen.search {
             slot.live.searched(outcome);
+            if is_anothers {
+                slot.live.search = SearchFact::Incomplete;
+                slot.live.unsearched = Some("the link that was found is another attachment's".to_owned());
+            }
+        }
+        let departure = match slot.live.departure {
+            Departure::Unheard if !self.hears_all => Departure::EventsLost,
+            // It was judged over before a restart, with what was told by then.
+            Departure::EventsLost
+                if slot.entry.phase == Phase::Releasing && slot.live.search == SearchFact::NotFound =>
+            {
+                Departure::Destroyed
+            }
+            known => known,
+        };
+        let ended = departure == Departure::Destroyed
+            || (departure == Departure::Unheard && seen.netns == NetnsFact::Dead);
+        if ended && matches!(seen.search, Some(SearchOutcome::Found { marked: false, .. })) {
+            // A MAC alone makes no link of a later one that of an attachment that has ended.
+            slot.live.search = SearchFact::NotFound;
         }
         let settled = slot.live.missing_since.is_some_and(|since| now.since(since) >= slot.entry.settle);
         Facts {
@@ -363,11 +342,7 @@ impl Ledger {
             netns: seen.netns,
             link,
             fdb: seen.fdb,
-            departure: if slot.live.departure == Departure::Unheard && !self.hears_all {
-                Departure::EventsLost
-            } else {
-                slot.live.departure
-            },
+            departure,
             search: slot.live.search,
             address: seen.address,
             intent: slot.intent(),
@@ -375,6 +350,30 @@ impl Ledger {
             wire: slot.live.wire,
             settled,
         }
+    }
+
+    /// Whether the link that a search found may be that of another attachment, with a copied alias: by cookie and
+    /// index, because its number may not be learnt yet, or, as it may have been moved, by its MAC.
+    fn is_anothers(&self, seen: &Observation) -> bool {
+        let Some(SearchOutcome::Found { netns, ifindex, mac, .. }) = &seen.search else { return false };
+        let own = self.slots.get(&seen.key).is_some_and(|slot| slot.entry.macs().contains(mac));
+        self.slots.values().filter(|slot| slot.entry.key != seen.key).any(|slot| {
+            let gone = matches!(slot.live.departure, Departure::Moved | Departure::Destroyed);
+            let entry = &slot.entry;
+            let here = entry.ifindex == Some(*ifindex) && entry.identity().cookie == netns.cookie;
+            self.is_of_this_boot(entry) && ((here && !gone) || (!own && entry.mac == Some(*mac)))
+        })
+    }
+
+    /// The number of its namespace was learnt in another place of the agent's, and is learnt here.
+    fn relearn(&mut self, seen: &Observation) {
+        let (place, Some(nsid)) = (self.place, seen.number) else { return };
+        let Some(slot) = self.slots.get_mut(&seen.key) else { return };
+        let Where::Sought(netns) = slot.entry.location(place) else { return };
+        slot.entry.is_in(NetnsIdentity { nsid, nsid_is_random: nsid.is_drawn(), ..netns }, place);
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
+        self.gather(seen.key.clone(), false);
     }
 
     /// Two sources that disagree are an event, and the one that is wrong is asked to prove itself.
@@ -411,6 +410,9 @@ impl Ledger {
         let key = &seen.key;
         self.tell(now, key, facts, row);
         self.answer_repeats(key, facts);
+        if facts.departure == Departure::Moved {
+            self.remember_departure(key, Flush::Durable);
+        }
         self.judged_for_gc(key, facts, row);
         if self.answer_operator(now, key, row) {
             return;
@@ -438,6 +440,7 @@ impl Ledger {
             (_, Next::Probe) => self.ask_about(now, key),
             (_, Next::Search) => self.search_later(now, key, facts.search),
             (_, Next::Settle) => {
+                self.remember_departure(key, Flush::Lazy);
                 if let Some(slot) = self.slots.get_mut(key) {
                     let since = slot.live.missing_since.unwrap_or(now);
                     slot.live.recheck_at = Some(since + slot.entry.settle);
@@ -536,15 +539,22 @@ impl Ledger {
 
     /// Takes note of where a moved link is now.
     fn follow(&mut self, now: Time, seen: &Observation) {
-        let Some(SearchOutcome::Found { at, ifindex, mac }) = seen.search else { return };
-        let boot = self.me.boot_id.clone();
+        let Some(SearchOutcome::Found { netns, ifindex, mac, .. }) = &seen.search else { return };
+        let (ifindex, mac, at) = (*ifindex, *mac, netns.nsid);
+        let (boot, place) = (self.me.boot_id.clone(), self.place);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return };
-        slot.entry.at = at;
+        slot.entry.is_in(netns.clone(), place);
         slot.entry.ifindex = Some(ifindex);
         slot.entry.mac = Some(mac);
         slot.entry.boot_id = boot;
-        slot.live.link_is_there();
-        slot.live.recheck_at = Some(now + RECHECK_LAST);
+        slot.entry.departure = None;
+        // Its events passed no filter while its place was not known: it is read once more.
+        slot.live.departure = Departure::EventsLost;
+        slot.live.device_ended = false;
+        slot.live.gap = true;
+        slot.live.search = SearchFact::NotMade;
+        slot.live.missing_since = None;
+        slot.live.recheck_at = Some(now + RECHECK_FIRST);
         slot.live.stamp += 1;
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
         self.survey_at(at);
@@ -573,7 +583,7 @@ impl Ledger {
             return self.gather_for_hint(now, key, true);
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.live.search = SearchFact::Incomplete;
+        slot.live.search_again = true;
         if slot.live.recheck_at.is_some_and(|at| at > now) {
             // Reads without a search, which the reconcile makes, must not put it off.
             return;

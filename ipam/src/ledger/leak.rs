@@ -67,7 +67,7 @@ impl Ledger {
         self.slots.values().filter(|slot| {
             slot.entry.leaked_after.is_some()
                 && slot.entry.phase == Phase::Done
-                && slot.entry.at == slot.entry.netns.nsid
+                && slot.entry.is_at_home()
                 && slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same
         })
     }

@@ -17,6 +17,7 @@ mod commit;
 mod config;
 pub mod conflict;
 mod del;
+mod departure;
 pub mod entry;
 mod gc;
 pub mod hearing;
@@ -33,6 +34,7 @@ mod repair;
 pub mod repeat;
 mod requested_mac;
 pub mod shared;
+pub mod sight;
 mod strays;
 mod survey;
 pub mod unsettled;
@@ -44,7 +46,7 @@ use std::net::IpAddr;
 
 use crate::attachment::AttachmentKey;
 use crate::config::Config;
-use crate::identity::{BootId, MachineId};
+use crate::identity::{BootId, MachineId, NetnsCookie};
 use crate::name::{NodeName, PoolName};
 use crate::ports::{Interfaces, Ports};
 use crate::record::AddressKey;
@@ -70,10 +72,6 @@ pub struct Identity {
 
 /// See the module's head.
 #[derive(Debug, Clone)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is one independent thing under way, not a state in disguise"
-)]
 pub struct Ledger {
     me: Identity,
     config: Config,
@@ -110,7 +108,8 @@ pub struct Ledger {
     pods: hold::Pods,
     /// What keeps ADDs waiting beside the ledger's own reasons, by code.
     bars: BTreeMap<&'static str, String>,
-    numbers_hold: bool,
+    /// The agent's own namespace.
+    place: Option<NetnsCookie>,
     hears_all: bool,
     serving: bool,
     out: Vec<Action>,
@@ -153,7 +152,7 @@ impl Ledger {
             shared: shared::Shared::default(),
             pods: hold::Pods::default(),
             bars: BTreeMap::new(),
-            numbers_hold: true,
+            place: None,
             hears_all: true,
             serving: false,
             out: Vec::new(),
@@ -250,7 +249,7 @@ impl Ledger {
                     self.finalize(now, &key, "undone");
                     continue;
                 }
-                let search = slot.live.search == crate::evidence::SearchFact::Incomplete;
+                let search = std::mem::take(&mut slot.live.search_again);
                 self.gather(key, search);
             }
         }
@@ -289,6 +288,12 @@ impl Ledger {
         let mut targets: Vec<_> =
             wanted.into_iter().filter_map(|(key, search)| self.target(&key, search)).collect();
         targets.extend(self.guard_targets());
+        if targets.iter().any(|target| target.search) {
+            let bound = self.bound();
+            for target in &mut targets {
+                target.bound = bound.clone();
+            }
+        }
         if !targets.is_empty() {
             self.gathering = Some(now);
             self.out.push(Action::Gather(targets));

@@ -18,6 +18,7 @@ use super::io::{
 use crate::alloc::gives;
 use crate::attachment::{AttachmentKey, Role};
 use crate::config::{Network, Pool};
+use crate::evidence::Departure;
 use crate::identity::{NetnsIdentity, TxnId};
 use crate::interval::Family;
 use crate::mac::Mac;
@@ -42,12 +43,12 @@ enum InStore {
 impl Ledger {
     /// The journal and the store were read, and the node was searched.
     pub(super) fn load(&mut self, now: Time, loaded: Loaded) {
-        let Loaded { entries, quarantine, records, strays, numbers_hold, hears_all } = loaded;
-        self.numbers_hold = numbers_hold;
+        let Loaded { entries, quarantine, records, strays, place, hears_all } = loaded;
+        self.place = place;
         self.hears_all = hears_all;
-        if !numbers_hold {
-            let text =
-                "the agent is in another network namespace than before: numbers of namespaces prove nothing";
+        let is_of_this_boot = |entry: &Entry| entry.boot_id == self.me.boot_id;
+        if entries.iter().any(|entry| is_of_this_boot(entry) && entry.place != place) {
+            let text = "the agent is in another network namespace than before: numbers of namespaces are learnt again";
             self.note(NoteKind::Warning, "namespace-changed", Vec::new(), None, text.to_owned());
         }
         self.tell_left_out(&Ports::default());
@@ -163,6 +164,8 @@ impl Ledger {
 
     fn load_entry(&mut self, now: Time, entry: Entry) {
         let mut live = Live::unjudged(now, "restarted");
+        live.departure = entry.departure.unwrap_or(Departure::EventsLost);
+        live.gap = true;
         if entry.phase.is_open() {
             live.orphaned_at = Some(now + ORPHAN_GRACE);
         }
@@ -271,6 +274,23 @@ impl Ledger {
             .or_else(|| own(&|pool| pool.subnet.contains(address)))
     }
 
+    /// The addresses that a stray link has of the pools, the first of each family: an attachment has no more, and a
+    /// pod's root can add as many as it likes.
+    fn held_by_stray(&mut self, network: Option<&Network>, stray: &Stray, found: &StrayLink) -> Vec<Held> {
+        let mut held: Vec<Held> = Vec::new();
+        for &address in &found.addresses {
+            let is_first = held.iter().all(|one| Family::of(one.address) != Family::of(address));
+            let pool = self.pool_of_link(network, stray.parent.as_ref(), address);
+            if let Some((pool, segment)) = pool.filter(|_| is_first) {
+                let next = Held { pool, segment, address, generation: 0 };
+                let generation = self.generations.entry(next.key()).or_insert(0);
+                *generation += 1;
+                held.push(Held { generation: *generation, ..next });
+            }
+        }
+        held
+    }
+
     /// False: an address of the link is somebody else's in the books, or which it has is not to be
     /// seen; nothing may be handed out beside it before that is settled.
     pub(super) fn adopt_link(
@@ -284,16 +304,7 @@ impl Ledger {
             return true; // Under another MAC, but in care already.
         }
         let (mac, network) = (stray.mac, self.config.networks.get(&key.network).cloned());
-        let mut held = Vec::new();
-        for &address in &found.addresses {
-            if let Some((pool, segment)) = self.pool_of_link(network.as_ref(), stray.parent.as_ref(), address)
-            {
-                let next = Held { pool, segment, address, generation: 0 };
-                let generation = self.generations.entry(next.key()).or_insert(0);
-                *generation += 1;
-                held.push(Held { generation: *generation, ..next });
-            }
-        }
+        let mut held = self.held_by_stray(network.as_ref(), stray, found);
         let ours = held.len();
         held.retain(|held| {
             !self.holders.contains_key(&held.key())
@@ -321,6 +332,8 @@ impl Ledger {
                 nsid_is_random: found.at_is_random,
             },
             at: found.at,
+            moved: None,
+            place: self.place,
             ifindex: Some(found.ifindex),
             mac: Some(mac),
             pod: None,
@@ -331,6 +344,7 @@ impl Ledger {
             del_seen: false,
             inhabited: false,
             exposed: false,
+            departure: None,
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };

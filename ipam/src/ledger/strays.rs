@@ -155,6 +155,8 @@ impl Ledger {
             return;
         }
         let named = stray.found.as_ref().and_then(|found| found.key.clone().map(|key| (key, found.clone())));
+        // Every pod's root can write such an alias: without the derived MAC it names no attachment.
+        let named = named.filter(|(key, _)| stray.mac.belongs_to(key));
         if named.is_some_and(|(key, found)| self.adopt_link(now, &key, &stray, &found)) {
             return;
         }

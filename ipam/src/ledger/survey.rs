@@ -12,9 +12,10 @@ use super::Ledger;
 use super::entry::{Entry, Quarantined, Slot};
 use super::io::{Action, LeaseRequest, NoteKind, Observation};
 use super::occupied::{Interface, Occupant, Place, Survey};
+use super::sight::Where;
 use crate::alloc::check_requested;
 use crate::config::{LinkSpec, Wire};
-use crate::evidence::{Epoch, LinkFact, NetnsFact};
+use crate::evidence::{LinkFact, NetnsFact};
 use crate::identity::Nsid;
 use crate::mac::Mac;
 use crate::name::{IfName, PoolName};
@@ -281,25 +282,27 @@ impl Ledger {
     /// The release of an attachment is forced: its interface may live on, and what the pod adds to it is told.
     pub(super) fn follow_forced(&mut self, slot: &Slot) {
         let entry = &slot.entry;
-        let is_here = self.numbers_hold && slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same;
-        let Some(ifindex) = entry.ifindex.filter(|_| is_here) else { return };
+        let (Some(at), Some(ifindex)) = (self.location(slot).nsid(), entry.ifindex) else { return };
         let network = self.config.networks.get(&entry.key.network);
         self.occupied.follow(Interface {
-            place: Place { at: Some(entry.at), ifindex },
+            place: Place { at: Some(at), ifindex },
             name: entry.key.ifname.to_string(),
             mac: entry.mac,
             wires: network.map(|network| network.link.wire()).into_iter().collect(),
             listed: entry.fdb_parent.is_some(),
             addresses: None,
         });
-        self.surveys.want(Some(entry.at));
+        self.surveys.want(Some(at));
     }
 
     /// Reads proved the end of an attachment: its links are over, and with its namespace all in it.
     pub(super) fn forget_links_of(&mut self, now: Time, seen: &Observation) {
         // Elsewhere the numbers of namespaces mean others: those surveys go on saying what is there.
-        let here = |slot: &&Slot| {
-            self.numbers_hold && slot.epoch(&self.me.boot_id, &self.me.machine_id) == Epoch::Same
+        // A number that the kernel gave may be another namespace's by now.
+        let here = |slot: &&Slot| match self.location(slot) {
+            Where::Number(_) => true,
+            Where::Proved(_) => seen.netns == NetnsFact::Alive,
+            Where::Sought(_) | Where::Nowhere => false,
         };
         let slot = self.slots.get(&seen.key).filter(here);
         let Some(entry) = slot.map(|slot| slot.entry.clone()) else { return };

@@ -13,6 +13,7 @@ use super::io::{
 };
 use super::line::Stage;
 use super::pools::Pick;
+use super::sight::{Bound, Where};
 use crate::attachment::AttachmentKey;
 use crate::evidence::{Claim, FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
@@ -337,7 +338,7 @@ impl Ledger {
                 targets.push(Target {
                     key: guard.holder.clone(),
                     stamp: 0,
-                    nsid: None,
+                    netns: Where::Nowhere,
                     ifindex: None,
                     macs: guard.macs.clone(),
                     fdb_parent: guard.fdb_parent.clone(),
@@ -345,6 +346,7 @@ impl Ledger {
                     made_by_us: false,
                     search: true,
                     intent: Intent::Live,
+                    bound: Bound::default(),
                 });
             }
         }

@@ -6,7 +6,7 @@ fn every() -> impl Iterator<Item = Facts> {
     use Departure as D;
     let mut all = Vec::new();
     for epoch in [Epoch::Same, Epoch::Rebooted, Epoch::OtherMachine] {
-        for netns in [NetnsFact::Alive, NetnsFact::Dead, NetnsFact::Unknown] {
+        for netns in [NetnsFact::Alive, NetnsFact::Dead, NetnsFact::Hidden, NetnsFact::Unknown] {
             for link in [
                 LinkFact::Present,
                 LinkFact::OtherMac,
@@ -71,7 +71,10 @@ fn nothing_alive_or_unknown_is_ever_released() {
             continue;
         }
         assert!(!matches!(facts.fdb, FdbFact::Present | FdbFact::Unknown), "{row:?} {facts:?}");
-        assert!(facts.fdb != FdbFact::Another || facts.intent == Intent::UndoOwnLink, "{row:?} {facts:?}");
+        let ended = facts.departure == Departure::Destroyed
+            || (facts.netns == NetnsFact::Dead && facts.departure == Departure::Unheard);
+        let told = facts.fdb != FdbFact::Another || facts.intent == Intent::UndoOwnLink || ended;
+        assert!(told, "{row:?} {facts:?}");
         assert_ne!(facts.search, SearchFact::Found, "{row:?} {facts:?}");
         if facts.epoch == Epoch::Rebooted && row.id == "rebooted" {
             assert_eq!(facts.wire, WireFact::Silent, "{row:?} {facts:?}");
@@ -79,11 +82,18 @@ fn nothing_alive_or_unknown_is_ever_released() {
         }
         assert!(!matches!(facts.link, LinkFact::Present), "{row:?} {facts:?}");
         assert_ne!(facts.netns, NetnsFact::Unknown, "{row:?} {facts:?}");
+        if facts.netns == NetnsFact::Hidden {
+            let over = END_OWN.contains(&facts.intent) && facts.search == SearchFact::NotFound;
+            assert!(over && facts.departure != Departure::Moved, "{row:?} {facts:?}");
+            continue;
+        }
         if facts.netns == NetnsFact::Alive {
             assert_ne!(facts.link, LinkFact::Unknown, "{row:?} {facts:?}");
             assert_eq!(facts.address, AddressFact::Absent, "{row:?} {facts:?}");
             let left = facts.inhabitants == Inhabitants::Left;
             assert!(facts.intent != Intent::Live || facts.settled || left, "{row:?} {facts:?}");
+            let told = facts.departure == Departure::Destroyed;
+            assert!(facts.intent != Intent::Live || told, "{row:?} {facts:?}");
         }
         if facts.departure == Departure::Moved && facts.intent == Intent::Live {
             assert_eq!(
@@ -152,12 +162,17 @@ fn a_link_gone_from_a_living_namespace_settles_first() {
     assert_eq!(id(Facts { intent: Intent::EndOwnLink, ..LINK_GONE }), "del");
     assert_eq!(id(Facts { intent: Intent::EndForeignLink, ..LINK_GONE }), "del");
     assert_eq!(id(Facts { departure: Departure::Unheard, ..LINK_GONE }), "link-gone-search");
+    for departure in [Departure::Unheard, Departure::EventsLost] {
+        let searched = Facts { departure, search: SearchFact::NotFound, settled: true, ..LINK_GONE };
+        assert_eq!(id(searched), "link-end-unheard");
+        assert_eq!(id(Facts { intent: Intent::EndOwnLink, ..searched }), "del");
+    }
     assert_eq!(id(Facts { address: AddressFact::Present, ..LINK_GONE }), "address-on-other-link");
     assert_eq!(id(Facts { address: AddressFact::Unknown, settled: true, ..LINK_GONE }), "address-unknown");
 }
 
 #[test]
-fn another_links_mac_frees_only_what_nobody_was_told() {
+fn another_links_mac_frees_only_what_nobody_was_told_or_what_ended() {
     let undone = Facts {
         fdb: FdbFact::Present,
         departure: Departure::Unheard,
@@ -177,9 +192,31 @@ fn another_links_mac_frees_only_what_nobody_was_told() {
     assert_eq!(id(partly), "link-gone-search-incomplete");
     assert_eq!(id(Facts { departure: Departure::Destroyed, ..partly }), "del");
     for intent in NOT_UNDONE_OWN {
-        let told = Facts { intent: *intent, departure: Departure::Destroyed, settled: true, ..explained };
-        assert_eq!(id(told), "mac-of-another", "{intent:?}");
+        let kept = Facts { intent: *intent, settled: true, ..explained };
+        for departure in UNTOLD {
+            assert_eq!(id(Facts { departure: *departure, ..kept }), "mac-of-another", "{intent:?}");
+        }
+        let told = Facts { departure: Departure::Destroyed, ..kept };
+        assert_eq!(judge(&told).verdict, Verdict::Release, "{intent:?}");
+        let dead = Facts { netns: NetnsFact::Dead, ..kept };
+        assert_eq!(id(Facts { departure: Departure::Unheard, ..dead }), "netns-gone");
+        assert_eq!(id(Facts { departure: Departure::EventsLost, ..dead }), "mac-of-another-unsure");
+        let listed = Facts { fdb: FdbFact::Present, ..dead };
+        assert_eq!(id(listed), "mac-on-parent-lasting", "{intent:?}");
+        assert_eq!(id(Facts { settled: false, ..listed }), "mac-on-parent", "{intent:?}");
     }
+}
+
+#[test]
+fn a_hidden_namespace_is_given_up_by_a_del_and_a_complete_search_alone() {
+    let hidden = Facts { netns: NetnsFact::Hidden, search: SearchFact::NotFound, settled: true, ..LINK_GONE };
+    let hidden = Facts { departure: Departure::EventsLost, ..hidden };
+    assert_eq!(id(hidden), "netns-hidden");
+    let over = Facts { intent: Intent::EndOwnLink, ..hidden };
+    assert_eq!(id(over), "del-unseen");
+    assert_eq!(id(Facts { search: SearchFact::Incomplete, ..over }), "netns-hidden");
+    assert_eq!(id(Facts { departure: Departure::Moved, ..over }), "moved-out-of-sight");
+    assert_eq!(id(Facts { fdb: FdbFact::Present, settled: false, ..over }), "mac-on-parent");
 }
 
 #[test]

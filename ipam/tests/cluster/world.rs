@@ -175,7 +175,7 @@ impl World {
             machine_id: MachineId(format!("m{node}")),
         };
         let entries = self.nodes[node].journal.values().cloned().collect();
-        let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let loaded = Loaded { entries, hears_all: true, ..Loaded::default() };
         self.nodes[node].ledger = Some(Ledger::new(me, config(ADDRESSES)).shared());
         self.nodes[node].life += 1;
         self.nodes[node].read = false;
@@ -556,7 +556,7 @@ impl World {
         };
         let search = (target.search && link != LinkFact::Present).then_some(SearchOutcome::NotFound);
         let (key, stamp) = (target.key.clone(), target.stamp);
-        Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+        Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
     }
 
     fn answered(&mut self, node: usize, caller: Caller, reply: Result<Reply, LedgerError>) {

@@ -26,7 +26,7 @@ fn read(rig: &mut Rig, mac: Mac) -> usize {
         let link = if Some(mac) == bound { LinkFact::Present } else { LinkFact::OtherMac };
         let learnt = Some((5, mac));
         let (netns, fdb, address) = (NetnsFact::Alive, FdbFact::Absent, AddressFact::Present);
-        Observation { key, stamp, netns, link, fdb, address, learnt, search: None }
+        Observation { key, stamp, netns, link, fdb, address, learnt, number: None, search: None }
     })
 }
 

@@ -180,7 +180,6 @@ fn a_former_boots_address_waits_for_the_port() {
     let loaded = Loaded {
         entries: vec![entry],
         records: rig.store.values().cloned().collect(),
-        numbers_hold: true,
         hears_all: true,
         ..Loaded::default()
     };
@@ -264,10 +263,7 @@ fn an_agents_start_probes_attachments_and_announces_none() {
     rig.bound(1);
     let entries = vec![rig.entry(1).clone()];
     let records = rig.store.values().cloned().collect();
-    let mut rig = Rig::loaded(
-        config(1),
-        Loaded { entries, records, numbers_hold: true, hears_all: true, ..Loaded::default() },
-    );
+    let mut rig = Rig::loaded(config(1), Loaded { entries, records, hears_all: true, ..Loaded::default() });
     assert_eq!(rig.asked().collect::<Vec<_>>(), [address(10)]);
     rig.answer_probes(&[]);
     assert!(rig.announced.is_empty());

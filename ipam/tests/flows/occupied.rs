@@ -12,7 +12,7 @@ use berth_ipam::ledger::occupied::{Interface, Place};
 use berth_ipam::ledger::view::View;
 use berth_ipam::mac::Mac;
 
-use crate::rig::{Rig, address, config, request};
+use crate::rig::{Rig, address, config, found, request};
 use crate::{ALIVE, DEAD};
 
 const PARENT: u32 = 2;
@@ -231,7 +231,7 @@ fn what_a_moved_link_got_before_it_was_found_is_read() {
     assert!(hint(&mut rig, KernelHint::AddressSeen(Some(to), ifindex, vip)).is_empty());
     hint(&mut rig, KernelHint::LinkLeaving(request(1).key));
     rig.pass(Duration::from_secs(2));
-    let found = SearchOutcome::Found { at: to, ifindex, mac };
+    let found = found(to.0, ifindex, mac);
     rig.observe_search_as((NetnsFact::Alive, LinkFact::Gone, FdbFact::Present), &found);
     let searches = rig.node.surveys.1;
     rig.pass(Duration::from_millis(101));
@@ -301,12 +301,7 @@ fn no_quarantine_ends_before_links_under_the_parent_were_looked_for() {
         View::Shut(shut) => Some((*shut).clone()),
         _ => None,
     });
-    let loaded = Loaded {
-        quarantine: vec![journaled.unwrap()],
-        numbers_hold: true,
-        hears_all: true,
-        ..Loaded::default()
-    };
+    let loaded = Loaded { quarantine: vec![journaled.unwrap()], hears_all: true, ..Loaded::default() };
     let mut rig = Rig::unreadable(config(1), loaded);
     outlast_a_strangers(&mut rig);
     assert_eq!(rig.ledger.leases().len(), 1);

@@ -243,7 +243,7 @@ fn an_address_that_an_edit_took_from_its_pool_is_still_its_holders() {
     };
     let (parent, carried) = (Some("eth1".parse().unwrap()), Some(vec![address(10)]));
     let stray = Stray { mac, parent, found: Some(found), carried, marked: true, place: None };
-    let loaded = Loaded { strays: vec![stray], numbers_hold: true, hears_all: true, ..Loaded::default() };
+    let loaded = Loaded { strays: vec![stray], hears_all: true, ..Loaded::default() };
     let rig = Rig::loaded(edited, loaded);
     assert_eq!(rig.held_by(1), [address(10)]);
 }

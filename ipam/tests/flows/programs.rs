@@ -7,7 +7,7 @@ use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::*;
 
-use crate::rig::{Rig, config, request};
+use crate::rig::{Rig, config, found, request};
 
 const BY: Source = Source::Program("tp_btf");
 const ALIVE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::Present, FdbFact::Present);
@@ -30,7 +30,7 @@ fn netlink_gone(pod: u64) -> Input {
 #[test]
 fn a_program_alone_brings_a_dead_namespaces_address_back_without_a_search() {
     // As if netlink were deaf: a link of whose end nobody told would be searched for.
-    let deaf = Loaded { numbers_hold: true, hears_all: false, ..Loaded::default() };
+    let deaf = Loaded { hears_all: false, ..Loaded::default() };
     let mut rig = Rig::loaded(config(1), deaf);
     rig.bound(1);
     rig.step(torn_down(1));
@@ -362,4 +362,96 @@ fn what_is_told_or_lost_after_the_teardown_of_the_very_device_changes_nothing() 
     rig.step(netlink_moved(1));
     rig.observe(NETNS_GONE, AddressFact::Unknown);
     assert_eq!(rig.held_by(1).len(), 1, "it moved after that");
+}
+
+#[test]
+fn an_end_is_told_of_a_link_by_its_index_and_not_by_its_mac() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.observe(ALIVE, AddressFact::Present);
+    let at = request(1).netns.nsid;
+    let mac = rig.entry(1).mac;
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkMoved(Some(at), 5, mac)));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    // Every pod's root can make a link of that MAC, and delete it.
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(Nsid(70_099)), 9, mac)));
+    for _ in 0..4 {
+        rig.observe(LINK_GONE, AddressFact::Absent);
+        rig.pass(Duration::from_secs(5));
+    }
+    assert_eq!(rig.held_by(1).len(), 1, "moved, out of sight, and perhaps alive");
+}
+
+#[test]
+fn a_link_whose_mac_was_changed_is_told_by_its_index() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.observe(ALIVE, AddressFact::Present);
+    let other = Some(berth_ipam::mac::Mac([2, 0, 0, 0, 6, 2]));
+    let at = request(1).netns.nsid;
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(at), 5, other)));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    rig.pass(Duration::from_millis(2_001));
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    assert!(rig.ledger.entry(&request(1).key).is_none(), "the kernel told the end of this very link");
+}
+
+/// The same ledger after a restart, with what its journal had.
+fn restarted(rig: &Rig) -> Rig {
+    let entries = vec![rig.entry(1).clone()];
+    let records = rig.store.values().cloned().collect();
+    Rig::loaded(config(1), Loaded { entries, records, hears_all: true, ..Loaded::default() })
+}
+
+#[test]
+fn a_restart_forgets_neither_a_move_nor_an_end_and_knows_no_other() {
+    let at = request(1).netns.nsid;
+    for hint in
+        [None, Some(KernelHint::LinkMoved(Some(at), 5, None)), Some(KernelHint::LinkGone(Some(at), 5, None))]
+    {
+        let mut rig = Rig::new(config(1));
+        rig.bound(1);
+        rig.observe(ALIVE, AddressFact::Present);
+        let ended = matches!(hint, Some(KernelHint::LinkGone(..)));
+        let moved = matches!(hint, Some(KernelHint::LinkMoved(..)));
+        if let Some(hint) = hint {
+            rig.step(Input::Kernel(Source::Netlink, hint));
+            rig.observe(LINK_GONE, AddressFact::Absent);
+        }
+        let mut rig = restarted(&rig);
+        for _ in 0..4 {
+            rig.observe(LINK_GONE, AddressFact::Absent);
+            rig.pass(Duration::from_secs(3));
+        }
+        assert_eq!(rig.ledger.entry(&request(1).key).is_none(), ended, "the kernel told the end, or nothing");
+        if ended {
+            continue;
+        }
+        rig.pass(Duration::from_mins(1));
+        assert_eq!(rig.ledger.unsettled(rig.now).len(), 1, "doctor tells what ends it");
+        // Its namespace's end is proof, unless the link is known to have left before.
+        rig.step(Input::Kernel(Source::Netlink, KernelHint::NamespaceGone(at)));
+        rig.observe(NETNS_GONE, AddressFact::Unknown);
+        assert_eq!(rig.ledger.entry(&request(1).key).is_some(), moved);
+    }
+}
+
+#[test]
+fn a_link_that_is_found_after_its_told_teardown_is_followed_as_any_other() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.observe(ALIVE, AddressFact::Present);
+    let at = request(1).netns.nsid;
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkMoved(Some(at), 5, None)));
+    rig.step(program(KernelHint::DepartedTornDown(request(1).key)));
+    let mac = rig.entry(1).mac.unwrap();
+    rig.observe_search_as(LINK_GONE, &found(70_050, 7, mac));
+    assert_eq!(rig.entry(1).at, Nsid(70_050));
+    // It moves on, out of sight: what was told of the device before is not about this one.
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkMoved(Some(Nsid(70_050)), 7, None)));
+    for _ in 0..4 {
+        rig.observe(LINK_GONE, AddressFact::Absent);
+        rig.pass(Duration::from_secs(3));
+    }
+    assert_eq!(rig.held_by(1).len(), 1);
 }

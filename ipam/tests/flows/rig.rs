@@ -127,6 +127,17 @@ pub fn request(pod: u64) -> LeaseRequest {
     }
 }
 
+/// The identity of another namespace, of that number.
+pub fn namespace(number: i32) -> NetnsIdentity {
+    let cookie = u64::try_from(number).unwrap();
+    NetnsIdentity { cookie: NetnsCookie(cookie), inode: cookie, nsid: Nsid(number), nsid_is_random: true }
+}
+
+/// A link with the attachment's alias, found in the namespace of that number.
+pub fn found(number: i32, ifindex: u32, mac: Mac) -> SearchOutcome {
+    SearchOutcome::Found { netns: namespace(number), ifindex, mac, marked: true }
+}
+
 /// A record of that pod.
 pub fn record(pod: u64, address: IpAddr) -> LeaseRecord {
     let request = request(pod);
@@ -155,7 +166,7 @@ pub fn listed(records: Vec<LeaseRecord>) -> StoreNews {
 
 impl Rig {
     pub fn new(config: Config) -> Self {
-        Self::loaded(config, Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() })
+        Self::loaded(config, Loaded { hears_all: true, ..Loaded::default() })
     }
 
     /// One of several nodes on a store, which has been read; no pods are meant to live.
@@ -167,7 +178,7 @@ impl Rig {
     }
 
     pub fn shared_unread(config: Config, entries: Vec<Entry>) -> Self {
-        let loaded = Loaded { entries, numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let loaded = Loaded { entries, hears_all: true, ..Loaded::default() };
         Self::begun(config, loaded, Ledger::shared, Node::default()).heard()
     }
 
@@ -182,7 +193,7 @@ impl Rig {
 
     /// The same with a port of which nothing is reported.
     pub fn unheard(config: Config) -> Self {
-        let loaded = Loaded { numbers_hold: true, hears_all: true, ..Loaded::default() };
+        let loaded = Loaded { hears_all: true, ..Loaded::default() };
         Self::begun(config, loaded, |ledger| ledger, Node::default())
     }
 
@@ -460,7 +471,7 @@ impl Rig {
                 let fdb = if target.search { explained } else { listed };
                 let search = target.search.then_some(SearchOutcome::NotFound);
                 let (key, stamp) = (target.key, target.stamp);
-                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
             });
             let seen = seen.collect();
             self.step(Input::Gathered(seen));
@@ -477,7 +488,7 @@ impl Rig {
                 let search = target.search.then(|| outcome.clone());
                 let (key, stamp) = (target.key, target.stamp);
                 let address = AddressFact::Unknown;
-                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
             });
             let seen = seen.collect();
             self.step(Input::Gathered(seen));
@@ -507,7 +518,7 @@ impl Rig {
                 let (netns, link, fdb) = facts(&target.key);
                 let search = (target.search && link != LinkFact::Present).then_some(SearchOutcome::NotFound);
                 let (key, stamp) = (target.key, target.stamp);
-                Observation { key, stamp, netns, link, fdb, address, learnt: None, search }
+                Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search }
             });
             let seen = seen.collect();
             self.step(Input::Gathered(seen));

@@ -12,6 +12,7 @@ impl World {
             fdb: FdbFact::Absent,
             address: AddressFact::Unknown,
             learnt: None,
+            number: None,
             search: None,
         };
         let mine = |link: &&Link| target.macs.contains(&link.mac);
@@ -19,7 +20,7 @@ impl World {
         if self.links.iter().filter(mine).any(listed) {
             seen.fdb = FdbFact::Present;
         }
-        if let Some(nsid) = target.nsid {
+        if let Some(nsid) = target.netns.nsid() {
             let meant = |link: &&Link| target.ifindex.is_none_or(|index| index == link.ifindex);
             let here = self.links.iter().filter(mine).find(|link| link.at == nsid.0 && meant(link));
             if self.namespaces.contains(&nsid.0) {
@@ -36,9 +37,12 @@ impl World {
         }
         if target.search && seen.link != LinkFact::Present {
             seen.search = Some(match self.links.iter().find(mine) {
-                Some(link) => {
-                    SearchOutcome::Found { at: Nsid(link.at), ifindex: link.ifindex, mac: link.mac }
-                }
+                Some(link) => SearchOutcome::Found {
+                    netns: identity(link.at),
+                    ifindex: link.ifindex,
+                    mac: link.mac,
+                    marked: true,
+                },
                 None => SearchOutcome::NotFound,
             });
         }

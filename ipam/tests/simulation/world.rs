@@ -237,8 +237,8 @@ impl World {
             entries: self.journal.values().cloned().collect(),
             quarantine: self.quarantine.values().cloned().collect(),
             records: self.store.values().cloned().collect(),
+            place: None,
             strays: Vec::new(),
-            numbers_hold: true,
             hears_all: true,
         };
         self.segment.listen();
@@ -415,12 +415,7 @@ impl World {
             key,
             cni_network: network,
             role: if pod == CHAINED { Role::Chained } else { Role::Main },
-            netns: NetnsIdentity {
-                cookie: NetnsCookie(u64::try_from(nsid).unwrap()),
-                inode: 1,
-                nsid: Nsid(nsid),
-                nsid_is_random: true,
-            },
+            netns: identity(nsid),
             pod: Some(PodRef {
                 namespace: "d".into(),
                 name: format!("p{pod}"),
@@ -713,9 +708,9 @@ impl World {
                     self.events.push(Event::EndRound(id));
                 }
             }
-            Action::RemoveLink { key, at, ifindex, macs } => {
+            Action::RemoveLink { key, netns, ifindex, macs } => {
                 let found = self.links.iter().position(|link| {
-                    link.at == at.0
+                    Some(Nsid(link.at)) == netns.nsid()
                         && macs.contains(&link.mac)
                         && ifindex.is_none_or(|index| index == link.ifindex)
                 });
@@ -896,4 +891,10 @@ impl World {
             self.events.push(Event::ToLedger(Input::Heard(heard)));
         }
     }
+}
+
+/// Every namespace has a number that was drawn for it.
+pub fn identity(nsid: i32) -> NetnsIdentity {
+    let cookie = NetnsCookie(u64::try_from(nsid).unwrap());
+    NetnsIdentity { cookie, inode: 1, nsid: Nsid(nsid), nsid_is_random: true }
 }

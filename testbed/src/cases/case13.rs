@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use super::case1;
 use super::case2::{self, flush, move_out, rename, set_down};
-use super::case3::{hold_descriptor, open_socket};
+use super::case3::hold_descriptor;
 use super::case8::Evidence;
 use super::sources::{self, NO_PROGRAMS, Rung};
 use crate::error::Result;
@@ -19,6 +19,7 @@ use crate::lease_watch::LeaseWatch;
 use crate::narrate::{Who, short};
 use crate::report::Builder;
 use crate::stats::Times;
+use crate::world::open_socket;
 
 /// In the order in which an agent tries them.
 const RUNGS: [&str; 4] = ["fentry", "tp_btf", "kprobe", NO_PROGRAMS];

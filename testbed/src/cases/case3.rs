@@ -2,7 +2,6 @@
 //! namespace and its link alive, and the link answers ARP. With `leakedAfter` the agent takes it
 //! down. It must not take down what only looks abandoned.
 
-use std::net::UdpSocket;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -14,8 +13,7 @@ use crate::lease_watch::LeaseWatch;
 use crate::narrate::{Who, short};
 use crate::report::Builder;
 use crate::stats::Times;
-use crate::sys;
-use crate::world::{self, Pod};
+use crate::world::{self, Pod, open_socket};
 
 /// The agent's word for a scan that saw nobody in a namespace.
 const EMPTY: &str = "namespace-empty";
@@ -290,10 +288,4 @@ pub fn hold_descriptor(pod: &Pod) -> Result<Process> {
         cleanup::pause(Duration::from_millis(1))?;
     }
     Ok(process)
-}
-
-/// This process, outside of the namespace, holds a socket in it.
-pub fn open_socket(pod: &Pod) -> Result<UdpSocket> {
-    sys::netns::inside(&pod.netns, || UdpSocket::bind("0.0.0.0:0"))
-        .map_err(Error::system(format!("open a socket in {}", pod.name)))
 }

@@ -9,7 +9,7 @@ use std::net::UdpSocket;
 use std::time::{Duration, Instant};
 
 use super::case2::move_out;
-use super::case3::{hold_descriptor, open_socket};
+use super::case3::hold_descriptor;
 use crate::cleanup::Process;
 use crate::error::Result;
 use crate::lab::{Attachment, Lab, Options};
@@ -17,7 +17,7 @@ use crate::lease_watch::LeaseWatch;
 use crate::narrate::{Who, short};
 use crate::report::Builder;
 use crate::stats::Times;
-use crate::world::Pod;
+use crate::world::{Pod, open_socket};
 
 /// How long the live ones are watched: past every settle time.
 const KEPT_FOR: Duration = Duration::from_secs(4);

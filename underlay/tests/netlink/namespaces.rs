@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use berth_ipam::identity::Nsid;
 use berth_underlay::error::Error;
 use berth_underlay::netns::{self, NetnsFile, run_in, socket_in};
 use berth_underlay::nsid;
@@ -73,7 +74,7 @@ fn numbers_of_the_kernel_are_not_taken_for_random() {
         run("ip", &["netns", "set", &pod.name, "auto"]);
         let mut socket = Socket::open().unwrap();
         let (given, random) = nsid::read_or_assign(&mut socket, &pod.file()).unwrap();
-        assert!(!random && given.0 < nsid::FIRST_RANDOM);
+        assert!(!random && given.0 < Nsid::FIRST_DRAWN);
     });
 }
 

@@ -85,6 +85,35 @@ fn a_namespace_that_only_a_descriptor_holds_is_found_when_asked_for() {
 }
 
 #[test]
+fn a_namespace_that_only_a_mount_of_another_mount_namespace_holds_is_found_when_asked_for() {
+    in_node(|node| {
+        let mac = random_mac();
+        let pod = node.pod(&mac.to_string());
+        let file = std::env::temp_dir().join(format!("berth-mount-{}", std::process::id()));
+        std::fs::write(&file, "").unwrap();
+        let script = format!(
+            "mount --make-rprivate / && mount --bind {} {} && echo mounted && exec sleep 60",
+            pod.namespace.path().display(),
+            file.display()
+        );
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "sh", "-c", &script]).stdout(Stdio::piped());
+        let mut process = Process(command.spawn().unwrap());
+        let mut line = String::new();
+        let output = process.0.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(output), &mut line).unwrap();
+        assert_eq!(line, "mounted\n");
+        pod.namespace.delete();
+        assert_eq!(count(&look(&Options::default()), mac), 0);
+        let deep = Options { descriptors: true, ..Options::default() };
+        assert_eq!(count(&look(&deep), mac), 1);
+        drop(process);
+        eventually("the namespace ends with its mount", || count(&look(&deep), mac) == 0);
+        std::fs::remove_file(&file).unwrap();
+    });
+}
+
+#[test]
 fn other_folders_are_looked_into_and_other_files_are_no_gap() {
     in_node(|node| {
         let mac = random_mac();

@@ -54,6 +54,8 @@ pub struct Abroad {
     link: Option<(AttachmentKey, Option<Mac>)>,
     /// The pod, if the record names one.
     pub pod: Option<PodRef>,
+    /// Whether an answer of the store alone names it, which may come after the watch told of its end.
+    answered: bool,
 }
 
 impl Abroad {
@@ -64,6 +66,7 @@ impl Abroad {
             who: "in a record that this version cannot read".to_owned(),
             link: None,
             pod: None,
+            answered: false,
         }
     }
 
@@ -83,6 +86,7 @@ impl Abroad {
             },
             link: Some((record.key.clone(), record.mac)),
             pod: record.pod.clone(),
+            answered: false,
         }
     }
 }
@@ -396,7 +400,8 @@ impl Ledger {
         // What the watch explained meanwhile is not odd any more.
         let (abroad, holders) = (&self.shared.abroad, &self.holders);
         self.shared.looks.retain(|key, at| {
-            at.is_none_or(|at| at > now) || !abroad.contains_key(key) || holders.contains_key(key)
+            let explained = abroad.get(key).is_some_and(|abroad| !abroad.answered);
+            at.is_none_or(|at| at > now) || !explained || holders.contains_key(key)
         });
         let looks: Vec<_> = self
             .shared
@@ -453,7 +458,14 @@ impl Ledger {
     /// A record of this node's that no entry knows, or another node's that the watch did not show yet.
     pub(super) fn met(&mut self, now: Time, record: &LeaseRecord) {
         if self.shared.on && record.node != self.me.node {
+            let address = record.address_key();
+            let before = self.shared.abroad.get(&address).map(|abroad| &abroad.txn);
+            let known = before == Some(&Some(record.txn.clone()));
             self.recorded_abroad(now, record);
+            if let Some(abroad) = self.shared.abroad.get_mut(&address).filter(|_| !known) {
+                abroad.answered = true;
+                self.look_after_echo(now, address);
+            }
         } else {
             // Read live: also a record that this node had deleted, if a late request made it again.
             self.shared.ended.remove(&record.txn);

@@ -46,8 +46,13 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op, 1..60)
 }
 
+/// The number of histories of a run: `SIMULATION_CASES`, else few enough for every run.
+fn cases() -> u32 {
+    std::env::var("SIMULATION_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(1500)
+}
+
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 1500, max_shrink_iters: 4000, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
 
     #[test]
     fn nothing_alive_is_freed_and_no_foreign_link_is_removed(seed in any::<u64>(), ops in ops()) {

@@ -127,18 +127,24 @@ impl Target {
     }
 
     fn likeness_alone(&self, link: &Shown) -> Likeness {
+        let is_undone = self.intent == Intent::UndoOwnLink;
         if link.mark == Mark::Own {
             let derived = link.mac.filter(|mac| mac.is_berth() && !self.macs.contains(mac));
             // A MAC that was derived for another attachment: its root may have copied the alias.
             let is_anothers = derived.is_some_and(|mac| !mac.belongs_to(&self.key));
-            return if is_anothers { Likeness::Perhaps } else { Likeness::ByAlias };
+            return match (is_anothers, is_undone) {
+                (false, _) => Likeness::ByAlias,
+                // No process of the pod ran that could have changed the MAC of its link.
+                (true, true) => Likeness::No,
+                (true, false) => Likeness::Perhaps,
+            };
         }
         let Some(mac) = link.mac.filter(|mac| self.macs.contains(mac)) else { return Likeness::No };
         if !self.made_by_us {
             let is_elsewhere = self.fdb_parent.is_some() || link.at.is_some();
             return if is_elsewhere { Likeness::ByMac } else { Likeness::No };
         }
-        if self.intent == Intent::UndoOwnLink {
+        if is_undone {
             // No client was told the address, so that no link elsewhere has it.
             return Likeness::No;
         }
@@ -277,6 +283,8 @@ mod tests {
             Likeness::Perhaps,
             "a link that the ledger has forgotten"
         );
+        let undone = Target { intent: Intent::UndoOwnLink, ..target(ASKED_FOR) };
+        assert_eq!(undone.likeness(&derived), Likeness::No, "the pod of an undone ADD changes no MAC");
         let copied = shown(OTHERS, Mark::Own);
         assert_eq!(bound(true).likeness(&copied), Likeness::No);
         assert_eq!(bound(false).likeness(&copied), Likeness::Perhaps, "the number may be another's by now");

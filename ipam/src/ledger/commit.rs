@@ -419,6 +419,10 @@ impl Ledger {
                     fdb_parent: slot.entry.fdb_parent.clone(),
                 });
                 self.shut(now, held.pool.clone(), held.key(), macs, guard, reason);
+            } else if let rivals = self.local_rivals(&slot, held)
+                && !rivals.is_empty()
+            {
+                self.shut(now, held.pool.clone(), held.key(), rivals, None, "heard");
             } else {
                 self.give_back(now, &held.key());
                 if let Some(port) = alone

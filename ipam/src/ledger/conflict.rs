@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use super::Ledger;
-use super::entry::Phase;
+use super::entry::{Held, Phase, Slot};
 use super::io::{HeardOnWire, NoteKind, Observation};
 use crate::attachment::AttachmentKey;
 use crate::evidence::{LinkFact, NetnsFact};
@@ -17,6 +17,8 @@ use crate::time::Time;
 
 /// How long a read of the link's MAC speaks for claims; later ones wait for another read.
 const READ_COUNTS: Duration = Duration::from_secs(1);
+/// How many MACs are remembered that spoke for addresses of one attachment. A host that sends frames chooses them.
+const RIVALS_MAX: usize = 8;
 
 /// The MAC that a read showed on an attachment's link in place of the one that was bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,10 +108,20 @@ impl Ledger {
         }
     }
 
+    /// The links under a parent of this node that spoke for a held address beside its holder. The parent does not
+    /// hear its children, so that their silence after the holder's end says nothing.
+    pub(super) fn local_rivals(&self, slot: &Slot, held: &Held) -> Vec<Mac> {
+        let rivals = slot.live.rivals.iter().filter(|(key, _)| *key == held.key()).map(|(_, mac)| *mac);
+        self.local_among(&held.pool, rivals)
+    }
+
     fn second_holder(&mut self, now: Time, holder: &AttachmentKey, claimed: &Claimed) {
         let Claimed { address, mac } = claimed;
         let Some(slot) = self.slots.get_mut(holder) else { return };
         slot.live.disputed = Some(address.address);
+        if slot.live.rivals.len() < RIVALS_MAX {
+            slot.live.rivals.insert((address.clone(), *mac));
+        }
         let own = slot.live.mac_read.map(|read| read.mac).or(slot.entry.mac);
         if !self.answers.is_news(now, address, *mac) {
             return;

@@ -1,6 +1,6 @@
 //! One attachment as the agent's own file keeps it, and what is only in memory beside it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -275,6 +275,8 @@ pub struct Live {
     pub mac_read: Option<MacRead>,
     /// A claim for one of its addresses that waits for a read of the attachment.
     pub claimed: Option<Claimed>,
+    /// The MACs of others that spoke for addresses of it, up to a number.
+    pub rivals: BTreeSet<(AddressKey, Mac)>,
     /// The transactions of those that handed over to it by a write of unknown outcome: its records may
     /// still be theirs.
     pub givers: Vec<TxnId>,
@@ -369,6 +371,7 @@ impl Live {
             disputed: None,
             mac_read: None,
             claimed: None,
+            rivals: BTreeSet::new(),
             givers: Vec::new(),
             of: BTreeMap::new(),
             removing: false,

@@ -122,7 +122,7 @@ impl Ledger {
                 let settled = slot.entry.phase == Phase::Done && slot.live.operators.is_empty();
                 // What another node may have given away meanwhile is nobody's to keep.
                 let hinted = self.is_wanted(&slot.entry) || (!self.pods.known && slot.entry.pod.is_some());
-                settled && !slot.entry.exposed && hinted
+                settled && !slot.entry.exposed && slot.live.rivals.is_empty() && hinted
             })
     }
 

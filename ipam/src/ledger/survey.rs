@@ -387,6 +387,13 @@ impl Ledger {
         shut.macs.iter().find_map(|mac| self.local_link(*mac, &wires))
     }
 
+    /// Those MACs that links under a parent of a pool's networks have.
+    pub(super) fn local_among(&self, pool: &PoolName, macs: impl Iterator<Item = Mac>) -> Vec<Mac> {
+        let networks = self.config.networks.values().filter(|network| network.pools.contains(pool));
+        let wires: BTreeSet<_> = networks.map(|network| network.link.wire()).collect();
+        macs.filter(|mac| self.local_link(*mac, &wires).is_some()).collect()
+    }
+
     /// The link on one of these wires, under its parent on this node, that has a MAC, in words.
     pub(super) fn local_link(&self, mac: Mac, wires: &BTreeSet<Wire>) -> Option<String> {
         let mine = self.slots.values().find(|slot| {

@@ -292,7 +292,14 @@ impl Ledger {
             return;
         };
         let claims: Vec<_> = answers.into_iter().flat_map(|(_, claims)| claims).collect();
-        let macs = self.vetoes(key, &claims);
+        let mut macs = self.vetoes(key, &claims);
+        let Some(shut) = self.quarantine.get(key) else { return };
+        if !macs.is_empty() {
+            // The round did not ask links under the parent: those that spoke before are not silent.
+            let others: Vec<_> = shut.macs.iter().copied().filter(|mac| !macs.contains(mac)).collect();
+            macs.extend(self.local_among(&shut.pool, others.into_iter()));
+            macs.truncate(SPEAKERS_MAX);
+        }
         let Some(shut) = self.quarantine.get_mut(key) else { return };
         if let Some(guard) = shut.guard.as_ref().filter(|_| macs.is_empty()) {
             self.guards.insert(guard.holder.clone());

@@ -294,6 +294,45 @@ fn the_silence_of_a_link_under_the_parent_ends_no_quarantine_and_its_end_does() 
 }
 
 #[test]
+fn a_link_that_spoke_before_a_stranger_is_not_forgotten_with_the_stranger() {
+    let mut rig = Rig::new(config(2));
+    rig.bound(1);
+    let held = rig.held_by(1)[0];
+    let other = if held == address(10) { address(11) } else { address(10) };
+    says(&mut rig, FOREIGN_MAC, other);
+    says(&mut rig, Mac::derive(&request(1).key, 0), other);
+    let quarantined = |rig: &Rig| rig.ledger.leases().iter().any(|row| matches!(row, View::Shut(_)));
+    for answering in [&[other][..], &[], &[]] {
+        rig.pass(Duration::from_secs(3));
+        rig.answer_probes_as(answering, FOREIGN_MAC);
+    }
+    assert!(quarantined(&rig), "the pod was not asked");
+}
+
+#[test]
+fn an_address_for_which_another_pod_speaks_beside_its_holder_is_kept_after_the_holder() {
+    let mut rig = Rig::new(config(2));
+    rig.bound(1);
+    rig.bound(2);
+    let (held, mac) = (rig.held_by(1)[0], Mac::derive(&request(2).key, 0));
+    says(&mut rig, mac, held);
+    rig.observe(ALIVE, AddressFact::Present);
+    rig.lease(3);
+    rig.step(Input::Release(None, request(1).key, LinkRemoval::Gone, None));
+    rig.observe_of(1, DEAD, AddressFact::Unknown);
+    for _ in 0..3 {
+        rig.pass(Duration::from_secs(3));
+        rig.answer_probes(&[]);
+    }
+    assert_eq!(rig.granted(3), None, "its silence says nothing");
+    rig.step(Input::Release(None, request(2).key, LinkRemoval::Gone, None));
+    rig.observe(DEAD, AddressFact::Unknown);
+    rig.pass(Duration::from_secs(3));
+    rig.answer_probes(&[]);
+    assert!(rig.granted(3).is_some());
+}
+
+#[test]
 fn no_quarantine_ends_before_links_under_the_parent_were_looked_for() {
     let mut rig = Rig::new(config(1));
     says(&mut rig, FOREIGN_MAC, address(10));

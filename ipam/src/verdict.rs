@@ -219,6 +219,10 @@ const NOT_UNDONE_OWN: &[Intent] =
 /// The link is not up on the parent. `Another` gets past `mac-of-another` only where it says as much.
 const OFF_WIRE: &[FdbFact] = &[FdbFact::Absent, FdbFact::Blind, FdbFact::Another];
 const MISSING: &[LinkFact] = &[LinkFact::Gone, LinkFact::OtherMac];
+/// The number is that of the attachment's namespace, as far as it could be read.
+const UNHIDDEN: &[NetnsFact] = &[NetnsFact::Alive, NetnsFact::Dead, NetnsFact::Unknown];
+/// No search found the link.
+const UNFOUND: &[SearchFact] = &[SearchFact::NotMade, SearchFact::NotFound, SearchFact::Incomplete];
 /// The end of the namespace is not proved.
 const UNENDED: &[NetnsFact] = &[NetnsFact::Alive, NetnsFact::Hidden, NetnsFact::Unknown];
 const UNSURE: &[Departure] = &[Departure::Moved, Departure::EventsLost];
@@ -239,6 +243,17 @@ pub const TABLE: &[Row] = &[
         Hand::Needed(
             "if the machine was installed again or its machine id was made again, and the pod of the record is over: `berthctl release --force ADDRESS`",
         ),
+    ),
+    row(
+        "link-hidden",
+        Verdict::Unknown,
+        Next::Search,
+        When { netns: &[NetnsFact::Hidden], link: &[LinkFact::Present], search: UNFOUND, ..ANY },
+        "A link of its index and MAC is in a namespace that cannot be named and has its number: it may be another's.",
+    )
+    .ends(
+        "A search that finds the namespace or the link, or the end of the namespace that has the number.",
+        Hand::Needed("if the pod is over: `berthctl release --force ADDRESS`"),
     ),
     row(
         "del-link-present",
@@ -303,7 +318,7 @@ pub const TABLE: &[Row] = &[
         "link-present",
         Verdict::Keep,
         Next::Wait,
-        When { epoch: &[Epoch::Same], link: &[LinkFact::Present], ..ANY },
+        When { epoch: &[Epoch::Same], netns: UNHIDDEN, link: &[LinkFact::Present], ..ANY },
         "The link is where it was, with its MAC.",
     )
     .ends(

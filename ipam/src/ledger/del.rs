@@ -170,7 +170,8 @@ impl Ledger {
                 self.note(NoteKind::Action, "link-removed", addresses, Some(key), text);
                 self.gather(key.clone(), false);
             }
-            RemoveResult::NotThere => self.gather(key.clone(), false),
+            // At the pace of hints: read and removal may go on to disagree.
+            RemoveResult::NotThere => self.gather_for_hint(now, key, false),
             RemoveResult::Failed(why) => {
                 slot.live.recheck_at = Some(now + RETRY);
                 self.note(NoteKind::Warning, "link-not-removed", addresses, Some(key), why);

@@ -80,3 +80,33 @@ fn a_link_that_an_older_version_followed_is_sought_by_its_alias_in_another_place
     assert_eq!(read_in(followed(Nsid(ELSEWHERE), BEFORE)), Where::Nowhere, "the number may be free here");
     assert_eq!(read_in(followed(Nsid(3), HERE)), Where::Nowhere, "the number may be another's by now");
 }
+
+/// A DEL that could not reach the link; the reads that follow at once from what they show.
+fn reads_after_del(facts: (NetnsFact, LinkFact, FdbFact)) -> (Rig, usize) {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    rig.step(Input::Release(None, request(1).key, LinkRemoval::Unreachable, None));
+    let mut reads = 0;
+    for _ in 0..100 {
+        reads += rig.answer_gathers(|target| {
+            let (netns, link, fdb) = facts;
+            Observation { netns, link, fdb, ..unknown(target) }
+        });
+    }
+    (rig, reads)
+}
+
+#[test]
+fn a_link_in_a_namespace_that_cannot_be_named_is_not_removed_by_its_index_and_mac() {
+    let (rig, reads) = reads_after_del((NetnsFact::Hidden, LinkFact::Present, FdbFact::Absent));
+    assert!(reads < 5, "{reads}");
+    assert_eq!(rig.ledger.leases().len(), 1);
+    assert!(rig.text("link-hidden").is_some());
+}
+
+#[test]
+fn a_removal_that_finds_nothing_where_a_read_shows_the_link_is_repeated_at_a_pace() {
+    let (rig, reads) = reads_after_del((NetnsFact::Alive, LinkFact::Present, FdbFact::Absent));
+    assert!(reads < 50, "{reads}");
+    assert_eq!(rig.ledger.leases().len(), 1);
+}

@@ -373,8 +373,10 @@ fn an_end_is_told_of_a_link_by_its_index_and_not_by_its_mac() {
     let mac = rig.entry(1).mac;
     rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkMoved(Some(at), 5, mac)));
     rig.observe(LINK_GONE, AddressFact::Absent);
-    // Every pod's root can make a link of that MAC, and delete it.
-    rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(Nsid(70_099)), 9, mac)));
+    // Every pod's root can make a link of that MAC, and of that index in a namespace of its own, and delete it.
+    for (at, ifindex) in [(at, 9), (Nsid(70_099), 5)] {
+        rig.step(Input::Kernel(Source::Netlink, KernelHint::LinkGone(Some(at), ifindex, mac)));
+    }
     for _ in 0..4 {
         rig.observe(LINK_GONE, AddressFact::Absent);
         rig.pass(Duration::from_secs(5));

@@ -91,7 +91,9 @@ impl World {
 
     pub(super) fn end_mimic(&mut self, pod: u8) {
         let Some((at, _)) = self.pods.get(&pod).cloned() else { return };
-        let index = self.kernel.links.iter().position(|link| link.at == at && link.owner.is_none());
+        let in_pod = self.chance(2) == 0;
+        let index =
+            self.kernel.links.iter().position(|link| (link.at == at) == in_pod && link.owner.is_none());
         if let Some(index) = index {
             self.drop_link(index);
         }
@@ -107,6 +109,10 @@ impl World {
             return;
         }
         self.excused.insert(key);
+        if self.chance(2) == 0 {
+            // Its number is the next that is given.
+            self.end_namespace(pod);
+        }
         let at = self.kernel.namespace(true, self.rng.is_multiple_of(4));
         let (alias, parent, addresses) = (None, PARENT + 1, Vec::new());
         self.kernel.links.push(Link {

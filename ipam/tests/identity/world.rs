@@ -39,9 +39,9 @@ pub enum Op {
     Alias(u8, u8),
     /// The pod's root makes a link with the MAC of another pod's link, in its own namespace.
     Mimic(u8, u8),
-    /// That link is deleted again.
+    /// That link, or one of another runtime, is deleted again.
     EndMimic(u8),
-    /// A new namespace gets the lowest number, and a link like the one that a pod had, on another parent.
+    /// A pod ends, or not; a new namespace gets the lowest number, and a link like that of the pod, on another parent.
     Impostor(u8),
     /// The agent starts again in another network namespace.
     MoveAgent,
@@ -764,8 +764,8 @@ impl World {
             let held = self.kernel.links.iter().any(|link| link.addresses.contains(&view.address()));
             let asked = self.plugins.values().any(|plugin| plugin.addresses.contains(&view.address()));
             // What the agent cannot know is kept, and an operator is told what ends it.
-            let excused = matches!(&view, View::Held { slot, .. } if self.is_taken(slot.entry.mac)
-                || (told(&slot.entry.key) && (self.excused.contains(&slot.entry.key)
+            let excused = matches!(&view, View::Held { slot, .. } if self.is_copied(&slot.entry.key)
+                || (told(&slot.entry.key) && (self.is_taken(slot.entry.mac) || self.excused.contains(&slot.entry.key)
                     // All that is known of it is a record.
                     || slot.entry.ifindex.is_none()
                     // Its number is that of a namespace which cannot be named.
@@ -803,6 +803,11 @@ impl World {
         let over = !self.kernel.namespaces.contains_key(&link.home) || is_in(&self.deleted);
         let unheard = is_in(&self.unheard) && over;
         unheard || ((is_in(&self.copied) || is_in(&self.forced)) && link.at != link.home)
+    }
+
+    /// Whether a link that a pod's root made has the alias of the attachment, and is taken for its link.
+    fn is_copied(&self, key: &AttachmentKey) -> bool {
+        self.kernel.links.iter().any(|link| link.alias.as_ref() == Some(key))
     }
 
     /// Whether a link has the MAC: while it lives it may be taken for the attachment's.

@@ -45,6 +45,17 @@ pub struct Ip {
     pub interface: Option<usize>,
 }
 
+/// One entry of `routes`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Route {
+    /// The destination.
+    pub to: IpNetwork,
+    /// The next hop.
+    pub via: Option<IpAddr>,
+    /// The metric; `None`: the kernel's own.
+    pub priority: Option<u32>,
+}
+
 impl CniResult {
     /// An empty result.
     pub fn new() -> Self {
@@ -132,8 +143,8 @@ impl CniResult {
         self.ips().into_iter().filter(|ip| ip.interface.is_none() || ip.interface == position).collect()
     }
 
-    /// The routes' destinations and next hops, in order.
-    pub fn routes(&self) -> Vec<(IpNetwork, Option<IpAddr>)> {
+    /// The routes, in order.
+    pub fn routes(&self) -> Vec<Route> {
         self.list("routes").filter_map(route).collect()
     }
 
@@ -165,12 +176,26 @@ impl CniResult {
     }
 
     /// Appends a route.
-    pub fn push_route(&mut self, destination: IpNetwork, gateway: Option<IpAddr>) {
-        let mut entry = json!({"dst": destination.to_string()});
-        if let Some(gateway) = gateway {
+    pub fn push_route(&mut self, route: &Route) {
+        let mut entry = json!({"dst": route.to.to_string()});
+        if let Some(gateway) = route.via {
             entry["gw"] = Value::String(gateway.to_string());
         }
+        if let Some(priority) = route.priority {
+            entry["priority"] = Value::from(priority);
+        }
         self.push("routes", entry);
+    }
+
+    /// Says of the route at `position` which metric it has.
+    pub fn set_priority(&mut self, position: usize, priority: u32) {
+        let list = self.body.get_mut("routes").and_then(Value::as_array_mut);
+        let entry = list.and_then(|list| list.get_mut(position)).and_then(Value::as_object_mut);
+        if let Some(entry) = entry {
+            entry.insert("priority".to_owned(), Value::from(priority));
+            // The field is new in 1.1.0; an older reader is not given it.
+            self.origin = self.origin.max(Version::V1_1_0);
+        }
     }
 
     /// Sets `dns`, unless a plugin before this one did; an empty object says nothing.
@@ -225,8 +250,11 @@ fn ip(entry: &Value) -> Option<Ip> {
     Some(Ip { address, gateway, interface })
 }
 
-fn route(entry: &Value) -> Option<(IpNetwork, Option<IpAddr>)> {
-    let destination = entry.get("dst")?.as_str().filter(|text| text.contains('/'))?.parse().ok()?;
+fn route(entry: &Value) -> Option<Route> {
+    let to = entry.get("dst")?.as_str().filter(|text| text.contains('/'))?.parse().ok()?;
     let gateway = Some(text(entry, "gw")?).filter(|text| !text.is_empty());
-    Some((destination, gateway.map(str::parse).transpose().ok()?))
+    // A number that is no metric says nothing, as any field that is not known.
+    let priority =
+        entry.get("priority").and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
+    Some(Route { to, via: gateway.map(str::parse).transpose().ok()?, priority })
 }

@@ -145,7 +145,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::result::{CniResult, Ip};
+    use crate::result::{CniResult, Ip, Route};
 
     fn own() -> CniResult {
         let mut result = CniResult::new();
@@ -154,8 +154,10 @@ mod tests {
             let gateway = gateway.map(|text: &str| text.parse().unwrap());
             result.push_ip(&Ip { address: address.parse().unwrap(), gateway, interface: Some(position) });
         }
-        result.push_route("0.0.0.0/0".parse().unwrap(), Some("10.0.0.1".parse().unwrap()));
-        result.push_route("::/0".parse().unwrap(), Some("2001:db8::1".parse().unwrap()));
+        for (to, via) in [("0.0.0.0/0", "10.0.0.1"), ("::/0", "2001:db8::1")] {
+            let (to, via) = (to.parse().unwrap(), via.parse().ok());
+            result.push_route(&Route { to, via, priority: None });
+        }
         result
     }
 

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use berth_cni::result::Ip;
+use berth_cni::result::{self, Ip};
 use berth_cni::{CniResult, NetConf, Version};
 use ipnetwork::IpNetwork;
 use proptest::collection::vec;
@@ -163,7 +163,8 @@ proptest! {
             result.push_ip(&Ip { address: network(*address), gateway, interface: Some(position) });
         }
         for (to, via) in &routes {
-            result.push_route(network(*to), via.map(|(via, _)| via));
+            let via = via.map(|(via, _)| via);
+            result.push_route(&result::Route { to: network(*to), via, priority: None });
         }
         let read: CNIResultWithVersion = serde_json::from_value(result.to_json(version)).unwrap();
         prop_assert_eq!(read.cni_version(), spec(version));

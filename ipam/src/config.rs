@@ -195,6 +195,18 @@ pub struct Route {
     /// The next hop; already filled in with the pool's gateway where none was declared. `None`: on link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<IpAddr>,
+    /// Whether the next hop is reached on the link although no address of the link has it in its subnet.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub onlink: bool,
+    /// Its metric; of two routes to one destination the lower one is used. `None`: the kernel's own, 0 for IPv4
+    /// and 1024 for IPv6.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub metric: Option<u32>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[cfg(test)]

@@ -8,10 +8,10 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use berth_cni::result::Ip;
+use berth_cni::result::{Ip, Route as ResultRoute};
 use berth_cni::{Attach, CniResult, NetConf};
 use berth_ipam::attachment::{AttachmentKey, Role};
-use berth_ipam::config::MacvlanMode;
+use berth_ipam::config::{MacvlanMode, Route};
 use berth_ipam::identity::{NetnsIdentity, TxnId};
 use berth_ipam::mac::{Mac, SALTS};
 use berth_ipam::name::IfName;
@@ -20,13 +20,14 @@ use berth_protocol::fault;
 use berth_protocol::request::{Bind, Done, Lease};
 use berth_protocol::response::{LeaseGrant, LinkPlan};
 use berth_underlay::error::Error as KernelError;
-use berth_underlay::facts::LinkFacts;
+use berth_underlay::facts::{LinkFacts, RouteFacts};
 use ipnetwork::IpNetwork;
 
 use crate::delegate::{Given, Ipam};
 use crate::errors::PluginError;
 use crate::links::{Made, Removal, is_own, remove_made};
 use crate::refusal;
+use crate::routes;
 use crate::session::Session;
 use crate::settings::{self, Settings};
 use crate::undo::{Step, Undo, Whose};
@@ -231,12 +232,17 @@ impl Order {
             if let Some(position) = interface {
                 result.place_ips(position);
             }
+            for (position, route) in grant.routes.iter().enumerate() {
+                if let Some(metric) = route.metric {
+                    result.set_priority(position, metric);
+                }
+            }
         } else {
             for granted in &grant.addresses {
                 result.push_ip(&Ip { address: granted.address, gateway: granted.gateway, interface });
             }
             for route in &grant.routes {
-                result.push_route(route.to, route.via);
+                result.push_route(&ResultRoute { to: route.to, via: route.via, priority: route.metric });
             }
         }
         if let Some(dns) = self.dns {
@@ -317,12 +323,13 @@ fn attach_interface(
     if matches!(leased, Err(PluginError::Refused(_))) || !agent.heard {
         undo.pop();
     }
-    let grant = match &given {
+    let mut grant = match &given {
         Some(given) => given.grant(leased?),
         None => leased?,
     };
     fault::point("add.leased");
 
+    plan_routes(world, order, ground, &mut grant)?;
     if let Some(bound) = grant.bound {
         let link = repeat::repeat(world, &mut agent, order, ground, (&grant, bound), undo)?;
         return Ok(Attached { grant, link, given });
@@ -402,8 +409,10 @@ fn link_of_before(
     let here =
         |found: &&LinkFacts| found.name == ifname.as_str() && is_own(found, &order.key, ground.netns.cookie);
     let Some(found) = links.iter().find(here) else { return Ok(None) };
-    let missing = missing_addresses(world, grant, found.ifindex)?;
-    if let Some(mac) = found.mac.filter(|_| found.up && missing.is_empty()) {
+    let complete = found.up
+        && missing_addresses(world, grant, found.ifindex)?.is_empty()
+        && missing_route(world, grant, found.ifindex)?.is_none();
+    if let Some(mac) = found.mac.filter(|_| complete) {
         return Ok(Some(link(found, mac, ifname)));
     }
     match remove_made(world, &Made { temporary: ifname.clone(), ifindex: Some(found.ifindex) }) {
@@ -498,7 +507,47 @@ fn configure(
     let fresh = order.role == Role::Main && !passthru;
     let setup = Setup { ifindex: link.ifindex, mac: link.mac, name: &link.name, ifname, fresh, grant };
     let what = "configure the interface";
-    world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })
+    world.configure(&setup).map_err(|cause| PluginError::Kernel { what, cause })?;
+    match missing_route(world, grant, link.ifindex)? {
+        Some(route) => {
+            Err(PluginError::RouteMissing { ifname: ifname.clone(), to: route.to, via: route.via })
+        }
+        None => Ok(()),
+    }
+}
+
+/// Decides the metrics of the granted routes that this ADD makes.
+fn plan_routes(
+    world: &mut impl World,
+    order: &Order,
+    ground: &Ground,
+    grant: &mut LeaseGrant,
+) -> Result<(), PluginError> {
+    if grant.routes.is_empty() || order.role == Role::Delegate || !order.adopted.is_empty() {
+        return Ok(());
+    }
+    let held = read_routes(world)?;
+    let existing = ground.existing.as_ref().map(|link| link.ifindex);
+    let ifindex = grant.bound.map(|bound| bound.ifindex).or(existing);
+    grant.routes = routes::plan(&grant.routes, &held, ifindex);
+    Ok(())
+}
+
+/// The first route of the grant that the link lacks.
+fn missing_route(
+    world: &mut impl World,
+    grant: &LeaseGrant,
+    ifindex: u32,
+) -> Result<Option<Route>, PluginError> {
+    if grant.routes.is_empty() {
+        return Ok(None);
+    }
+    Ok(routes::missing(&grant.routes, &read_routes(world)?, ifindex).cloned())
+}
+
+fn read_routes(world: &mut impl World) -> Result<Vec<RouteFacts>, PluginError> {
+    let what = "read the container's routes";
+    world.routes().map_err(|cause| PluginError::Unknown { what, cause })
 }
 
 #[cfg(test)]

@@ -34,12 +34,14 @@ fn main_goes_in_the_documented_order() {
             "links",
             "number",
             "lease",
+            "routes",
             "parent",
             "create",
             "links",
             "alias",
             "bind",
             "configure",
+            "routes",
             "done"
         ]
     );
@@ -57,6 +59,39 @@ fn main_goes_in_the_documented_order() {
             "routes": [{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}],
         })
     );
+}
+
+#[test]
+fn a_default_route_beside_another_interfaces_is_made_behind_it_and_told_with_its_metric() {
+    let first = || {
+        Sim::new().with_link("eth0", "02:00:00:00:00:07", None).with_route(
+            "0.0.0.0/0",
+            Some("192.0.2.1"),
+            254,
+        )
+    };
+    let second = Attach { ifname: "net1".parse().unwrap(), ..attach() };
+    let result = |sim: &mut Sim, version: &str| {
+        let conf = conf(&format!(r#""cniVersion":"{version}""#));
+        let settings = Settings::read(&conf).unwrap();
+        add(sim, &conf, &settings, &second).unwrap().to_json(conf.version())["routes"].clone()
+    };
+    let mut sim = first();
+    assert_eq!(result(&mut sim, "1.1.0"), json!([{"dst": "0.0.0.0/0", "gw": "10.0.0.1", "priority": 1}]));
+    let made = sim.routes.iter().find(|route| route.ifindex != Some(7)).unwrap();
+    assert_eq!((made.metric, made.via.unwrap().to_string().as_str()), (1, "10.0.0.1"));
+    assert_eq!(result(&mut first(), "1.0.0"), json!([{"dst": "0.0.0.0/0", "gw": "10.0.0.1"}]));
+}
+
+#[test]
+fn a_route_that_the_kernel_does_not_keep_fails_the_add_and_is_named() {
+    let mut sim = Sim::new();
+    // Two to one destination: as another process would, in between.
+    sim.route_taken = true;
+    let error = run(&mut sim, "").unwrap_err();
+    assert!(error.to_string().contains("0.0.0.0/0 via 10.0.0.1"), "{error}");
+    assert_eq!(code(&error), 11);
+    assert!(sim.links.is_empty() && sim.leased.is_none());
 }
 
 #[test]
@@ -259,7 +294,7 @@ fn a_missing_parent_is_named_and_undone() {
 fn chained_addresses_the_link_of_the_main_plugin() {
     let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None);
     let result = run(&mut sim, CHAINED).unwrap();
-    assert_eq!(sim.log, ["enter", "links", "number", "lease", "bind", "addresses", "configure", "done"]);
+    assert_eq!(sim.log, ["enter", "links", "number", "lease", "routes", "bind", "addresses", "configure", "routes", "done"]);
     assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:07");
     assert_eq!(
         result["interfaces"],
@@ -337,7 +372,16 @@ fn a8_an_add_repeated_in_the_same_namespace_leaves_its_link_as_it_is() {
     assert_eq!(sim.links, before);
     let again = &sim.log[until..];
     assert!(!again.contains(&"create") && !again.contains(&"configure"), "{again:?}");
-    assert!(again.ends_with(&["links", "bind", "links", "addresses", "done"]), "{again:?}");
+    assert!(again.ends_with(&["links", "bind", "links", "addresses", "routes", "done"]), "{again:?}");
+}
+
+#[test]
+fn a8_a_route_that_is_missing_is_put_back() {
+    let mut sim = Sim::new();
+    let first = run(&mut sim, "").unwrap();
+    let made = std::mem::take(&mut sim.routes);
+    assert_eq!(run(&mut sim, "").unwrap(), first);
+    assert_eq!(sim.routes, made);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 use std::time::Duration;
 
+use berth_cni::result::{Ip, Route};
 use berth_cni::{Attach, NetConf};
 use berth_ipam::attachment::{AttachmentKey, Role};
 use berth_protocol::Request;
@@ -12,6 +13,7 @@ use berth_underlay::facts::RouteFacts;
 
 use crate::delegate::Ipam;
 use crate::errors::PluginError;
+use crate::links::is_own;
 use crate::session;
 use crate::settings::Settings;
 use crate::world::World;
@@ -27,15 +29,15 @@ pub fn check(
     attach: &Attach,
 ) -> Result<(), PluginError> {
     let prev = conf.prev_result()?.ok_or(PluginError::NoPrevResult)?;
-    // A delegate's interface is the main plugin's business.
-    if settings.role(conf)? != Role::Delegate {
-        check_interface(world, &prev, attach)?;
-    }
     let attachment = AttachmentKey {
         network: settings.network.clone(),
         container_id: attach.container_id.clone(),
         ifname: attach.ifname.clone(),
     };
+    // A delegate's interface is the main plugin's business.
+    if settings.role(conf)? != Role::Delegate {
+        check_interface(world, &attachment, &prev, attach)?;
+    }
     let what = "check the reservation";
     session::ask_once(world, what, &Request::Check(Check { attachment }), PATIENCE)?;
     match Ipam::of(conf)? {
@@ -46,6 +48,7 @@ pub fn check(
 
 fn check_interface(
     world: &mut impl World,
+    key: &AttachmentKey,
     prev: &berth_cni::CniResult,
     attach: &Attach,
 ) -> Result<(), PluginError> {
@@ -73,23 +76,40 @@ fn check_interface(
         return differs(format!("the interface {} is down", attach.ifname));
     }
     // Before the routes, which go with their addresses.
-    for ip in prev.ips_of(position) {
+    let ips = prev.ips_of(position);
+    for ip in &ips {
         if !addresses.iter().any(|held| held.ifindex == link.ifindex && held.address == ip.address) {
             return differs(format!("{} does not have the address {}", attach.ifname, ip.address));
         }
     }
     let routes = world.routes().map_err(unknown)?;
-    for (to, via) in prev.routes() {
-        // In whatever table: a later plugin may have moved it. One to the same place over another
-        // interface was there before ADD, which then leaves it as it is, as upstream's plugins do.
-        let another = |route: &RouteFacts| route.ifindex.is_some_and(|index| index != link.ifindex);
-        let as_told = |route: &RouteFacts| via.is_none() || route.via == via;
-        if !routes.iter().any(|route| route.to == to && (another(route) || as_told(route))) {
-            let via = via.map_or_else(String::new, |via| format!(" via {via}"));
-            return differs(format!("the route to {to}{via} is missing"));
+    let own = is_own(link, key, entered.cookie);
+    for told in prev.routes() {
+        let is_there = |held: &RouteFacts| {
+            let over_another = held.ifindex.is_some_and(|index| index != link.ifindex);
+            if over_another { is_over_another(&told, held, own, &ips) } else { is_told(&told, held) }
+        };
+        if !routes.iter().any(is_there) {
+            let via = told.via.map_or_else(String::new, |via| format!(" via {via}"));
+            return differs(format!("the route to {}{via} is missing", told.to));
         }
     }
     Ok(())
+}
+
+/// Compares a route of the container with one of the result, in whatever table: a later plugin may have moved it.
+fn is_told(told: &Route, held: &RouteFacts) -> bool {
+    held.to == told.to
+        && told.via.is_none_or(|via| held.via == Some(via))
+        && told.priority.is_none_or(|priority| held.metric == priority)
+}
+
+/// Compares a route over another interface, which stands for one of the result in two cases. Main plugins of others
+/// leave out a route to a destination that another interface serves, and list it. A later plugin may list a route
+/// over another interface, by a next hop in another subnet.
+fn is_over_another(told: &Route, held: &RouteFacts, own: bool, ips: &[Ip]) -> bool {
+    let in_subnet = told.via.is_some_and(|via| ips.iter().any(|ip| ip.address.contains(via)));
+    if own { is_told(told, held) && !in_subnet } else { held.to == told.to }
 }
 
 #[cfg(test)]

@@ -30,10 +30,27 @@ fn an_attachment_as_add_left_it_passes() {
 }
 
 #[test]
-fn a_second_interface_leaves_the_default_route_to_the_first() {
+fn the_default_route_of_another_interface_stands_for_that_of_another_main_plugin_only() {
+    for via in ["192.0.2.1", "10.0.0.1"] {
+        let mut sim = healthy();
+        (sim.routes[0].ifindex, sim.routes[0].via) = (Some(6), via.parse().ok());
+        run(&mut sim, RESULT).unwrap();
+        sim.links[0].alias = Some("berth:lan:c1:eth0:42".to_owned());
+        let error = run(&mut sim, RESULT).unwrap_err();
+        assert!(error.to_string().contains("0.0.0.0/0 via 10.0.0.1 is missing"), "{error}");
+    }
+}
+
+#[test]
+fn a_metric_that_was_told_is_looked_for() {
+    let told = |priority: u32| {
+        RESULT.replace(r#""gw":"10.0.0.1""#, &format!(r#""gw":"10.0.0.1","priority":{priority}"#))
+    };
     let mut sim = healthy();
-    (sim.routes[0].ifindex, sim.routes[0].via) = (Some(6), "192.0.2.1".parse().ok());
+    sim.routes[0].metric = 1;
+    run(&mut sim, &told(1)).unwrap();
     run(&mut sim, RESULT).unwrap();
+    assert!(run(&mut sim, &told(2)).is_err());
 }
 
 #[test]

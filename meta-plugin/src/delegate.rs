@@ -115,9 +115,15 @@ impl Given {
             ips.iter().find(|ip| ip.address.is_ipv4() == to.is_ipv4()).and_then(|ip| ip.gateway)
         };
         let routes = self.result.routes().into_iter();
-        let routes = routes.map(|(to, via)| Route { to, via: via.or_else(|| gateway(to)) }).collect();
+        let routes = routes.map(|route| Route {
+            to: route.to,
+            via: route.via.or_else(|| gateway(route.to)),
+            onlink: false,
+            // The kernel has a metric of its own for 0.
+            metric: route.priority.filter(|priority| *priority != 0),
+        });
         let granted = |ip: &Ip| Granted { address: ip.address, gateway: ip.gateway };
-        LeaseGrant { addresses: ips.iter().map(granted).collect(), routes, ..network }
+        LeaseGrant { addresses: ips.iter().map(granted).collect(), routes: routes.collect(), ..network }
     }
 
     /// What the delegate printed: the start of the whole result.

@@ -180,6 +180,19 @@ pub enum PluginError {
     /// No random numbers.
     #[error("draw a random number")]
     Random(#[source] io::Error),
+    /// A route that was added is not on the interface.
+    #[error(
+        "the route to {to}{} is not on {ifname} after it was added",
+        via.map_or_else(String::new, |via| format!(" via {via}"))
+    )]
+    RouteMissing {
+        /// `CNI_IFNAME`.
+        ifname: IfName,
+        /// Its destination.
+        to: ipnetwork::IpNetwork,
+        /// Its next hop.
+        via: Option<IpAddr>,
+    },
     /// CHECK: something is not as ADD left it.
     #[error("the attachment differs from its result: {what}")]
     Differs {
@@ -285,6 +298,10 @@ impl PluginError {
             }
             Self::Spool(_) => advised(code::IO, "start berth-agent, or make room in its stateDir"),
             Self::Random(_) => advised(code::IO, "the kernel's random source is not ready; try again"),
+            Self::RouteMissing { .. } => advised(
+                code::TRY_AGAIN,
+                "another process changes the container's routes; try again, or remove the route from the pool",
+            ),
             Self::Differs { .. } => advised(CHECK_DIFFERS, "re-create the pod"),
             Self::NoPrevResult => advised(code::BAD_CONFIG, "pass the result of ADD as prevResult"),
             Self::IpamOfChained { .. } => advised(

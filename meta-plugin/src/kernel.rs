@@ -317,7 +317,7 @@ async fn bring_up(changer: &Changer, setup: &Setup<'_>) -> Result<(), KernelErro
     let name = (setup.name != setup.ifname).then_some(setup.ifname);
     changer.change_link(setup.ifindex, &LinkChange { name, up: Some(true), ..LinkChange::default() }).await?;
     for route in &setup.grant.routes {
-        changer.add_route(setup.ifindex, route.to, route.via, None).await?;
+        changer.add_route(setup.ifindex, route, None).await?;
     }
     Ok(())
 }

@@ -15,6 +15,7 @@ mod kernel;
 mod links;
 mod refusal;
 mod release;
+mod routes;
 mod session;
 mod settings;
 #[cfg(test)]

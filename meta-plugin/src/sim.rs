@@ -54,6 +54,8 @@ pub struct Sim {
     pub links: Vec<LinkFacts>,
     pub addresses: Vec<AddressFacts>,
     pub routes: Vec<RouteFacts>,
+    /// A route of another process has the destination and metric of each one that is added.
+    pub route_taken: bool,
     pub macs_in_use: BTreeSet<Mac>,
     pub is_own: bool,
     pub no_netns: bool,
@@ -103,6 +105,7 @@ impl Sim {
             links: Vec::new(),
             addresses: Vec::new(),
             routes: Vec::new(),
+            route_taken: false,
             macs_in_use: BTreeSet::new(),
             is_own: false,
             no_netns: false,
@@ -172,8 +175,18 @@ impl Sim {
     /// Puts a route over the first link into a table.
     pub fn with_route(mut self, to: &str, via: Option<&str>, table: u32) -> Self {
         let via = via.map(|via| via.parse().unwrap());
-        self.routes.push(RouteFacts { to: to.parse().unwrap(), via, ifindex: Some(7), table });
+        self.routes.push(RouteFacts { to: to.parse().unwrap(), via, ifindex: Some(7), table, metric: 0 });
         self
+    }
+
+    /// Adds a route as the kernel does: one to a destination with a metric that is there already stays alone.
+    fn add_route(&mut self, ifindex: u32, route: &Route) {
+        let metric = route.metric.unwrap_or(if route.to.is_ipv6() { 1024 } else { 0 });
+        let twin = |held: &RouteFacts| held.table == 254 && held.to == route.to && held.metric == metric;
+        if !self.route_taken && !self.routes.iter().any(twin) {
+            let (to, via, ifindex) = (route.to, route.via, Some(ifindex));
+            self.routes.push(RouteFacts { to, via, ifindex, table: 254, metric });
+        }
     }
 
     /// Notes a step; fails it if it is the one that is to fail.
@@ -369,6 +382,7 @@ impl World for Sim {
         self.step("delete")?;
         self.links.retain(|link| link.ifindex != ifindex);
         self.addresses.retain(|address| address.ifindex != ifindex);
+        self.routes.retain(|route| route.ifindex != Some(ifindex));
         Ok(())
     }
 
@@ -385,6 +399,9 @@ impl World for Sim {
             if !self.addresses.contains(&facts) {
                 self.addresses.push(facts);
             }
+        }
+        for route in &setup.grant.routes {
+            self.add_route(setup.ifindex, route);
         }
         for link in self.links.iter_mut().filter(|link| link.ifindex == setup.ifindex) {
             setup.ifname.as_str().clone_into(&mut link.name);
@@ -488,7 +505,12 @@ fn grant() -> LeaseGrant {
         link: LinkPlan::Macvlan { parent: "eth1".parse().unwrap(), mode: MacvlanMode::Bridge },
         mtu: None,
         addresses: vec![granted("10.0.0.7/24", Some("10.0.0.1")), granted("2001:db8::7/64", None)],
-        routes: vec![Route { to: "0.0.0.0/0".parse().unwrap(), via: Some("10.0.0.1".parse().unwrap()) }],
+        routes: vec![Route {
+            to: "0.0.0.0/0".parse().unwrap(),
+            via: "10.0.0.1".parse().ok(),
+            onlink: false,
+            metric: None,
+        }],
         accept_ra: false,
         bound: None,
     }

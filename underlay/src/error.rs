@@ -207,12 +207,14 @@ pub enum Error {
         cause: Refusal,
     },
     /// A route was not added.
-    #[error("add route to {to} on link {ifindex}")]
+    #[error("add route to {to}{} on link {ifindex}", via.map_or_else(String::new, |via| format!(" via {via}")))]
     AddRoute {
         /// The link.
         ifindex: u32,
         /// The destination.
         to: ipnetwork::IpNetwork,
+        /// The next hop.
+        via: Option<std::net::IpAddr>,
         /// Why not.
         #[source]
         cause: Refusal,

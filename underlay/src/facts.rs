@@ -40,6 +40,7 @@ const IFA_FLAGS: u16 = 8;
 const RTA_DST: u16 = 1;
 const RTA_OIF: u16 = 4;
 const RTA_GATEWAY: u16 = 5;
+const RTA_PRIORITY: u16 = 6;
 const RTA_TABLE: u16 = 15;
 const NDA_LLADDR: u16 = 2;
 const NTF_SELF: u8 = 2;
@@ -110,6 +111,8 @@ pub struct RouteFacts {
     pub ifindex: Option<u32>,
     /// The routing table; 254 is the main one.
     pub table: u32,
+    /// The metric; of two routes to one destination in a table the lower one is used.
+    pub metric: u32,
 }
 
 fn malformed(what: &str) -> Unknown {
@@ -260,19 +263,21 @@ pub(crate) fn route(body: &[u8]) -> Checked<Option<RouteFacts>> {
     if *kind != RTN_UNICAST || u32_at(body, 8).ok_or_else(wrong)? & RTM_F_CLONED != 0 {
         return Ok(None);
     }
-    let (mut to, mut via, mut ifindex, mut table) = (unspecified, None, None, u32::from(*table));
+    let (mut to, mut via, mut ifindex) = (unspecified, None, None);
+    let (mut table, mut metric) = (u32::from(*table), 0);
     for attribute in attributes(body.get(12..).ok_or_else(wrong)?) {
         let (kind, value) = attribute.map_err(|_| wrong())?;
         match kind {
             RTA_DST => to = ip(*family, value).ok_or_else(wrong)?,
             RTA_GATEWAY => via = Some(ip(*family, value).ok_or_else(wrong)?),
             RTA_OIF => ifindex = Some(u32_at(value, 0).ok_or_else(wrong)?),
+            RTA_PRIORITY => metric = u32_at(value, 0).ok_or_else(wrong)?,
             RTA_TABLE => table = u32_at(value, 0).ok_or_else(wrong)?,
             _ => {}
         }
     }
     let to = IpNetwork::new(to, *prefix).map_err(|_| wrong())?;
-    Ok(Some(RouteFacts { to, via, ifindex, table }))
+    Ok(Some(RouteFacts { to, via, ifindex, table, metric }))
 }
 
 /// Reads one bridge-table entry: the MAC, if it is a unicast MAC that the link `ifindex` itself

@@ -9,7 +9,7 @@ use berth_protocol::fault;
 use berth_protocol::request::Done;
 use berth_protocol::response::{BoundLink, LeaseGrant};
 
-use super::{Ground, Link, Order, configure, missing_addresses};
+use super::{Ground, Link, Order, configure, missing_addresses, missing_route};
 use crate::errors::PluginError;
 use crate::links::is_own;
 use crate::session::Session;
@@ -93,7 +93,7 @@ fn complete(
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
     let up = links.iter().any(|found| found.ifindex == link.ifindex && found.up);
     let addresses = missing_addresses(world, grant, link.ifindex)?;
-    if up && addresses.is_empty() {
+    if up && addresses.is_empty() && missing_route(world, grant, link.ifindex)?.is_none() {
         return Ok(());
     }
     undo.push(Step::RemoveAddresses { ifindex: link.ifindex, addresses });

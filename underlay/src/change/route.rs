@@ -2,29 +2,24 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use berth_ipam::config::Route;
 use ipnetwork::IpNetwork;
 use rtnetlink::RouteMessageBuilder;
 use rtnetlink::packet_route::RouteNetlinkMessage;
-use rtnetlink::packet_route::route::{RouteMessage, RouteScope};
+use rtnetlink::packet_route::route::{RouteAttribute, RouteFlags, RouteMessage, RouteScope};
 
 use super::{CREATE, Changer};
 use crate::error::{Error, Unknown};
 
 impl Changer {
-    /// Adds a route to the main table; that it exists already is fine. `via: None` puts the
-    /// destination on the link itself. `source` is the address that packets to it carry.
+    /// Adds a route to the main table; that it exists already is fine. `source` is the address that packets to
+    /// it carry.
     ///
-    /// `EEXIST` also stands for a route to the same destination by another way; such a route stays,
-    /// and only a caller that reads the routes back can tell.
-    pub async fn add_route(
-        &self,
-        ifindex: u32,
-        to: IpNetwork,
-        via: Option<IpAddr>,
-        source: Option<IpAddr>,
-    ) -> Result<(), Error> {
-        let wrong = |cause| Error::AddRoute { ifindex, to, cause };
-        let message = route_message(ifindex, to, via, source).map_err(|unknown| wrong(unknown.into()))?;
+    /// `EEXIST` also stands for a route to the same destination with the same metric by another way; such a
+    /// route stays, and only a caller that reads the routes back can tell.
+    pub async fn add_route(&self, ifindex: u32, route: &Route, source: Option<IpAddr>) -> Result<(), Error> {
+        let wrong = |cause| Error::AddRoute { ifindex, to: route.to, via: route.via, cause };
+        let message = route_message(ifindex, route, source).map_err(|unknown| wrong(unknown.into()))?;
         match self.send(RouteNetlinkMessage::NewRoute(message), CREATE).await {
             Ok(()) => Ok(()),
             Err(cause) if cause.is(libc::EEXIST) => Ok(()),
@@ -33,7 +28,16 @@ impl Changer {
     }
 }
 
-fn route_message(
+fn route_message(ifindex: u32, wanted: &Route, source: Option<IpAddr>) -> Result<RouteMessage, Unknown> {
+    let mut message = message(ifindex, wanted.to, wanted.via, source)?;
+    if wanted.onlink {
+        message.header.flags.insert(RouteFlags::Onlink);
+    }
+    message.attributes.extend(wanted.metric.map(RouteAttribute::Priority));
+    Ok(message)
+}
+
+fn message(
     ifindex: u32,
     to: IpNetwork,
     via: Option<IpAddr>,

@@ -1,9 +1,9 @@
 //! Changes through rtnetlink, from the temporary name to the last route.
 
-use berth_ipam::config::MacvlanMode;
+use berth_ipam::config::{MacvlanMode, Route};
 use berth_underlay::change::{Changer, LinkChange, RouteSocket, VlanSpec};
 use berth_underlay::error::Error;
-use berth_underlay::facts::ADDRESS_TENTATIVE;
+use berth_underlay::facts::{ADDRESS_TENTATIVE, RouteFacts};
 use berth_underlay::netns::run_in;
 use berth_underlay::read::{LinkRead, Reader};
 
@@ -48,14 +48,15 @@ fn a_macvlan_is_made_configured_and_removed() {
                 ("::/0", Some("2001:db8::1")),
                 ("2001:db8:1::/48", None),
             ] {
-                let (to, via) = (to.parse().unwrap(), via.map(|via| via.parse().unwrap()));
-                inside.add_route(link.ifindex, to, via, None).await.unwrap();
-                inside.add_route(link.ifindex, to, via, None).await.unwrap();
+                let route = route(to, via);
+                inside.add_route(link.ifindex, &route, None).await.unwrap();
+                inside.add_route(link.ifindex, &route, None).await.unwrap();
             }
 
             let link = reader.link_by_name(None, &name("net1")).found().unwrap();
             assert_eq!((link.up, link.alias.as_deref()), (true, Some("berth:lan:c1:net1:42")));
             check_addresses_and_routes(&mut reader);
+            check_next_hops_outside_the_subnet(&inside, &mut reader, link.ifindex).await;
 
             assert!(inside.delete_address(link.ifindex, "192.0.2.8/24".parse().unwrap()).await.unwrap());
             assert!(!inside.delete_address(link.ifindex, "192.0.2.8/24".parse().unwrap()).await.unwrap());
@@ -96,6 +97,33 @@ fn check_addresses_and_routes(reader: &mut Reader) {
     );
 }
 
+fn route(to: &str, via: Option<&str>) -> Route {
+    let (to, via) = (to.parse().unwrap(), via.map(|via| via.parse().unwrap()));
+    Route { to, via, onlink: false, metric: None }
+}
+
+/// A link-local next hop, one that no subnet holds, and a second route to one destination.
+async fn check_next_hops_outside_the_subnet(inside: &Changer, reader: &mut Reader, ifindex: u32) {
+    let far = route("10.1.0.0/16", Some("203.0.114.1"));
+    let refused = inside.add_route(ifindex, &far, None).await.unwrap_err();
+    assert!(refused.to_string().contains("10.1.0.0/16 via 203.0.114.1"), "{refused}");
+    for (to, via, metric) in [
+        ("10.1.0.0/16", "203.0.114.1", 0),
+        ("2001:db8:2::/48", "2001:db8:f::1", 1024),
+        ("2001:db8:3::/48", "fe80::1", 1024),
+        ("0.0.0.0/0", "192.0.2.2", 7),
+        ("::/0", "2001:db8::2", 1030),
+    ] {
+        let onlink = !via.starts_with("fe80");
+        let wanted = Route { onlink, metric: Some(metric), ..route(to, Some(via)) };
+        inside.add_route(ifindex, &wanted, None).await.unwrap();
+        let held = reader.routes().unwrap();
+        let same = |held: &&RouteFacts| held.to == wanted.to && held.via == wanted.via;
+        let found = held.iter().find(same).unwrap_or_else(|| panic!("{to}: {held:?}"));
+        assert_eq!((found.metric, found.table), (metric, 254), "{to}");
+    }
+}
+
 #[test]
 fn refusals_say_what_to_do() {
     in_node(|node| {
@@ -116,13 +144,10 @@ fn refusals_say_what_to_do() {
 
             let error = changer.set_up(9999).await.unwrap_err();
             assert!(matches!(&error, Error::ChangeLink { cause, .. } if cause.is(libc::ENODEV)), "{error:?}");
-            let error = changer.add_route(
-                node.parent.ifindex,
-                "::/0".parse().unwrap(),
-                Some("192.0.2.1".parse().unwrap()),
-                None,
-            );
-            assert!(matches!(error.await.unwrap_err(), Error::AddRoute { .. }));
+            let crossed = route("::/0", Some("192.0.2.1"));
+            let error = changer.add_route(node.parent.ifindex, &crossed, None).await.unwrap_err();
+            assert!(matches!(error, Error::AddRoute { .. }));
+            assert!(error.to_string().contains("::/0 via 192.0.2.1"), "{error}");
         });
     });
 }

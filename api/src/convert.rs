@@ -60,7 +60,9 @@ impl At<'_> {
             cause,
         })?;
         let subnet = self.subnet(&spec.subnet)?;
-        let gateway = spec.gateway.map(|text| self.address("spec.gateway", &text, subnet)).transpose()?;
+        let onlink = spec.onlink.unwrap_or(false);
+        let next_hop = |key: &str, text: &str| self.next_hop(key, text, subnet, onlink);
+        let gateway = spec.gateway.map(|text| next_hop("spec.gateway", &text)).transpose()?;
         let ranges =
             spec.ranges.as_ref().map(|texts| self.spans("spec.ranges", texts, subnet)).transpose()?;
         let exclude = self.spans("spec.exclude", &spec.exclude.unwrap_or_default(), subnet)?;
@@ -77,7 +79,7 @@ impl At<'_> {
         }
         let mut routes = Vec::new();
         for (index, route) in spec.routes.unwrap_or_default().into_iter().enumerate() {
-            routes.push(self.route(index, &route, subnet, gateway)?);
+            routes.push(self.route(index, &route, subnet, (gateway, onlink))?);
         }
         let access =
             self.access(spec.namespace_selector, spec.reservations.unwrap_or_default(), subnet, &members)?;
@@ -116,15 +118,22 @@ impl At<'_> {
         }
     }
 
-    fn address(&self, key: &str, text: &str, subnet: IpNetwork) -> Result<IpAddr, ApiError> {
+    /// An address that pods reach on the link.
+    fn next_hop(&self, key: &str, text: &str, subnet: IpNetwork, onlink: bool) -> Result<IpAddr, ApiError> {
         let address: IpAddr = text.parse().map_err(|_| {
             self.error(key, text, "write an address without a prefix length, as in 192.0.2.1")
         })?;
-        if subnet.contains(address) {
-            Ok(address)
-        } else {
-            Err(self.error(key, text, format!("write an address inside the subnet {subnet}")))
+        if Family::of(address) != Family::of(subnet.ip()) {
+            let advice = format!("write an address of the family of the subnet {subnet}");
+            return Err(self.error(key, text, advice));
         }
+        if onlink || subnet.contains(address) || is_link_local(address) {
+            return Ok(address);
+        }
+        let advice = format!(
+            "write an address inside the subnet {subnet}, or set spec.onlink: true if pods reach this one on the link"
+        );
+        Err(self.error(key, text, advice))
     }
 
     pub(crate) fn spans(
@@ -144,7 +153,7 @@ impl At<'_> {
         index: usize,
         route: &crate::types::Route,
         subnet: IpNetwork,
-        gateway: Option<IpAddr>,
+        (gateway, onlink): (Option<IpAddr>, bool),
     ) -> Result<Route, ApiError> {
         let key = format!("spec.routes[{index}]");
         let to = self.block(&format!("{key}.to"), &route.to)?;
@@ -153,13 +162,18 @@ impl At<'_> {
             return Err(self.error(format!("{key}.to"), &route.to, advice));
         }
         let via = match &route.via {
-            Some(text) => Some(self.address(&format!("{key}.via"), text, subnet)?),
+            Some(text) => Some(self.next_hop(&format!("{key}.via"), text, subnet, onlink)?),
             None => gateway,
         };
         if to.prefix() == 0 && via.is_none() {
             return Err(self.error(key, &route.to, "a default route needs via, or a gateway in its pool"));
         }
-        Ok(Route { to, via })
+        let metric = route.metric.map(|metric| {
+            let wrong = || self.error(format!("{key}.metric"), &metric.to_string(), "write 1 to 2147483647");
+            u32::try_from(metric).ok().filter(|metric| *metric != 0).ok_or_else(wrong)
+        });
+        let onlink = via.is_some_and(|via| !subnet.contains(via) && !is_link_local(via));
+        Ok(Route { to, via, onlink, metric: metric.transpose()? })
     }
 
     fn network(
@@ -260,6 +274,11 @@ impl At<'_> {
     }
 }
 
+/// Tells an address that every IPv6 link reaches without a route.
+fn is_link_local(address: IpAddr) -> bool {
+    matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
+}
+
 fn mode(mode: Option<Mode>) -> MacvlanMode {
     match mode {
         None | Some(Mode::Bridge) => MacvlanMode::Bridge,
@@ -294,6 +313,20 @@ fn check_pools(pools: &BTreeMap<PoolName, Pool>, places: &BTreeMap<PoolName, Pla
 }
 
 fn contradiction(pool: &Pool, other: &Pool) -> Option<String> {
+    // A gateway may be outside of its own subnet.
+    let routers = [(pool.gateway, other), (other.gateway, pool)];
+    let taken = routers
+        .iter()
+        .find_map(|(gateway, pool)| gateway.filter(|gateway| pool.members.contains(to_bits(*gateway))));
+    shared(pool, other).or_else(|| {
+        taken.map(|gateway| {
+            format!("the gateway {gateway} of one is an address that the other gives; exclude it there")
+        })
+    })
+}
+
+/// What two pools of one segment and family have in common and may not.
+fn shared(pool: &Pool, other: &Pool) -> Option<String> {
     let ((first, last), (other_first, other_last)) =
         (members::bounds(pool.subnet), members::bounds(other.subnet));
     if last < other_first || other_last < first {
@@ -306,14 +339,6 @@ fn contradiction(pool: &Pool, other: &Pool) -> Option<String> {
             pool.subnet, other.subnet
         ));
     }
-    if pool.members.intersects(&other.members) {
-        return Some("they share addresses; give them ranges that do not overlap".to_owned());
-    }
-    let routers = [(pool.gateway, other), (other.gateway, pool)];
-    let taken = routers
-        .iter()
-        .find_map(|(gateway, pool)| gateway.filter(|gateway| pool.members.contains(to_bits(*gateway))));
-    taken.map(|gateway| {
-        format!("the gateway {gateway} of one is an address that the other gives; exclude it there")
-    })
+    let advice = "they share addresses; give them ranges that do not overlap";
+    pool.members.intersects(&other.members).then(|| advice.to_owned())
 }

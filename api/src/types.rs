@@ -13,6 +13,7 @@ mod status;
 
 use std::collections::BTreeMap;
 
+use kube::core::cel::Message;
 use kube::{CustomResource, CustomResourceExt as _, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -170,14 +171,14 @@ pub enum Mode {
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp")
 )]
 #[x_kube(
-    validation = Rule::new("!isCIDR(self.subnet) || !has(self.gateway) || (isIP(self.gateway) && cidr(self.subnet).containsIP(self.gateway))")
-        .message("gateway must be an address inside subnet"),
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.gateway) || (isIP(self.gateway) && (cidr(self.subnet).containsIP(self.gateway) || (ip(self.gateway).family() == cidr(self.subnet).ip().family() && ((has(self.onlink) && self.onlink) || (ip(self.gateway).family() == 6 && ip(self.gateway).isLinkLocalUnicast())))))")
+        .message(expression("'gateway ' + self.gateway + ' must be an address inside subnet ' + self.subnet + ', a link-local IPv6 address for an IPv6 subnet, or, with onlink: true, an address of the same family'")),
     validation = Rule::new("!isCIDR(self.subnet) || !has(self.ranges) || self.ranges.all(range, isCIDR(range) ? cidr(self.subnet).containsCIDR(range) : range.split('-').all(end, isIP(end) && cidr(self.subnet).containsIP(end)))")
         .message("ranges must be addresses, CIDRs or first-last (without blanks), all inside subnet"),
     validation = Rule::new("!isCIDR(self.subnet) || !has(self.exclude) || self.exclude.all(range, isCIDR(range) ? cidr(self.subnet).containsCIDR(range) : range.split('-').all(end, isIP(end) && cidr(self.subnet).containsIP(end)))")
         .message("exclude must be addresses, CIDRs or first-last (without blanks), all inside subnet"),
-    validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, !has(route.via) || (isIP(route.via) && cidr(self.subnet).containsIP(route.via)))")
-        .message("via of a route must be an address inside subnet"),
+    validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, !has(route.via) || (isIP(route.via) && (cidr(self.subnet).containsIP(route.via) || (ip(route.via).family() == cidr(self.subnet).ip().family() && ((has(self.onlink) && self.onlink) || (ip(route.via).family() == 6 && ip(route.via).isLinkLocalUnicast()))))))")
+        .message(expression("'via of a route must be an address inside subnet ' + self.subnet + ', a link-local IPv6 address for an IPv6 subnet, or, with onlink: true, an address of the same family; routes has via ' + self.routes.filter(route, has(route.via)).map(route, route.via).join(', ')")),
     validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, isCIDR(route.to) && cidr(route.to).ip().family() == cidr(self.subnet).ip().family())")
         .message("to of a route must be a CIDR of the subnet's family, as in 0.0.0.0/0 or ::/0"),
     validation = Rule::new("has(self.gateway) || !has(self.routes) || self.routes.all(route, has(route.via) || !isCIDR(route.to) || cidr(route.to).prefixLength() > 0)")
@@ -208,11 +209,15 @@ pub struct IPPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), inner(length(min = 2, max = 91)))]
     pub exclude: Option<Vec<String>>,
-    /// The router in the subnet. It is never given to a pod, and adds no route by itself. Default:
-    /// none.
+    /// The router: in the subnet, link-local for an IPv6 subnet, or outside of it with `onlink`. It is never given
+    /// to a pod, and adds no route by itself. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub gateway: Option<String>,
+    /// Whether `gateway` and `via` of routes may be outside the subnet; routes by these are made as on-link. Default:
+    /// false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub onlink: Option<bool>,
     /// Routes that a pod gets. Default: none but the subnet's own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
@@ -230,17 +235,27 @@ pub struct IPPoolSpec {
 }
 
 /// A route that a pod gets.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
+#[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
     /// Its destination in CIDR notation; `0.0.0.0/0` and `::/0` are the default routes.
     #[schemars(length(min = 4, max = 49))]
     pub to: String,
-    /// The next hop, inside the subnet. Default: the pool's gateway; without one the destination is
+    /// The next hop: inside the subnet, link-local for an IPv6 subnet, or outside of it with `onlink`. Default: the pool's gateway; without one the destination is
     /// on the link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub via: Option<String>,
+    /// Its metric, 1 to 2147483647; of two routes to one destination the lower one is used. Default: the kernel's own,
+    /// or the next one above those of the pod's other interfaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[x_kube(validation = Rule::new("self >= 1").message("a metric is 1 to 2147483647"))]
+    pub metric: Option<i32>,
+}
+
+/// A message of a rule that names the values.
+fn expression(text: &str) -> Message {
+    Message::Expression(text.to_owned())
 }
 
 /// A selector of namespaces by their labels; all parts must be met. An empty one selects every namespace.

@@ -134,8 +134,35 @@ fn routes_take_the_gateway_unless_they_say_otherwise() {
     };
     let routes = of("subnet: 192.0.2.0/24, gateway: 192.0.2.1, routes: [{to: 0.0.0.0/0}]");
     assert_eq!(routes[0].via, Some("192.0.2.1".parse().unwrap()));
-    let routes = of("subnet: 192.0.2.0/24, routes: [{to: 198.51.100.0/24}]");
-    assert_eq!(routes[0].via, None);
+    let routes = of("subnet: 192.0.2.0/24, routes: [{to: 198.51.100.0/24, metric: 7}]");
+    assert_eq!((routes[0].via, routes[0].metric), (None, Some(7)));
+}
+
+#[test]
+fn next_hops_outside_the_subnet_are_link_local_or_declared_as_on_link() {
+    for (spec, via, onlink) in [
+        ("subnet: '2001:db8::/64', gateway: 'fe80::1', routes: [{to: '::/0'}]", "fe80::1", false),
+        (
+            "subnet: '2001:db8::/64', gateway: 'fe80::1', onlink: true, routes: [{to: '::/0'}]",
+            "fe80::1",
+            false,
+        ),
+        (
+            "subnet: 192.0.2.0/24, gateway: 169.254.1.1, onlink: true, routes: [{to: 0.0.0.0/0}]",
+            "169.254.1.1",
+            true,
+        ),
+        ("subnet: 192.0.2.0/24, onlink: true, routes: [{to: 0.0.0.0/0, via: 192.0.2.1}]", "192.0.2.1", false),
+        (
+            "subnet: '2001:db8::/64', onlink: true, routes: [{to: '::/0', via: '2001:db8:f::1'}]",
+            "2001:db8:f::1",
+            true,
+        ),
+    ] {
+        let config = config(&pool("p", spec)).expect(spec);
+        let route = config.pools.values().next().unwrap().routes[0].clone();
+        assert_eq!((route.via, route.onlink), (via.parse().ok(), onlink), "{spec}");
+    }
 }
 
 /// Each mistake in one object, and words that its error must hold: place, key, value, advice.
@@ -151,8 +178,25 @@ fn mistakes_in_a_pool_are_answered_with_place_key_and_advice() {
         ("subnet: 239.0.0.0/24", &["spec.subnet", "multicast"]),
         ("subnet: 127.0.0.0/24", &["spec.subnet", "loopback"]),
         ("subnet: 'fe80::/64'", &["spec.subnet", "link-local"]),
-        ("subnet: 192.0.2.0/24, gateway: 198.51.100.1", &["gateway must be an address inside subnet"]),
-        ("subnet: 192.0.2.0/24, gateway: '2001:db8::1'", &["gateway must be an address inside subnet"]),
+        (
+            "subnet: 192.0.2.0/24, gateway: 198.51.100.1",
+            &["gateway 198.51.100.1 must be an address inside subnet 192.0.2.0/24", "onlink"],
+        ),
+        ("subnet: 192.0.2.0/24, gateway: 169.254.1.1", &["gateway 169.254.1.1 must be", "onlink"]),
+        (
+            "subnet: '2001:db8::/64', gateway: '2001:db8:1::1'",
+            &["gateway 2001:db8:1::1 must be", "link-local"],
+        ),
+        ("subnet: 192.0.2.0/24, gateway: 'fe80::1', onlink: true", &["gateway fe80::1 must be"]),
+        ("subnet: 192.0.2.0/24, gateway: x", &["gateway x must be"]),
+        (
+            "subnet: 192.0.2.0/24, gateway: 192.0.2.1, routes: [{to: 0.0.0.0/0, metric: 0}]",
+            &["spec.routes[0].metric", "1 to 2147483647"],
+        ),
+        (
+            "subnet: 192.0.2.0/24, gateway: '2001:db8::1'",
+            &["gateway 2001:db8::1 must be an address inside subnet"],
+        ),
         ("subnet: 192.0.2.0/24, ranges: [192.0.2.300]", &["ranges must be"]),
         ("subnet: 192.0.2.0/24, ranges: [198.51.100.7]", &["ranges must be", "inside subnet"]),
         ("subnet: 192.0.2.0/24, ranges: [192.0.0.0/16]", &["ranges must be", "inside subnet"]),
@@ -172,7 +216,10 @@ fn mistakes_in_a_pool_are_answered_with_place_key_and_advice() {
         ("subnet: 192.0.2.0/30, exclude: [192.0.2.0/30]", &["no address is left"]),
         ("subnet: 192.0.2.0/24, routes: [{to: 0.0.0.0/0}]", &["a default route needs via"]),
         ("subnet: 192.0.2.0/24, routes: [{to: '::/0', via: 192.0.2.1}]", &["the subnet's family"]),
-        ("subnet: 192.0.2.0/24, routes: [{to: 0.0.0.0/0, via: 198.51.100.1}]", &["via of a route"]),
+        (
+            "subnet: 192.0.2.0/24, routes: [{to: 0.0.0.0/0, via: 198.51.100.1}]",
+            &["via of a route", "192.0.2.0/24", "198.51.100.1"],
+        ),
         (
             "subnet: 192.0.2.0/24, routes: [{to: 198.51.100.9/24}]",
             &["spec.routes[0].to", "write 198.51.100.0/24"],
@@ -250,6 +297,11 @@ fn objects_that_contradict_each_other_are_refused() {
         (
             "subnet: 192.0.2.0/24, ranges: [192.0.2.10-192.0.2.20]",
             "subnet: 192.0.2.0/24, ranges: [192.0.2.30-192.0.2.40], gateway: 192.0.2.15",
+            &["gateway 192.0.2.15", "exclude it"],
+        ),
+        (
+            "subnet: 198.51.100.0/24, gateway: 192.0.2.15, onlink: true",
+            "subnet: 192.0.2.0/24",
             &["gateway 192.0.2.15", "exclude it"],
         ),
     ] {

@@ -294,7 +294,10 @@ fn a_missing_parent_is_named_and_undone() {
 fn chained_addresses_the_link_of_the_main_plugin() {
     let mut sim = Sim::new().with_link("eth0", "02:00:00:00:00:07", None);
     let result = run(&mut sim, CHAINED).unwrap();
-    assert_eq!(sim.log, ["enter", "links", "number", "lease", "routes", "bind", "addresses", "configure", "routes", "done"]);
+    assert_eq!(
+        sim.log,
+        ["enter", "links", "number", "lease", "routes", "bind", "addresses", "configure", "routes", "done"]
+    );
     assert_eq!(sim.bound.unwrap().1.to_string(), "02:00:00:00:00:07");
     assert_eq!(
         result["interfaces"],

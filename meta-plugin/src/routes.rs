@@ -43,16 +43,19 @@ fn is_made(route: &Route, held: &RouteFacts, ifindex: Option<u32>) -> bool {
         && route.metric.is_none_or(|metric| metric == held.metric)
 }
 
-/// The wanted metric, or one above all routes to the destination if it is taken or none is wanted.
+/// The wanted metric, or the first free one behind the route that is in use, if it is taken or none is wanted.
 fn free_metric(route: &Route, held: &[RouteFacts], planned: &[Route]) -> u32 {
     let held = held.iter().filter(|held| held.table == MAIN && is_to(held.to, route.to));
     let planned = planned.iter().filter(|planned| is_to(planned.to, route.to));
     let planned = planned.map(|route| route.metric.unwrap_or_else(|| default_metric(route.to)));
     let taken: Vec<u32> = held.map(|held| held.metric).chain(planned).collect();
-    match (taken.iter().max(), route.metric) {
+    match (taken.iter().min(), route.metric) {
         (None, wanted) => wanted.unwrap_or_else(|| default_metric(route.to)),
         (Some(_), Some(wanted)) if !taken.contains(&wanted) => wanted,
-        (Some(highest), None | Some(_)) => highest.saturating_add(1).max(default_metric(route.to)),
+        (Some(used), None | Some(_)) => {
+            let first = used.saturating_add(1).max(default_metric(route.to));
+            (first..u32::MAX).find(|metric| !taken.contains(metric)).unwrap_or(u32::MAX)
+        }
     }
 }
 
@@ -102,6 +105,14 @@ mod tests {
         assert_eq!(metrics(&wanted, &first(0), None), [Some(50)]);
         assert_eq!(metrics(&wanted, &first(100), None), [Some(50)], "ahead, as it is declared");
         assert_eq!(metrics(&wanted, &first(50), None), [Some(51)]);
+    }
+
+    #[test]
+    fn a_route_that_was_lost_comes_back_to_its_place() {
+        let wanted = [route("0.0.0.0/0", "10.0.0.1", None)];
+        let [first, third, last] = [(2, 0), (4, 2), (5, 900)]
+            .map(|(ifindex, metric)| held("0.0.0.0/0", "192.0.2.1", ifindex, metric));
+        assert_eq!(metrics(&wanted, &[first, third, last], Some(3)), [Some(1)]);
     }
 
     #[test]

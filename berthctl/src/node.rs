@@ -24,8 +24,8 @@ const LIST: &str = "conflist";
 const ELF: &[u8] = b"\x7fELF";
 /// Who may what with the plugin.
 const PROGRAM_MODE: u32 = 0o755;
-/// Who may what with the list: it holds no secret.
-const LIST_MODE: u32 = 0o644;
+/// The permissions of the list: root's alone, as CIS Kubernetes Benchmark 1.1.9 asks for.
+const LIST_MODE: u32 = 0o600;
 
 /// Why the node's files were not changed, or not all of them.
 #[derive(Debug, thiserror::Error)]
@@ -155,8 +155,19 @@ pub(crate) fn install(args: &InstallNode) -> Result<[Change; 2], NodeError> {
     }
     let _turn = lock(&args.bin_dir)?;
     let plugin = Staged::new(args.bin_dir.join(PLUGIN), &plugin, PROGRAM_MODE)?;
-    let list = Staged::new(args.conf_dir.join(name), &list, LIST_MODE)?;
+    let target = args.conf_dir.join(name);
+    let mode = list_mode(&target)?;
+    let list = Staged::new(target, &list, mode)?;
     place_both(plugin, list)
+}
+
+/// The mode of the list: a stricter one that an operator set stays.
+fn list_mode(target: &Path) -> Result<u32, NodeError> {
+    if target.is_symlink() || !is_file(target)? {
+        return Ok(LIST_MODE);
+    }
+    let failed = |cause| NodeError::Read { path: target.to_owned(), cause };
+    Ok(fs::symlink_metadata(target).map_err(failed)?.mode() & LIST_MODE)
 }
 
 /// The list comes last.
@@ -403,6 +414,26 @@ mod tests {
         assert_eq!(node.install(), [Outcome::Installed, Outcome::Unchanged]);
         assert_eq!(fs::metadata(&plugin).unwrap().mode() & 0o7777, 0o755);
         assert_eq!(node.files(), ["10-berth.conflist", "berth"]);
+    }
+
+    #[test]
+    fn the_list_is_roots_alone_and_a_stricter_mode_stays() {
+        let node = Node::new();
+        node.install();
+        let mode = || fs::metadata(node.list()).unwrap().mode() & 0o7777;
+        assert_eq!(mode(), 0o600);
+        for (found, kept) in [(0o644, 0o600), (0o666, 0o600), (0o440, 0o400), (0o400, 0o400), (0o600, 0o600)]
+        {
+            fs::set_permissions(node.list(), fs::Permissions::from_mode(found)).unwrap();
+            let changed = if found == kept { Outcome::Unchanged } else { Outcome::Installed };
+            assert_eq!(node.install(), [Outcome::Unchanged, changed], "{found:o}");
+            assert_eq!(mode(), kept, "{found:o}");
+        }
+        // A new list takes the mode of the one that it replaces.
+        fs::set_permissions(node.list(), fs::Permissions::from_mode(0o400)).unwrap();
+        fs::write(&node.args.conflist, CONFLIST.replace("pods", "others")).unwrap();
+        assert_eq!(node.install(), [Outcome::Unchanged, Outcome::Installed]);
+        assert_eq!((mode(), fs::read_to_string(node.list()).unwrap().contains("others")), (0o400, true));
     }
 
     #[test]

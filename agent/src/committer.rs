@@ -17,7 +17,7 @@ use berth_protocol::{fault, spool};
 use berth_store::StoreError;
 pub use berth_store::chain;
 use berth_store::embedded::EmbeddedStore;
-use berth_store::journal::{self, Change, Journal, Table};
+use berth_store::journal::{self, Change, Damaged, Journal, Table};
 use futures_util::future::join_all;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -29,8 +29,8 @@ use crate::writer::Writer;
 pub enum Order {
     /// A commit of the ledger.
     Commit(Commit),
-    /// A spool entry whose release is in the journal by now.
-    ForgetSpooled(PathBuf),
+    /// A spool entry whose release is saved.
+    ForgetSpooled(spool::FileId),
     /// A write of no consequence, answered like a commit of number 0: is there room again?
     Try,
     /// A row of the journal's meta table.
@@ -74,6 +74,9 @@ pub struct OnDisk {
     pub meta: BTreeMap<String, Vec<u8>>,
     /// The store's records.
     pub records: Vec<LeaseRecord>,
+    /// A journal that was damaged, and set aside. Only where the store is away: its records and the node say all that
+    /// must be known.
+    pub damaged: Option<Damaged>,
 }
 
 /// Why the files could not be read at start.
@@ -126,9 +129,13 @@ impl Committer {
             let file = state_dir.join(berth_store::embedded::FILE_NAME);
             Store::Here(Box::new(Writer::new(EmbeddedStore::open(&file).map_err(wrong)?)))
         };
-        let journal = Journal::open(&state_dir.join(journal::FILE_NAME)).map_err(wrong)?;
+        let file = state_dir.join(journal::FILE_NAME);
+        let (journal, damaged) = match &store {
+            Store::Here(_) => (Journal::open(&file).map_err(wrong)?, None),
+            Store::Away(_) => Journal::open_or_set_aside(&file).map_err(wrong)?,
+        };
         let worker = Worker { store, journal, inputs };
-        let on_disk = worker.load(state_dir)?;
+        let on_disk = OnDisk { damaged, ..worker.load(state_dir)? };
         let (orders, inbox) = channel();
         std::thread::Builder::new()
             .name("committer".to_owned())
@@ -195,8 +202,8 @@ impl Worker {
                         }
                     }
                 }
-                Order::ForgetSpooled(path) => {
-                    if let Err(error) = spool::remove(&path) {
+                Order::ForgetSpooled(file) => {
+                    if let Err(error) = spool::remove(&file) {
                         tracing::warn!(%error, "forget a spool entry");
                     }
                 }

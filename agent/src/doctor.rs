@@ -8,6 +8,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_protocol::response::{Diagnosis, Finding};
 use berth_protocol::spool;
+use berth_store::journal;
 use berth_underlay::change::{Changer, LinkChange, MacvlanSpec, RouteSocket};
 use berth_underlay::read::{LinkRead, Reader};
 use berth_underlay::wire::underlay_check::{Answer, ask_gateway, unspecified_like};
@@ -119,6 +120,18 @@ pub fn records(refusal: Option<&str>, unreadable: usize) -> Vec<Finding> {
         finding("records", false, false, text)
     });
     refused.into_iter().chain(odd).collect()
+}
+
+/// Journals that were damaged and set aside; silent without one.
+pub fn damaged_journals(state_dir: &Path) -> Option<Finding> {
+    let files = journal::set_aside(&state_dir.join(journal::FILE_NAME));
+    let names: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
+    let text = format!(
+        "the agent's journal was damaged and made again from the records and the node; the damaged one is kept: {}. Look at \
+         the disk of --state-dir, then move these files away",
+        names.join(", ")
+    );
+    (!names.is_empty()).then(|| finding("journal", false, true, text))
 }
 
 /// The spool.

@@ -70,6 +70,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let (rooms, filter) = ([feed.room(), claims.room()], EventFilter::default());
     let observer = Observer::start(feed, filter.clone(), deaf::to("netlink"))?;
     let changer = Changer::start(to_loop.clone())?;
+    let damaged = on_disk.damaged.as_ref().map(startup::damaged_note);
     let place = startup::place(&identity.boot_id)?;
     let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
     let mut wires = Wires::new(claims);
@@ -108,19 +109,24 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     };
     let path = flags.config.filter(|_| hands.cluster.is_none());
     let paths = Paths { config: path, state_dir: flags.state_dir, bpffs: flags.bpffs };
-    let mut ledger = Ledger::new(identity.clone(), config);
-    if hands.cluster.is_some() {
-        ledger = ledger.shared();
-    }
-    if deaf::to("reconcile") {
-        ledger.scan_on_exits_only();
-    }
-    let agent = Agent::new(identity, ledger, hands, paths);
+    let ledger = ledger(&identity, config, hands.cluster.is_some());
+    let agent = Agent::new(identity, ledger, hands, paths).with_notes(damaged);
     let server = async move { serve(&socket, CONNECTIONS_MAX, calls, connections).await };
     tokio::select! {
         result = server => result.context("serve the socket"),
         () = agent.run(Input::Loaded(Box::new(loaded)), events, inputs, signals) => Ok(()),
     }
+}
+
+fn ledger(identity: &Identity, config: Config, is_shared: bool) -> Ledger {
+    let mut ledger = Ledger::new(identity.clone(), config);
+    if is_shared {
+        ledger = ledger.shared();
+    }
+    if deaf::to("reconcile") {
+        ledger.scan_on_exits_only();
+    }
+    ledger
 }
 
 /// The cluster, if the node belongs to one.

@@ -5,13 +5,14 @@ use std::path::Path;
 
 use berth_ipam::config::{Config, Wire};
 use berth_ipam::identity::{BootId, NetnsCookie};
-use berth_ipam::ledger::io::Loaded;
+use berth_ipam::ledger::io::{Loaded, Note, NoteKind};
 use berth_ipam::name::IfName;
+use berth_store::journal::Damaged;
 use berth_underlay::netns::own_cookie;
 use berth_underlay::read::Reader;
 use serde::{Deserialize, Serialize};
 
-use crate::committer::OnDisk;
+use crate::committer::{OnDisk, chain};
 use crate::strays;
 
 /// The meta row that says in which namespace the agent was, and in which boot.
@@ -81,6 +82,23 @@ pub fn loaded(mut on_disk: OnDisk, place: &Place, config: &Config, hears_all: bo
         strays,
         place: Some(place.netns),
         hears_all,
+    }
+}
+
+/// The note of a journal that was damaged and set aside.
+pub fn damaged_note(damaged: &Damaged) -> Note {
+    let text = format!(
+        "the journal is damaged and was set aside as {}; its entries are made again from the records and the node: {}",
+        damaged.aside.display(),
+        chain(&damaged.cause)
+    );
+    Note {
+        kind: NoteKind::Warning,
+        code: "journal-set-aside",
+        addresses: Vec::new(),
+        segment: None,
+        key: None,
+        text,
     }
 }
 

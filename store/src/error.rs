@@ -211,6 +211,16 @@ pub enum StoreError {
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
+    /// A damaged file could not be kept under another name. It was not changed.
+    #[error("set the damaged {} aside: make its folder writable, or move the file away by hand", path.display())]
+    SetAside {
+        /// The file.
+        path: PathBuf,
+        /// The kernel's error.
+        #[source]
+        cause: Arc<dyn std::error::Error + Send + Sync>,
+    },
+
     /// The file was written by a newer Berth. It was not changed.
     #[error(
         "{} has schema version {found}, and this program knows versions up to {supported}: start the newer \

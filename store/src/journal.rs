@@ -6,8 +6,8 @@
 //! to a few): run them off the runtime's threads.
 
 use std::collections::BTreeMap;
-use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use redb::{ReadableTable, TableDefinition, TableError};
 
@@ -21,6 +21,9 @@ const KIND: Kind = Kind { schema: "schema.ledger", version: 1, title: "the ledge
 
 /// So many lazy changes wait at most; one more makes all of them durable.
 const WAITING: usize = 4096;
+
+/// So many damaged files are kept at most; one more is refused as without setting aside.
+const ASIDE_MAX: u32 = 16;
 
 /// What a row is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -97,6 +100,20 @@ impl Journal {
         Ok(Self { state: Mutex::new(State { file, waiting: BTreeMap::new() }) })
     }
 
+    /// The same, but a damaged file is kept under another name in its folder, and an empty one takes its place: for
+    /// an agent whose store has every record, so that its ledger can be made again from there and from the node.
+    pub fn open_or_set_aside(path: &Path) -> Result<(Self, Option<Damaged>), StoreError> {
+        let cause = match Self::open(path) {
+            Err(cause @ StoreError::Corrupt { .. }) => cause,
+            opened => return opened.map(|journal| (journal, None)),
+        };
+        let Some(aside) = damaged_names(path).find(|name| !name.exists()) else { return Err(cause) };
+        let wrong = |cause| StoreError::SetAside { path: path.to_owned(), cause: Arc::new(cause) };
+        std::fs::rename(path, &aside).map_err(wrong)?;
+        // The file makes its own folder durable when it is made.
+        Ok((Self::open(path)?, Some(Damaged { aside, cause })))
+    }
+
     /// Applies all changes in order, as one: all are kept or none. `Flush::Durable` without changes
     /// makes earlier lazy ones durable.
     ///
@@ -145,6 +162,26 @@ impl Journal {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A damaged journal that was set aside.
+#[derive(Debug)]
+pub struct Damaged {
+    /// Its file now.
+    pub aside: PathBuf,
+    /// The damage.
+    pub cause: StoreError,
+}
+
+/// The damaged journals that were set aside beside the one at `path`.
+pub fn set_aside(path: &Path) -> Vec<PathBuf> {
+    damaged_names(path).filter(|name| name.exists()).collect()
+}
+
+fn damaged_names(path: &Path) -> impl Iterator<Item = PathBuf> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let path = path.to_owned();
+    (1..=ASIDE_MAX).map(move |number| path.with_file_name(format!("{name}.damaged-{number}")))
 }
 
 impl Drop for Journal {

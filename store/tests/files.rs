@@ -9,7 +9,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_store::embedded::EmbeddedStore;
-use berth_store::journal::{Change, Flush, Journal, Table};
+use berth_store::journal::{self, Change, Flush, Journal, Table};
 use berth_store::{LeaseStore as _, StoreError, Versioned};
 use common::record;
 use tokio::runtime::{Builder, Runtime};
@@ -243,4 +243,30 @@ fn a_damaged_or_newer_journal_is_refused_untouched() {
     fs::write(&path, b"not a ledger").unwrap();
     assert!(matches!(Journal::open(&path), Err(StoreError::Corrupt { .. })));
     assert_eq!(fs::read(&path).unwrap(), b"not a ledger");
+}
+
+#[test]
+fn a_damaged_journal_is_set_aside_under_a_free_name_and_nothing_else_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("ledger.redb");
+    let open = || Journal::open_or_set_aside(&path);
+    let (journal, damaged) = open().unwrap();
+    assert!(damaged.is_none());
+    journal.apply(&[put("k", "v")], Flush::Durable).unwrap();
+    assert!(matches!(open(), Err(StoreError::InUse { .. })), "another agent's");
+    drop(journal);
+    assert_eq!(rows(&open().unwrap().0).len(), 1, "a whole one is kept");
+    drop(EmbeddedStore::open(&folder.path().join("store.redb")).unwrap());
+    fs::copy(folder.path().join("store.redb"), &path).unwrap();
+    assert!(matches!(open(), Err(StoreError::WrongKind { .. })), "another database");
+    assert_eq!(journal::set_aside(&path), Vec::<PathBuf>::new());
+    for number in 1..=2 {
+        let bytes = format!("damage {number}");
+        fs::write(&path, &bytes).unwrap();
+        let (journal, damaged) = open().unwrap();
+        let damaged = damaged.unwrap();
+        assert!(rows(&journal).is_empty() && matches!(damaged.cause, StoreError::Corrupt { .. }));
+        assert_eq!(fs::read_to_string(&damaged.aside).unwrap(), bytes);
+        assert_eq!(journal::set_aside(&path).len(), number);
+    }
 }

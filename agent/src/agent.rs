@@ -42,9 +42,12 @@ use crate::programs::Programs;
 use crate::readiness::Readiness;
 use crate::reload::{Read, Reload};
 use crate::server::{ConnId, Connections, ServerEvent};
+use crate::spooled::{Parked, Spooled};
 use crate::startup::{self, VLANS};
 use crate::wires::Wires;
 use crate::{answers, capabilities, clock, deaf, doctor, failures, ports, scanner, survey};
+
+mod replay;
 
 /// Every attachment is read again this often, with up to as much again by chance.
 const RECONCILE: Duration = Duration::from_secs(30);
@@ -115,7 +118,7 @@ pub struct Agent {
     paths: Paths,
     history: History,
     followers: BTreeMap<ConnId, u64>,
-    spooled: BTreeSet<PathBuf>,
+    spooled: Spooled,
     /// What keeps the node from serving.
     readiness: Readiness,
     /// The declarations that are being read again.
@@ -127,6 +130,8 @@ pub struct Agent {
     last_ticket: u64,
     /// Whether what is on the parents is being looked for, after which ADDs are served.
     finding_strays: bool,
+    /// Notes of the start, published at the beginning.
+    opening: Vec<Note>,
 }
 
 impl Agent {
@@ -139,14 +144,22 @@ impl Agent {
             paths,
             history: History::default(),
             followers: BTreeMap::new(),
-            spooled: BTreeSet::new(),
+            spooled: Spooled::default(),
             readiness: Readiness::default(),
             reload: Reload::default(),
             config_trouble: None,
             asking: BTreeMap::new(),
             last_ticket: 0,
             finding_strays: false,
+            opening: Vec::new(),
         }
+    }
+
+    /// An agent that begins with these notes.
+    #[must_use]
+    pub fn with_notes(mut self, notes: impl IntoIterator<Item = Note>) -> Self {
+        self.opening.extend(notes);
+        self
     }
 
     /// Runs until a signal ends it.
@@ -223,6 +236,9 @@ impl Agent {
     }
 
     fn begin(&mut self, loaded: Input) {
+        for note in std::mem::take(&mut self.opening) {
+            self.publish(clock::now(), note);
+        }
         if self.hands.cluster.is_some() {
             let why = format!("{STARTING}the networks and pools were not read from the API server yet");
             self.step(Input::Bar(DECLARATIONS, Some(why)));
@@ -299,6 +315,7 @@ impl Agent {
         if searched {
             self.take(Input::Bar(DECLARATIONS, None));
         }
+        self.resume_parked();
     }
 
     /// Tells the ledger what the node has under the names of devices, those of a configuration to come too.
@@ -449,6 +466,9 @@ impl Agent {
 
     fn reply(&mut self, caller: Caller, step: Step, reply: Result<Reply, LedgerError>) {
         let outcome = reply.map(answers::reply).map_err(|error| failures::of(&error));
+        if Spooled::is_own(caller) {
+            return self.replayed(caller, &outcome);
+        }
         self.hands.connections.send(ConnId(caller.conn), answer(caller.call, outcome));
         if cfg!(feature = "fault-points") {
             tokio::spawn(async move {
@@ -465,6 +485,7 @@ impl Agent {
             ServerEvent::Closed { conn } => {
                 self.followers.remove(&conn);
                 self.asking.retain(|_, (caller, _)| caller.conn != conn.0);
+                self.spooled.hang_up(conn.0);
                 self.step(Input::Hangup(conn.0));
             }
             ServerEvent::Call { conn, id, request } => {
@@ -550,14 +571,12 @@ impl Agent {
             }
         }
         // A DEL that its plugin wrote down came before this ADD: replayed after it, it would end it.
-        let spooled = [Role::Main, Role::Chained, Role::Delegate].into_iter().any(|role| {
-            let name = spool::file_name(&request.key, role);
-            self.paths.state_dir.join(spool::FOLDER).join(name).exists()
-        });
-        if spooled {
+        let mut parked = Parked { caller, request, given };
+        if spool::has_entry_of(&self.paths.state_dir, &parked.request.key) {
             self.replay_spool();
+            parked = self.spooled.park(parked)?;
         }
-        self.annotate(caller, request, given)
+        self.annotate(parked.caller, parked.request, parked.given)
     }
 
     /// What the pod's annotations ask for is known before an address is chosen.
@@ -717,6 +736,7 @@ impl Agent {
         checks
             .extend(bars.map(|(code, why)| doctor::finding(code, false, true, format!("ADDs wait: {why}"))));
         checks.extend(doctor::records(self.ledger.refusal(), self.ledger.unreadable()));
+        checks.extend(doctor::damaged_journals(&self.paths.state_dir));
         checks.push(doctor::spooled(&self.paths.state_dir));
         checks.extend(doctor::unsettled::leases(&self.ledger, clock::now()));
         checks.extend(doctor::unsettled::scan(&self.ledger));
@@ -736,24 +756,6 @@ impl Agent {
             let diagnosis = doctor::underlay(parent, None, gateway).await;
             connections.send(ConnId(caller.conn), answer(caller.call, Ok(Response::Doctor(diagnosis))));
         });
-    }
-
-    /// DELs that plugins wrote down because no agent answered.
-    fn replay_spool(&mut self) {
-        let listing = match spool::entries(&self.paths.state_dir) {
-            Ok(listing) => listing,
-            Err(error) => return tracing::warn!(error = committer::chain(&error), "read the spool"),
-        };
-        self.spooled.retain(|path| listing.entries.iter().any(|(other, _)| other == path));
-        for (path, entry) in listing.entries {
-            if !self.spooled.insert(path.clone()) {
-                continue;
-            }
-            let link = answers::removal(entry.release.link);
-            self.step(Input::Release(None, entry.release.attachment, link, entry.release.txn));
-            // The committer works in order: by then the release is in the journal.
-            self.hands.committer.send(committer::Order::ForgetSpooled(path));
-        }
     }
 
     fn sign_of_life(&mut self) {

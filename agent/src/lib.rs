@@ -32,6 +32,7 @@ pub mod reload;
 pub mod scanner;
 pub mod server;
 pub mod shown;
+pub mod spooled;
 pub mod startup;
 pub mod strays;
 pub mod survey;

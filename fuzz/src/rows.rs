@@ -18,6 +18,7 @@ use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::record::{LeaseRecord, Versioned};
 use berth_ipam::time::Time;
 use berth_protocol::alive::Alive;
+use berth_protocol::request::Release;
 use berth_protocol::{Answer, Call, alias, spool};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,8 +34,10 @@ pub fn message(input: &[u8]) {
         1 => drop(same_again::<Answer>(bytes)),
         2 => {
             if let Some(entry) = same_again::<spool::Entry>(bytes) {
-                let name = spool::file_name(&entry.release.attachment, entry.release.role);
-                assert!(name.len() == 37 && name.ends_with(".json"));
+                let Release { attachment, role, txn, .. } = &entry.release;
+                let name = spool::file_name(attachment, *role, txn.as_ref());
+                let length = if txn.is_some() { 54 } else { 37 };
+                assert!(name.len() == length && name.ends_with(".json"));
             }
         }
         3 => drop(same_again::<Alive>(bytes)),

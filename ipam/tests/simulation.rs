@@ -48,6 +48,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         2 => (0..4_u8).prop_map(Op::Leave),
         3 => any::<bool>().prop_map(Op::Port),
         2 => (1..3000_u16, prop::option::of(0..4_u8)).prop_map(|(millis, taken)| Op::Pause(millis, taken)),
+        2 => (1..4_u8).prop_map(Op::Refuse),
         6 => (1..40_u8).prop_map(Op::Happen),
         3 => (1..3000_u16).prop_map(Op::Pass),
     ];

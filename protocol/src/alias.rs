@@ -36,7 +36,7 @@ pub fn write(key: &AttachmentKey, cookie: NetnsCookie) -> String {
     if plain.len() <= LONGEST {
         return plain;
     }
-    let hash = spool::file_name(key, Role::Main);
+    let hash = spool::file_name(key, Role::Main, None);
     format!("berth:{}:{cookie}", hash.trim_end_matches(".json"))
 }
 

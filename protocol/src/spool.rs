@@ -1,16 +1,17 @@
 //! The spool: releases that the plugin could not hand to the agent, kept on disk until it can.
 //!
 //! One file for each attachment and role in `<stateDir>/spool`, so that a repeated DEL replaces its
-//! own entry and the spool cannot grow by repetition. An entry is durable before the plugin reports
-//! success. Entries hold no order: releases of different attachments do not depend on each other.
+//! own entry and the spool cannot grow by repetition. The undo of an ADD ends that ADD alone, so its entry
+//! has a file of its own and replaces no DEL. An entry is durable before the plugin reports success. Entries hold no order: releases of different attachments do not depend on each other.
 
 use std::ffi::OsStr;
 use std::fs;
-use std::io::{self, ErrorKind};
+use std::io::{self, ErrorKind, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use berth_ipam::attachment::{AttachmentKey, Role};
-use berth_ipam::identity::BootId;
+use berth_ipam::identity::{BootId, TxnId};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -30,11 +31,27 @@ pub struct Entry {
     pub boot_id: BootId,
 }
 
+/// The file of one entry, told apart from a later one of that name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FileId {
+    path: PathBuf,
+    inode: u64,
+    /// Seconds and nanoseconds of its last change.
+    modified: (i64, i64),
+}
+
+impl FileId {
+    fn of(path: &Path, found: &fs::Metadata) -> Self {
+        let modified = (found.mtime(), found.mtime_nsec());
+        Self { path: path.to_owned(), inode: found.ino(), modified }
+    }
+}
+
 /// What lies in the spool.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Readable entries with their files, in order of the file names.
-    pub entries: Vec<(PathBuf, Entry)>,
+    pub entries: Vec<(FileId, Entry)>,
     /// Files that are no entries, and why: a person must look at them.
     pub damaged: Vec<(PathBuf, SpoolError)>,
 }
@@ -89,28 +106,55 @@ pub enum SpoolError {
     },
 }
 
-/// The file name of an attachment's entry. Hashed, because network name and container id together
-/// may be longer than a file name.
-pub fn file_name(attachment: &AttachmentKey, role: Role) -> String {
+/// The file name of an entry: of a DEL, or with `txn` of the undo of that ADD. Hashed, because network name
+/// and container id together may be longer than a file name.
+pub fn file_name(attachment: &AttachmentKey, role: Role, txn: Option<&TxnId>) -> String {
+    let mut name = stem(attachment, role);
+    if let Some(txn) = txn {
+        name.push('-');
+        name.push_str(&hex(&[&txn.0], 8));
+    }
+    name.push_str(".json");
+    name
+}
+
+/// What the names of all entries of an attachment and role begin with.
+fn stem(attachment: &AttachmentKey, role: Role) -> String {
     let role = match role {
         Role::Main => "main",
         Role::Chained => "chained",
         Role::Delegate => "delegate",
     };
+    let AttachmentKey { network, container_id, ifname } = attachment;
+    hex(&[network.as_str(), container_id.as_str(), ifname.as_str(), role], 16)
+}
+
+/// So many octets of a hash of texts, in hexadecimal digits.
+fn hex(parts: &[&str], octets: usize) -> String {
     let mut hash = Sha256::new();
-    let parts =
-        [attachment.network.as_str(), attachment.container_id.as_str(), attachment.ifname.as_str(), role];
     for part in parts {
         hash.update(part.as_bytes());
         hash.update([0]);
     }
-    let mut name = String::with_capacity(37);
-    for byte in &hash.finalize()[..16] {
-        name.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
-        name.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
+    let mut text = String::with_capacity(2 * octets);
+    for byte in hash.finalize().iter().take(octets) {
+        text.push(char::from_digit(u32::from(byte >> 4), 16).unwrap_or('0'));
+        text.push(char::from_digit(u32::from(byte & 15), 16).unwrap_or('0'));
     }
-    name.push_str(".json");
-    name
+    text
+}
+
+/// Whether there is an entry of an attachment, in whatever role. A folder that cannot be read may have one.
+pub fn has_entry_of(state_dir: &Path, attachment: &AttachmentKey) -> bool {
+    let stems = [Role::Main, Role::Chained, Role::Delegate].map(|role| stem(attachment, role));
+    let files = match fs::read_dir(state_dir.join(FOLDER)) {
+        Ok(files) => files,
+        Err(error) => return error.kind() != ErrorKind::NotFound,
+    };
+    files.flatten().any(|file| {
+        let name = file.file_name();
+        stems.iter().any(|stem| name.as_encoded_bytes().starts_with(stem.as_bytes()))
+    })
 }
 
 /// Writes an entry into `<state_dir>/spool`, making the folder if need be. It survives a loss of
@@ -118,7 +162,8 @@ pub fn file_name(attachment: &AttachmentKey, role: Role) -> String {
 pub fn write(state_dir: &Path, entry: &Entry) -> Result<PathBuf, SpoolError> {
     let folder = state_dir.join(FOLDER);
     fs::create_dir_all(&folder).map_err(|cause| SpoolError::Create { path: folder.clone(), cause })?;
-    let name = file_name(&entry.release.attachment, entry.release.role);
+    let release = &entry.release;
+    let name = file_name(&release.attachment, release.role, release.txn.as_ref());
     let path = folder.join(&name);
     let failed = |cause| SpoolError::Write { path: path.clone(), cause };
     let content = serde_json::to_vec(entry).map_err(|error| failed(error.into()))?;
@@ -141,7 +186,7 @@ pub fn entries(state_dir: &Path) -> Result<Listing, SpoolError> {
     let mut listing = Listing::default();
     for path in paths {
         match read(&path) {
-            Ok(entry) => listing.entries.push((path, entry)),
+            Ok(found) => listing.entries.push(found),
             // Replayed and removed by somebody else since the folder was listed.
             Err(SpoolError::Read { cause, .. }) if cause.kind() == ErrorKind::NotFound => {}
             Err(error) => listing.damaged.push((path, error)),
@@ -150,17 +195,25 @@ pub fn entries(state_dir: &Path) -> Result<Listing, SpoolError> {
     Ok(listing)
 }
 
-fn read(path: &Path) -> Result<Entry, SpoolError> {
-    let content = fs::read(path).map_err(|cause| SpoolError::Read { path: path.to_owned(), cause })?;
-    serde_json::from_slice(&content).map_err(|cause| SpoolError::Parse { path: path.to_owned(), cause })
+fn read(path: &Path) -> Result<(FileId, Entry), SpoolError> {
+    let failed = |cause| SpoolError::Read { path: path.to_owned(), cause };
+    let mut file = fs::File::open(path).map_err(failed)?;
+    let id = FileId::of(path, &file.metadata().map_err(failed)?);
+    let mut content = Vec::new();
+    file.read_to_end(&mut content).map_err(failed)?;
+    let wrong = |cause| SpoolError::Parse { path: path.to_owned(), cause };
+    Ok((id, serde_json::from_slice(&content).map_err(wrong)?))
 }
 
-/// Removes a replayed entry. One that is gone already is success. The removal need not be durable:
-/// replaying a release twice is harmless.
-pub fn remove(path: &Path) -> Result<(), SpoolError> {
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != ErrorKind::NotFound => {
-            Err(SpoolError::Remove { path: path.to_owned(), cause: error })
+/// Removes a replayed entry. One that is gone already, or whose place a later entry has taken, is success. The
+/// removal need not be durable: replaying a release twice is harmless.
+pub fn remove(file: &FileId) -> Result<(), SpoolError> {
+    let path = &file.path;
+    let removed = fs::symlink_metadata(path)
+        .and_then(|found| if FileId::of(path, &found) == *file { fs::remove_file(path) } else { Ok(()) });
+    match removed {
+        Err(cause) if cause.kind() != ErrorKind::NotFound => {
+            Err(SpoolError::Remove { path: path.clone(), cause })
         }
         _ => Ok(()),
     }
@@ -198,10 +251,35 @@ mod tests {
         let listing = entries(dir.path()).unwrap();
         assert_eq!(listing.entries.len(), 2);
         assert!(listing.damaged.is_empty());
-        assert!(listing.entries.contains(&(path.clone(), entry("c1", LinkRemoval::Gone))));
-        remove(&path).unwrap();
-        remove(&path).unwrap();
+        let (file, found) = listing.entries.iter().find(|(file, _)| file.path == path).unwrap();
+        assert_eq!(*found, entry("c1", LinkRemoval::Gone));
+        remove(file).unwrap();
+        remove(file).unwrap();
         assert_eq!(entries(dir.path()).unwrap().entries.len(), 1);
+    }
+
+    #[test]
+    fn the_undo_of_an_add_replaces_no_del_and_no_other_undo() {
+        let dir = tempfile::tempdir().unwrap();
+        let key = entry("c1", LinkRemoval::Gone).release.attachment;
+        assert!(!has_entry_of(dir.path(), &key));
+        let undo = |txn: &str| {
+            let mut entry = entry("c1", LinkRemoval::Gone);
+            entry.release.txn = Some(TxnId(txn.to_owned()));
+            entry
+        };
+        for entry in [entry("c1", LinkRemoval::Gone), undo("a"), undo("b"), undo("b")] {
+            write(dir.path(), &entry).unwrap();
+        }
+        let listing = entries(dir.path()).unwrap();
+        let mut txns: Vec<_> = listing.entries.iter().map(|(_, entry)| entry.release.txn.clone()).collect();
+        txns.sort();
+        assert_eq!(txns, [None, Some(TxnId("a".to_owned())), Some(TxnId("b".to_owned()))]);
+        for (file, entry) in &listing.entries {
+            assert!(has_entry_of(dir.path(), &entry.release.attachment));
+            remove(file).unwrap();
+        }
+        assert!(!has_entry_of(dir.path(), &key));
     }
 
     #[test]
@@ -218,8 +296,8 @@ mod tests {
     fn roles_and_longest_names_have_files_of_their_own() {
         let mut key = entry("c1", LinkRemoval::Gone).release.attachment;
         key.container_id = "c".repeat(253).parse().unwrap();
-        let main = file_name(&key, Role::Main);
-        assert_ne!(main, file_name(&key, Role::Delegate));
+        let main = file_name(&key, Role::Main, None);
+        assert_ne!(main, file_name(&key, Role::Delegate, None));
         assert_eq!(main.len(), 37);
     }
 

@@ -16,8 +16,8 @@ use crate::evidence::Departure;
 use crate::identity::TxnId;
 use crate::time::Time;
 
-/// How long a DEL waits for its release to be carried out. Its intent is on the disk by then, so
-/// the answer may as well be success.
+/// How long a DEL waits for its release to be carried out. If its intent is on the disk by then, the answer
+/// is success.
 const ANSWER_AFTER: Duration = Duration::from_millis(300);
 /// When a link that could not be removed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
@@ -53,7 +53,8 @@ impl Ledger {
             slot.live.orphaned_at = None;
         }
         slot.live.stamp += 1;
-        let known = slot.end();
+        slot.end();
+        let saved = slot.live.end_saved;
         let entry = slot.entry.clone();
         let (committing, releasing) = (slot.live.committing, entry.phase == Phase::Releasing);
         let text = match link {
@@ -67,7 +68,7 @@ impl Ledger {
         // A delegate's link goes after its DEL returned: the DEL must not wait for it. Nor for a store that
         // is across a network: what it asks for is on the disk.
         let at_once = link == LinkRemoval::NotMine || self.shared.on;
-        if !known && !releasing {
+        if !saved && !releasing {
             let journal = vec![JournalWrite::Put(Box::new(entry))];
             let then = Pending::Del { key: key.clone(), caller, at_once };
             self.commit(then, Step::Release, journal, Flush::Durable, Vec::new());
@@ -87,8 +88,9 @@ impl Ledger {
         refusal: Option<String>,
         at_once: bool,
     ) {
-        let Some(caller) = caller.filter(|_| at_once || refusal.is_some()) else { return };
         let Some(slot) = self.slots.get_mut(key) else { return };
+        slot.live.end_saved |= refusal.is_none() && slot.entry.del_seen;
+        let Some(caller) = caller.filter(|_| at_once || refusal.is_some()) else { return };
         let before = slot.live.del_waiters.len();
         slot.live.del_waiters.retain(|(waiter, _)| *waiter != caller);
         if slot.live.del_waiters.len() < before {
@@ -125,16 +127,20 @@ impl Ledger {
         }
     }
 
-    /// DELs whose release takes its time: it is on the disk, so they are answered.
+    /// DELs whose release takes its time are answered once it is on the disk.
     pub(super) fn answer_late_dels(&mut self, now: Time) {
         let mut late = Vec::new();
         for slot in self.slots.values_mut() {
-            slot.live.del_waiters.retain(|(caller, until)| {
+            // What proof ends is proved again after a crash.
+            let safe = slot.live.end_saved || slot.entry.phase == Phase::Releasing;
+            slot.live.del_waiters.retain_mut(|(caller, until)| {
                 let due = *until <= now;
-                if due {
-                    late.push(*caller);
+                match (due, safe) {
+                    (true, true) => late.push(*caller),
+                    (true, false) => *until = now + ANSWER_AFTER,
+                    (false, _) => {}
                 }
-                !due
+                !(due && safe)
             });
         }
         for caller in late {

@@ -340,6 +340,8 @@ pub struct Live {
     pub orphaned_at: Option<Time>,
     /// Until when a held address is kept.
     pub held_until: Option<Time>,
+    /// Whether the disk has that it is meant to be over.
+    pub end_saved: bool,
     /// DELs waiting for the release, and until when.
     pub del_waiters: Vec<(Caller, Time)>,
     /// Operators that wait for the judgement.
@@ -402,6 +404,7 @@ impl Live {
             unsearched: None,
             orphaned_at: None,
             held_until: None,
+            end_saved: false,
             del_waiters: Vec::new(),
             operators: Vec::new(),
             quarantine: None,
@@ -430,14 +433,12 @@ impl Slot {
         }
     }
 
-    /// It is meant to be over from now on; whether it was before.
-    pub fn end(&mut self) -> bool {
-        let known = std::mem::replace(&mut self.entry.del_seen, true);
-        if !known {
+    /// It is meant to be over from now on.
+    pub fn end(&mut self) {
+        if !std::mem::replace(&mut self.entry.del_seen, true) {
             // A search made before did not ask whether another link has its MAC.
             self.live.search = SearchFact::NotMade;
         }
-        known
     }
 
     /// What is meant for it.

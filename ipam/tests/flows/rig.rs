@@ -33,7 +33,7 @@ pub struct Rig {
     /// The store answers nothing.
     pub store_down: bool,
     pub config_taken: Vec<Result<(), Vec<String>>>,
-    commits: VecDeque<(u64, Vec<StoreWrite>)>,
+    pub commits: VecDeque<(u64, Vec<StoreWrite>)>,
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
     /// With their ids, and whether somebody waits for them.
     probes: Vec<(u64, Vec<IpAddr>, bool)>,

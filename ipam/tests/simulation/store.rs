@@ -1,8 +1,41 @@
-//! The store, which takes each write at once.
+//! The disk, which takes commits in their order, and the store, which takes each write at once.
 
 use super::*;
 
 impl World {
+    /// Writes the oldest commit; `half`: the machine dies between journal and store.
+    pub fn write_one(&mut self, half: bool) {
+        let Some(Action::Commit { op, step, journal, flush, store }) = self.disk.pop_front() else { return };
+        if self.refused > 0 && step == berth_ipam::ledger::io::Step::Release {
+            self.refused -= 1;
+            return self.step(Input::Committed(op, CommitResult::Failed("no space".to_owned())));
+        }
+        self.lazy.extend(journal);
+        if flush == Flush::Durable {
+            for write in std::mem::take(&mut self.lazy) {
+                match write {
+                    JournalWrite::Put(entry) => drop(self.journal.insert(entry.key.to_string(), *entry)),
+                    JournalWrite::Remove(key) => drop(self.journal.remove(&key.to_string())),
+                    JournalWrite::Quarantine(shut) => drop(self.quarantine.insert(shut.key.clone(), *shut)),
+                    JournalWrite::Unquarantine(key) => drop(self.quarantine.remove(&key)),
+                }
+            }
+        }
+        if half {
+            return;
+        }
+        let mut results = Vec::new();
+        for write in store {
+            let result = self.store_write(write);
+            let done = result.is_done();
+            results.push(result);
+            if !done {
+                break;
+            }
+        }
+        self.step(Input::Committed(op, CommitResult::Journaled(results)));
+    }
+
     pub fn store_write(&mut self, write: StoreWrite) -> StoreResult {
         let other = |record: &LeaseRecord| StoreResult::Others(Box::new(record.clone()));
         match write {

@@ -5,6 +5,7 @@ mod checks;
 mod events;
 mod kernel;
 mod ports;
+mod spool;
 mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -29,6 +30,7 @@ use crate::declared::config;
 use crate::local::Local;
 use crate::promises::Promises;
 use crate::segment::Segment;
+use spool::Spool;
 
 /// What the test does to the world.
 #[derive(Debug, Clone)]
@@ -73,6 +75,8 @@ pub enum Op {
     Port(bool),
     /// The machine stands still for so many milliseconds, and a foreign host takes an address or none.
     Pause(u16, Option<u8>),
+    /// The disk refuses the next so many commits of releases.
+    Refuse(u8),
     /// So many things under way happen, in a random order.
     Happen(u8),
     /// So many milliseconds pass.
@@ -124,6 +128,8 @@ pub enum Event {
     ToLedger(Input),
     Do(Action),
     Retry(u64),
+    /// The agent looks into the spool.
+    Replay,
     /// A round of probes has its last answers.
     EndRound(u64),
     /// What a survey read is reported.
@@ -157,6 +163,9 @@ pub struct World {
     pub local: Local,
     promises: Promises,
     segment: Segment,
+    spool: Spool,
+    /// So many commits of releases are refused next.
+    refused: u8,
     next: u64,
     /// How often each attachment was read.
     reads: BTreeMap<AttachmentKey, usize>,
@@ -205,6 +214,8 @@ impl World {
             local: Local::default(),
             promises: Promises::default(),
             segment: Segment::new(),
+            spool: Spool::default(),
+            refused: 0,
             next: 0,
             reads: BTreeMap::new(),
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
@@ -243,6 +254,8 @@ impl World {
         };
         self.segment.listen();
         self.step(Input::Loaded(Box::new(loaded)));
+        self.spool_open();
+        self.replay();
         // Plugins notice and repeat what they asked.
         self.events.retain(|event| !matches!(event, Event::Retry(_)));
         let waiting: Vec<_> = self.plugins.keys().copied().collect();
@@ -272,6 +285,10 @@ impl World {
                 }
                 // The shell sends at once.
                 Action::Announce { device, claims } => self.segment.announced(&device, &claims),
+                Action::Reply(caller, _, ref reply) => {
+                    self.check_on_disk(caller, reply);
+                    self.events.push(Event::Do(action));
+                }
                 Action::Note(note) => self.check_note(&note),
                 Action::ConfigTaken(taken) => {
                     let edited = self.edited.take();
@@ -328,6 +345,7 @@ impl World {
             }
             Op::Flood(pod) => self.flood(*pod),
             Op::Reboot => self.reboot(),
+            Op::Refuse(commits) => self.refused = *commits,
             Op::LoseStore => {
                 // With the agent stopped, as the file cannot vanish under it.
                 self.crash_only();
@@ -440,7 +458,7 @@ impl World {
             began: conn,
         };
         self.plugins.insert(conn, plugin);
-        self.step(Input::Lease(Caller { conn, call: 1 }, Box::new(request)));
+        self.retry(conn);
     }
 
     fn del(&mut self, pod: u8) {
@@ -459,8 +477,7 @@ impl World {
         }
         let removal =
             if self.namespaces.contains(&nsid) { LinkRemoval::Gone } else { LinkRemoval::Unreachable };
-        let conn = self.id();
-        self.step(Input::Release(Some(Caller { conn, call: 1 }), key, removal, None));
+        self.release(key, removal, None);
     }
 
     /// A chained plugin takes addresses off another plugin's link, and netlink tells so.
@@ -637,6 +654,7 @@ impl World {
                 self.tell(input);
             }
             Event::Retry(conn) => self.retry(conn),
+            Event::Replay => self.replay(),
             Event::Configure(conn) => self.configure(conn),
             Event::Unplug(ifindex) => {
                 if let Some(index) = self.links.iter().position(|link| link.ifindex == ifindex) {
@@ -653,35 +671,6 @@ impl World {
                 self.hear_all();
             }
         }
-    }
-
-    /// Writes the oldest commit; `half`: the machine dies between journal and store.
-    fn write_one(&mut self, half: bool) {
-        let Some(Action::Commit { op, journal, flush, store, .. }) = self.disk.pop_front() else { return };
-        self.lazy.extend(journal);
-        if flush == Flush::Durable {
-            for write in std::mem::take(&mut self.lazy) {
-                match write {
-                    JournalWrite::Put(entry) => drop(self.journal.insert(entry.key.to_string(), *entry)),
-                    JournalWrite::Remove(key) => drop(self.journal.remove(&key.to_string())),
-                    JournalWrite::Quarantine(shut) => drop(self.quarantine.insert(shut.key.clone(), *shut)),
-                    JournalWrite::Unquarantine(key) => drop(self.quarantine.remove(&key)),
-                }
-            }
-        }
-        if half {
-            return;
-        }
-        let mut results = Vec::new();
-        for write in store {
-            let result = self.store_write(write);
-            let done = result.is_done();
-            results.push(result);
-            if !done {
-                break;
-            }
-        }
-        self.step(Input::Committed(op, CommitResult::Journaled(results)));
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -748,6 +737,7 @@ impl World {
 
     fn answered(&mut self, caller: Caller, reply: Result<Reply, LedgerError>) {
         self.promises.answered(caller);
+        self.released(caller, &reply);
         if self.plugins.get(&caller.conn).is_none_or(|plugin| plugin.call != caller.call) {
             return;
         }
@@ -840,8 +830,7 @@ impl World {
         if let Some(index) = self.links.iter().position(|link| Some(link.ifindex) == made) {
             self.drop_link(index);
         }
-        let caller = Caller { conn: self.id(), call: 1 };
-        self.step(Input::Release(Some(caller), key, LinkRemoval::Gone, Some(plugin.request.txn.clone())));
+        self.release(key, LinkRemoval::Gone, Some(plugin.request.txn.clone()));
     }
 
     /// A plugin found its agent gone and asks the new one the same.
@@ -852,6 +841,7 @@ impl World {
         let plugin = plugin.clone();
         let (key, txn) = (plugin.request.key.clone(), plugin.request.txn.clone());
         match plugin.step {
+            Step::Lease if self.park(conn, &key) => {}
             Step::Lease => self.step(Input::Lease(Caller { conn, call }, Box::new(plugin.request))),
             Step::Bind => self.bind(plugin),
             Step::Configure => {}
@@ -864,6 +854,7 @@ impl World {
         self.air.fall_silent();
         self.segment.all_leave();
         self.segment.set_up(true);
+        self.refused = 0;
         for round in 0..400 {
             let mut budget = 5_000;
             while !(self.events.is_empty() && self.disk.is_empty() && !self.segment.waits()) {

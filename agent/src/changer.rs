@@ -11,7 +11,7 @@ use berth_ipam::ledger::io::{Input, RemoveResult};
 use berth_ipam::ledger::sight::{Where, may_be_removed};
 use berth_ipam::mac::Mac;
 use berth_underlay::facts::LinkFacts;
-use berth_underlay::finder::Finder;
+use berth_underlay::finder::{Finder, Numbered};
 use berth_underlay::read::{LinkRead, Reader};
 use berth_underlay::search::Options;
 use tokio::sync::mpsc::UnboundedSender;
@@ -72,9 +72,11 @@ fn remove(reader: &mut Reader, finder: &mut Finder, removal: &Removal) -> Remove
         Where::Number(nsid) => remove_in(reader, *nsid, removal),
         Where::Proved(netns) => match finder.of_number(reader, netns) {
             // Held while the link is removed, so that the number stays the namespace's.
-            Some(held) if held.cookie == netns.cookie => remove_in(reader, held.nsid, removal),
-            Some(_) => RemoveResult::NotThere,
-            None => in_dead_namespace(reader, netns.nsid, "no path leads to the namespace of its number"),
+            Numbered::Own(held) => remove_in(reader, held.nsid, removal),
+            Numbered::Another => RemoveResult::NotThere,
+            Numbered::Unnamed => {
+                in_dead_namespace(reader, netns.nsid, "no path leads to the namespace of its number")
+            }
         },
         Where::Sought(_) | Where::Nowhere => RemoveResult::NotThere,
     }

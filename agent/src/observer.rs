@@ -19,7 +19,7 @@ use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_underlay::error::Checked;
 use berth_underlay::facts::LinkFacts;
-use berth_underlay::finder::Finder;
+use berth_underlay::finder::{Finder, Numbered};
 use berth_underlay::monitor::{KernelEvent, Monitor};
 use berth_underlay::netns::NetnsFile;
 use berth_underlay::nsid;
@@ -231,10 +231,10 @@ impl Worker {
             return;
         }
         match self.finder.of_number(&mut self.reader, netns) {
-            Some(held) if held.cookie == netns.cookie => self.read_in(target, netns.nsid, seen),
-            // A namespace keeps its number while it lives, and another one has this.
-            Some(_) => (seen.netns, seen.link) = (NetnsFact::Dead, LinkFact::Gone),
-            None => {
+            // Held while it is read, so that the number stays its.
+            Numbered::Own(_held) => self.read_in(target, netns.nsid, seen),
+            Numbered::Another => (seen.netns, seen.link) = (NetnsFact::Dead, LinkFact::Gone),
+            Numbered::Unnamed => {
                 self.read_in(target, netns.nsid, seen);
                 // It may have ended since. What else it shows may be another namespace's: it counts for life alone.
                 if seen.netns == NetnsFact::Alive {

@@ -27,8 +27,18 @@ pub struct Held {
     _file: NetnsFile,
     /// Its number.
     pub nsid: Nsid,
-    /// Its cookie.
-    pub cookie: NetnsCookie,
+    cookie: NetnsCookie,
+}
+
+/// The namespace behind a number that the kernel gave.
+#[derive(Debug)]
+pub enum Numbered {
+    /// The one that was meant.
+    Own(Held),
+    /// Another one: the one that was meant has ended, because a namespace keeps its number while it lives.
+    Another,
+    /// One that cannot be named, or none.
+    Unnamed,
 }
 
 /// See the module's head.
@@ -47,19 +57,23 @@ impl Finder {
         Self { options, ..Self::default() }
     }
 
-    /// The namespace that has the number of `netns` now, whether or not it is that one; `None`: no namespace that can
-    /// be named has it.
-    pub fn of_number(&mut self, reader: &mut Reader, netns: &NetnsIdentity) -> Option<Held> {
+    /// The namespace that has the number of `netns` now.
+    pub fn of_number(&mut self, reader: &mut Reader, netns: &NetnsIdentity) -> Numbered {
         let wanted = |held: &Held| held.nsid == netns.nsid;
         let known = self.by_number.get(&netns.nsid).cloned();
-        known
+        let held = known
             .and_then(|path| hold(reader, &path, false))
             .filter(wanted)
             .or_else(|| self.by_inode(reader, netns, false).filter(wanted))
             .or_else(|| {
                 self.search(reader);
                 hold(reader, self.by_number.get(&netns.nsid)?, false).filter(wanted)
-            })
+            });
+        match held {
+            Some(held) if held.cookie == netns.cookie => Numbered::Own(held),
+            Some(_) => Numbered::Another,
+            None => Numbered::Unnamed,
+        }
     }
 
     /// The namespace that has the cookie of `netns`, with the number that it has here, drawn if it had none; `None`:

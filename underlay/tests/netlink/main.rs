@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests fail a test as tests do")]
 
 mod change;
+mod finder;
 mod monitor;
 mod namespaces;
 mod reads;

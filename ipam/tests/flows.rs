@@ -10,6 +10,8 @@ mod access;
 #[path = "flows/conflicts.rs"]
 mod conflicts;
 mod declared;
+#[path = "flows/departures.rs"]
+mod departures;
 #[path = "flows/ends.rs"]
 mod ends;
 #[path = "flows/floods.rs"]

@@ -307,6 +307,30 @@ mod tests {
     }
 
     #[test]
+    fn a_link_of_unknown_index_is_shown_by_its_alias_or_its_derived_mac() {
+        let derived = shown(Mac::derive(&key(), 0), Mark::None);
+        let asked = target(ASKED_FOR);
+        assert!(asked.is_shown_by(&derived) && asked.is_shown_by(&shown(OTHERS, Mark::Own)));
+        assert!(!asked.is_shown_by(&shown(ASKED_FOR, Mark::None)), "every pod's root can take that MAC");
+        let chained = Target { made_by_us: false, ..asked };
+        assert!(chained.is_shown_by(&shown(ASKED_FOR, Mark::None)));
+        assert!(
+            !chained.is_shown_by(&shown(OTHERS, Mark::Own)),
+            "another plugin's link has no alias of Berth's"
+        );
+    }
+
+    #[test]
+    fn a_link_that_may_be_the_attachments_explains_the_list_and_one_with_its_alias_does_not() {
+        let asked = target(ASKED_FOR);
+        assert!(asked.explains(&shown(ASKED_FOR, Mark::None)));
+        assert!(!asked.explains(&shown(ASKED_FOR, Mark::Own)));
+        let undone = Target { intent: Intent::UndoOwnLink, ..asked };
+        assert!(undone.explains(&shown(ASKED_FOR, Mark::None)), "a stranger's");
+        assert!(!undone.explains(&shown(ASKED_FOR, Mark::Own)));
+    }
+
+    #[test]
     fn a_link_is_removed_by_its_alias_or_a_mac_of_its_own() {
         let derived = Mac::derive(&key(), 0);
         for (mac, mark, wanted) in [

@@ -217,6 +217,22 @@ fn a_hidden_namespace_is_given_up_by_a_del_and_a_complete_search_alone() {
     assert_eq!(id(Facts { search: SearchFact::Incomplete, ..over }), "netns-hidden");
     assert_eq!(id(Facts { departure: Departure::Moved, ..over }), "moved-out-of-sight");
     assert_eq!(id(Facts { fdb: FdbFact::Present, settled: false, ..over }), "mac-on-parent");
+    assert_eq!(id(Facts { fdb: FdbFact::Blind, ..over }), "netns-hidden", "no list tells whether it is up");
+}
+
+#[test]
+fn a_link_in_a_hidden_namespace_is_neither_kept_for_sure_nor_removed() {
+    let seen = Facts { netns: NetnsFact::Hidden, link: LinkFact::Present, ..DEAD };
+    for intent in [Intent::Live, Intent::EndOwnLink, Intent::UndoOwnLink] {
+        assert_eq!(id(Facts { intent, ..seen }), "link-hidden");
+    }
+    let found = Facts { search: SearchFact::Found, ..seen };
+    assert_eq!(id(found), "link-elsewhere");
+    assert_eq!(
+        id(Facts { intent: Intent::EndOwnLink, ..found }),
+        "del-link-present",
+        "after it was followed"
+    );
 }
 
 #[test]

@@ -365,3 +365,24 @@ fn a_strangers_silence_ends_a_quarantine_and_another_runtimes_link_is_no_strange
     outlast_a_strangers(&mut rig);
     assert_eq!(given(&mut rig, 1), Some(address(10)));
 }
+
+#[test]
+fn the_end_of_a_pod_says_nothing_of_the_namespace_that_got_its_number() {
+    let mut before = Rig::new(config(2));
+    before.bound(1);
+    let mut entry = before.entry(1).clone();
+    entry.at = FOREIGN.at.unwrap();
+    (entry.netns.nsid, entry.netns.nsid_is_random) = (entry.at, false);
+    let other = if entry.addresses() == [address(10)] { address(11) } else { address(10) };
+    let records = entry.records(&"n1".parse().unwrap());
+    let loaded = Loaded { entries: vec![entry], records, hears_all: true, ..Loaded::default() };
+    let mut rig = Rig::loaded(config(2), loaded);
+    rig.node.children = vec![child(FOREIGN, FOREIGN_MAC, &[other])];
+    rig.node.listed = BTreeSet::from([FOREIGN_MAC]);
+    search(&mut rig);
+    assert_eq!(occupied(&rig), [other]);
+    rig.step(Input::Release(None, request(1).key, LinkRemoval::Gone, None));
+    rig.observe(DEAD, AddressFact::Unknown);
+    assert!(rig.ledger.entry(&request(1).key).is_none());
+    assert_eq!(occupied(&rig), [other], "a link of another namespace that lives");
+}

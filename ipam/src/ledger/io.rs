@@ -7,6 +7,7 @@ use std::time::Duration;
 use ipnetwork::IpNetwork;
 
 use super::entry::{Entry, Quarantined};
+pub use super::error::LedgerError;
 pub use super::hearing::Hearing;
 use super::occupied::Survey;
 pub use super::sight::SearchOutcome;
@@ -18,7 +19,7 @@ use crate::evidence::{AddressFact, Claim, FdbFact, Intent, LinkFact, NetnsFact};
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid, TxnId};
 use crate::mac::Mac;
 use crate::name::{ContainerId, IfName, NetworkName, PoolName, SegmentName};
-use crate::ports::{Interfaces, LeftOut};
+use crate::ports::Interfaces;
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
@@ -635,179 +636,6 @@ pub struct Grant {
     pub accept_ra: bool,
     /// The link that an ADD before this one bound, by index and MAC: this ADD repeats it.
     pub bound: Option<(u32, Mac)>,
-}
-
-/// Why a request was refused.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum LedgerError {
-    /// No such network is declared.
-    #[error("network {0} is not declared on this node")]
-    UnknownNetwork(NetworkName),
-    /// The network names no usable pool.
-    #[error("network {0} has no enabled pool")]
-    NoPool(NetworkName),
-    /// Another network is served on its port.
-    #[error("network {network} is left out on this node: {why}")]
-    LeftOut {
-        /// The network.
-        network: NetworkName,
-        /// Why.
-        why: Box<LeftOut>,
-    },
-    /// An address was asked for that no pool of the network may give.
-    #[error("address {address} cannot be given: {why}")]
-    NotGivable {
-        /// The address.
-        address: IpAddr,
-        /// Why.
-        why: String,
-    },
-    /// A pool does not admit the pod, and no other pool of the network does.
-    #[error("pool {pool} gives this pod no address: {why}")]
-    NotAdmitted {
-        /// The pool.
-        pool: PoolName,
-        /// Why.
-        why: String,
-    },
-    /// A MAC was asked for that is something else's on the segment.
-    #[error("the MAC {mac} cannot be given: {why}")]
-    MacRefused {
-        /// The MAC.
-        mac: Mac,
-        /// Why.
-        why: String,
-    },
-    /// A MAC was asked for that a predecessor of the pod did not leave in time.
-    #[error("the MAC {mac} is still in use after {waited_ms} ms: {holder}")]
-    MacInUse {
-        /// The MAC.
-        mac: Mac,
-        /// Its holder.
-        holder: String,
-        /// How long the ADD waited.
-        waited_ms: u128,
-    },
-    /// No address became free in time.
-    #[error("no free address in {pools} after {waited_ms} ms: {holders}")]
-    Exhausted {
-        /// The pools that were tried.
-        pools: String,
-        /// How long the ADD waited.
-        waited_ms: u128,
-        /// Who holds what.
-        holders: String,
-    },
-    /// The network's link was edited after the address was recorded.
-    #[error("the link of network {} was edited: {key} is recorded on {made_on}", .key.network)]
-    Moved {
-        /// The attachment.
-        key: AttachmentKey,
-        /// The device on which it is recorded.
-        made_on: IfName,
-    },
-    /// The attachment exists in another, living namespace.
-    #[error("attachment {0} exists already in another namespace that is alive")]
-    AttachmentExists(AttachmentKey),
-    /// The ADD of the same attachment before this one has neither ended nor been undone.
-    #[error("another ADD of {key} is not over after {waited_ms} ms: {state}")]
-    FormerAdd {
-        /// The attachment.
-        key: AttachmentKey,
-        /// How long this ADD waited.
-        waited_ms: u128,
-        /// The reason code of the attachment's state.
-        state: &'static str,
-    },
-    /// A DEL came for the attachment before its ADD was over.
-    #[error("attachment {0} was deleted while its ADD was under way")]
-    Deleted(AttachmentKey),
-    /// Bind or done for a transaction that is not open.
-    #[error("transaction {0} of {1} is not open")]
-    NotOpen(TxnId, AttachmentKey),
-    /// The link read back is not the one that was announced.
-    #[error("link {ifindex} of {key} is not what the plugin announced: {why}")]
-    NotTheLink {
-        /// The attachment.
-        key: AttachmentKey,
-        /// The announced index.
-        ifindex: u32,
-        /// What was found.
-        why: String,
-    },
-    /// For all of its time the wire could not be asked.
-    #[error("the wire on {device} could not be asked for {waited_ms} ms: {why}")]
-    Wire {
-        /// The device.
-        device: IfName,
-        /// How long the ADD waited.
-        waited_ms: u128,
-        /// Why.
-        why: String,
-    },
-    /// Journal or store refused a write.
-    #[error("the agent could not write its files: {0}")]
-    Storage(String),
-    /// Something kept the ADD waiting for all of its time, and it was no lack of addresses.
-    #[error("no address could be recorded within {waited_ms} ms: {why}")]
-    Barred {
-        /// How long the ADD waited.
-        waited_ms: u128,
-        /// What kept it waiting.
-        why: String,
-    },
-    /// CHECK: nothing is recorded for the attachment.
-    #[error("no address is recorded for {0}")]
-    NotRecorded(AttachmentKey),
-    /// GC: not every attachment that the runtime does not have any more could be judged.
-    #[error("of {network} could not be judged: {}", .problems.join("; "))]
-    NotCollected {
-        /// The CNI network.
-        network: NetworkName,
-        /// Each with its reason.
-        problems: Vec<String>,
-    },
-    /// An operator asked for an address that nobody has.
-    #[error("address {0} is free")]
-    Free(IpAddr),
-    /// An operator named an address that is in use in several segments.
-    #[error("address {address} is in use in several segments: {}", listed(segments))]
-    Ambiguous {
-        /// The address.
-        address: IpAddr,
-        /// In which.
-        segments: BTreeSet<SegmentName>,
-    },
-    /// An operator named a segment in which nothing is declared or in use.
-    #[error("segment {segment} is in no declaration and no record; known are: {}", listed(known))]
-    UnknownSegment {
-        /// The name.
-        segment: SegmentName,
-        /// Those that there are.
-        known: BTreeSet<SegmentName>,
-    },
-    /// An operator asked to free an address of another node's.
-    #[error("address {address} is held by {by}")]
-    HeldAbroad {
-        /// The address.
-        address: IpAddr,
-        /// Its holder.
-        by: String,
-    },
-    /// An operator asked to free an address that shows life.
-    #[error("address {address} is in use by {key}: {evidence}")]
-    Alive {
-        /// The address.
-        address: IpAddr,
-        /// Its holder.
-        key: AttachmentKey,
-        /// What shows it.
-        evidence: String,
-    },
-}
-
-fn listed(segments: &BTreeSet<SegmentName>) -> String {
-    segments.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 /// Something to remember and show.

@@ -19,6 +19,7 @@ pub mod conflict;
 mod del;
 mod departure;
 pub mod entry;
+mod error;
 mod gc;
 pub mod hearing;
 mod hold;

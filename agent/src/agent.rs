@@ -395,10 +395,10 @@ impl Agent {
                 self.hands.programs.rearm(&inodes);
                 scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone());
             }
-            Action::Probe { id, device, addresses, urgent } => {
+            Action::Probe { id, device, addresses, urgent, reach } => {
                 let priority = if urgent { Priority::Now } else { Priority::Ahead };
                 self.hands.programs.asking(self.ledger.config(), &device, &addresses);
-                self.hands.wires.probe(id, &device, addresses, priority);
+                self.hands.wires.probe(id, &device, addresses, priority, reach);
             }
             Action::Announce { device, claims } => self.hands.wires.announce(&device, claims),
             Action::RemoveLink { key, netns, ifindex, macs } => {

@@ -73,16 +73,14 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let damaged = on_disk.damaged.as_ref().map(startup::damaged_note);
     let place = startup::place(&identity.boot_id)?;
     let parents = Parents::new(startup::made_vlans(&on_disk.meta))?;
-    let mut wires = Wires::new(claims);
+    let mut wires = Wires::new(claims).context("draw the mark of probes")?;
     wires.listen(startup::devices(&config));
-    let object = match flags.ebpf_object {
-        Some(path) => Some(Object::File(path)),
-        None => object::embedded().map(Object::Embedded),
-    };
+    let object = flags.ebpf_object.map(Object::File).or_else(|| object::embedded().map(Object::Embedded));
     let programs = Programs::start(object.map(|object| Options {
         bpffs: Some(flags.bpffs.clone()),
         allowed: flags.rung,
         log: flags.ebpf_log,
+        mark: wires.mark(),
         ..Options::new(object)
     }));
     let loaded = startup::loaded(on_disk, &place, &config, observer.hears_all);

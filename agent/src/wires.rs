@@ -8,6 +8,7 @@ use berth_ipam::config::Wire;
 use berth_ipam::ledger::io::{HeardOnWire, Hearing, Input, ProbeResult};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
+use berth_underlay::random;
 use berth_underlay::wire::listener::{ParentWire, WireEvent};
 use berth_underlay::wire::probe::{Limits, Outcome, Priority};
 use berth_underlay::wire::socket::Direction;
@@ -24,19 +25,29 @@ pub struct Wires {
     /// The parents on which a program in the kernel listens.
     watched: Vec<IfName>,
     refused: BTreeMap<IfName, String>,
+    /// Of probes that the links under a device are to hear. Drawn at random: a pod that knew it could have frames of its
+    /// own handed back to the parent.
+    mark: u32,
     feed: Feed,
 }
 
 impl Wires {
     /// No wire yet.
-    pub fn new(feed: Feed) -> Self {
-        Self {
+    pub fn new(feed: Feed) -> Result<Self, berth_underlay::error::Error> {
+        Ok(Self {
             by_device: BTreeMap::new(),
             places: BTreeMap::new(),
             watched: Vec::new(),
             refused: BTreeMap::new(),
+            // Zero is the mark of all other frames.
+            mark: u32::from_ne_bytes(random::bytes()?).max(1),
             feed,
-        }
+        })
+    }
+
+    /// The mark by which the programs in the kernel know the probes that the links under a device are to hear.
+    pub fn mark(&self) -> u32 {
+        self.mark
     }
 
     /// Listens on these devices, each with the wires that it is on, and on no others.
@@ -140,8 +151,16 @@ impl Wires {
         }
     }
 
-    /// Asks a declared device's wire; the answer comes as [`Input::Probed`].
-    pub fn probe(&mut self, id: u64, device: &IfName, addresses: Vec<IpAddr>, priority: Priority) {
+    /// Asks a declared device's wire; the answer comes as [`Input::Probed`]. `reach`: the links under the device are to
+    /// hear the probes; where they did, [`Input::Reached`] comes before.
+    pub fn probe(
+        &mut self,
+        id: u64,
+        device: &IfName,
+        addresses: Vec<IpAddr>,
+        priority: Priority,
+        reach: bool,
+    ) {
         self.open(device);
         let feed = self.feed.clone();
         let Some(wire) = self.by_device.get(device) else {
@@ -149,7 +168,13 @@ impl Wires {
             let _ = feed.answer(Input::Probed(id, ProbeResult::Failed(why)));
             return;
         };
-        wire.probe(addresses, priority, move |results| {
+        let mark = Some(self.mark).filter(|_| reach);
+        wire.probe(addresses, priority, mark, move |results| {
+            let all_in = results.iter().filter(|result| result.reached);
+            let reached: BTreeSet<_> = all_in.map(|result| result.address).collect();
+            if !reached.is_empty() {
+                let _ = feed.answer(Input::Reached(id, reached));
+            }
             let mut answers = Vec::new();
             let mut failed = None;
             for result in results {

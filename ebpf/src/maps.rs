@@ -64,6 +64,11 @@ pub static LAYOUT_V1: KernelLayout = KernelLayout {
     dev_flags: 0,
 };
 
+/// The mark of those probes of the agent's that links under the parent are to hear; 0: no frame is handed back.
+/// Replaced and frozen as the layout is.
+#[unsafe(no_mangle)]
+pub static PROBE_MARK: u32 = 0;
+
 /// A field of [`LAYOUT_V1`].
 macro_rules! layout {
     ($field:ident) => {

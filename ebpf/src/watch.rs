@@ -1,13 +1,13 @@
 //! The watcher on the parent: keeps WATCH, and tells user space of changes only.
 
-use aya_ebpf::bindings::TC_ACT_UNSPEC;
+use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use berth_ebpf_common::frame::{self, Claim, Frame, Meta, Other};
 use berth_ebpf_common::{Counter, Kind, LAYOUT, Source, WatchKey, WireEvent, watch_flag};
 
-use crate::maps::{WATCH, count, emit_wire};
+use crate::maps::{PROBE_MARK, WATCH, count, emit_wire, frozen};
 
 /// The same speaker is told again after this long.
 const AGAIN_NS: u64 = 1_000_000_000;
@@ -25,7 +25,27 @@ pub fn arp_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn arp_out(ctx: TcContext) -> i32 {
     look(&ctx, Source::Egress);
+    hand_back(&ctx);
     TC_ACT_UNSPEC
+}
+
+/// Lets a copy of a marked probe come in on the parent: macvlan gives to the links under it only what comes in there.
+///
+/// The mark ends here. A pod could read it from its copy, and would then have frames of its own handed back.
+#[inline(always)]
+fn hand_back(ctx: &TcContext) {
+    let mark = frozen(&PROBE_MARK);
+    // SAFETY: the context is valid while the program runs; the mark of a frame may be written.
+    let parent = unsafe {
+        let skb = ctx.skb.skb;
+        if mark == 0 || (*skb).mark != mark {
+            return;
+        }
+        (*skb).mark = 0;
+        (*skb).ifindex
+    };
+    // The agent counts the copies that come in, so that a refusal needs no word.
+    let _ = ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS));
 }
 
 /// A frame as the kernel has it: most devices take the VLAN tag out of the bytes.

@@ -32,6 +32,8 @@ mod places;
 mod ports;
 #[path = "flows/programs.rs"]
 mod programs;
+#[path = "flows/reached.rs"]
+mod reached;
 #[path = "flows/repeats.rs"]
 mod repeats;
 #[path = "flows/requested_mac.rs"]

@@ -9,6 +9,8 @@
 #[path = "simulation/air.rs"]
 mod air;
 mod declared;
+#[path = "simulation/guests.rs"]
+mod guests;
 #[path = "simulation/local.rs"]
 mod local;
 #[path = "simulation/promises.rs"]
@@ -119,6 +121,51 @@ proptest! {
         world.check_alive();
         world.check_promises();
         world.check_answered();
+        world.check_nothing_leaked();
+    }
+}
+
+/// Guests behind pods' links, and time in which their silence could be taken for their end.
+fn ops_with_guests() -> impl Strategy<Value = Vec<Op>> {
+    // As many pods as addresses: the last one of them needs what a guest has.
+    let (pod, last) = (0..4_u8, 0..4_u8);
+    let op = prop_oneof![
+        5 => pod.clone().prop_map(Op::Add),
+        4 => (pod.clone(), last.clone()).prop_map(|(pod, last)| Op::Guest(pod, last, true)),
+        2 => (pod.clone(), last.clone()).prop_map(|(pod, last)| Op::Guest(pod, last, false)),
+        1 => (pod.clone(), last.clone(), any::<bool>()).prop_map(|(pod, last, says)| Op::Vip(pod, last, says)),
+        1 => pod.clone().prop_map(Op::NoVip),
+        1 => (last, any::<bool>()).prop_map(|(last, comes)| Op::Foreign(last, comes)),
+        2 => pod.clone().prop_map(Op::Del),
+        1 => pod.prop_map(Op::EndNamespace),
+        1 => Just(Op::CrashAgent),
+        1 => any::<bool>().prop_map(Op::Port),
+        10 => (20..40_u8).prop_map(Op::Happen),
+        8 => (1500..3000_u16).prop_map(Op::Pass),
+    ];
+    let begin = [
+        Op::Add(0),
+        Op::Happen(39),
+        Op::Happen(39),
+        Op::Guest(0, 1, true),
+        Op::Guest(0, 2, true),
+        Op::Happen(39),
+    ];
+    prop::collection::vec(op, 1..60).prop_map(move |ops| begin.iter().cloned().chain(ops).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_guests_address_is_given_to_no_other_pod_and_is_free_after_it(seed in any::<u64>(), ops in ops_with_guests()) {
+        let mut world = World::new(seed);
+        for op in ops {
+            world.play(&op);
+            world.check_alive();
+        }
+        world.settle();
+        world.check_alive();
         world.check_nothing_leaked();
     }
 }

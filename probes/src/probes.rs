@@ -34,6 +34,7 @@ use crate::wire::{Seat, Seats};
 
 const COUNTERS: &str = "COUNTERS";
 const LAYOUT: &str = "LAYOUT_V1";
+const MARK: &str = "PROBE_MARK";
 const TASKS: (&str, &str) = ("task_exit_tp", "sched_process_exit");
 
 /// Where the object with the programs is.
@@ -69,12 +70,15 @@ pub struct Options {
     pub types: PathBuf,
     /// How much the programs write to their log; [`Probes::drain_log`] passes it on.
     pub log: LogLevel,
+    /// The mark of frames that are to be heard by the links under the parent on which they leave; 0: of none.
+    pub mark: u32,
 }
 
 impl Options {
-    /// All rungs, no pins, the running kernel, no log.
+    /// All rungs, no pins, the running kernel, no log, no mark.
     pub fn new(object: Object) -> Self {
-        Self { object, bpffs: None, allowed: Allowed::Any, types: kernel::TYPES.into(), log: LogLevel::Off }
+        let types = kernel::TYPES.into();
+        Self { object, bpffs: None, allowed: Allowed::Any, types, log: LogLevel::Off, mark: 0 }
     }
 }
 
@@ -125,7 +129,7 @@ impl Probes {
         let object = options.object.bytes()?;
         let (layout, types) = read_kernel(&options.types)?;
         let (pins, lock) = Pins::prepare(options.bpffs.as_deref());
-        let (mut ebpf, pins) = load(&object, &layout, &types, pins, options.log)?;
+        let (mut ebpf, pins) = load(&object, &layout, &types, pins, options)?;
         let counters = ebpf.take_map(COUNTERS).ok_or(Error::Missing(COUNTERS))?;
         let mut probes = Self {
             ring: Ring::open(&mut ebpf)?,
@@ -512,15 +516,17 @@ fn load(
     layout: &KernelLayout,
     types: &Btf,
     pins: Pins,
-    level: LogLevel,
+    options: &Options,
 ) -> Result<(Ebpf, Pins), Error> {
     let bytes = layout.to_bytes();
+    let Options { log: level, mark, .. } = options;
     let number = level.number();
     let load = |pins: &Pins| {
         let mut loader = EbpfLoader::new();
         loader.btf(Some(types)).override_global(LAYOUT, &bytes[..], true);
         loader.override_global(log::LEVEL, &number, false);
-        if level == LogLevel::Off {
+        loader.override_global(MARK, mark, true);
+        if *level == LogLevel::Off {
             // Nobody writes to it, and the kernel takes no ring below a page.
             let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
             loader.map_max_entries(log::MAP, page);

@@ -26,6 +26,7 @@ pub mod declare;
 pub mod demo;
 pub mod error;
 pub mod fdb;
+pub mod guest;
 pub mod kubernetes;
 pub mod lab;
 pub mod lease_watch;

@@ -111,7 +111,8 @@ pub fn announce_from(netns: &Path, interface: &str, mac: Mac, address: IpAddr) -
     send(&socket_on(netns, interface)?, mac, address)
 }
 
-fn socket_on(netns: &Path, interface: &str) -> Result<Socket> {
+/// A socket that sends and hears on an interface of a namespace.
+pub(crate) fn socket_on(netns: &Path, interface: &str) -> Result<Socket> {
     let socket = sys::netns::inside(netns, || {
         let links = Netlink::open()?.links(None)?;
         let link = links.iter().find(|link| link.name == interface).ok_or(std::io::ErrorKind::NotFound)?;

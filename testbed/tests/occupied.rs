@@ -7,12 +7,15 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::{Duration, Instant};
 
 use berth_testbed::client::Row;
+use berth_testbed::guest::Guest;
 use berth_testbed::lab::{Attachment, Families, Lab, Options};
 use berth_testbed::stranger;
 use berth_testbed::world::{self, PARENT, Pod};
 
 /// A link of another runtime's, and when it is seen without any event: a survey, then a search.
 const SURVEYED: Duration = Duration::from_secs(20);
+/// Silent rounds enough to end a quarantine, and more.
+const UNANSWERED: Duration = Duration::from_secs(10);
 /// An event is followed by a read at once; the rest is patience for a shared machine.
 const TOLD: Duration = Duration::from_secs(5);
 
@@ -131,21 +134,44 @@ fn a_pods_second_address_is_given_to_nobody_until_the_pod_ends() {
     });
 }
 
+const HEARD: Option<(&str, &str)> = Some(("quarantined", "heard"));
+
+/// A pod that announces the pool's other address, which none of its interfaces has, as a virtual machine behind its
+/// interface does; and that address.
+fn with_guest(lab: &Lab) -> (Attachment, Ipv4Addr) {
+    let first = pod_of(lab);
+    let other = lab.addresses.iter().copied().find(|a| IpAddr::V4(*a) != first.address).unwrap();
+    stranger::announce_from(&first.pod.netns, "eth0", first.mac, IpAddr::V4(other)).unwrap();
+    becomes(lab, other, TOLD, HEARD);
+    (first, other)
+}
+
 #[test]
-fn an_address_that_a_pod_announces_and_has_on_no_interface_is_kept_as_long_as_the_pod() {
-    both(|options| {
-        let lab = Lab::start(options, 2, "").unwrap();
-        let first = pod_of(&lab);
-        let other = lab.addresses.iter().copied().find(|a| IpAddr::V4(*a) != first.address).unwrap();
-        // As a virtual machine behind the pod's interface does.
-        stranger::announce_from(&first.pod.netns, "eth0", first.mac, IpAddr::V4(other)).unwrap();
-        becomes(&lab, other, TOLD, Some(("quarantined", "heard")));
-        std::thread::sleep(Duration::from_secs(5));
-        becomes(&lab, other, TOLD, Some(("quarantined", "heard")));
-        assert!(refused(&lab).contains(&format!("{other} answered by {}", first.mac)));
-        lab.world.remove(&first.pod);
-        becomes(&lab, other, SURVEYED, None);
-    });
+fn without_programs_an_address_that_a_pod_announces_and_has_on_no_interface_is_kept_as_long_as_the_pod() {
+    let Some(options) = Options::of_tests(1.0) else { return };
+    let lab = Lab::start(&Options { rung: Some("none".to_owned()), ..options }, 2, "").unwrap();
+    let (first, other) = with_guest(&lab);
+    std::thread::sleep(UNANSWERED);
+    becomes(&lab, other, TOLD, HEARD);
+    assert!(refused(&lab).contains(&format!("{other} answered by {}", first.mac)));
+    lab.world.remove(&first.pod);
+    becomes(&lab, other, SURVEYED, None);
+}
+
+#[test]
+fn with_programs_an_address_behind_a_pods_interface_is_kept_as_long_as_it_answers() {
+    let Some(options) = Options::of_tests(1.0) else { return };
+    let lab = Lab::start(&options, 2, "").unwrap();
+    let (first, other) = with_guest(&lab);
+    let guest = Guest::start(&first.pod.netns, "eth0", first.mac, other).unwrap();
+    std::thread::sleep(UNANSWERED);
+    assert!(row(&lab, other).is_some(), "it answered {} times", guest.answers());
+    assert!(guest.answers() > 0, "no probe reached the guest");
+    drop(guest);
+    becomes(&lab, other, SURVEYED, None);
+    let IpAddr::V4(own) = first.address else { panic!("an IPv4 pool") };
+    becomes(&lab, own, TOLD, Some(("bound", "bound")));
+    assert_eq!(pod_of(&lab).address, IpAddr::V4(other));
 }
 
 #[test]

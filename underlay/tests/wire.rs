@@ -174,7 +174,7 @@ fn timeless(outcome: Outcome) -> Outcome {
 fn outcomes(wire: &ParentWire, addresses: &[&str]) -> Vec<Outcome> {
     let (sender, results) = channel();
     let addresses = addresses.iter().map(|address| parse(address)).collect();
-    wire.probe(addresses, Priority::Now, move |results| drop(sender.send(results)));
+    wire.probe(addresses, Priority::Now, None, move |results| drop(sender.send(results)));
     let results = results.recv_timeout(Duration::from_secs(5)).unwrap();
     results.into_iter().map(|result| timeless(result.outcome)).collect()
 }
@@ -379,7 +379,7 @@ fn a_link_that_drops_during_a_round_spoils_its_silence() {
     let world = World::new();
     let (wire, _events) = world.listen();
     let (sender, results) = channel();
-    wire.probe(vec![parse("192.0.2.77")], Priority::Now, move |results| drop(sender.send(results)));
+    wire.probe(vec![parse("192.0.2.77")], Priority::Now, None, move |results| drop(sender.send(results)));
     std::thread::sleep(Duration::from_millis(10));
     ip(&format!("-n {} link set parent down", world.node));
     ip(&format!("-n {} link set parent up", world.node));
@@ -467,7 +467,7 @@ fn lost_frames_are_counted_and_only_lost_answers_void_a_round() {
     wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
     let (reply, results) = channel();
     let asked = vec![parse("192.0.2.77"), parse("192.0.2.201")];
-    wire.probe(asked, Priority::Now, move |results| drop(reply.send(results)));
+    wire.probe(asked, Priority::Now, None, move |results| drop(reply.send(results)));
     send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.200"))]);
     std::thread::sleep(Duration::from_millis(5));
     let claims = vec![frame::announcement(HOST_MAC, parse("192.0.2.201")); 20_000];
@@ -536,7 +536,7 @@ fn closing_the_wire_is_quick_and_answers_what_is_open() {
     let world = World::new();
     let (wire, _events) = world.listen();
     let (sender, results) = channel();
-    wire.probe(vec![parse("192.0.2.77")], Priority::Now, move |results| drop(sender.send(results)));
+    wire.probe(vec![parse("192.0.2.77")], Priority::Now, None, move |results| drop(sender.send(results)));
     let start = Instant::now();
     drop(wire);
     assert!(start.elapsed() < Duration::from_millis(500), "{:?}", start.elapsed());

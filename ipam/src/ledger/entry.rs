@@ -490,4 +490,7 @@ pub struct Quarantined {
     /// Since when; in memory only.
     #[serde(skip)]
     pub since: Time,
+    /// How many rounds in a row found it silent that the links under the parent heard too; in memory only.
+    #[serde(skip)]
+    pub unanswered: u8,
 }

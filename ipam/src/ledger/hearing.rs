@@ -8,6 +8,7 @@
 //! that no gap touched or after the end of a holder that the port heard alone all the time.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::io::ProbeResult;
@@ -93,6 +94,8 @@ struct Round {
     device: IfName,
     /// Why its silence proves nothing.
     broken: Option<String>,
+    /// The addresses for which the links under the device heard all probes.
+    reached: BTreeSet<IpAddr>,
 }
 
 /// See the module's head.
@@ -200,13 +203,25 @@ impl Hearings {
 
     /// A round of probes begins.
     pub fn asked(&mut self, id: u64, device: IfName) {
-        self.rounds.insert(id, Round { device, broken: None });
+        self.rounds.insert(id, Round { device, broken: None, reached: BTreeSet::new() });
+    }
+
+    /// The links under the device of a round heard its probes for these addresses.
+    pub fn reached(&mut self, id: u64, addresses: BTreeSet<IpAddr>) {
+        if let Some(round) = self.rounds.get_mut(&id) {
+            round.reached = addresses;
+        }
+    }
+
+    /// Whether the links under the device of a round heard its probes for an address.
+    pub fn has_reached(&self, id: u64, address: IpAddr) -> bool {
+        self.rounds.get(&id).is_some_and(|round| round.reached.contains(&address))
     }
 
     /// A round is over: its device, and its result, which is a failure if a gap touched it and an
     /// address got no answer. `None`: no such round was asked for.
     pub fn concluded(&mut self, id: u64, result: ProbeResult) -> Option<(IfName, ProbeResult)> {
-        let Round { device, broken } = self.rounds.remove(&id)?;
+        let Round { device, broken, .. } = self.rounds.remove(&id)?;
         let broken = broken.or_else(|| self.deaf(&device).map(str::to_owned));
         let silent =
             matches!(&result, ProbeResult::Heard(all) if all.iter().any(|(_, macs)| macs.is_empty()));
@@ -310,5 +325,29 @@ impl Hearings {
         if let Some(port) = self.by_device.get_mut(device) {
             port.attend_at = Some(at).filter(|_| !port.unattended.is_empty());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_silent_on_a_port_that_hears_nothing() {
+        let device: IfName = "eth1".parse().unwrap();
+        let key = AddressKey { segment: "default".parse().unwrap(), address: [10, 0, 0, 10].into() };
+        let now = Time::from_millis(1);
+        let mut hearings = Hearings::default();
+        hearings.silence(now, &device, key.clone());
+        assert!(!hearings.is_silent(now, &device, &key), "nothing was reported of it");
+        hearings.report(now, &device, &Hearing::Down("eth1 is down".to_owned()));
+        hearings.silence(now, &device, key.clone());
+        assert!(!hearings.is_silent(now, &device, &key), "it is down");
+        hearings.report(now, &device, &Hearing::Up);
+        assert!(!hearings.is_silent(now, &device, &key), "what was called silent before counts for nothing");
+        hearings.silence(now, &device, key.clone());
+        assert!(hearings.is_silent(now, &device, &key) && hearings.is_fresh(now, &device, &key));
+        let late = now + SILENCE_IS_GOOD_FOR;
+        assert!(!hearings.is_silent(late, &device, &key));
     }
 }

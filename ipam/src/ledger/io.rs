@@ -99,6 +99,9 @@ pub enum Input {
     Gathered(Vec<Observation>),
     /// What a scan of all tasks saw.
     Scanned(ScanReport),
+    /// All probes of that round for these addresses came back in on its device, so that the links under it heard
+    /// them. Told before [`Input::Probed`].
+    Reached(u64, BTreeSet<IpAddr>),
     /// A round of probes is over.
     Probed(u64, ProbeResult),
     /// Somebody spoke for an address on a device of this node.
@@ -579,6 +582,9 @@ pub enum Action {
         addresses: Vec<IpAddr>,
         /// Whether somebody waits for the answer.
         urgent: bool,
+        /// Whether the links under the device are to hear the probes, if a program sees to it; then
+        /// [`Input::Reached`] comes too.
+        reach: bool,
     },
     /// Tell the wire on a device, by one frame each, that these addresses are at these MACs.
     Announce {

@@ -177,6 +177,7 @@ impl Ledger {
             Input::Kernel(by, hint) => self.hint(now, by, hint),
             Input::Gathered(observations) => self.gathered(now, observations),
             Input::Scanned(report) => self.scanned(now, &report),
+            Input::Reached(id, addresses) => self.hearings.reached(id, addresses),
             Input::Probed(id, result) => self.probed(now, id, result),
             Input::Heard(heard) => self.heard(now, &heard),
             Input::Hearing(device, hearing) => self.hearing(now, &device, &hearing),

@@ -25,6 +25,9 @@ use crate::time::Time;
 
 /// A quarantined address is asked for this often, and free again when silent for as long.
 const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
+/// A link under the parent that spoke for a quarantined address has given it up after so many rounds in a row that
+/// it heard and did not answer. A busy macvlan may lose the broadcasts of one round and tells no sender.
+const REACHED_ROUNDS: u8 = 3;
 /// A second holder is reported again after this long.
 const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
 /// An ADD asks again this long after probes that proved nothing.
@@ -158,19 +161,25 @@ impl Ledger {
         urgent: bool,
     ) {
         let id = self.id();
+        // A link under the device that hears a solicitation for its tentative IPv6 address takes that for a
+        // duplicate, and one that detects conflicts does so with an ARP probe for an address that it is about to
+        // use: so links hear only probes for addresses that no lease can have.
+        let reach = matches!(&purpose, ProbePurpose::Quarantine(key) if key.address.is_ipv4());
         self.hearings.asked(id, device.clone());
         self.probes.insert(id, purpose);
-        self.out.push(Action::Probe { id, device, addresses, urgent });
+        self.out.push(Action::Probe { id, device, addresses, urgent, reach });
     }
 
     /// A round of probes is over.
     pub(super) fn probed(&mut self, now: Time, id: u64, result: ProbeResult) {
-        let Some((device, result)) = self.hearings.concluded(id, result) else { return };
         let Some(purpose) = self.probes.remove(&id) else { return };
+        let reached = |key: &AddressKey| self.hearings.has_reached(id, key.address);
+        let reached = matches!(&purpose, ProbePurpose::Quarantine(key) if reached(key));
+        let Some((device, result)) = self.hearings.concluded(id, result) else { return };
         match purpose {
             ProbePurpose::Ahead(pool) => self.probed_ahead(now, &device, &pool, result),
             ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &device, &txn, picks, result),
-            ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &device, &key, result),
+            ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &device, &key, result, reached),
             ProbePurpose::Former(key) => self.probed_former(now, &device, &key, result),
             ProbePurpose::Attend(attended) => self.attended(now, &device, attended, result),
             ProbePurpose::Mac(txn) => self.probed_mac(now, &txn, result),
@@ -284,10 +293,18 @@ impl Ledger {
         self.serve_line(now);
     }
 
-    fn probed_quarantine(&mut self, now: Time, device: &IfName, key: &AddressKey, result: ProbeResult) {
+    /// `reached`: the links under the device heard the probes.
+    fn probed_quarantine(
+        &mut self,
+        now: Time,
+        device: &IfName,
+        key: &AddressKey,
+        result: ProbeResult,
+        reached: bool,
+    ) {
         let ProbeResult::Heard(answers) = result else {
             if let Some(shut) = self.quarantine.get_mut(key) {
-                shut.heard_at = now;
+                (shut.heard_at, shut.unanswered) = (now, 0);
             }
             return;
         };
@@ -295,7 +312,7 @@ impl Ledger {
         let mut macs = self.vetoes(key, &claims);
         let Some(shut) = self.quarantine.get(key) else { return };
         if !macs.is_empty() {
-            // The round did not ask links under the parent: those that spoke before are not silent.
+            // Links under the parent may not have heard the round: those that spoke before are not silent.
             let others: Vec<_> = shut.macs.iter().copied().filter(|mac| !macs.contains(mac)).collect();
             macs.extend(self.local_among(&shut.pool, others.into_iter()));
             macs.truncate(SPEAKERS_MAX);
@@ -306,8 +323,10 @@ impl Ledger {
             return;
         }
         if macs.is_empty() {
+            shut.unanswered = if reached { shut.unanswered.saturating_add(1) } else { 0 };
             let shut = shut.clone();
-            if self.local_speaker(&shut).is_some() {
+            let given_up = shut.unanswered >= REACHED_ROUNDS;
+            if !given_up && self.local_speaker(&shut).is_some() {
                 if let Some(kept) = self.quarantine.get_mut(key) {
                     kept.heard_at = now;
                 }
@@ -318,7 +337,7 @@ impl Ledger {
             self.silence_of(now, device, &pool, key);
             self.serve_line(now);
         } else {
-            shut.heard_at = now;
+            (shut.heard_at, shut.unanswered) = (now, 0);
             shut.macs = macs;
         }
     }
@@ -437,6 +456,7 @@ impl Ledger {
             guard,
             heard_at: now,
             since: now,
+            unanswered: 0,
         };
         let journal = vec![JournalWrite::Quarantine(Box::new(shut.clone()))];
         self.quarantine.insert(key, shut);
@@ -505,7 +525,7 @@ impl Ledger {
             return self.hearings.spoken(&key);
         }
         if let Some(shut) = self.quarantine.get_mut(&key) {
-            shut.heard_at = now;
+            (shut.heard_at, shut.unanswered) = (now, 0);
             if shut.macs.len() < SPEAKERS_MAX && !shut.macs.contains(&heard.mac) {
                 shut.macs.push(heard.mac);
             }

@@ -258,6 +258,38 @@ fn many_attachments_are_probed_some_at_a_time_and_all_in_the_end() {
 }
 
 #[test]
+fn lost_statements_leave_the_attachments_that_are_still_to_be_probed() {
+    let mut rig = Rig::new(config(40));
+    for pod in 1..=40 {
+        rig.bound(pod);
+    }
+    rig.hearing(gap());
+    rig.hearing(Hearing::Missed("7 frames".to_owned()));
+    for _ in 0..5 {
+        rig.answer_probes(&[]);
+    }
+    assert_eq!(rig.announced.len(), 40);
+}
+
+#[test]
+fn a_former_boots_address_is_not_silent_on_a_port_of_which_nothing_was_reported() {
+    let mut rig = Rig::new(config(1));
+    rig.bound(1);
+    let mut entry = rig.entry(1).clone();
+    entry.boot_id = BootId("before".into());
+    let records = rig.store.values().cloned().collect();
+    let entries = vec![entry];
+    let loaded = Loaded { entries, records, hears_all: true, ..Loaded::default() };
+    let mut rig = Rig::unheard_with(config(1), loaded);
+    for _ in 0..3 {
+        rig.pass(Duration::from_secs(1));
+        rig.observe((NetnsFact::Unknown, LinkFact::Unknown, FdbFact::Absent), AddressFact::Unknown);
+        rig.answer_probes(&[]);
+    }
+    assert_eq!(rig.ledger.leases().len(), 1, "nothing is concluded");
+}
+
+#[test]
 fn an_agents_start_probes_attachments_and_announces_none() {
     let mut rig = Rig::new(config(1));
     rig.bound(1);

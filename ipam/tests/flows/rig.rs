@@ -46,8 +46,16 @@ pub struct Rig {
     pub proofs: u32,
     notes: Vec<Note>,
     listens: BTreeSet<IfName>,
+    pub wide: Wide,
     /// What was announced.
     pub announced: Vec<(IpAddr, Mac)>,
+}
+
+/// The rounds of probes that links under the device are to hear.
+#[derive(Default)]
+pub struct Wide {
+    pub rounds: BTreeSet<u64>,
+    pub are_heard: bool,
 }
 
 /// The interfaces of the node, as surveys read them.
@@ -193,7 +201,10 @@ impl Rig {
 
     /// The same with a port of which nothing is reported.
     pub fn unheard(config: Config) -> Self {
-        let loaded = Loaded { hears_all: true, ..Loaded::default() };
+        Self::unheard_with(config, Loaded { hears_all: true, ..Loaded::default() })
+    }
+
+    pub fn unheard_with(config: Config, loaded: Loaded) -> Self {
         Self::begun(config, loaded, |ledger| ledger, Node::default())
     }
 
@@ -237,6 +248,7 @@ impl Rig {
             proofs: 0,
             notes: Vec::new(),
             listens: BTreeSet::new(),
+            wide: Wide::default(),
             announced: Vec::new(),
         };
         rig.step(Input::Loaded(Box::new(loaded)));
@@ -274,7 +286,10 @@ impl Rig {
                     self.commits.push_back((op, store));
                 }
                 Action::Reply(caller, _, reply) => drop(self.replies.insert(caller.conn, reply)),
-                Action::Probe { id, addresses, urgent, .. } => self.probes.push((id, addresses, urgent)),
+                Action::Probe { id, addresses, urgent, reach, .. } => {
+                    self.wide.rounds.extend(Some(id).filter(|_| reach));
+                    self.probes.push((id, addresses, urgent));
+                }
                 Action::Gather(targets) => self.gathers.push_back(targets),
                 Action::Scan(_) => self.scans += 1,
                 Action::ProvePrograms => self.proofs += 1,
@@ -422,6 +437,9 @@ impl Rig {
     /// The same with a claim of an earlier time.
     pub fn answer_probes_at(&mut self, answering: &[IpAddr], claim: Claim) {
         for (id, addresses, _) in std::mem::take(&mut self.probes) {
+            if self.wide.are_heard && self.wide.rounds.contains(&id) {
+                self.step(Input::Reached(id, addresses.iter().copied().collect()));
+            }
             let answer = |address: IpAddr| {
                 (address, if answering.contains(&address) { vec![claim] } else { Vec::new() })
             };

@@ -45,14 +45,16 @@ impl World {
         self.promises.check_answered();
     }
 
-    /// Whether a link or interface of the node has an address beside those that were given, or is the voice for
-    /// which it is kept.
+    /// Whether a link, a guest behind one or an interface of the node has an address that was not given to it.
     fn is_local(&self, view: &View<'_>) -> bool {
         let address = view.address();
-        let voice = |mac: &Mac| self.links.iter().any(|link| link.mac == *mac) || self.local.has_mac(*mac);
         match view {
             View::Held { .. } => false,
-            View::Shut(shut) => shut.macs.iter().any(voice),
+            // Once links hear the probes, an address is kept only for one that has it.
+            View::Shut(_) => {
+                self.local.has_on_link(address)
+                    || self.links.iter().any(|link| self.has_address(link, address))
+            }
             View::Occupied(_) => {
                 self.local.has(address) || self.links.iter().any(|link| link.vips.contains(&address))
             }

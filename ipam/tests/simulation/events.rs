@@ -3,7 +3,12 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::{Op, World, of_pool};
+use berth_ipam::config::Wire;
+use berth_ipam::ledger::io::{HeardOnWire, Input};
+use berth_ipam::mac::Mac;
+use berth_ipam::name::IfName;
+
+use super::{Event, Op, World, of_pool};
 
 impl World {
     /// What a link says after its holder's end, it says later.
@@ -21,6 +26,7 @@ impl World {
                     || self.journal.values().any(|entry| entry.addresses().contains(&address));
                 self.segment.take(self.now, address, *announces, *unheard, leased);
             }
+            Op::Guest(pod, last, comes) => self.guest(*pod, of_pool(*last), *comes),
             Op::Leave(last) => self.segment.leave(of_pool(*last)),
             Op::Port(up) => self.segment.set_up(*up),
             Op::Pause(millis, taken) => {
@@ -29,6 +35,25 @@ impl World {
             }
             _ => {}
         }
+    }
+
+    /// A link of this node's announces addresses: its parent sees the frames leave.
+    pub fn announce(&mut self, parent: &IfName, addresses: &[IpAddr], mac: Mac) {
+        for &address in addresses {
+            self.air.announced(self.now, (parent.clone(), address), mac);
+            let wire = Wire { parent: parent.clone(), vlan: None };
+            let heard = HeardOnWire { wire, address, mac, outgoing: true, at: self.now };
+            self.events.push(Event::ToLedger(Input::Heard(heard)));
+        }
+    }
+
+    /// An event comes to the ledger.
+    pub(super) fn deliver(&mut self, input: Input) {
+        let Input::Heard(heard) = &input else { return self.tell(input) };
+        let (now, address) = (self.id(), heard.address);
+        self.air.tell(now, &(heard.wire.parent.clone(), address), heard.mac);
+        self.tell(input);
+        self.note_kept(address);
     }
 
     /// What a round found out is told after all that was heard before, and before anything that is said later.

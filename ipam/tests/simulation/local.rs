@@ -46,8 +46,13 @@ impl Local {
         self.node.contains_key(&address) || self.foreign.contains_key(&address)
     }
 
-    pub fn has_mac(&self, mac: Mac) -> bool {
-        self.foreign.values().any(|(ifindex, _)| mac_of(*ifindex) == mac)
+    pub fn speaks(&mut self, address: IpAddr) {
+        self.spoken.insert(address);
+    }
+
+    /// Whether one of another runtime's links has it.
+    pub fn has_on_link(&self, address: IpAddr) -> bool {
+        self.foreign.contains_key(&address)
     }
 
     pub fn spoke(&self, address: IpAddr) -> bool {
@@ -222,6 +227,7 @@ impl World {
     pub fn check_grant(&self, write: &StoreWrite) {
         let (StoreWrite::Create(record) | StoreWrite::HandOver { record, .. }) = write else { return };
         let address = record.address;
+        self.check_guests(record);
         let others =
             |ifindex: u32| self.links.iter().any(|link| link.ifindex == ifindex && link.key != record.key);
         let vip = self

@@ -199,8 +199,15 @@ impl Segment {
     }
 
     /// The last probe of a round is answered, and its result told, with what else was said about these
-    /// addresses.
-    pub fn conclude(&mut self, now: Time, id: u64, said: Vec<(IpAddr, Vec<Claim>)>) {
+    /// addresses. `reached`: those for which links under the device heard it.
+    pub fn conclude(
+        &mut self,
+        now: Time,
+        id: u64,
+        said: Vec<(IpAddr, Vec<Claim>)>,
+        reached: BTreeSet<IpAddr>,
+    ) {
+        self.tell(Input::Reached(id, reached));
         let Some(index) = self.rounds.iter().position(|round| round.id == id) else {
             return self.tell(Input::Probed(id, ProbeResult::Heard(said)));
         };

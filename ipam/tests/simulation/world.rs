@@ -27,6 +27,7 @@ use berth_ipam::time::Time;
 
 use crate::air::{Air, NEIGHBOUR};
 use crate::declared::config;
+use crate::guests::Guests;
 use crate::local::Local;
 use crate::promises::Promises;
 use crate::segment::Segment;
@@ -71,6 +72,8 @@ pub enum Op {
     Take(u8, bool, bool),
     /// It gives the address up.
     Leave(u8),
+    /// A guest behind a pod's link comes with the pool's address of that number, or all of them go.
+    Guest(u8, u8, bool),
     /// The node's port on the underlay goes down, or up again.
     Port(bool),
     /// The machine stands still for so many milliseconds, and a foreign host takes an address or none.
@@ -141,7 +144,7 @@ pub enum Event {
 }
 
 pub struct World {
-    declared: Config,
+    pub declared: Config,
     edit: fn(u8) -> Config,
     edited: Option<Config>,
     rng: u64,
@@ -166,6 +169,7 @@ pub struct World {
     spool: Spool,
     /// So many commits of releases are refused next.
     refused: u8,
+    pub guests: Guests,
     next: u64,
     /// How often each attachment was read.
     reads: BTreeMap<AttachmentKey, usize>,
@@ -216,6 +220,7 @@ impl World {
             segment: Segment::new(),
             spool: Spool::default(),
             refused: 0,
+            guests: Guests::default(),
             next: 0,
             reads: BTreeMap::new(),
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
@@ -224,7 +229,7 @@ impl World {
         world
     }
 
-    fn chance(&mut self, below: usize) -> usize {
+    pub fn chance(&mut self, below: usize) -> usize {
         // xorshift: enough for choosing, and the same on every machine.
         self.rng ^= self.rng << 13;
         self.rng ^= self.rng >> 7;
@@ -352,7 +357,7 @@ impl World {
                 self.store.clear();
                 self.start();
             }
-            Op::Take(..) | Op::Leave(_) | Op::Port(_) | Op::Pause(..) => self.play_wire(op),
+            Op::Take(..) | Op::Leave(_) | Op::Guest(..) | Op::Port(_) | Op::Pause(..) => self.play_wire(op),
             Op::Happen(times) => {
                 for _ in 0..*times {
                     self.happen();
@@ -568,6 +573,7 @@ impl World {
         self.disk.clear();
         self.lazy.clear();
         self.local.forget();
+        self.guests.forget();
         self.events.retain(|event| matches!(event, Event::Retry(_) | Event::Configure(_) | Event::Unplug(_)));
     }
 
@@ -646,13 +652,7 @@ impl World {
             return if written { self.write_one(false) } else { self.hear() };
         }
         match self.events.remove(index) {
-            Event::ToLedger(input) => {
-                if let Input::Heard(heard) = &input {
-                    let now = self.id();
-                    self.air.tell(now, &(heard.wire.parent.clone(), heard.address), heard.mac);
-                }
-                self.tell(input);
-            }
+            Event::ToLedger(input) => self.deliver(input),
             Event::Retry(conn) => self.retry(conn),
             Event::Replay => self.replay(),
             Event::Configure(conn) => self.configure(conn),
@@ -666,8 +666,9 @@ impl World {
             Event::Report => self.report(),
             Event::EndRound(id) => {
                 let leaves = self.chance(2) == 0;
+                let reached = self.reached(id);
                 let said = self.air.end(self.now, id, leaves);
-                self.segment.conclude(self.now, id, said);
+                self.segment.conclude(self.now, id, said, reached);
                 self.hear_all();
             }
         }
@@ -691,8 +692,11 @@ impl World {
             }
             Action::FindStrays => self.step(Input::Strays(Vec::new())),
             Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
-            Action::Probe { id, device, addresses, .. } => {
+            Action::Probe { id, device, addresses, reach, .. } => {
                 if self.segment.ask(self.now, id, &device, &addresses) {
+                    if reach {
+                        self.reach(id, &device, &addresses);
+                    }
                     self.air.begin(id, &device, addresses);
                     self.events.push(Event::EndRound(id));
                 }
@@ -855,6 +859,7 @@ impl World {
         self.segment.all_leave();
         self.segment.set_up(true);
         self.refused = 0;
+        self.guests.always_hear();
         for round in 0..400 {
             let mut budget = 5_000;
             while !(self.events.is_empty() && self.disk.is_empty() && !self.segment.waits()) {
@@ -870,16 +875,6 @@ impl World {
                 ledger.reconcile();
             }
             self.step(Input::Tick);
-        }
-    }
-
-    /// A link of this node's announces addresses: its parent sees the frames leave.
-    pub fn announce(&mut self, parent: &IfName, addresses: &[IpAddr], mac: Mac) {
-        for &address in addresses {
-            self.air.announced(self.now, (parent.clone(), address), mac);
-            let wire = Wire { parent: parent.clone(), vlan: None };
-            let heard = HeardOnWire { wire, address, mac, outgoing: true, at: self.now };
-            self.events.push(Event::ToLedger(Input::Heard(heard)));
         }
     }
 }

@@ -27,6 +27,7 @@ const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
 /// Where an ARP packet names its sender's address, and an IPv6 header its source.
 const ARP_SENDER: u32 = 14 + 14;
+const ARP_TARGET: u32 = 14 + 24;
 const IPV6_SOURCE: u32 = 14 + 8;
 /// Where a neighbour advertisement names its target.
 const ND_TARGET: u32 = 14 + 40 + 8;
@@ -75,12 +76,14 @@ pub fn neighbour_messages() -> Vec<libc::sock_filter> {
 }
 
 /// Claims of these addresses on the parent's own segment: ARP from them, solicitations from them, and
-/// advertisements of them. A flood of anything else takes no room of the socket.
+/// advertisements of them. Also ARP probes for them: an own one that comes back in was heard by the links under the
+/// parent. A flood of anything else takes no room of the socket.
 pub fn claims<'a>(addresses: impl ExactSizeIterator<Item = &'a IpAddr>) -> Vec<libc::sock_filter> {
     if addresses.len() > ADDRESSES_MAX {
         return neighbour_messages();
     }
     let mut arp = vec![step(LOAD_WORD, ARP_SENDER, 0, 0)];
+    let mut probes = vec![step(EQUAL, 0, 1, 0), reject(), step(LOAD_WORD, ARP_TARGET, 0, 0)];
     let mut neighbour = vec![
         step(LOAD_BYTE, 14 + 6, 0, 0),               // 0: the next header
         step(EQUAL, u32::from(ICMPV6), 1, 0),        // 1
@@ -95,7 +98,9 @@ pub fn claims<'a>(addresses: impl ExactSizeIterator<Item = &'a IpAddr>) -> Vec<l
     for address in addresses {
         match address {
             IpAddr::V4(address) => {
-                arp.extend([step(EQUAL, address.to_bits(), 0, 1), accept()]);
+                let compare = [step(EQUAL, address.to_bits(), 0, 1), accept()];
+                arp.extend(compare);
+                probes.extend(compare);
             }
             IpAddr::V6(address) => {
                 let bits = address.to_bits();
@@ -108,6 +113,7 @@ pub fn claims<'a>(addresses: impl ExactSizeIterator<Item = &'a IpAddr>) -> Vec<l
             }
         }
     }
+    arp.append(&mut probes);
     arp.push(reject());
     neighbour.push(reject());
     let tag = u32::from_ne_bytes((libc::SKF_AD_OFF + libc::SKF_AD_VLAN_TAG).to_ne_bytes());
@@ -191,14 +197,19 @@ mod tests {
                 hears(&program, &frame::announcement(MAC, *address), 0x2000),
                 "{address}, a priority alone"
             );
-            assert!(!hears(&program, &frame::probe(MAC, *address), 0), "to ask for {address} claims nothing");
+            let probe = frame::probe(MAC, *address);
+            assert_eq!(hears(&program, &probe, 0), address.is_ipv4(), "an own ARP probe may come back in");
+            assert!(!hears(&program, &probe, 5), "{address} in a VLAN");
         }
         for other in addresses(&["192.0.2.8", "2001:db8::8", "2001:db9::7", "2001:db8:0:1::7"]) {
             assert!(!hears(&program, &frame::announcement(MAC, other), 0), "{other}");
+            assert!(!hears(&program, &frame::probe(MAC, other), 0), "{other}");
         }
         let four = "192.0.2.7".parse().unwrap();
         let asks = frame::arp_request(MAC, four, "192.0.2.200".parse().unwrap());
         assert!(hears(&program, &asks, 0), "a host that asks for another names its own address");
+        let asked_for = frame::arp_request(MAC, "192.0.2.200".parse().unwrap(), four);
+        assert!(!hears(&program, &asked_for, 0), "a request for an asked address claims another");
         let six = "2001:db8::9".parse().unwrap();
         let asks = frame::neighbour_solicitation(MAC, Some(six), "2001:db8::1".parse().unwrap());
         assert!(hears(&program, &asks, 0));

@@ -76,7 +76,7 @@ pub enum WireEvent {
 type Reply = Box<dyn FnOnce(Vec<ProbeResult>) + Send>;
 
 enum Order {
-    Probe { addresses: Vec<IpAddr>, priority: Priority, reply: Reply },
+    Probe { addresses: Vec<IpAddr>, priority: Priority, mark: Option<u32>, reply: Reply },
     Announce(Vec<(IpAddr, Mac)>),
     AnswersOnly(bool),
 }
@@ -143,13 +143,15 @@ impl ParentWire {
 
     /// Probes `addresses` in one round; `reply` runs on the wire's thread with one result for each
     /// distinct address, 100 ms later if the rate limit does not stretch it. It is always called once.
+    /// `mark`: of the probes, by which a program on the parent knows them.
     pub fn probe(
         &self,
         addresses: Vec<IpAddr>,
         priority: Priority,
+        mark: Option<u32>,
         reply: impl FnOnce(Vec<ProbeResult>) + Send + 'static,
     ) {
-        if let Some(order) = self.send(Order::Probe { addresses, priority, reply: Box::new(reply) }) {
+        if let Some(order) = self.send(Order::Probe { addresses, priority, mark, reply: Box::new(reply) }) {
             // The thread ended, which only a panicking callback can cause.
             order.reply_unknown("the wire's thread has ended");
         }
@@ -199,8 +201,12 @@ impl Drop for ParentWire {
 impl Order {
     fn reply_unknown(self, reason: &str) {
         let Self::Probe { addresses, reply, .. } = self else { return };
-        let unknown =
-            |address| ProbeResult { address, outcome: Outcome::Unknown(reason.to_owned()), last_probe: None };
+        let unknown = |address| ProbeResult {
+            address,
+            outcome: Outcome::Unknown(reason.to_owned()),
+            last_probe: None,
+            reached: false,
+        };
         reply(addresses.into_iter().map(unknown).collect());
     }
 }
@@ -266,8 +272,8 @@ impl<R: FnMut(WireEvent)> Worker<R> {
     fn take_orders(&mut self, inbox: &Receiver<Order>) -> bool {
         loop {
             match inbox.try_recv() {
-                Ok(Order::Probe { addresses, priority, reply }) => {
-                    let id = self.prober.start(&addresses, priority);
+                Ok(Order::Probe { addresses, priority, mark, reply }) => {
+                    let id = self.prober.start_marked(&addresses, priority, mark);
                     self.replies.push((id, reply));
                 }
                 Ok(Order::Announce(claims)) => self.announce(&claims),
@@ -326,7 +332,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
     }
 
     fn listen(&mut self, now: Time) -> bool {
-        let Self { prober, quiet, report, ears, asking, .. } = self;
+        let Self { prober, quiet, report, ears, asking, mac, .. } = self;
         let mut tell = |statement, received: Received| {
             let heard = Heard::from(statement, received);
             if quiet.admit(heard, now) {
@@ -335,6 +341,12 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         };
         let overheard = drain(ears, &mut tell);
         let answered = drain(asking.socket(), |statement, received| {
+            if statement.kind == Kind::Dad {
+                // Of those the filter accepts own probes that came back in, and what looks the same.
+                let own = statement.mac == *mac && received.direction == Direction::In;
+                own.then(|| prober.came_in(statement.address));
+                return;
+            }
             prober.heard(&statement, received.at);
             tell(statement, received);
         });

@@ -81,6 +81,8 @@ pub struct ProbeResult {
     pub outcome: Outcome,
     /// When its last probe was sent; `None` if none was.
     pub last_probe: Option<Time>,
+    /// Whether every probe came back in on the parent, so that the links under it heard them.
+    pub reached: bool,
 }
 
 /// Names a round until its result is taken.
@@ -94,6 +96,8 @@ struct Target {
     last_probe: Option<Time>,
     /// The last claim of each MAC.
     answers: BTreeMap<Mac, Time>,
+    /// How many of its probes came back in on the parent.
+    came_in: u8,
     failure: Option<String>,
     concluded: bool,
 }
@@ -103,6 +107,8 @@ struct Target {
 struct Round {
     id: RoundId,
     priority: Priority,
+    /// The mark of its probes.
+    mark: Option<u32>,
     targets: Vec<Target>,
 }
 
@@ -128,11 +134,16 @@ impl Prober {
     /// Begins a round; each address is asked once however often it is named. Keep rounds short (some
     /// dozens): a result is told when the whole round is over.
     pub fn start(&mut self, addresses: &[IpAddr], priority: Priority) -> RoundId {
+        self.start_marked(addresses, priority, None)
+    }
+
+    /// The same with this mark on each probe.
+    pub fn start_marked(&mut self, addresses: &[IpAddr], priority: Priority, mark: Option<u32>) -> RoundId {
         let id = RoundId(self.next_id);
         self.next_id += 1;
         let unique: BTreeSet<IpAddr> = addresses.iter().copied().collect();
         let targets = unique.into_iter().map(Target::new).collect();
-        self.rounds.push(Round { id, priority, targets });
+        self.rounds.push(Round { id, priority, mark, targets });
         self.rounds.sort_by_key(|round| (round.priority, round.id));
         id
     }
@@ -169,6 +180,20 @@ impl Prober {
             }
         }
         due
+    }
+
+    /// The mark of probes for `address`.
+    pub fn mark(&self, address: IpAddr) -> Option<u32> {
+        let mut asking = self.rounds.iter().filter(|round| round.is_open(address));
+        asking.find_map(|round| round.mark)
+    }
+
+    /// A probe of this host's for `address` came back in on the parent.
+    pub fn came_in(&mut self, address: IpAddr) {
+        let all = self.rounds.iter_mut().flat_map(|round| &mut round.targets);
+        for target in all.filter(|target| target.address == address) {
+            target.came_in = target.came_in.saturating_add(1);
+        }
     }
 
     /// A probe for `address` did not go out: the running rounds prove no silence for it any more.
@@ -247,6 +272,10 @@ impl Prober {
 }
 
 impl Round {
+    fn is_open(&self, address: IpAddr) -> bool {
+        self.targets.iter().any(|target| target.address == address && !target.concluded)
+    }
+
     fn result(self) -> (RoundId, Vec<ProbeResult>) {
         (self.id, self.targets.into_iter().map(Target::result).collect())
     }
@@ -254,7 +283,8 @@ impl Round {
 
 impl Target {
     fn new(address: IpAddr) -> Self {
-        Self { address, sent: 0, last_probe: None, answers: BTreeMap::new(), failure: None, concluded: false }
+        let answers = BTreeMap::new();
+        Self { address, sent: 0, last_probe: None, answers, came_in: 0, failure: None, concluded: false }
     }
 
     /// When something is next to be done: a probe, or the verdict.
@@ -301,7 +331,8 @@ impl Target {
             Some(reason) => Outcome::Unknown(reason),
             None => Outcome::Silent,
         };
-        ProbeResult { address: self.address, outcome, last_probe: self.last_probe }
+        let reached = self.sent > 0 && self.came_in >= self.sent;
+        ProbeResult { address: self.address, outcome, last_probe: self.last_probe, reached }
     }
 }
 

@@ -77,10 +77,21 @@ pub(super) fn send_due(prober: &mut Prober, socket: &PacketSocket, own: Mac, run
     for address in prober.due(now) {
         if !running {
             prober.failed(address, "the link is down or has no carrier");
-        } else if let Err(error) = socket.send(&frame::probe(own, address), address) {
+        } else if let Err(error) = send(socket, own, address, prober.mark(address)) {
             prober.failed(address, &because(&error));
         }
     }
+}
+
+/// A probe that cannot be marked goes out all the same: that no link under the parent hears it is seen by its return.
+fn send(socket: &PacketSocket, own: Mac, address: IpAddr, mark: Option<u32>) -> Result<(), WireError> {
+    let marked = mark.is_some_and(|mark| socket.mark(mark).is_ok());
+    let sent = socket.send(&frame::probe(own, address), address);
+    if marked {
+        // A probe that is marked by mistake is heard by more than was asked for, no more.
+        let _ = socket.mark(0);
+    }
+    sent
 }
 
 fn because(error: &WireError) -> String {

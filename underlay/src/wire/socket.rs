@@ -150,6 +150,11 @@ impl PacketSocket {
         Ok(())
     }
 
+    /// Marks the frames that are sent from now on; 0: none. Needs `CAP_NET_ADMIN`, or `CAP_NET_RAW` since Linux 5.17.
+    pub fn mark(&self, mark: u32) -> io::Result<()> {
+        self.option(libc::SOL_SOCKET, libc::SO_MARK, &mark)
+    }
+
     /// Takes the next frame; `None` if none is waiting. An interface that went down is an error
     /// (`ENETDOWN`) once, and silence afterwards.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {

@@ -46,7 +46,12 @@ fn three_probes_at_0_33_and_66_ms_and_the_verdict_at_100() {
     prober.start(&[address(1)], Priority::Now);
     let (results, sent) = run(&mut prober, |_, _| {});
     assert_eq!(sent.iter().map(|(time, _)| *time).collect::<Vec<_>>(), [at(0), at(33), at(66)]);
-    let silent = ProbeResult { address: address(1), outcome: Outcome::Silent, last_probe: Some(at(66)) };
+    let silent = ProbeResult {
+        address: address(1),
+        outcome: Outcome::Silent,
+        last_probe: Some(at(66)),
+        reached: false,
+    };
     assert_eq!(results, [(at(100), vec![silent])]);
 }
 
@@ -218,4 +223,23 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn a_round_reached_links_only_if_every_probe_came_back_in() {
+    for (returns, reached) in [(0, false), (2, false), (3, true)] {
+        let mut prober = fast();
+        prober.start_marked(&[address(1)], Priority::Now, Some(7));
+        assert_eq!((prober.mark(address(1)), prober.mark(address(2))), (Some(7), None));
+        for _ in 0..returns {
+            prober.came_in(address(1));
+        }
+        prober.came_in(address(2));
+        let (results, _) = run(&mut prober, |_, _| {});
+        let result = &results[0].1[0];
+        assert_eq!((result.reached, result.outcome.is_silent()), (reached, true), "{returns} came back");
+    }
+    let mut prober = fast();
+    prober.start(&[address(1)], Priority::Now);
+    assert_eq!(prober.mark(address(1)), None);
 }

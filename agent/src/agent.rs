@@ -704,6 +704,7 @@ impl Agent {
         let Hands { parents, wires, .. } = &mut self.hands;
         checks.extend(ports::findings(clock::now(), &self.ledger, parents, wires));
         checks.extend(doctor::hints(self.hands.rooms.iter().map(Room::dropped).sum()));
+        checks.extend(doctor::blind_lists(startup::listed_parents(self.ledger.config()).iter()));
         checks.extend(doctor::capabilities(&self.hands.capabilities));
         checks.extend(doctor::mounts(&self.paths.bpffs));
         let store = match self.readiness.trouble(STORAGE) {

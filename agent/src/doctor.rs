@@ -13,8 +13,8 @@ use berth_underlay::change::{Changer, LinkChange, MacvlanSpec, RouteSocket};
 use berth_underlay::read::{LinkRead, Reader};
 use berth_underlay::wire::underlay_check::{Answer, ask_gateway, unspecified_like};
 
-use crate::capabilities;
 use crate::committer::chain;
+use crate::{capabilities, fdb};
 
 pub mod unsettled;
 
@@ -46,6 +46,22 @@ pub fn netlink(hears_all: bool) -> Finding {
                     link is always searched for";
         finding("rung.netlink", false, true, text)
     }
+}
+
+/// Parents whose lists do not show their macvlans.
+pub fn blind_lists<'a>(parents: impl Iterator<Item = &'a IfName>) -> Vec<Finding> {
+    let findings = parents.filter_map(|parent| {
+        let text = match fdb::is_blind(parent) {
+            Ok(false) => return None,
+            Ok(true) => format!(
+                "{parent} has l2-fwd-offload on, so its list of MACs does not show its macvlans: a pod's interface that \
+                 leaves its namespace is found by searches alone. `ethtool -K {parent} l2-fwd-offload off` ends that"
+            ),
+            Err(why) => format!("what is absent from the list of MACs of {parent} counts as unknown: {why}"),
+        };
+        Some(finding(&format!("fdb.{parent}"), false, false, text))
+    });
+    findings.collect()
 }
 
 /// Hints that found no room in the main loop's queue.

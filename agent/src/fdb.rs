@@ -8,8 +8,9 @@ use berth_ipam::name::IfName;
 use berth_underlay::error::{Checked, Unknown};
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::netns::NetnsFile;
-use berth_underlay::nsid;
 use berth_underlay::read::{LinkRead, Reader};
+use berth_underlay::wire::device::Device;
+use berth_underlay::{nsid, offload};
 
 /// The unicast MACs on a parent. A parent that is gone by that name may have been renamed: then
 /// every device's list is read.
@@ -28,6 +29,23 @@ pub fn fdb_of(reader: &mut Reader, parent: &IfName) -> Checked<HashSet<Mac>> {
         }
         LinkRead::Unknown(unknown) => Err(unknown),
     }
+}
+
+/// The same, if every MAC of an up macvlan is on it: not where the device forwards for its macvlans by itself.
+pub fn complete_fdb_of(reader: &mut Reader, parent: &IfName) -> Checked<HashSet<Mac>> {
+    if is_blind(parent)? {
+        return Err(Unknown(format!("{parent} has l2-fwd-offload on, and lists no MAC of its macvlans")));
+    }
+    fdb_of(reader, parent)
+}
+
+/// Whether the absence of a MAC from the parent's list says nothing. A parent that is gone by that name has no
+/// macvlans left, or was renamed: then the devices are not told apart.
+pub fn is_blind(parent: &IfName) -> Checked<bool> {
+    if Device::by_name(parent.as_str()).is_err() {
+        return Ok(false);
+    }
+    offload::is_on(parent)
 }
 
 /// A parent in the agent's own namespace, as links in other namespaces refer to it.

@@ -28,7 +28,7 @@ use berth_underlay::search::{self, NsSeen, Options, SearchResult};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::event_filter::EventFilter;
-use crate::fdb::{Parent, fdb_of};
+use crate::fdb::{Parent, fdb_of, is_blind};
 use crate::hints::{Feed, Repeats};
 use crate::{clock, shown, strays, survey};
 
@@ -326,7 +326,11 @@ impl Worker {
         }
         match lists.of(&mut self.reader, parent) {
             Ok(macs) if target.macs.iter().any(|mac| macs.contains(mac)) => FdbFact::Present,
-            Ok(_) => FdbFact::Absent,
+            Ok(_) => match lists.is_blind(parent) {
+                Ok(true) => FdbFact::Blind,
+                Ok(false) => FdbFact::Absent,
+                Err(_) => FdbFact::Unknown,
+            },
             Err(_) => FdbFact::Unknown,
         }
     }
@@ -424,9 +428,14 @@ pub(crate) fn cookie_at(reader: &mut Reader, path: &Path, nsid: Nsid) -> Option<
 #[derive(Debug, Default)]
 struct Fdbs {
     by_parent: HashMap<IfName, Checked<HashSet<Mac>>>,
+    blind: HashMap<IfName, Checked<bool>>,
 }
 
 impl Fdbs {
+    fn is_blind(&mut self, parent: &IfName) -> &Checked<bool> {
+        self.blind.entry(parent.clone()).or_insert_with(|| is_blind(parent))
+    }
+
     fn of(&mut self, reader: &mut Reader, parent: &IfName) -> &Checked<HashSet<Mac>> {
         self.by_parent.entry(parent.clone()).or_insert_with(|| fdb_of(reader, parent))
     }

@@ -15,7 +15,7 @@ use berth_underlay::facts::LinkFacts;
 use berth_underlay::read::Reader;
 use berth_underlay::search::{Options, search};
 
-use crate::fdb::{Parent, fdb_of};
+use crate::fdb::{Parent, complete_fdb_of};
 use crate::wires::tagged;
 
 /// What to read.
@@ -71,7 +71,7 @@ pub fn survey(reader: &mut Reader, order: &Order, options: &Options) -> Survey {
         }));
     }
     for device in order.devices.keys() {
-        if let Ok(macs) = fdb_of(reader, device) {
+        if let Ok(macs) = complete_fdb_of(reader, device) {
             found.lists.insert(device.clone(), macs.into_iter().collect());
         }
     }

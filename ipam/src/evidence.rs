@@ -66,7 +66,8 @@ pub enum FdbFact {
     Another,
     /// A complete list does not hold it.
     Absent,
-    /// This kind of link is never listed (passthru, VLAN device, a foreign main plugin).
+    /// This kind of link is never listed (passthru, VLAN device, a foreign main plugin, a macvlan on a parent with
+    /// `l2-fwd-offload`).
     Blind,
     /// The list could not be read completely.
     Unknown,

@@ -17,6 +17,7 @@ mod message;
 pub mod monitor;
 pub mod netns;
 pub mod nsid;
+pub mod offload;
 pub mod random;
 pub mod read;
 mod reply;

@@ -5,6 +5,8 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 
+use berth_ipam::name::IfName;
+
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h; Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -36,6 +38,22 @@ pub(crate) fn is_net_namespace(namespace: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: this request takes no argument and only returns a number.
     let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE as _) };
     if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind == libc::CLONE_NEWNET) }
+}
+
+/// Asks ethtool about a device. `request` begins with the command and has room for the whole answer, as the
+/// command's own counts in it say.
+pub(crate) fn ethtool(socket: BorrowedFd<'_>, device: &IfName, request: &mut [u8]) -> io::Result<()> {
+    // SAFETY: a plain C structure for which all zeroes is a valid value.
+    let mut order: libc::ifreq = unsafe { mem::zeroed() };
+    let room = order.ifr_name.len() - 1;
+    for (to, from) in order.ifr_name.iter_mut().zip(device.as_str().bytes().take(room)) {
+        *to = from.cast_signed();
+    }
+    order.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
+    // SAFETY: the request leads to a live buffer; the kernel writes no more than the counts in it allow, for which
+    // the callers in `offload` made room.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut order) };
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 /// One datagram of a socket that listens to all namespaces.

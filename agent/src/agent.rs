@@ -305,6 +305,7 @@ impl Agent {
         self.take(input);
         if surveyed {
             self.hands.filter.surveyed(&self.ledger);
+            self.hands.programs.guard(&self.ledger);
         }
         if declared {
             // On parents that nobody had named before, too, everything of Berth's is known first.
@@ -357,6 +358,7 @@ impl Agent {
         if self.hands.programs.has_news() {
             self.ledger.reconcile();
             self.take(Input::Tick);
+            self.hands.programs.guard(&self.ledger);
         }
     }
 
@@ -699,7 +701,7 @@ impl Agent {
     }
 
     fn doctor(&mut self) -> berth_protocol::response::Diagnosis {
-        let mut checks = self.hands.programs.findings(clock::now());
+        let mut checks = self.hands.programs.findings(clock::now(), &self.ledger);
         checks.push(doctor::netlink(self.hands.observer.hears_all));
         let Hands { parents, wires, .. } = &mut self.hands;
         checks.extend(ports::findings(clock::now(), &self.ledger, parents, wires));

@@ -8,6 +8,7 @@
 //! can be loaded loses time, not correctness.
 
 mod following;
+mod guarding;
 mod report;
 mod watching;
 
@@ -32,6 +33,7 @@ use tokio::time::Instant;
 use crate::clock;
 use crate::committer::chain;
 use following::{Followed, Following};
+use guarding::Guarding;
 use watching::Watching;
 
 /// The rung is proved again this often.
@@ -64,6 +66,7 @@ pub struct Programs {
     state: State,
     following: Following,
     watching: Watching,
+    guarding: Guarding,
     /// When what goes by the clock last had its turn.
     turned_at: Instant,
     /// When the rung was last proved.
@@ -115,6 +118,7 @@ impl Programs {
             state,
             following: Following::default(),
             watching: Watching::default(),
+            guarding: Guarding::default(),
             turned_at: Instant::now(),
             proved_at: clock::now(),
             tried_at: clock::now(),
@@ -188,6 +192,8 @@ impl Programs {
         self.tried_at = self.proved_at;
         self.doubt = None;
         self.fresh = true;
+        // The maps of the guard are new; the next sync fills them.
+        self.guarding = Guarding::default();
         // At once: what sits on which wire is to be known elsewhere too.
         self.turned_at = Instant::now().checked_sub(TURN).unwrap_or_else(Instant::now);
         self.refresh();
@@ -238,6 +244,14 @@ impl Programs {
                 // It stays watched for whoever speaks next, until the next tidying.
                 JournalWrite::Unquarantine(_) => {}
             }
+        }
+        self.guard(ledger);
+    }
+
+    /// Pods may speak for what the ledger says by now.
+    pub fn guard(&mut self, ledger: &Ledger) {
+        if let State::Here(probes, _) = &mut self.state {
+            self.guarding.sync(probes, &self.watching, ledger);
         }
     }
 
@@ -322,6 +336,7 @@ impl Programs {
         {
             complain(&mut self.told_full, &error);
         }
+        self.guard(ledger);
     }
 
     /// Exits in these namespaces are told again. To be called before their tasks are looked at.

@@ -1,7 +1,7 @@
 //! From declarations to what the core works with, with the checks that take more than one rule of
 //! one type: arithmetic on addresses, and objects that must fit together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use crate::duration;
 use crate::error::{ApiError, Place};
 use crate::load::Declared;
 use crate::members;
-use crate::types::{IPPoolSpec, Link, LinkType, Mode, UnderlayNetworkSpec};
+use crate::types::{IPPoolSpec, Link, LinkType, Mode, SourceGuard, UnderlayNetworkSpec};
 
 const ADD_TIMEOUT: Duration = Duration::from_secs(110);
 const SETTLE: Duration = Duration::from_secs(2);
@@ -189,12 +189,18 @@ impl At<'_> {
             let advice = "write at least 1280, or remove the IPv6 pool: IPv6 needs that much";
             return Err(self.error("spec.link.mtu", &mtu.to_string(), advice));
         }
-        let mut proxy_macs = std::collections::BTreeSet::new();
+        let mut proxy_macs = BTreeSet::new();
         for (index, text) in spec.proxy_macs.unwrap_or_default().iter().enumerate() {
             let advice = "write six hexadecimal octets joined by colons, as in 00:00:5e:00:53:01";
             let mac =
                 text.parse().map_err(|_| self.error(format!("spec.proxyMACs[{index}]"), text, advice))?;
             proxy_macs.insert(mac);
+        }
+        let mut allowed = BTreeSet::new();
+        for (index, text) in spec.source_guard_allow.unwrap_or_default().iter().enumerate() {
+            let advice = "write one address, as in 192.0.2.1 or 2001:db8::1";
+            let wrong = |_| self.error(format!("spec.sourceGuardAllow[{index}]"), text, advice);
+            allowed.insert(text.parse().map_err(wrong)?);
         }
         Ok(Network {
             declared,
@@ -205,6 +211,7 @@ impl At<'_> {
             settle: self.duration("spec.settle", spec.settle)?.unwrap_or(SETTLE),
             leaked_after: self.duration("spec.leakedAfter", spec.leaked_after)?,
             proxy_macs,
+            source_guard: (spec.source_guard == Some(SourceGuard::Arp)).then_some(allowed),
         })
     }
 

@@ -86,6 +86,26 @@ pub struct UnderlayNetworkSpec {
     #[x_kube(validation = Rule::new("self.all(mac, mac.matches('^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$'))")
         .message("a MAC in proxyMACs is six hexadecimal octets joined by colons, as in 00:00:5e:00:53:01"))]
     pub proxy_macs: Option<Vec<String>>,
+    /// Whether ARP and neighbour discovery of pods is dropped where a pod speaks for an address that is not leased to its
+    /// MAC. Default: off.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_guard: Option<SourceGuard>,
+    /// Addresses that any pod may speak for all the same, as the virtual ones of keepalived. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 2, max = 45)))]
+    #[x_kube(validation = Rule::new("self.all(address, isIP(address))")
+        .message("an entry of sourceGuardAllow is one address, as in 192.0.2.1 or 2001:db8::1"))]
+    pub source_guard_allow: Option<Vec<String>>,
+}
+
+/// Which claims of pods are held to their leases.
+#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum SourceGuard {
+    /// None.
+    Off,
+    /// Those in ARP and in neighbour discovery.
+    Arp,
 }
 
 /// The link of an `UnderlayNetwork`. One flat shape, because an API server wants the structure of an

@@ -277,6 +277,14 @@ fn mistakes_in_a_network_are_answered_with_place_key_and_advice() {
             &["spec.proxyMACs", "colons"],
         ),
         (
+            "link: {type: macvlan, parent: eth1}, pools: [p], sourceGuard: strict",
+            &["spec.sourceGuard", "strict", "arp"],
+        ),
+        (
+            "link: {type: macvlan, parent: eth1}, pools: [p], sourceGuardAllow: [192.0.2.0/24]",
+            &["spec.sourceGuardAllow", "one address"],
+        ),
+        (
             "link: {type: macvlan, parent: eth1}, pools: [p], proxyMacs: []",
             &["spec.proxyMacs", "unknown field"],
         ),
@@ -287,6 +295,20 @@ fn mistakes_in_a_network_are_answered_with_place_key_and_advice() {
             assert!(error.contains(word), "{spec}\nlacks {word:?}: {error}");
         }
     }
+}
+
+#[test]
+fn a_source_guard_is_off_unless_it_is_declared() {
+    let of = |more: &str| {
+        let text = network(&format!("{MACVLAN}, pools: [p]{more}")) + &pool("p", "subnet: 192.0.2.0/24");
+        config(&text).unwrap().networks[&"lan".parse().unwrap()].source_guard.clone()
+    };
+    for off in ["", ", sourceGuard: off", ", sourceGuardAllow: [192.0.2.7]"] {
+        assert_eq!(of(off), None, "{off}");
+    }
+    assert_eq!(of(", sourceGuard: arp").map(|allowed| allowed.len()), Some(0));
+    let allowed = of(", sourceGuard: arp, sourceGuardAllow: [192.0.2.7, '2001:db8::7']").unwrap();
+    assert!(allowed.contains(&"2001:db8::7".parse().unwrap()) && allowed.len() == 2);
 }
 
 #[test]

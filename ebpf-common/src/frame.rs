@@ -153,6 +153,24 @@ fn neighbour(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
     Ok(Claim { vlan, family: 6, operation: u16::from(kind), address, mac })
 }
 
+impl Claim {
+    /// Whether the address means the same on every link, so that no lease is behind it.
+    #[inline(always)]
+    pub fn is_link_local(&self) -> bool {
+        let [first, second, ..] = self.address;
+        match self.family {
+            4 => first == 169 && second == 254,
+            _ => first == 0xfe && second & 0xc0 == 0x80,
+        }
+    }
+}
+
+/// The source MAC in the Ethernet header; `None`: the frame has no whole header.
+#[inline(always)]
+pub fn source(frame: &impl Frame) -> Option<[u8; 6]> {
+    frame.load(6)
+}
+
 /// The frame's own source, which speaks where the message names no holder. Bad: a group or zero.
 #[inline(always)]
 fn frame_source(frame: &impl Frame) -> Result<[u8; 6], Other> {

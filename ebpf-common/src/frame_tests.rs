@@ -208,3 +208,24 @@ fn a_sender_of_the_reserved_range_is_no_group() {
     assert_eq!(read([255; 4]), Err(Other::Bad));
     assert_eq!(read([224, 0, 0, 1]), Err(Other::Bad));
 }
+
+#[test]
+fn addresses_of_the_link_alone_are_told_apart() {
+    let claim = |family: u8, head: [u8; 2]| {
+        let mut address = [0; 16];
+        address[..2].copy_from_slice(&head);
+        Claim { vlan: 0, family, operation: 1, address, mac: HOST }.is_link_local()
+    };
+    assert!(claim(4, [169, 254]) && claim(6, [0xfe, 0x80]) && claim(6, [0xfe, 0xbf]));
+    assert!(!claim(4, [169, 253]) && !claim(4, [0xfe, 0x80]) && !claim(6, [169, 254]));
+    assert!(!claim(6, [0xfe, 0xc0]) && !claim(6, [0xfd, 0x80]));
+}
+
+#[test]
+fn a_pass_admits_its_mac_in_frame_and_message_or_any() {
+    let of = |mac| crate::PassValue { mac, pad: 0 };
+    assert!(of(HOST).admits(HOST, HOST) && of([0; 6]).admits(HOST, SOURCE));
+    assert!(
+        !of(HOST).admits(SOURCE, HOST) && !of(HOST).admits(HOST, SOURCE) && !of(HOST).admits(SOURCE, SOURCE)
+    );
+}

@@ -17,7 +17,8 @@ mod map;
 pub use event::{DeviceEvent, Kind, Source, WireEvent, flag, kind_of};
 pub use kernel::{ABSENT, KernelLayout};
 pub use map::{
-    AttachKey, AttachValue, Counter, DepartedValue, ExitSlot, NetnsValue, WatchKey, WatchValue, watch_flag,
+    AttachKey, AttachValue, Counter, DepartedValue, ExitSlot, GuardKey, GuardValue, NetnsValue, PassValue,
+    WatchKey, WatchValue, watch_flag,
 };
 
 /// The version of all layouts here; in every event and in the path of the pins.
@@ -28,6 +29,9 @@ pub const ATTACHMENTS_MAX: u32 = 4096;
 
 /// How many addresses can be watched on all wires of a node together.
 pub const WATCHES_MAX: u32 = 16384;
+
+/// How many wires can be guarded at once.
+pub const GUARDS_MAX: u32 = 256;
 
 /// Bytes in the ring of events: some 3,600 of them.
 pub const RING_BYTES: u32 = 256 * 1024;

@@ -110,6 +110,58 @@ layout! {
     }
 }
 
+layout! {
+    /// Key of GUARD: one wire on which senders are held to their leases.
+    pub struct GuardKey[8] {
+        /// The index of the device.
+        parent: u32,
+        /// The VLAN id on it; 0: untagged.
+        vlan: u16,
+        /// Zero.
+        pad: u16,
+    }
+}
+
+layout! {
+    /// Value of GUARD.
+    pub struct GuardValue[48] {
+        /// Frames that were dropped.
+        dropped: u64,
+        /// When the last one was, by `CLOCK_BOOTTIME` in nanoseconds; 0: never.
+        at: u64,
+        /// The device's own MAC, which speaks for whatever no lease has.
+        own: [u8; 6],
+        /// The source of the last frame that was dropped.
+        mac: [u8; 6],
+        /// The address that it spoke for, as in [`WatchKey`].
+        address: [u8; 16],
+        /// 4 or 6.
+        family: u8,
+        /// Zero.
+        pad: u8,
+        /// Zero.
+        more: u16,
+    }
+}
+
+layout! {
+    /// Value of PASS, with the key of WATCH: who may speak for an address on a guarded wire.
+    pub struct PassValue[8] {
+        /// The only MAC that may; all zeros: any.
+        mac: [u8; 6],
+        /// Zero.
+        pad: u16,
+    }
+}
+
+impl PassValue {
+    /// Whether a frame from `source` whose message names `holder` may speak for the address.
+    #[inline]
+    pub fn admits(&self, source: [u8; 6], holder: [u8; 6]) -> bool {
+        self.mac == [0; 6] || (self.mac == source && self.mac == holder)
+    }
+}
+
 /// Index into COUNTERS, an array of 8 bytes each, per processor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u32)]

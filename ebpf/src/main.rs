@@ -1,6 +1,7 @@
 //! The programs that Berth runs in the kernel: who dies, and who speaks on the wire.
 //!
-//! They only look: no packet of others, no verdict and no kernel state is changed. One thing is made: a copy of the
+//! They only look: no verdict and no kernel state is changed, and no packet of others but those that a declared source
+//! guard drops. One thing is made: a copy of the
 //! agent's own marked probe, which comes in on the parent so that the links under it hear it. Filters run here, keyed by
 //! what user space follows, so that a busy node costs nothing. Two invariants: on the rungs that
 //! matter nothing is read by a helper (plain loads of typed arguments work under lockdown, where

@@ -6,8 +6,9 @@ use aya_ebpf::helpers::generated::bpf_ringbuf_query;
 use aya_ebpf::macros::btf_map;
 use aya_log_ebpf::warn;
 use berth_ebpf_common::{
-    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DepartedValue, DeviceEvent, ExitSlot, KernelLayout,
-    NetnsValue, RING_BYTES, WATCHES_MAX, WatchKey, WatchValue, WireEvent,
+    ATTACHMENTS_MAX, AttachKey, AttachValue, Counter, DepartedValue, DeviceEvent, ExitSlot, GUARDS_MAX,
+    GuardKey, GuardValue, KernelLayout, NetnsValue, PassValue, RING_BYTES, WATCHES_MAX, WatchKey, WatchValue,
+    WireEvent,
 };
 
 /// What happened, for user space.
@@ -34,6 +35,14 @@ pub static EXITS: Array<ExitSlot, { ATTACHMENTS_MAX as usize }> = Array::new();
 /// The addresses that user space wants to know of.
 #[btf_map]
 pub static WATCH: HashMap<WatchKey, WatchValue, { WATCHES_MAX as usize }> = HashMap::new();
+
+/// The wires on which senders are held to their leases.
+#[btf_map]
+pub static GUARD: HashMap<GuardKey, GuardValue, { GUARDS_MAX as usize }> = HashMap::new();
+
+/// Who may speak for which address there.
+#[btf_map]
+pub static PASS: HashMap<WatchKey, PassValue, { WATCHES_MAX as usize }> = HashMap::new();
 
 /// See [`Counter`].
 #[btf_map]

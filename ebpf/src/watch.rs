@@ -1,13 +1,14 @@
-//! The watcher on the parent: keeps WATCH, and tells user space of changes only.
+//! The watcher on the parent: keeps WATCH, tells user space of changes only, and on guarded wires drops what speaks
+//! for an address of another.
 
-use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_UNSPEC};
+use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
 use aya_ebpf::macros::classifier;
 use aya_ebpf::programs::TcContext;
 use berth_ebpf_common::frame::{self, Claim, Frame, Meta, Other};
-use berth_ebpf_common::{Counter, Kind, LAYOUT, Source, WatchKey, WireEvent, watch_flag};
+use berth_ebpf_common::{Counter, GuardKey, Kind, LAYOUT, Source, WatchKey, WireEvent, watch_flag};
 
-use crate::maps::{PROBE_MARK, WATCH, count, emit_wire, frozen};
+use crate::maps::{GUARD, PASS, PROBE_MARK, WATCH, count, emit_wire, frozen};
 
 /// The same speaker is told again after this long.
 const AGAIN_NS: u64 = 1_000_000_000;
@@ -21,12 +22,17 @@ pub fn arp_in(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Frames that go out on the parent, those of its children included.
+/// Frames that go out on the parent, those of its children included. On a guarded wire one that speaks for an address
+/// of another is dropped.
 #[classifier]
 pub fn arp_out(ctx: TcContext) -> i32 {
-    look(&ctx, Source::Egress);
-    hand_back(&ctx);
-    TC_ACT_UNSPEC
+    match look(&ctx, Source::Egress) {
+        Some((parent, claim)) if is_refused(&ctx, parent, &claim) => TC_ACT_SHOT,
+        _ => {
+            hand_back(&ctx);
+            TC_ACT_UNSPEC
+        }
+    }
 }
 
 /// Lets a copy of a marked probe come in on the parent: macvlan gives to the links under it only what comes in there.
@@ -85,16 +91,46 @@ fn ethertype(ctx: &TcContext) -> Option<u16> {
 }
 
 #[inline(always)]
-fn look(ctx: &TcContext, source: Source) {
+fn look(ctx: &TcContext, source: Source) -> Option<(u32, Claim)> {
     match frame::read(&Packet(ctx, source)) {
         Ok(claim) => {
             count(Counter::Frames);
             // SAFETY: the context is valid while the program runs.
-            heard(unsafe { (*ctx.skb.skb).ifindex }, &claim, source);
+            let parent = unsafe { (*ctx.skb.skb).ifindex };
+            heard(parent, &claim, source);
+            return Some((parent, claim));
         }
         Err(Other::Nothing) => {}
         Err(Other::Bad) => count(Counter::BadFrame),
         Err(Other::Nested) => count(Counter::NestedTag),
+    }
+    None
+}
+
+/// Whether the wire is guarded and its sender may not speak for the address. Counted, with the last one.
+#[inline(always)]
+fn is_refused(ctx: &TcContext, parent: u32, claim: &Claim) -> bool {
+    let Some(guard) = GUARD.get_ptr_mut(&GuardKey { parent, vlan: claim.vlan, pad: 0 }) else { return false };
+    if claim.is_link_local() {
+        return false;
+    }
+    let Some(source) = frame::source(&Packet(ctx, Source::Egress)) else { return false };
+    let key = WatchKey { parent, vlan: claim.vlan, family: claim.family, pad: 0, address: claim.address };
+    // SAFETY: values of the maps. Two processors may count at once and lose one; user space may replace the values
+    // meanwhile, each as a whole.
+    unsafe {
+        let passes = match PASS.get(&key) {
+            Some(pass) => pass.admits(source, claim.mac),
+            None => (*guard).own == source && (*guard).own == claim.mac,
+        };
+        if !passes {
+            (*guard).dropped = (*guard).dropped.wrapping_add(1);
+            (*guard).at = bpf_ktime_get_boot_ns();
+            (*guard).mac = source;
+            (*guard).address = claim.address;
+            (*guard).family = claim.family;
+        }
+        !passes
     }
 }
 

@@ -114,6 +114,7 @@ fn config() -> Option<Config> {
         settle: Duration::from_secs(2),
         leaked_after: None,
         proxy_macs: BTreeSet::new(),
+        source_guard: None,
     };
     Some(Config {
         networks: BTreeMap::from([("lan".parse().ok()?, network)]),

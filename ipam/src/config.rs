@@ -45,6 +45,9 @@ pub struct Network {
     /// MACs that answer for addresses of others, as a router with proxy ARP does; their answers
     /// veto nothing.
     pub proxy_macs: BTreeSet<Mac>,
+    /// Whether pods may speak only for what is leased to their MAC, and for which addresses any of them may all the
+    /// same; `None`: they speak for what they like.
+    pub source_guard: Option<BTreeSet<IpAddr>>,
 }
 
 /// The link of an `UnderlayNetwork`.

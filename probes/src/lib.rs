@@ -17,6 +17,7 @@ pub mod btf_blob;
 mod canary;
 pub mod error;
 pub mod event;
+pub mod guard;
 pub mod kernel;
 pub mod ladder;
 pub mod log;

@@ -22,6 +22,7 @@ use crate::attachments::{Attachments, CANARY};
 use crate::canary::{Canary, PATIENCE};
 use crate::error::Error;
 use crate::event::{ProbeEvent, told};
+use crate::guard::{Guards, Seen};
 use crate::kernel;
 use crate::ladder::{Allowed, Refusal, Rung, Stage, chain};
 use crate::log::{self, LogLevel, ProgramLog};
@@ -88,6 +89,7 @@ pub struct Probes {
     ring: Ring,
     attachments: Attachments,
     watches: Watches,
+    guards: Guards,
     counters: PerCpuArray<MapData, u64>,
     seats: Seats,
     rung: Option<Rung>,
@@ -135,6 +137,7 @@ impl Probes {
             ring: Ring::open(&mut ebpf)?,
             attachments: Attachments::open(&mut ebpf, layout.net_count != ABSENT)?,
             watches: Watches::open(&mut ebpf)?,
+            guards: Guards::open(&mut ebpf)?,
             counters: PerCpuArray::try_from(counters).map_err(Error::open(COUNTERS))?,
             log: ProgramLog::open(&mut ebpf, options.log),
             ebpf,
@@ -378,6 +381,16 @@ impl Probes {
     /// The addresses that are watched.
     pub fn watches(&mut self) -> &mut Watches {
         &mut self.watches
+    }
+
+    /// The wires on which senders are held to their leases.
+    pub fn guards(&mut self) -> &mut Guards {
+        &mut self.guards
+    }
+
+    /// See [`Guards::seen`].
+    pub fn guard_seen(&self, wire: crate::watch::Wire) -> Result<Option<Seen>, Error> {
+        self.guards.seen(wire)
     }
 
     /// See [`Watches::known`].

@@ -124,7 +124,7 @@ impl Watches {
     }
 }
 
-fn key(wire: Wire, address: IpAddr) -> [u8; WatchKey::SIZE] {
+pub(crate) fn key(wire: Wire, address: IpAddr) -> [u8; WatchKey::SIZE] {
     let (family, bytes) = match address {
         IpAddr::V4(four) => {
             let mut bytes = [0; 16];

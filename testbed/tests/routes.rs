@@ -157,7 +157,7 @@ fn a_next_hop_may_be_link_local_or_outside_the_subnet() {
     let shown = routes(&pod, "-6 route show default");
     assert!(shown.contains("default via fe80::1 dev eth0"), "{shown}");
     assert_eq!(nic.check(&result), (0, String::new()));
-    world::ip(&pod.netns, "-6 route del default\n").unwrap();
+    world::ip(&pod.netns, "route del ::/0 dev eth0\n").unwrap();
     let (code, msg) = nic.check(&result);
     assert!(code == 100 && msg.contains("::/0 via fe80::1"), "{code} {msg}");
 }

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use berth_ipam::ledger::Ledger;
 use berth_ipam::time::Time;
 use berth_probes::Probes;
 use berth_probes::pins::Pins;
@@ -13,7 +14,16 @@ use crate::doctor::finding;
 
 impl Programs {
     /// The rung, the watcher's seats, pins and losses.
-    pub fn findings(&self, now: Time) -> Vec<Finding> {
+    pub fn findings(&self, now: Time, ledger: &Ledger) -> Vec<Finding> {
+        let probes = match &self.state {
+            State::Here(probes, _) => Some(&**probes),
+            State::Aside(_) | State::Off(_) => None,
+        };
+        let guards = self.guarding.findings(probes, &self.watching, ledger);
+        self.of_programs(now).into_iter().chain(guards).collect()
+    }
+
+    fn of_programs(&self, now: Time) -> Vec<Finding> {
         let probes = match &self.state {
             State::Here(probes, _) => probes,
             State::Aside(_) => {

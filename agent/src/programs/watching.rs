@@ -147,7 +147,7 @@ impl Watching {
     /// stops nothing.
     pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
         let keys: BTreeSet<_> =
-            self.wanted.keys().filter_map(|(wire, address)| Some((self.key(wire)?, *address))).collect();
+            self.wanted.keys().filter_map(|(wire, address)| Some((self.seat(wire)?, *address))).collect();
         let cleared = probes.watches().retain(|wire, address| keys.contains(&(wire, address)));
         for parent in self.parents.values_mut() {
             parent.unplaced = false;
@@ -160,7 +160,7 @@ impl Watching {
     pub fn put(&mut self, probes: &mut Probes, places: &[Place]) -> Result<(), Error> {
         let mut first = Ok(());
         for (wire, address) in places {
-            let Some(key) = self.key(wire) else { continue };
+            let Some(key) = self.seat(wire) else { continue };
             let put = match self.wanted.get(&(wire.clone(), *address)) {
                 Some(holder) => {
                     probes.watches().watch(key, *address, holder.as_ref().map(|(key, mac)| (key, *mac)))
@@ -177,7 +177,8 @@ impl Watching {
         first
     }
 
-    fn key(&self, wire: &Wire) -> Option<watch::Wire> {
+    /// The wire as the kernel has it, if the watcher sits there.
+    pub fn seat(&self, wire: &Wire) -> Option<watch::Wire> {
         match self.parents.get(&wire.parent)?.chair {
             Chair::Taken(parent, _) => Some(watch::Wire { parent, vlan: wire.vlan }),
             Chair::Refused(_) => None,
@@ -242,7 +243,7 @@ impl Watching {
     /// frames (somebody else's takes them first), and the socket listens for it.
     pub fn confirm(&mut self, probes: &mut Probes, now: Time, heard: &HeardOnWire) {
         let place = (heard.wire.clone(), heard.address);
-        let (Some(key), true) = (self.key(&heard.wire), self.wanted.contains_key(&place)) else { return };
+        let (Some(key), true) = (self.seat(&heard.wire), self.wanted.contains_key(&place)) else { return };
         let Ok(Some(known)) = probes.watched(key, heard.address) else { return };
         let seen = if heard.outgoing { known.heard_out } else { known.heard_in };
         let Some(parent) = self.parents.get_mut(&heard.wire.parent) else { return };
@@ -279,7 +280,7 @@ impl Watching {
     pub fn known(&self, probes: &Probes, address: IpAddr) -> Vec<(Wire, watch::Known)> {
         let places = self.wanted.keys().filter(|(_, other)| *other == address);
         let known = |(wire, _): &Place| {
-            let known = probes.watched(self.key(wire)?, address).ok()??;
+            let known = probes.watched(self.seat(wire)?, address).ok()??;
             Some((wire.clone(), known))
         };
         places.filter_map(known).collect()
@@ -354,6 +355,7 @@ mod tests {
             settle: Duration::from_secs(2),
             leaked_after: None,
             proxy_macs: BTreeSet::new(),
+            source_guard: None,
         };
         let config = Config {
             networks: BTreeMap::from([("lan".parse().unwrap(), network)]),

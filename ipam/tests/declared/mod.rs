@@ -34,6 +34,7 @@ pub fn config(count: u8) -> Config {
         settle: Duration::from_secs(2),
         leaked_after: None,
         proxy_macs: BTreeSet::new(),
+        source_guard: None,
     };
     Config {
         networks: BTreeMap::from([("lan".parse().unwrap(), network)]),

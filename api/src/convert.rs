@@ -14,7 +14,7 @@ use crate::duration;
 use crate::error::{ApiError, Place};
 use crate::load::Declared;
 use crate::members;
-use crate::types::{IPPoolSpec, Link, LinkType, Mode, SourceGuard, UnderlayNetworkSpec};
+use crate::types::{IPPoolSpec, Link, LinkType, Mode, UnderlayNetworkSpec};
 
 const ADD_TIMEOUT: Duration = Duration::from_secs(110);
 const SETTLE: Duration = Duration::from_secs(2);
@@ -196,6 +196,11 @@ impl At<'_> {
                 text.parse().map_err(|_| self.error(format!("spec.proxyMACs[{index}]"), text, advice))?;
             proxy_macs.insert(mac);
         }
+        let is_guarded = match spec.source_guard.as_deref() {
+            None | Some("off") => false,
+            Some("arp") => true,
+            Some(other) => return Err(self.error("spec.sourceGuard", other, "write off or arp")),
+        };
         let mut allowed = BTreeSet::new();
         for (index, text) in spec.source_guard_allow.unwrap_or_default().iter().enumerate() {
             let advice = "write one address, as in 192.0.2.1 or 2001:db8::1";
@@ -211,7 +216,7 @@ impl At<'_> {
             settle: self.duration("spec.settle", spec.settle)?.unwrap_or(SETTLE),
             leaked_after: self.duration("spec.leakedAfter", spec.leaked_after)?,
             proxy_macs,
-            source_guard: (spec.source_guard == Some(SourceGuard::Arp)).then_some(allowed),
+            source_guard: is_guarded.then_some(allowed),
         })
     }
 

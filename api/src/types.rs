@@ -87,25 +87,17 @@ pub struct UnderlayNetworkSpec {
         .message("a MAC in proxyMACs is six hexadecimal octets joined by colons, as in 00:00:5e:00:53:01"))]
     pub proxy_macs: Option<Vec<String>>,
     /// Whether ARP and neighbour discovery of pods is dropped where a pod speaks for an address that is not leased to its
-    /// MAC. Default: off.
+    /// MAC: off or arp. Default: off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub source_guard: Option<SourceGuard>,
+    #[schemars(length(max = 8))]
+    #[x_kube(validation = Rule::new("self in ['off', 'arp']").message("sourceGuard is off or arp"))]
+    pub source_guard: Option<String>,
     /// Addresses that any pod may speak for all the same, as the virtual ones of keepalived. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 2, max = 45)))]
     #[x_kube(validation = Rule::new("self.all(address, isIP(address))")
         .message("an entry of sourceGuardAllow is one address, as in 192.0.2.1 or 2001:db8::1"))]
     pub source_guard_allow: Option<Vec<String>>,
-}
-
-/// Which claims of pods are held to their leases.
-#[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum SourceGuard {
-    /// None.
-    Off,
-    /// Those in ARP and in neighbour discovery.
-    Arp,
 }
 
 /// The link of an `UnderlayNetwork`. One flat shape, because an API server wants the structure of an
@@ -198,7 +190,7 @@ pub enum Mode {
     validation = Rule::new("!isCIDR(self.subnet) || !has(self.exclude) || self.exclude.all(range, isCIDR(range) ? cidr(self.subnet).containsCIDR(range) : range.split('-').all(end, isIP(end) && cidr(self.subnet).containsIP(end)))")
         .message("exclude must be addresses, CIDRs or first-last (without blanks), all inside subnet"),
     validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, !has(route.via) || (isIP(route.via) && (cidr(self.subnet).containsIP(route.via) || (ip(route.via).family() == cidr(self.subnet).ip().family() && ((has(self.onlink) && self.onlink) || (ip(route.via).family() == 6 && ip(route.via).isLinkLocalUnicast()))))))")
-        .message(expression("'via of a route must be an address inside subnet ' + self.subnet + ', a link-local IPv6 address for an IPv6 subnet, or, with onlink: true, an address of the same family; routes has via ' + self.routes.filter(route, has(route.via)).map(route, route.via).join(', ')")),
+        .message("via of a route must be an address inside subnet, a link-local IPv6 address for an IPv6 subnet, or, with onlink: true, an address of the same family"),
     validation = Rule::new("!isCIDR(self.subnet) || !has(self.routes) || self.routes.all(route, isCIDR(route.to) && cidr(route.to).ip().family() == cidr(self.subnet).ip().family())")
         .message("to of a route must be a CIDR of the subnet's family, as in 0.0.0.0/0 or ::/0"),
     validation = Rule::new("has(self.gateway) || !has(self.routes) || self.routes.all(route, has(route.via) || !isCIDR(route.to) || cidr(route.to).prefixLength() > 0)")

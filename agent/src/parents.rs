@@ -58,8 +58,9 @@ impl Parents {
                 _ => format!("link {master}"),
             };
             let why = format!("its parent {parent} is a port of {master}, which takes all of its frames");
-            let advice = "take the interface out of it, or correct spec.link.parent of the UnderlayNetwork";
-            return Err(unfit_parent(network.as_str(), &why, advice));
+            let advice =
+                format!("take {parent} out of {master}, or correct spec.link.parent of the UnderlayNetwork");
+            return Err(unfit_parent(network.as_str(), &why, &advice));
         }
         Ok(())
     }

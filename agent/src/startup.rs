@@ -81,6 +81,7 @@ pub fn loaded(mut on_disk: OnDisk, place: &Place, config: &Config, hears_all: bo
         records: on_disk.records,
         strays,
         place: Some(place.netns),
+        former_place: Some(before),
         hears_all,
     }
 }

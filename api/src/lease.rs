@@ -49,6 +49,7 @@ impl From<&LeaseRecord> for IPLeaseSpec {
                 inode: record.netns.inode.to_string(),
                 nsid: record.netns.nsid.0,
                 nsid_is_random: record.netns.nsid_is_random,
+                agent_cookie: record.place.map(|cookie| cookie.to_string()),
             },
             txn: record.txn.0.clone(),
             mac: record.mac.map(|mac| mac.to_string()),
@@ -130,6 +131,11 @@ fn convert(object: &str, spec: IPLeaseSpec) -> Result<LeaseRecord, ApiError> {
             nsid: Nsid(spec.netns.nsid),
             nsid_is_random: spec.netns.nsid_is_random,
         },
+        place: spec
+            .netns
+            .agent_cookie
+            .map(|text| of.parsed("netns.agentCookie", &text).map(NetnsCookie))
+            .transpose()?,
         txn: TxnId(spec.txn),
         mac: spec.mac.map(|text| of.parsed("mac", &text)).transpose()?,
         generation: of.parsed("generation", &spec.generation)?,

@@ -33,6 +33,7 @@ fn record(address: &str) -> LeaseRecord {
             nsid: Nsid(1_234_567),
             nsid_is_random: true,
         },
+        place: Some(NetnsCookie(1)),
         txn: TxnId("0123456789abcdef0123456789abcdef".to_owned()),
         mac: Some("b2:00:5e:00:53:01".parse().unwrap()),
         generation: u64::MAX,
@@ -52,6 +53,9 @@ fn the_object_is_the_record_in_the_words_of_the_store() {
     // The numbers of 64 bits are text in a cluster.
     stored["generation"] = json!(u64::MAX.to_string());
     stored["netns"]["inode"] = json!(u64::MAX.to_string());
+    // It stands with the number that it is about.
+    let place = stored.as_object_mut().unwrap().shift_remove("place").unwrap();
+    stored["netns"]["agentCookie"] = place;
     // An API's keys write ID in capitals.
     let stored =
         stored.to_string().replace("\"bootId\"", "\"bootID\"").replace("\"machineId\"", "\"machineID\"");
@@ -209,6 +213,7 @@ fn any_record() -> impl Strategy<Value = LeaseRecord> {
             nsid: Nsid(netns.2),
             nsid_is_random: netns.3,
         },
+        place: netns.3.then_some(NetnsCookie(netns.1)),
         txn: TxnId(rest.3),
         mac: rest.1.map(Mac),
         generation: rest.2,

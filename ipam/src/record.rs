@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::attachment::{AttachmentKey, PodRef, Role};
-use crate::identity::{BootId, MachineId, NetnsIdentity, TxnId};
+use crate::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, TxnId};
 use crate::mac::Mac;
 use crate::name::{NetworkName, NodeName, PoolName, SegmentName};
 
@@ -68,6 +68,9 @@ pub struct LeaseRecord {
     pub pod: Option<PodRef>,
     /// The namespace of the attachment.
     pub netns: NetnsIdentity,
+    /// The agent's own namespace, in which the number of that one was learnt; absent in records of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<NetnsCookie>,
     /// The ADD that made it.
     pub txn: TxnId,
     /// The MAC, if it was known by then.
@@ -81,6 +84,11 @@ impl LeaseRecord {
     /// What the record is about.
     pub fn address_key(&self) -> AddressKey {
         AddressKey { segment: self.segment.clone(), address: self.address }
+    }
+
+    /// Whether a store's record is this one: its MAC may have been learnt later, and older versions wrote no place.
+    pub fn is_kept_in(&self, found: &Self) -> bool {
+        Self { mac: found.mac, place: found.place.and(self.place), ..self.clone() } == *found
     }
 }
 

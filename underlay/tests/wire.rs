@@ -192,6 +192,19 @@ fn send_from_host(world: &World, frames: &[Vec<u8>]) {
     });
 }
 
+/// Waits for so many ARP frames.
+fn hears_frames(socket: &PacketSocket, count: usize) {
+    let (end, mut heard) = (Instant::now() + Duration::from_secs(5), 0);
+    while heard < count {
+        assert!(Instant::now() < end, "{heard} frames of {count}");
+        let mut frame = [0; 512];
+        match socket.receive(&mut frame).unwrap() {
+            Some(_) => heard += usize::from(frame[12..14] == [0x08, 0x06]),
+            None => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+}
+
 fn tagged(frame: &[u8], id: u16) -> Vec<u8> {
     [&frame[..12], &[0x81, 0], &id.to_be_bytes(), &frame[12..]].concat()
 }
@@ -467,7 +480,10 @@ fn lost_frames_are_counted_and_only_lost_answers_void_a_round() {
     wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
     let (reply, results) = channel();
     let asked = vec![parse("192.0.2.77"), parse("192.0.2.201")];
+    let host = world.on_host(|| PacketSocket::listening(ifindex("eth0")).unwrap());
     wire.probe(asked, Priority::Now, None, move |results| drop(reply.send(results)));
+    // The round is under way once both were asked for.
+    hears_frames(&host, 2);
     send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.200"))]);
     std::thread::sleep(Duration::from_millis(5));
     let claims = vec![frame::announcement(HOST_MAC, parse("192.0.2.201")); 20_000];

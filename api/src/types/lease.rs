@@ -141,4 +141,9 @@ pub struct LeaseNetns {
     pub nsid: i32,
     /// Whether that number was drawn at random for it.
     pub nsid_is_random: bool,
+    /// The cookie of the agent's own namespace, in which the number was learnt, as decimal text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 20))]
+    #[x_kube(validation = Rule::new("self.matches('^[0-9]+$')").message("agentCookie is a number in decimal digits"))]
+    pub agent_cookie: Option<String>,
 }

@@ -145,6 +145,7 @@ impl Entry {
             machine_id: self.machine_id.clone(),
             pod: self.pod.clone(),
             netns: self.netns.clone(),
+            place: self.place,
             txn: self.txn.clone(),
             mac: self.mac,
             generation: held.generation,
@@ -153,7 +154,13 @@ impl Entry {
 
     /// An entry for a record that no entry knows: adopted to be judged. Its link is to be found by
     /// its derived MAC; nothing about it is assumed to be over.
-    pub fn adopted(record: &LeaseRecord, link: Option<&LinkSpec>, settle: Duration) -> Self {
+    /// `former`: the place of numbers in records that do not say theirs.
+    pub fn adopted(
+        record: &LeaseRecord,
+        link: Option<&LinkSpec>,
+        settle: Duration,
+        former: Option<NetnsCookie>,
+    ) -> Self {
         Self {
             key: record.key.clone(),
             cni_network: record.cni_network.clone(),
@@ -163,7 +170,7 @@ impl Entry {
             netns: record.netns.clone(),
             at: record.netns.nsid,
             moved: None,
-            place: None,
+            place: record.place.or(former),
             ifindex: None,
             mac: record.mac,
             pod: record.pod.clone(),

@@ -191,6 +191,8 @@ pub struct Loaded {
     pub strays: Vec<Stray>,
     /// The agent's own namespace: numbers of namespaces mean something in it alone.
     pub place: Option<NetnsCookie>,
+    /// The same when the agent ran before in this boot, or now: records of older versions do not say theirs.
+    pub former_place: Option<NetnsCookie>,
     /// Whether events of pods' namespaces are heard: if not, a missing link may always have moved.
     pub hears_all: bool,
 }

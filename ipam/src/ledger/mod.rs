@@ -111,6 +111,8 @@ pub struct Ledger {
     bars: BTreeMap<&'static str, String>,
     /// The agent's own namespace.
     place: Option<NetnsCookie>,
+    /// The place of numbers in records that do not say theirs.
+    former_place: Option<NetnsCookie>,
     hears_all: bool,
     serving: bool,
     out: Vec<Action>,
@@ -154,6 +156,7 @@ impl Ledger {
             pods: hold::Pods::default(),
             bars: BTreeMap::new(),
             place: None,
+            former_place: None,
             hears_all: true,
             serving: false,
             out: Vec::new(),

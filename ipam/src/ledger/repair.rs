@@ -43,8 +43,8 @@ enum InStore {
 impl Ledger {
     /// The journal and the store were read, and the node was searched.
     pub(super) fn load(&mut self, now: Time, loaded: Loaded) {
-        let Loaded { entries, quarantine, records, strays, place, hears_all } = loaded;
-        self.place = place;
+        let Loaded { entries, quarantine, records, strays, place, former_place, hears_all } = loaded;
+        (self.place, self.former_place) = (place, former_place);
         self.hears_all = hears_all;
         let is_of_this_boot = |entry: &Entry| entry.boot_id == self.me.boot_id;
         if entries.iter().any(|entry| is_of_this_boot(entry) && entry.place != place) {
@@ -201,7 +201,7 @@ impl Ledger {
         }
         let network = self.config.networks.get(&record.key.network);
         let settle = network.map_or(SETTLE_DEFAULT, |network| network.settle);
-        let adopted = Entry::adopted(record, network.map(|network| &network.link), settle);
+        let adopted = Entry::adopted(record, network.map(|network| &network.link), settle, self.former_place);
         let leaked_after = network.and_then(|network| network.leaked_after);
         let slot = self.slots.entry(record.key.clone()).or_insert_with(|| Slot {
             entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },

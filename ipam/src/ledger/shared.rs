@@ -275,10 +275,8 @@ impl Ledger {
             return;
         }
         let told = slot.entry.records(&self.me.node).into_iter().find(|own| own.address_key() == address);
-        // The MAC may have been learnt after the record was written.
-        let same = |own: &LeaseRecord| LeaseRecord { mac: record.mac, ..own.clone() } == *record;
         let steady = slot.entry.phase == Phase::Done && !slot.live.committing;
-        if steady && !told.is_some_and(|own| same(&own)) {
+        if steady && !told.is_some_and(|own| own.is_kept_in(record)) {
             self.look(now, address);
         }
     }
@@ -488,7 +486,7 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let own = slot.entry.records(&self.me.node);
         let Some(own) = own.into_iter().find(|own| own.address_key() == found.address_key()) else { return };
-        if (LeaseRecord { mac: found.mac, ..own.clone() }) == *found {
+        if own.is_kept_in(found) {
             return;
         }
         slot.live.committing = true;

@@ -161,6 +161,7 @@ pub fn record(pod: u64, address: IpAddr) -> LeaseRecord {
         machine_id: MachineId("m1".into()),
         pod: request.pod,
         netns: request.netns,
+        place: None,
         txn: request.txn,
         mac: None,
         generation: 1,

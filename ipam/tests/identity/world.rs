@@ -184,6 +184,7 @@ impl World {
             records: self.store.values().cloned().collect(),
             strays: Vec::new(),
             place: Some(NetnsCookie(self.place)),
+            former_place: Some(NetnsCookie(self.place)),
             hears_all: true,
         };
         self.step(Input::Loaded(Box::new(loaded)));

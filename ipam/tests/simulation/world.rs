@@ -254,6 +254,7 @@ impl World {
             quarantine: self.quarantine.values().cloned().collect(),
             records: self.store.values().cloned().collect(),
             place: None,
+            former_place: None,
             strays: Vec::new(),
             hears_all: true,
         };

@@ -27,6 +27,7 @@ pub fn record(address: &str, txn: &str) -> LeaseRecord {
             nsid: Nsid(1_234_567),
             nsid_is_random: true,
         },
+        place: Some(NetnsCookie(1)),
         txn: TxnId(txn.to_owned()),
         mac: Some("b2:00:5e:00:53:01".parse().unwrap()),
         generation: 1,

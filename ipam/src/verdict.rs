@@ -616,7 +616,7 @@ pub const TABLE: &[Row] = &[
         Verdict::Unknown,
         Next::Wait,
         When { link: &[LinkFact::OtherMac], intent: &[Intent::Live], ..ANY },
-        "The link is there under another MAC: somebody changed it, or the number means another one.",
+        "The link of that index is in its namespace under another MAC: it was changed there, or another link has the index.",
     )
     .ends(
         "The MAC of the record comes back, or the namespace ends; after a DEL, no interface of the namespace has the address.",

@@ -1,5 +1,8 @@
 //! What must hold, from the world's own truth.
 
+use berth_ipam::ledger::unsettled::Unsettled;
+use berth_ipam::verdict::Hand;
+
 use super::*;
 
 impl World {
@@ -64,6 +67,7 @@ impl World {
     /// Every recorded address has a live link or somebody who asks for it.
     pub fn check_nothing_leaked(&self) {
         let Some(ledger) = &self.ledger else { panic!("no agent") };
+        let unsettled = ledger.unsettled(self.now);
         for view in ledger.leases() {
             let holds = |link: &Link| match &view {
                 View::Held { slot, .. } => slot.entry.key == link.key,
@@ -71,10 +75,14 @@ impl World {
             };
             let held = self.links.iter().any(|link| holds(link) && link.addresses.contains(&view.address()));
             let asked = self.plugins.values().any(|plugin| plugin.addresses.contains(&view.address()));
-            // A link that moved, and was deleted before a search found it, or the end of which could not be heard,
-            // is kept until an operator looks (docs/verdicts.md): `doctor` names it. `tests/identity` tells these
-            // from others.
-            let unseen = matches!(view, View::Held { slot, .. } if matches!(slot.live.reason, "moved-out-of-sight" | "link-end-unheard"));
+            // The end of a link that moved, or of which nothing could be heard, may never be known: it is kept, and
+            // the list of what is unsettled names it with what an operator can do.
+            let named = |key: &AttachmentKey| {
+                let needed = |one: &Unsettled<'_>| matches!(one.ending.hand, Hand::Needed(_));
+                unsettled.iter().any(|one| one.key == key && needed(one))
+            };
+            let unseen = matches!(view, View::Held { slot, .. } if named(&slot.entry.key)
+                && matches!(slot.live.reason, "moved-out-of-sight" | "link-end-unheard"));
             // Another plugin's link that was moved may have the address where no read looks for it.
             let moved = matches!(view, View::Held { slot, .. } if slot.entry.role == Role::Chained
                 && self.links.iter().any(|link| link.up && Some(link.mac) == slot.entry.mac && link.at != slot.entry.at.0));

@@ -329,3 +329,24 @@ fn wait<T>(future: impl Future<Output = T>) -> T {
         std::thread::yield_now();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::mpsc::unbounded_channel;
+
+    use super::*;
+
+    #[test]
+    fn a_damaged_journal_is_set_aside_only_where_the_records_are_elsewhere() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(journal::FILE_NAME);
+        std::fs::write(&file, b"damaged").unwrap();
+        let start = |away| Committer::start(folder.path(), away, unbounded_channel().0);
+        assert!(matches!(start(None), Err(DiskError::Store { cause: StoreError::Corrupt { .. }, .. })));
+        assert_eq!(std::fs::read(&file).unwrap(), b"damaged");
+
+        let (_committer, on_disk) = start(Some(unbounded_channel().0)).unwrap();
+        assert!(on_disk.entries.is_empty() && on_disk.meta.is_empty());
+        assert_eq!(std::fs::read(on_disk.damaged.unwrap().aside).unwrap(), b"damaged");
+    }
+}

@@ -30,6 +30,39 @@ fn an_agent_that_dies_or_may_not_serve_fails_no_add_and_loses_nothing() {
     stage.nothing_failed();
 }
 
+#[test]
+fn a_damaged_journal_is_made_again_and_nothing_alive_is_given_away() {
+    let Some(mut stage) = Stage::build(1, 4) else { return };
+    let stage = &mut stage;
+    let mut names = stage.pods("a", 3, 0);
+    stage.settled(3);
+    let held: Vec<_> = names.iter().map(|name| stage.addresses(name)).collect();
+    let node = &mut stage.cluster.nodes[0];
+    node.kill_agent();
+    let files = node.folder().join("state");
+    must(std::fs::write(files.join("ledger.redb"), b"damaged"), "damage");
+    must(node.start_agent(), "the agent's start");
+    stage.bars_gone(0);
+    let socket = stage.cluster.nodes[0].folder().join("agent.sock");
+    println!("            {}", ailment(&socket, "journal", "ledger.redb.damaged-1"));
+    println!("            {}", stage.event("JournalSetAside"));
+    assert_eq!(must(std::fs::read(files.join("ledger.redb.damaged-1")), "the damaged file"), b"damaged");
+
+    // The one address that is free is given, and those of the living are not.
+    stage.pod("b-1", 0, &json!({}));
+    stage.settled(4);
+    stage.wire_is_clean();
+    let kept: Vec<_> = names.iter().map(|name| stage.addresses(name)).collect();
+    assert_eq!(kept, held);
+    must(std::fs::remove_file(files.join("ledger.redb.damaged-1")), "what the finding says");
+    assert!(stage.doctor(0).iter().all(|finding| finding.what != "journal"));
+    // What the journal knew of them is known again: their DELs free the addresses.
+    names.push("b-1".to_owned());
+    stage.delete(&names);
+    stage.empty();
+    stage.nothing_failed();
+}
+
 fn dies(stage: &mut Stage) {
     stage.habits(&Habits { notice_after: Duration::ZERO, ..Habits::default() });
     for point in AGENT_POINTS {

@@ -64,8 +64,10 @@ pub struct Claim {
 /// What a frame is, if it is no claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Other {
-    /// Neither ARP nor neighbour discovery, or one that claims nothing.
+    /// Neither ARP nor neighbour discovery, or one that says nothing.
     Nothing,
+    /// A probe: ARP from no address, or duplicate address detection. It asks, and claims nothing.
+    Asks,
     /// A host would have to discard it.
     Bad,
     /// One VLAN tag inside another.
@@ -103,8 +105,7 @@ fn arp(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
     }
     let sender = [packet[14], packet[15], packet[16], packet[17]];
     if sender == [0; 4] {
-        // A probe: it asks, and claims nothing.
-        return Err(Other::Nothing);
+        return Err(Other::Asks);
     }
     let mac = [packet[8], packet[9], packet[10], packet[11], packet[12], packet[13]];
     // Multicast or broadcast.
@@ -139,8 +140,7 @@ fn neighbour(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
     let source: [u8; 16] = frame.load(at + 8).ok_or(Other::Bad)?;
     let (address, option) = if kind == ADVERTISEMENT { (target, 2) } else { (source, 1) };
     if is_zero(&address) {
-        // Duplicate address detection: it asks, and claims nothing yet.
-        return Err(Other::Nothing);
+        return Err(if kind == SOLICITATION { Other::Asks } else { Other::Nothing });
     }
     if address[0] == 0xff {
         return Err(Other::Bad);

@@ -76,7 +76,7 @@ fn requests_replies_and_announcements_speak_for_their_sender() {
 
 #[test]
 fn a_probe_claims_nothing() {
-    assert_eq!(whole(&arp(1, HOST, [0; 4], TARGET)), Err(Other::Nothing));
+    assert_eq!(whole(&arp(1, HOST, [0; 4], TARGET)), Err(Other::Asks));
 }
 
 #[test]
@@ -123,7 +123,7 @@ fn neighbour_messages_speak_by_their_option_or_by_the_frames_source() {
 
 #[test]
 fn duplicate_address_detection_claims_nothing() {
-    assert_eq!(whole(&nd(SOLICITATION, [0; 16], TARGET6, &[])), Err(Other::Nothing));
+    assert_eq!(whole(&nd(SOLICITATION, [0; 16], TARGET6, &[])), Err(Other::Asks));
 }
 
 #[test]

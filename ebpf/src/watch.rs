@@ -18,7 +18,7 @@ const CHANGE_NS: u64 = 100_000_000;
 /// Frames that come in on the parent.
 #[classifier]
 pub fn arp_in(ctx: TcContext) -> i32 {
-    look(&ctx, Source::Ingress);
+    let _ = look(&ctx, Source::Ingress);
     TC_ACT_UNSPEC
 }
 
@@ -27,17 +27,19 @@ pub fn arp_in(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn arp_out(ctx: TcContext) -> i32 {
     match look(&ctx, Source::Egress) {
-        Some((parent, claim)) if is_refused(&ctx, parent, &claim) => TC_ACT_SHOT,
-        _ => {
+        Ok((parent, claim)) if is_refused(&ctx, parent, &claim) => TC_ACT_SHOT,
+        Err(Other::Asks) => {
             hand_back(&ctx);
             TC_ACT_UNSPEC
         }
+        _ => TC_ACT_UNSPEC,
     }
 }
 
 /// Lets a copy of a marked probe come in on the parent: macvlan gives to the links under it only what comes in there.
 ///
-/// The mark ends here. A pod could read it from its copy, and would then have frames of its own handed back.
+/// The mark ends here. A pod could read it from its copy, and would then have frames of its own handed back. What it
+/// could have handed back by a mark that it guessed claims nothing, and so changes no neighbour table.
 #[inline(always)]
 fn hand_back(ctx: &TcContext) {
     let mark = frozen(&PROBE_MARK);
@@ -91,20 +93,17 @@ fn ethertype(ctx: &TcContext) -> Option<u16> {
 }
 
 #[inline(always)]
-fn look(ctx: &TcContext, source: Source) -> Option<(u32, Claim)> {
-    match frame::read(&Packet(ctx, source)) {
-        Ok(claim) => {
-            count(Counter::Frames);
-            // SAFETY: the context is valid while the program runs.
-            let parent = unsafe { (*ctx.skb.skb).ifindex };
-            heard(parent, &claim, source);
-            return Some((parent, claim));
-        }
-        Err(Other::Nothing) => {}
-        Err(Other::Bad) => count(Counter::BadFrame),
-        Err(Other::Nested) => count(Counter::NestedTag),
-    }
-    None
+fn look(ctx: &TcContext, source: Source) -> Result<(u32, Claim), Other> {
+    let claim = frame::read(&Packet(ctx, source)).inspect_err(|other| match other {
+        Other::Nothing | Other::Asks => {}
+        Other::Bad => count(Counter::BadFrame),
+        Other::Nested => count(Counter::NestedTag),
+    })?;
+    count(Counter::Frames);
+    // SAFETY: the context is valid while the program runs.
+    let parent = unsafe { (*ctx.skb.skb).ifindex };
+    heard(parent, &claim, source);
+    Ok((parent, claim))
 }
 
 /// Whether the wire is guarded and its sender may not speak for the address. Counted, with the last one.

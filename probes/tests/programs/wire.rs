@@ -12,13 +12,15 @@ use berth_testbed::skip;
 use berth_underlay::netns::run_in;
 use berth_underlay::wire::device::Device;
 use berth_underlay::wire::frame;
-use berth_underlay::wire::socket::PacketSocket;
+use berth_underlay::wire::socket::{Direction, PacketSocket};
 
 use crate::world::{Netns, key, options, wait_for};
 
 const SOON: Duration = Duration::from_secs(1);
 const QUIET: Duration = Duration::from_millis(200);
 const POD: Mac = Mac([0xb2, 0, 0, 0, 0, 3]);
+/// The mark of probes that are handed back.
+const MARK: u32 = 0x5e1f_0001;
 const NEIGHBOUR: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
 /// A node with the device `parent`, a host with `eth0` at the cable's other end, and the watcher.
@@ -32,7 +34,7 @@ struct World {
 impl World {
     /// `None` after a recorded skip.
     fn new(seat: Option<Seat>) -> Option<Self> {
-        let options = Options { allowed: Allowed::None, ..options()? };
+        let options = Options { allowed: Allowed::None, mark: MARK, ..options()? };
         let mut probes = Probes::start(&options).unwrap();
         let (node, host) = (Netns::new("node"), Netns::new("host"));
         node.ip(&format!("link add parent type veth peer name eth0 netns {}", host.name));
@@ -266,4 +268,33 @@ fn a_parent_that_is_gone_and_comes_back_is_watched_again() {
     world.probes.watches().watch(wire, address("192.0.2.7"), None).unwrap();
     world.receive(&frame::announcement(NEIGHBOUR, address("192.0.2.7")));
     assert!(world.heard(SOON).is_some());
+}
+
+#[test]
+fn a_marked_probe_comes_in_on_the_parent_and_a_marked_claim_does_not() {
+    let Some(world) = World::new(None) else { return };
+    let claim = frame::announcement(POD, address("192.0.2.7"));
+    let handed = |frame: &[u8], mark: u32| {
+        run_in(&world.node.file(), || {
+            let parent = Device::by_name("parent").unwrap().ifindex;
+            let (listener, sender) =
+                (PacketSocket::listening(parent).unwrap(), PacketSocket::sending(parent).unwrap());
+            sender.mark(mark).unwrap();
+            sender.send(frame, address("192.0.2.7")).unwrap();
+            std::thread::sleep(QUIET);
+            let mut buffer = [0; 512];
+            let mut came_in = false;
+            while let Some(received) = listener.receive(&mut buffer).unwrap() {
+                came_in |= received.direction == Direction::In && buffer[..frame.len()] == *frame;
+            }
+            came_in
+        })
+        .unwrap()
+    };
+    for asked in ["192.0.2.7", "2001:db8::7"] {
+        let probe = frame::probe(POD, address(asked));
+        assert!(handed(&probe, MARK), "{asked}");
+        assert!(!handed(&probe, MARK + 1) && !handed(&probe, 0), "{asked}, of another mark");
+    }
+    assert!(!handed(&claim, MARK), "what it claims would reach every neighbour table");
 }

@@ -1,5 +1,6 @@
 //! What a pod's root and other runtimes do to links and namespaces.
 
+use berth_ipam::identity::NetnsCookie;
 use berth_ipam::ledger::entry::Phase;
 use berth_ipam::ledger::io::KernelHint;
 use berth_ipam::mac::Mac;
@@ -41,7 +42,11 @@ impl World {
             link.mac = CHANGED;
         }
         self.excused.extend(before.owner.clone());
-        if self.kernel.number(before.at).is_none() {
+        // In another place of the agent's its number is told, and means nothing before it is learnt.
+        let place = Some(NetnsCookie(self.place));
+        let entry = |key| self.ledger.as_ref().and_then(|ledger| ledger.entry(key));
+        let is_learnt = before.owner.as_ref().and_then(entry).is_some_and(|entry| entry.place == place);
+        if self.kernel.number(before.at).is_none() || !is_learnt {
             self.unheard.extend(before.owner.clone());
         }
         if let Some(owner) = before.owner.clone() {

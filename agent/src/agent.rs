@@ -567,7 +567,9 @@ impl Agent {
             }
             if let Some(device) = link.wire_device() {
                 self.hands.wires.open(&device);
-                if let Some(why) = self.hands.parents.take_gap(link.parent()) {
+                let still = || "the agent stood still".to_owned();
+                let still = self.hands.wires.stands_still(&device).then(still);
+                if let Some(why) = self.hands.parents.take_gap(link.parent()).or(still) {
                     self.step(Input::Hearing(device, Hearing::Gap(why)));
                 }
             }

@@ -144,6 +144,11 @@ impl Wires {
         }
     }
 
+    /// Whether the thread of a device's wire has not run since machine or agent stood still.
+    pub fn stands_still(&self, device: &IfName) -> bool {
+        self.by_device.get(device).is_some_and(ParentWire::stands_still)
+    }
+
     /// Tells a device's wire that these addresses are at these MACs.
     pub fn announce(&self, device: &IfName, claims: Vec<(IpAddr, Mac)>) {
         if let Some(wire) = self.by_device.get(device) {

@@ -10,6 +10,7 @@
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -28,7 +29,7 @@ use super::probe::{Limits, Outcome, Priority, ProbeResult, Prober, RoundId};
 use super::quiet::Quiet;
 use super::shell::{ANSWERS_LOST, STOOD_STILL, boot_time, clocks, drain, send_due, wait};
 use super::socket::{Direction, PacketSocket, Received};
-use super::standstill::{Pace, Standstill};
+use super::standstill::{self, Pace, Standstill};
 use crate::read::{LinkRead, Reader};
 
 /// How many frames announce one address.
@@ -88,6 +89,8 @@ pub struct ParentWire {
     parent: String,
     orders: Option<Sender<Order>>,
     bell: Arc<OwnedFd>,
+    /// When the thread meant to run again at the latest, in nanoseconds since boot.
+    due: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -110,6 +113,7 @@ impl ParentWire {
             .map(Arc::new)
             .map_err(|errno| thread_error(errno.into()))?;
         let (orders, inbox) = channel();
+        let due = Arc::new(AtomicU64::new(boot_time().0));
         let worker = Worker {
             parent: name,
             ears,
@@ -118,6 +122,7 @@ impl ParentWire {
             carrier_changes: None,
             standstill: Standstill::new(clocks()),
             due: boot_time(),
+            told_due: Arc::clone(&due),
             mac: device.mac,
             state: None,
             looked_at: Time::default(),
@@ -133,7 +138,13 @@ impl ParentWire {
             .name(format!("wire-{parent}"))
             .spawn(move || worker.run(&inbox))
             .map_err(thread_error)?;
-        Ok(Self { parent: parent.to_owned(), orders: Some(orders), bell, thread: Some(thread) })
+        Ok(Self { parent: parent.to_owned(), orders: Some(orders), bell, due, thread: Some(thread) })
+    }
+
+    /// Whether the thread is so late that machine or agent stood still. It tells of that gap itself once it runs; until
+    /// then what was silent before must not be believed.
+    pub fn stands_still(&self) -> bool {
+        standstill::is_still(boot_time(), Time(self.due.load(Ordering::Relaxed)))
     }
 
     /// The parent's name.
@@ -223,6 +234,8 @@ struct Worker<R> {
     standstill: Standstill,
     /// When the thread meant to run again at the latest.
     due: Time,
+    /// The same for the handle.
+    told_due: Arc<AtomicU64>,
     mac: Mac,
     /// Whether the parent was last seen running; `None` before the first look.
     state: Option<bool>,
@@ -245,6 +258,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
             self.turn();
             let now = boot_time();
             self.due = self.prober.wake_at(now).map_or(now + LOOK, |wake| wake.min(now + LOOK));
+            self.told_due.store(self.due.0, Ordering::Relaxed);
             let bell = Arc::clone(&self.bell);
             match wait([self.ears.as_fd(), self.asking.socket().as_fd(), bell.as_fd()], self.due) {
                 Ok([_, _, true]) => {

@@ -35,6 +35,11 @@ pub struct Clocks {
     pub monotonic: Time,
 }
 
+/// Whether a thread that was to run at `due` stood still, or its machine did.
+pub fn is_still(now: Time, due: Time) -> bool {
+    now.since(due) >= STOOD_STILL
+}
+
 /// See the module's head.
 #[derive(Debug)]
 pub struct Standstill {
@@ -55,7 +60,7 @@ impl Standstill {
         let late = now.boot.since(due);
         if suspended >= APART {
             Pace::StoodStill(format!("the machine was suspended for {} ms", suspended.as_millis()))
-        } else if late >= STOOD_STILL {
+        } else if is_still(now.boot, due) {
             Pace::StoodStill(format!("the agent stood still for {} ms", late.as_millis()))
         } else if late >= LATE {
             Pace::Late

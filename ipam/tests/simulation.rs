@@ -273,3 +273,13 @@ fn a_link_that_outlived_a_forced_release_stands_for_its_attachment() {
     ];
     play(7_124_790_010_438_146_172, &ops.concat());
 }
+
+#[test]
+fn the_guard_of_a_forced_release_ends_beside_the_next_add_of_its_attachment() {
+    use Op::{Add, Again, CrashAgent, DeleteLink, Force, Happen};
+    let ops = [
+        vec![Happen(5), Add(0), Happen(6), Force(0), DeleteLink(0), Again(0, false), Happen(17), CrashAgent],
+        vec![DeleteLink(0)],
+    ];
+    play(2_630_250_165_199_855_746, &ops.concat());
+}

@@ -13,7 +13,7 @@ use super::io::{
 };
 use super::occupied::Place;
 use super::sight::{Bound, Where};
-use super::wire::ProbePurpose;
+use super::wire::{GUARD_STAMP, ProbePurpose};
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::{Departure, Epoch, Facts, Inhabitants, LinkFact, NetnsFact, SearchFact};
 use crate::identity::{NetnsIdentity, Nsid};
@@ -255,10 +255,11 @@ impl Ledger {
     pub(super) fn gathered(&mut self, now: Time, observations: Vec<Observation>) {
         let asked = self.gathering.take().unwrap_or(now);
         for observation in observations {
-            let Some(slot) = self.slots.get_mut(&observation.key) else {
+            if observation.stamp == GUARD_STAMP {
                 self.guarded(now, &observation);
                 continue;
-            };
+            }
+            let Some(slot) = self.slots.get_mut(&observation.key) else { continue };
             if slot.live.stamp != observation.stamp {
                 slot.outdated(&observation);
                 self.gather_for_hint(now, &observation.key, observation.search.is_some());

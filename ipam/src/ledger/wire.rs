@@ -25,6 +25,8 @@ use crate::time::Time;
 
 /// A quarantined address is asked for this often, and free again when silent for as long.
 const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
+/// The stamp of reads about former holders: an attachment of the same key may be there again.
+pub(super) const GUARD_STAMP: u64 = u64::MAX;
 /// A link under the parent that spoke for a quarantined address has given it up after so many rounds in a row that
 /// it heard and did not answer. A busy macvlan may lose the broadcasts of one round and tells no sender.
 const REACHED_ROUNDS: u8 = 3;
@@ -363,7 +365,7 @@ impl Ledger {
             if !targets.iter().any(|target| target.key == guard.holder) {
                 targets.push(Target {
                     key: guard.holder.clone(),
-                    stamp: 0,
+                    stamp: GUARD_STAMP,
                     netns: Where::Nowhere,
                     ifindex: None,
                     macs: guard.macs.clone(),

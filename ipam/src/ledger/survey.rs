@@ -152,6 +152,7 @@ impl Ledger {
         if !searched && self.occupied.misses(&survey) {
             self.surveys.want_search();
         }
+        self.read_new_links_again(&survey);
         self.occupied.survey(survey, &devices);
         let is_complete = devices.iter().all(|device| lists.contains_key(device));
         let listed = is_complete.then(|| lists.values().flatten().copied().collect());
@@ -173,6 +174,18 @@ impl Ledger {
             self.surveys.want_search();
         }
         self.serve_line(now);
+    }
+
+    /// Events of a namespace are dropped until a survey has found a link there: an address that came between the read
+    /// and its report is found by another read.
+    fn read_new_links_again(&mut self, survey: &Survey) {
+        let new = survey.children.iter().filter_map(|link| link.place.at);
+        for at in new.collect::<BTreeSet<_>>() {
+            let is_attached = self.slots.values().any(|slot| slot.entry.at == at);
+            if !is_attached && !self.occupied.is_followed(at) {
+                self.surveys.want(Some(at));
+            }
+        }
     }
 
     /// What is known of interfaces or of pools changed.

@@ -217,6 +217,23 @@ fn a_second_address_of_a_pod_is_free_with_the_proof_of_its_end() {
 }
 
 #[test]
+fn an_address_that_came_between_the_read_of_a_new_link_and_its_report_is_found() {
+    let mut rig = surveyed(2, own(&[]), vec![child(FOREIGN, FOREIGN_MAC, &[])]);
+    // The event came before the link was known, and was dropped.
+    rig.node.children = vec![child(FOREIGN, FOREIGN_MAC, &[address(10)])];
+    assert!(occupied(&rig).is_empty());
+    let searches = rig.node.surveys.1;
+    rig.pass(Duration::from_millis(101));
+    assert_eq!(occupied(&rig), [address(10)]);
+    assert_eq!(rig.node.surveys.1, searches, "the one namespace was read");
+    let surveys = rig.node.surveys.0;
+    for _ in 0..10 {
+        rig.pass(Duration::from_millis(101));
+    }
+    assert_eq!(rig.node.surveys.0, surveys, "once");
+}
+
+#[test]
 fn what_a_moved_link_got_before_it_was_found_is_read() {
     let mut rig = Rig::new(config(2));
     rig.bound(1);

@@ -84,10 +84,19 @@ impl World {
     /// The ledger was told who speaks for an address.
     pub fn note_kept(&mut self, address: IpAddr) {
         let Some(ledger) = &self.ledger else { return };
-        let shut = |view: &View<'_>| matches!(view, View::Shut(_)) && view.address() == address;
-        if ledger.leases().iter().any(shut) {
-            let of_it = self.guests.kept.iter_mut().filter(|((_, other), _)| *other == address);
-            of_it.for_each(|(_, kept)| *kept = true);
+        let mut told = BTreeSet::new();
+        for view in ledger.leases() {
+            if let View::Shut(shut) = view
+                && shut.key.address == address
+            {
+                // Another guest of the same address may never have been heard.
+                told.extend(shut.macs.iter().copied());
+            }
+        }
+        for link in self.links.iter().filter(|link| told.contains(&link.mac)) {
+            if let Some(kept) = self.guests.kept.get_mut(&(link.ifindex, address)) {
+                *kept = true;
+            }
         }
     }
 

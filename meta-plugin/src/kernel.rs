@@ -67,6 +67,17 @@ impl Kernel {
         }
     }
 
+    /// An interface of the node; `None`: none has the name.
+    fn node_facts(&mut self, name: &IfName) -> Checked<Option<LinkFacts>> {
+        let reader = self.node().map_err(|error| Unknown(error.to_string()))?;
+        match reader.link_by_name(None, name) {
+            LinkRead::Found(facts) => Ok(Some(facts)),
+            LinkRead::NoDevice => Ok(None),
+            LinkRead::NoNamespace => Err(Unknown("the kernel does not know its own namespace".to_owned())),
+            LinkRead::Unknown(unknown) => Err(unknown),
+        }
+    }
+
     /// The container with a changer in it, and the runtime on which that works.
     fn changing(&mut self) -> Result<(&mut Container, &Runtime), KernelError> {
         let runtime = runtime(&mut self.runtime)?;
@@ -120,26 +131,13 @@ impl World for Kernel {
     }
 
     fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>> {
-        let reader = self.node().map_err(|error| Unknown(error.to_string()))?;
-        match reader.link_by_name(None, name) {
-            LinkRead::Found(facts) => Ok(Some(facts.ifindex)),
-            LinkRead::NoDevice => Ok(None),
-            LinkRead::NoNamespace => Err(Unknown("the kernel does not know its own namespace".to_owned())),
-            LinkRead::Unknown(unknown) => Err(unknown),
-        }
+        Ok(self.node_facts(name)?.map(|facts| facts.ifindex))
     }
 
     fn parent(&mut self, name: &IfName) -> Checked<Option<ParentFacts>> {
+        let Some(facts) = self.node_facts(name)? else { return Ok(None) };
         let reader = self.node().map_err(|error| Unknown(error.to_string()))?;
-        let facts = match reader.link_by_name(None, name) {
-            LinkRead::Found(facts) => facts,
-            LinkRead::NoDevice => return Ok(None),
-            LinkRead::NoNamespace => {
-                return Err(Unknown("the kernel does not know its own namespace".to_owned()));
-            }
-            LinkRead::Unknown(unknown) => return Err(unknown),
-        };
-        let controller = reader.controller(facts.ifindex)?.map(|index| match reader.link(None, index) {
+        let controller = facts.master.map(|index| match reader.link(None, index) {
             LinkRead::Found(controller) => controller.name,
             _ => format!("interface {index}"),
         });

@@ -123,18 +123,6 @@ fn text(value: &[u8]) -> String {
     String::from_utf8_lossy(value).trim_end_matches('\0').to_owned()
 }
 
-/// Reads of which link one is a port, from the body of a `RTM_NEWLINK`.
-pub(crate) fn controller(body: &[u8]) -> Checked<Option<u32>> {
-    let wrong = || malformed("a link");
-    for attribute in attributes(body.get(16..).ok_or_else(wrong)?) {
-        let (kind, value) = attribute.map_err(|_| wrong())?;
-        if kind == IFLA_MASTER {
-            return u32_at(value, 0).map(Some).ok_or_else(wrong);
-        }
-    }
-    Ok(None)
-}
-
 /// Reads the body of a `RTM_NEWLINK` or `RTM_DELLINK`.
 pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
     let wrong = || malformed("a link");

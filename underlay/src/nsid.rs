@@ -43,12 +43,7 @@ fn try_read(socket: &mut Socket, netns: &NetnsFile) -> Result<Option<Nsid>, Refu
     Ok(socket.one(&request, |_, body| facts::nsid(body))?.map(Nsid))
 }
 
-/// Whether a number is one that was drawn, and so is not used again soon.
-pub fn is_random(nsid: Nsid) -> bool {
-    nsid.is_drawn()
-}
-
-/// A new number that [`is_random`] accepts.
+/// A new number that [`Nsid::is_drawn`] accepts.
 pub fn draw() -> i32 {
     let uptime = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
     number(uptime.tv_sec.unsigned_abs(), uptime.tv_nsec.unsigned_abs())
@@ -66,18 +61,18 @@ fn step(step: u64) -> i32 {
 
 /// Gives a namespace the number `drawn` (31 bits) in the socket's namespace, or one
 /// behind it if that is taken; returns the one that it has already, if it has one. The second value says
-/// whether the number [`is_random`].
+/// whether the number [`Nsid::is_drawn`].
 pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsid, bool), Error> {
     let mut number = Nsid(drawn & i32::MAX);
     for attempt in 0..DRAWS {
         match socket.acknowledged(&Request::new_nsid(netns.as_fd().as_raw_fd(), number)) {
-            Ok(()) => return Ok((number, is_random(number))),
+            Ok(()) => return Ok((number, number.is_drawn())),
             Err(refusal) if refusal.is(libc::EEXIST) => {}
             Err(refusal) => return Err(Error::AssignNsid(refusal)),
         }
         // The same error stands for "it has one already" and "that one is taken by another".
         if let Some(existing) = read(socket, netns)? {
-            return Ok((existing, is_random(existing)));
+            return Ok((existing, existing.is_drawn()));
         }
         // Somewhere behind, and farther each time: a search numbers hundreds of namespaces in one step.
         let behind = u64::from(u32::from_ne_bytes(random::bytes()?)) % (FIRST_LEAP << attempt);
@@ -89,7 +84,7 @@ pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsi
 /// The number of a namespace, drawn for it if it had none.
 pub fn read_or_assign(socket: &mut Socket, netns: &NetnsFile) -> Result<(Nsid, bool), Error> {
     match read(socket, netns)? {
-        Some(nsid) => Ok((nsid, is_random(nsid))),
+        Some(nsid) => Ok((nsid, nsid.is_drawn())),
         None => assign(socket, netns, draw()),
     }
 }
@@ -100,7 +95,7 @@ mod tests {
 
     #[test]
     fn numbers_are_told_from_the_kernels_and_do_not_come_back_for_48_days() {
-        assert!(is_random(Nsid(number(0, 0))) && !is_random(Nsid(65_535)));
+        assert!(Nsid(number(0, 0)).is_drawn() && !Nsid(65_535).is_drawn());
         let (period, second) = (DRAWN / STEPS, 1_000_000_000);
         for (at, part) in [(0, 0), (7, second / 2), (86_400 * 400 + 3, second - 1)] {
             let first = number(at, part);

@@ -90,12 +90,6 @@ impl Reader {
         }
     }
 
-    /// The index of the bridge or bond of which a link of this namespace is a port; `None`: of none.
-    pub fn controller(&mut self, ifindex: u32) -> Checked<Option<u32>> {
-        let request = Request::get_link(None, &Which::Index(ifindex));
-        Ok(self.socket.one(&request, |_, body| facts::controller(body))?)
-    }
-
     /// All links of a namespace.
     pub fn links(&mut self, nsid: Option<Nsid>) -> Checked<Vec<LinkFacts>> {
         Ok(self.socket.dump(&Request::dump_links(nsid), |_, body| facts::link(body).map(Some))?)

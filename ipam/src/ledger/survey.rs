@@ -391,19 +391,22 @@ impl Ledger {
     /// The link under the parent that spoke for a quarantined address, in words. The parent does not hear what
     /// that link answers, so its silence says nothing.
     pub(super) fn local_speaker(&self, shut: &Quarantined) -> Option<String> {
-        let networks = self.config.networks.values().filter(|network| network.pools.contains(&shut.pool));
-        let links: Vec<_> = networks.map(|network| &network.link).collect();
-        if let Some(link) = links.iter().find(|link| !self.occupied.covers(&link.device())) {
+        if let Some(link) = self.links_of(&shut.pool).find(|link| !self.occupied.covers(&link.device())) {
             return Some(format!("perhaps a link under {}: none was looked for yet", link.device()));
         }
-        let wires: BTreeSet<_> = links.iter().map(|link| link.wire()).collect();
+        let wires = self.links_of(&shut.pool).map(LinkSpec::wire).collect();
         shut.macs.iter().find_map(|mac| self.local_link(*mac, &wires))
+    }
+
+    /// The links of the networks that give a pool's addresses.
+    fn links_of<'a>(&'a self, pool: &'a PoolName) -> impl Iterator<Item = &'a LinkSpec> {
+        let networks = self.config.networks.values().filter(|network| network.pools.contains(pool));
+        networks.map(|network| &network.link)
     }
 
     /// Those MACs that links under a parent of a pool's networks have.
     pub(super) fn local_among(&self, pool: &PoolName, macs: impl Iterator<Item = Mac>) -> Vec<Mac> {
-        let networks = self.config.networks.values().filter(|network| network.pools.contains(pool));
-        let wires: BTreeSet<_> = networks.map(|network| network.link.wire()).collect();
+        let wires = self.links_of(pool).map(LinkSpec::wire).collect();
         macs.filter(|mac| self.local_link(*mac, &wires).is_some()).collect()
     }
 

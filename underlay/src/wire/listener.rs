@@ -121,8 +121,7 @@ impl ParentWire {
             reader,
             carrier_changes: None,
             standstill: Standstill::new(clocks()),
-            due: boot_time(),
-            told_due: Arc::clone(&due),
+            due: Arc::clone(&due),
             mac: device.mac,
             state: None,
             looked_at: Time::default(),
@@ -232,10 +231,8 @@ struct Worker<R> {
     /// How often the parent's carrier had changed at the last look; `None` before the first one.
     carrier_changes: Option<u32>,
     standstill: Standstill,
-    /// When the thread meant to run again at the latest.
-    due: Time,
-    /// The same for the handle.
-    told_due: Arc<AtomicU64>,
+    /// When the thread meant to run again at the latest, in nanoseconds since boot; the handle reads it, too.
+    due: Arc<AtomicU64>,
     mac: Mac,
     /// Whether the parent was last seen running; `None` before the first look.
     state: Option<bool>,
@@ -257,10 +254,10 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         while self.take_orders(inbox) {
             self.turn();
             let now = boot_time();
-            self.due = self.prober.wake_at(now).map_or(now + LOOK, |wake| wake.min(now + LOOK));
-            self.told_due.store(self.due.0, Ordering::Relaxed);
+            let due = self.prober.wake_at(now).map_or(now + LOOK, |wake| wake.min(now + LOOK));
+            self.due.store(due.0, Ordering::Relaxed);
             let bell = Arc::clone(&self.bell);
-            match wait([self.ears.as_fd(), self.asking.socket().as_fd(), bell.as_fd()], self.due) {
+            match wait([self.ears.as_fd(), self.asking.socket().as_fd(), bell.as_fd()], due) {
                 Ok([_, _, true]) => {
                     // Emptying the bell; that it was empty already is no fault.
                     let _ = rustix::io::read(&bell, &mut [0; 8]);
@@ -330,7 +327,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
 
     /// Whatever was said while machine or thread stood still was said unheard.
     fn check_pace(&mut self) {
-        match self.standstill.look(clocks(), self.due) {
+        match self.standstill.look(clocks(), Time(self.due.load(Ordering::Relaxed))) {
             Pace::Steady => {}
             Pace::Late => self.prober.disturbed(STOOD_STILL),
             Pace::StoodStill(why) => self.gap(&why),

@@ -1,7 +1,7 @@
-//! What can go wrong at the kernel's door.
+//! Errors of reads and changes in the kernel.
 //!
-//! Two kinds are kept apart on purpose: [`Unknown`] is a read without a valid answer (the caller goes
-//! on and treats the thing as in use), [`Error`] is an operation that did not happen.
+//! Two kinds are kept apart: [`Unknown`] is a read without a valid answer (the caller continues and treats
+//! the object as in use), [`Error`] is an operation that failed.
 
 use std::io;
 use std::path::PathBuf;
@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use berth_ipam::identity::Nsid;
 use berth_ipam::mac::Mac;
 
-/// A read that gave no valid answer, and why. It proves nothing: neither presence nor absence.
+/// A read without a valid answer, and the reason. It proves neither presence nor absence.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("unknown: {0}")]
 pub struct Unknown(pub String);
@@ -27,7 +27,7 @@ pub struct KernelError {
 }
 
 impl KernelError {
-    /// Whether the kernel's answer was this error number (`libc::E...`).
+    /// True if the kernel returned this error number (`libc::E...`).
     pub fn is(&self, errno: i32) -> bool {
         self.errno == errno
     }
@@ -45,10 +45,10 @@ impl std::fmt::Display for KernelError {
 
 impl std::error::Error for KernelError {}
 
-/// Why an exchange with the kernel had no good end.
+/// Reason why an exchange with the kernel failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
-    /// The kernel said no.
+    /// The kernel refused the request.
     #[error(transparent)]
     Kernel(#[from] KernelError),
     /// The kernel's answer is missing or does not count.
@@ -57,7 +57,7 @@ pub enum Refusal {
 }
 
 impl Refusal {
-    /// Whether the kernel refused with this error number (`libc::E...`).
+    /// True if the kernel refused with this error number (`libc::E...`).
     pub fn is(&self, errno: i32) -> bool {
         matches!(self, Self::Kernel(kernel) if kernel.is(errno))
     }
@@ -77,66 +77,66 @@ impl From<Refusal> for Unknown {
 #[non_exhaustive]
 pub enum Error {
     /// A namespace's file cannot be opened.
-    #[error("open network namespace {}", path.display())]
+    #[error("cannot open network namespace {}", path.display())]
     OpenNetns {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: io::Error,
     },
     /// A path that leads to something else.
-    #[error("{} is no network namespace; name a file such as /run/netns/NAME or /proc/PID/ns/net", path.display())]
+    #[error("{} is not a network namespace; name a file such as /run/netns/NAME or /proc/PID/ns/net", path.display())]
     NotNetns {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// No thread for work inside a namespace.
-    #[error("start a thread for work inside a network namespace")]
+    /// Failure to start a thread for work inside a namespace.
+    #[error("cannot start a thread for work inside a network namespace")]
     Thread(#[source] io::Error),
     /// The thread may not enter.
-    #[error("enter a network namespace")]
+    #[error("cannot enter a network namespace")]
     EnterNetns(#[source] io::Error),
     /// The work inside a namespace ended in a panic.
     #[error("the work inside a network namespace panicked")]
     Panicked,
-    /// No netlink socket.
-    #[error("open a netlink socket")]
+    /// Failure to open a netlink socket.
+    #[error("cannot open a netlink socket")]
     OpenSocket(#[source] io::Error),
-    /// No cookie: kernels before 5.14 have none.
-    #[error("read the cookie of a network namespace (it needs Linux 5.14)")]
+    /// Failure to read a namespace cookie: kernels before 5.14 have none.
+    #[error("cannot read the cookie of a network namespace; this needs Linux 5.14 or newer")]
     Cookie(#[source] io::Error),
-    /// No subscription to kernel events.
-    #[error("subscribe to kernel events")]
+    /// Failure to subscribe to kernel events.
+    #[error("cannot subscribe to kernel events")]
     Subscribe(#[source] io::Error),
-    /// Kernel events cannot be received any more.
-    #[error("receive kernel events")]
+    /// Failure to receive kernel events.
+    #[error("cannot receive kernel events")]
     Receive(#[source] io::Error),
     /// The number of a namespace cannot be read.
-    #[error("read the number of a network namespace")]
+    #[error("cannot read the nsid of a network namespace")]
     ReadNsid(#[source] Refusal),
     /// A namespace got no number.
-    #[error("give a network namespace a number")]
+    #[error("cannot assign an nsid to a network namespace")]
     AssignNsid(#[source] Refusal),
     /// The kernel gave no random bytes.
-    #[error("draw a random number")]
+    #[error("cannot get random bytes from the kernel")]
     Random(#[source] rustix::io::Errno),
     /// [`crate::change::Changer::start`] outside a tokio runtime.
     #[error("a changer needs a running tokio runtime with I/O and time enabled")]
     NoRuntime,
     /// A link was not created.
-    #[error("create {kind} link {name}")]
+    #[error("cannot create {kind} link {name}")]
     CreateLink {
         /// `macvlan` or `vlan`.
         kind: &'static str,
         /// The name it should have had.
         name: String,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Refusal,
     },
-    /// Another macvlan of the same parent has this MAC and is up; the next salt gives another one.
-    /// The kernel says so when the second one is set up, not when it is created.
+    /// Another macvlan of the same parent is up with this MAC; the next salt gives another MAC.
+    /// The kernel reports this when the second link is set up, not when it is created.
     #[error("another macvlan of the same parent is up with the same MAC")]
     MacInUse {
         /// The MAC, where it was named in the request.
@@ -151,33 +151,33 @@ pub enum Error {
     #[error("this kernel has no macvlan devices; load or build the module macvlan")]
     NoMacvlanDevices,
     /// A link was not changed.
-    #[error("{what} of link {ifindex}")]
+    #[error("cannot {what} of link {ifindex}")]
     ChangeLink {
-        /// What should have been done, as in `rename`.
+        /// Operation, as in `rename`.
         what: &'static str,
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Refusal,
     },
     /// A link was not deleted.
-    #[error("delete link {ifindex}")]
+    #[error("cannot delete link {ifindex}")]
     DeleteLink {
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Refusal,
     },
-    /// The link at that index is another one by now, so it was left alone.
+    /// The index belongs to another link now, so the link was left in place.
     #[error(
-        "link {ifindex} of namespace {nsid} has the MAC {found:?}, not {expected}: it is another link and was not deleted"
+        "link {ifindex} of namespace {nsid} has the MAC {found:?}, not {expected}; it is another link and was not deleted"
     )]
     OtherLink {
-        /// The namespace.
+        /// Nsid of the namespace.
         nsid: Nsid,
-        /// The index.
+        /// Index of the interface.
         ifindex: u32,
         /// The MAC that was expected.
         expected: Mac,
@@ -185,48 +185,48 @@ pub enum Error {
         found: Option<Mac>,
     },
     /// An address was not added.
-    #[error("add address {address} to link {ifindex}")]
+    #[error("cannot add address {address} to link {ifindex}")]
     AddAddress {
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
-        /// The address.
+        /// Address in question.
         address: ipnetwork::IpNetwork,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Refusal,
     },
     /// An address was not deleted.
-    #[error("delete address {address} from link {ifindex}")]
+    #[error("cannot delete address {address} from link {ifindex}")]
     DeleteAddress {
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
-        /// The address.
+        /// Address in question.
         address: ipnetwork::IpNetwork,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Refusal,
     },
     /// A route was not added.
-    #[error("add route to {to}{} on link {ifindex}", via.map_or_else(String::new, |via| format!(" via {via}")))]
+    #[error("cannot add route to {to}{} on link {ifindex}", via.map_or_else(String::new, |via| format!(" via {via}")))]
     AddRoute {
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
-        /// The destination.
+        /// Destination of the route.
         to: ipnetwork::IpNetwork,
         /// The next hop.
         via: Option<std::net::IpAddr>,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Refusal,
     },
     /// A kernel setting was not written.
-    #[error("set {} to {value}", path.display())]
+    #[error("cannot set {} to {value}", path.display())]
     Sysctl {
         /// The file under `/proc/sys`.
         path: PathBuf,
-        /// The value.
+        /// Value of the sysctl.
         value: String,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: io::Error,
     },

@@ -1,8 +1,8 @@
-//! What a reply of the kernel says, as plain values. Pure.
+//! Contents of kernel replies as plain values. Pure.
 //!
-//! Names and aliases are whatever the pod chose, not always UTF-8: they are read lossily, so that no
-//! pod can make a whole list unreadable by a strange name. Whatever else does not fit is an error:
-//! a list with a hole would be read as "not there".
+//! The pod chooses names and aliases, and they need not be UTF-8. They are decoded lossily, so that no pod
+//! can make a whole list unreadable by an odd name. Any other malformed value is an error: a list with a gap
+//! would be read as "absent".
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -31,7 +31,7 @@ const IFLA_INFO_SLAVE_KIND: u16 = 4;
 const IFLA_MACVLAN_MODE: u16 = 1;
 const IFLA_VLAN_ID: u16 = 1;
 const IFLA_VLAN_PROTOCOL: u16 = 5;
-/// `ETH_P_8021Q`, as it is on the wire.
+/// `ETH_P_8021Q` in network byte order.
 const DOT1Q: [u8; 2] = [0x81, 0x00];
 const IFLA_NEW_NETNSID: u16 = 45;
 const IFA_ADDRESS: u16 = 1;
@@ -53,7 +53,7 @@ pub const ADDRESS_TENTATIVE: u32 = 0x40;
 /// `IFA_F_DADFAILED`: another node has the address.
 pub const ADDRESS_DAD_FAILED: u32 = 0x08;
 
-/// One link.
+/// Properties of one link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LinkFacts {
     /// Its index in its namespace.
@@ -62,15 +62,15 @@ pub struct LinkFacts {
     pub name: String,
     /// Its MAC; `None` for links without an Ethernet address.
     pub mac: Option<Mac>,
-    /// Whether it is set up (`IFF_UP`), whatever its carrier.
+    /// True if it is set up (`IFF_UP`), regardless of its carrier.
     pub up: bool,
-    /// Whether it has carrier; `None`: its driver cannot tell.
+    /// Carrier state; `None`: the driver does not report it.
     pub carrier: Option<bool>,
-    /// How often it lost or got carrier since it was made.
+    /// Number of carrier changes since the link was created.
     pub carrier_changes: u32,
     /// The index of the device that it is enslaved to: a bridge, a bond, a VRF.
     pub master: Option<u32>,
-    /// As what it is enslaved, as in `bridge`, where its master's kind says so.
+    /// Kind of the master, as in `bridge`, if the kernel reports it.
     pub slave_kind: Option<String>,
     /// MTU in bytes.
     pub mtu: u32,
@@ -82,17 +82,17 @@ pub struct LinkFacts {
     pub vlan_id: Option<u16>,
     /// The index of its parent, in the *parent's* namespace (`IFLA_LINK`).
     pub parent_index: Option<u32>,
-    /// The number of the parent's namespace, as the *reader's* namespace knows it; `None`: it is the
-    /// link's own.
+    /// Nsid of the parent's namespace, relative to the *reader's* namespace; `None`: the parent is in the
+    /// link's own namespace.
     pub parent_nsid: Option<Nsid>,
-    /// What was noted on it (`IFLA_IFALIAS`).
+    /// Alias of the link (`IFLA_IFALIAS`).
     pub alias: Option<String>,
 }
 
 /// One address of a link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AddressFacts {
-    /// The link.
+    /// Interface index of the link.
     pub ifindex: u32,
     /// The address with its prefix length.
     pub address: IpNetwork,
@@ -103,7 +103,7 @@ pub struct AddressFacts {
 /// One unicast route.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RouteFacts {
-    /// The destination.
+    /// Destination of the route.
     pub to: IpNetwork,
     /// The next hop, if there is one.
     pub via: Option<IpAddr>,
@@ -161,7 +161,7 @@ pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
             _ => {}
         }
     }
-    // A link that is its own parent has none (veth ends and loopback say so on some kernels).
+    // A link that names itself as parent has none: some kernels report veth ends and loopback so.
     facts.parent_index = facts.parent_index.filter(|parent| *parent != 0);
     Ok(facts)
 }
@@ -205,8 +205,8 @@ fn macvlan_mode(number: u32) -> Option<MacvlanMode> {
     }
 }
 
-/// Whether a `RTM_DELLINK` is a move, and then the number of the new namespace as the *old* one
-/// knows it (-1: it has none there).
+/// Nsid of the new namespace if this `RTM_DELLINK` is a move, relative to the *old* namespace (-1: it has no
+/// nsid there); `None` if it is not a move.
 pub(crate) fn moved_to(body: &[u8]) -> Option<i32> {
     let (_, value) =
         attributes(body.get(16..)?).filter_map(Result::ok).find(|(kind, _)| *kind == IFLA_NEW_NETNSID)?;
@@ -334,7 +334,7 @@ mod tests {
         let facts =
             link_of(&[attribute(IFLA_IFNAME, b"a\xff\xfe\0"), attribute(IFLA_IFALIAS, b"\xff")]).unwrap();
         assert!(facts.name.starts_with('a') && facts.up);
-        assert!(link_of(&[attribute(IFLA_MTU, &[1])]).is_err(), "a number cut short is no number");
+        assert!(link_of(&[attribute(IFLA_MTU, &[1])]).is_err(), "a truncated number is an error");
     }
 
     #[test]

@@ -25,7 +25,7 @@ const BETWEEN_SEARCHES: Duration = Duration::from_secs(1);
 pub struct Held {
     /// Keeps its number what it is.
     _file: NetnsFile,
-    /// Its number.
+    /// Nsid of the namespace.
     pub nsid: Nsid,
     cookie: NetnsCookie,
 }
@@ -91,7 +91,7 @@ impl Finder {
             })
     }
 
-    /// Inodes come back like the kernel's numbers, so they only say where to look first.
+    /// Inode numbers are reused like nsids, so they only select where to look first.
     fn by_inode(&mut self, reader: &mut Reader, netns: &NetnsIdentity, assign: bool) -> Option<Held> {
         let is_there = |path: &PathBuf| inode_of(path) == Some(netns.inode);
         if !self.by_inode.get(&netns.inode).is_some_and(is_there) {

@@ -1,13 +1,12 @@
-//! The kernel as Berth sees and changes it: links, addresses, routes, namespaces, the bridge table
-//! of a parent, and the wire.
+//! The kernel as Berth reads and changes it: links, addresses, routes, namespaces, the bridge table of a
+//! parent, and frames on the segment.
 //!
-//! Reading and changing are kept apart. Reads go through one blocking socket with a checked path
-//! ([`socket`]): an answer counts only if the kernel finished it without an error and without an
-//! interruption, otherwise it is [`error::Unknown`], and unknown means "in use". Changes go through
-//! rtnetlink ([`change`]) on a socket that was opened inside the namespace it speaks for, so that no
-//! message ever needs to name another namespace.
+//! Reads and changes are separate. Reads use one blocking socket with a checked path ([`socket`]): an answer
+//! counts only if the kernel completed it without an error and without an interruption. Otherwise it is
+//! [`error::Unknown`], and unknown means "in use". Changes use rtnetlink ([`change`]) on a socket opened
+//! inside the namespace concerned, so that no message needs to name another namespace.
 //!
-//! Nothing here decides anything: verdicts are the ledger's business.
+//! Left out: verdicts, which the ledger reaches.
 
 pub mod change;
 pub mod error;

@@ -32,7 +32,7 @@ const NETNSA_FD: u16 = 3;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 const AF_BRIDGE: u8 = 7;
 
-/// What ends the answer to a request.
+/// Condition that ends the reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// An acknowledgement, and nothing else.
@@ -51,7 +51,7 @@ pub(crate) struct Request {
     body: Vec<u8>,
 }
 
-/// Which link is meant.
+/// Selector of a link.
 pub(crate) enum Which<'a> {
     Index(u32),
     Name(&'a str),
@@ -184,9 +184,9 @@ pub(crate) fn attributes(mut bytes: &[u8]) -> impl Iterator<Item = Result<(u16, 
     })
 }
 
-/// A message or attribute that ends before its own length says so.
+/// A message or attribute that is shorter than its own length field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("a message of the kernel is cut off")]
+#[error("a netlink message is truncated")]
 pub(crate) struct Cut;
 
 pub(crate) fn u16_at(bytes: &[u8], at: usize) -> Option<u16> {

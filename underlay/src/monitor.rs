@@ -1,8 +1,9 @@
-//! Kernel events: links, addresses and namespaces that come, go or move, in the node's namespace and
-//! in every namespace that has a number there.
+//! Kernel events: links, addresses and namespaces that appear, disappear or move, in the node's namespace and
+//! in every namespace with an nsid there.
 //!
-//! Events are hints. They may be read long after the fact, and a number may mean another namespace
-//! by then; whoever acts on one reads first. An overrun is an event too: everything must be read again.
+//! Events are hints. They may be read long after they happened, and an nsid may belong to another namespace
+//! at that time: read the current state before acting on one. An overrun is an event too: everything must be
+//! read again.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -28,13 +29,13 @@ const RECEIVE_BUFFER: usize = 8 << 20;
 /// Events are below 4 KiB each; the kernel sends one or few a datagram.
 const DATAGRAM: usize = 64 * 1024;
 
-/// How many datagrams one [`Monitor::drain`] takes, so that a flood cannot hold the caller for ever.
+/// Maximum number of datagrams that one [`Monitor::drain`] takes, so that a flood cannot hold the caller.
 const BATCH: usize = 20_000;
 
 /// `RTNLGRP_*` (linux/rtnetlink.h): links, IPv4 addresses, IPv6 addresses, namespace numbers.
 const GROUPS: [u32; 4] = [1, 5, 9, 28];
 
-/// The family that a bridge speaks with its port events; those describe no link's end.
+/// Family of a bridge's port events, which never report the end of a link.
 const AF_BRIDGE: u8 = 7;
 
 /// Something that the kernel reported. `nsid` is `None` for the monitor's own namespace.
@@ -48,7 +49,7 @@ pub enum KernelEvent {
         ifindex: u32,
         /// Its name; chosen by the pod.
         name: String,
-        /// Its MAC.
+        /// MAC address of the link.
         mac: Option<Mac>,
         /// The index of its parent in the parent's namespace.
         parent_index: Option<u32>,
@@ -59,52 +60,52 @@ pub enum KernelEvent {
         nsid: Option<Nsid>,
         /// Its index there.
         ifindex: u32,
-        /// Its MAC.
+        /// MAC address of the link.
         mac: Option<Mac>,
         /// The new namespace as the *old* one numbers it; `None`: it has no number there.
         new_nsid: Option<i32>,
     },
     /// A link appeared or changed.
     LinkSeen {
-        /// Its namespace.
+        /// Nsid of its namespace.
         nsid: Option<Nsid>,
         /// Its index there.
         ifindex: u32,
         /// Its name; chosen by the pod.
         name: String,
-        /// Its MAC.
+        /// MAC address of the link.
         mac: Option<Mac>,
-        /// Whether it is set up.
+        /// True if the link is set up.
         up: bool,
     },
     /// An address appeared or changed.
     AddressSeen {
-        /// The namespace.
+        /// Nsid of the namespace.
         nsid: Option<Nsid>,
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
         /// The address with its prefix length.
         address: IpNetwork,
     },
     /// An address went.
     AddressGone {
-        /// The namespace.
+        /// Nsid of the namespace.
         nsid: Option<Nsid>,
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
         /// The address with its prefix length.
         address: IpNetwork,
     },
     /// A namespace lost its number, as a rule because it ended. Its number may be in use again.
     NamespaceGone {
-        /// The number.
+        /// The nsid that ended.
         nsid: Nsid,
     },
     /// Events were lost, or could not be understood: read everything again.
     Overrun,
 }
 
-/// The subscription.
+/// Subscription to kernel events.
 #[derive(Debug)]
 pub struct Monitor {
     raw: RawSocket,
@@ -112,8 +113,8 @@ pub struct Monitor {
     side: Socket,
     buffer: Vec<u8>,
     all_namespaces: bool,
-    /// The number that the own namespace has in itself. The kernel gives it one when somebody asks
-    /// for a link whose parent is here, and from then on marks our own events with it.
+    /// Nsid of the own namespace in itself. The kernel assigns it when a process reads a link that has its
+    /// parent here, and from then on marks the own events with it.
     own: Option<Nsid>,
 }
 
@@ -129,8 +130,8 @@ impl Monitor {
         self.raw.as_fd()
     }
 
-    /// Whether other namespaces' events arrive; without `CAP_NET_BROADCAST` only the own ones and
-    /// the ends of numbers do.
+    /// True if events of other namespaces arrive; without `CAP_NET_BROADCAST` only those of the own namespace
+    /// and the ends of nsids do.
     pub fn hears_all_namespaces(&self) -> bool {
         self.all_namespaces
     }
@@ -174,8 +175,8 @@ impl Monitor {
 
 fn subscribe() -> io::Result<(RawSocket, bool)> {
     let mut raw = RawSocket::new(NETLINK_ROUTE)?;
-    // Room first: events may arrive from the first subscription on. The forced size needs
-    // CAP_NET_ADMIN; without it the system's limit holds.
+    // The buffer is enlarged first, because events may arrive from the first subscription on. The forced size
+    // needs CAP_NET_ADMIN; without it the system's limit applies.
     if sockopt::set_socket_recv_buffer_size_force(raw.as_fd(), RECEIVE_BUFFER).is_err() {
         sockopt::set_socket_recv_buffer_size(raw.as_fd(), RECEIVE_BUFFER)?;
     }

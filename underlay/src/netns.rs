@@ -1,9 +1,9 @@
-//! Network namespaces: opening, telling apart, and work inside them.
+//! Network namespaces: opening, comparison, and work inside them.
 //!
-//! This is the only module that enters a namespace. It does so on a thread of its own that dies
-//! afterwards, because a thread that has been inside one must never serve anybody else. A
-//! [`NetnsFile`] keeps the namespace alive and hides its death, so nobody holds one (nor a socket
-//! from inside) for longer than a call; only the plugin, which lives for one call, may.
+//! This is the only module that enters a namespace. It does so on a separate thread that exits afterwards,
+//! because a thread that has been inside a namespace must not serve other work. A [`NetnsFile`] keeps the
+//! namespace alive and hides its end, so the agent holds none (and no socket from inside) for longer than a
+//! call. Only the plugin, a process for one call, may hold one.
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,7 +21,7 @@ use crate::syscall;
 /// The namespace of the calling thread. `/proc/self` would be that of the main thread.
 const OWN: &str = "/proc/thread-self/ns/net";
 
-/// `NSFS_MAGIC` (linux/magic.h).
+/// `NSFS_MAGIC` of the kernel (linux/magic.h).
 pub(crate) const NSFS_MAGIC: u64 = 0x6e73_6673;
 
 /// An open network namespace. Keeps it alive: hold it for one call only.
@@ -59,7 +59,7 @@ impl NetnsFile {
         Self::open(OWN)
     }
 
-    /// The inode of its nsfs file. Recycled at once after the namespace's end.
+    /// Inode of its nsfs file. The kernel reuses it soon after the namespace's end.
     pub fn inode(&self) -> u64 {
         self.inode
     }
@@ -69,13 +69,13 @@ impl NetnsFile {
         (self.device, self.inode)
     }
 
-    /// The cookie: the namespace's identity within this boot. Enters it on a short-lived thread,
-    /// because the kernel tells it only to a socket that was made inside.
+    /// The cookie: the namespace's identity within this boot. Enters the namespace on a short-lived thread,
+    /// because the kernel reports the cookie only to a socket created inside.
     pub fn cookie(&self) -> Result<NetnsCookie, Error> {
         run_in(self, own_cookie)?
     }
 
-    /// Whether both are the same namespace.
+    /// True if both are the same namespace.
     pub fn is_same(&self, other: &Self) -> bool {
         self.device_inode() == other.device_inode()
     }
@@ -94,10 +94,10 @@ pub fn own_cookie() -> Result<NetnsCookie, Error> {
     syscall::netns_cookie(socket.as_fd()).map(NetnsCookie).map_err(Error::Cookie)
 }
 
-/// Runs `work` inside the namespace, on a thread that dies afterwards, and waits for it.
+/// Runs `work` inside the namespace, on a thread that exits afterwards, and waits for it.
 ///
-/// The plugin should do everything that it needs inside in one call: sockets and readers that are
-/// opened there may be returned and used outside.
+/// The plugin should do all of its inside work in one call. Sockets and readers opened there may be returned
+/// and used outside.
 pub fn run_in<T: Send>(netns: &NetnsFile, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
@@ -111,12 +111,15 @@ pub fn run_in<T: Send>(netns: &NetnsFile, work: impl FnOnce() -> T + Send) -> Re
     })
 }
 
-/// A netlink socket that was opened inside the namespace and speaks for it.
+/// A netlink socket opened inside the namespace, which acts there.
 pub fn socket_in(netns: &NetnsFile) -> Result<Socket, Error> {
     run_in(netns, Socket::open)?
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that enters a namespace, on a thread that dies")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that enters a namespace, on a thread that exits"
+)]
 fn enter(netns: &NetnsFile) -> Result<(), Error> {
     rustix::thread::move_into_link_name_space(netns.as_fd(), Some(LinkNameSpaceType::Network))
         .map_err(|e| Error::EnterNetns(e.into()))

@@ -1,13 +1,13 @@
-//! Numbers of namespaces: how the node's namespace names another one without entering it.
+//! Nsids: the IDs by which the node's namespace names another one without entering it.
 //!
-//! The kernel's own numbers are small and used again at once, so a number that was read in an event
-//! may mean another namespace by then. Berth therefore gives each namespace a number that does not
-//! come back soon, which pins nothing. A namespace has one number only; the first one stays.
+//! The kernel's own nsids are small and reused at once, so the nsid of an event may belong to another
+//! namespace when the event is read. Berth therefore assigns each namespace an nsid that is not reused soon,
+//! which pins nothing. A namespace has one nsid only; the first one stays.
 //!
-//! Such a number is the time since boot, in steps of 1/256 s, or one behind it if that is taken: it comes back
-//! when its namespace ended within its step, or after 48 days. Chance would do as well, but dearly: the kernel keeps
-//! numbers in a tree by their digits, and walks all of a namespace's for every event and listener.
-//! Neighbours in time share a leaf.
+//! An assigned nsid is the time since boot in steps of 1/256 s, or a later one if that is taken. It is reused
+//! if its namespace ended within its step, or after 48 days. Random nsids would also be unique, but slow: the
+//! kernel keeps nsids in a radix tree and walks all of a namespace's for every event and listener. Neighbours
+//! in time share a leaf of that tree.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -20,17 +20,17 @@ use crate::netns::NetnsFile;
 use crate::random;
 use crate::socket::Socket;
 
-/// So many steps a second.
+/// Number of steps per second.
 const STEPS: u64 = 256;
 
-/// Set in all drawn numbers, so that one that was drawn right after boot is told from the kernel's, too. What
-/// is below counts steps.
+/// Bit set in all assigned nsids, so that one assigned right after boot differs from the kernel's own. The
+/// bits below count steps.
 const DRAWN: u64 = 1 << 30;
 
-/// How many numbers [`assign`] tries before it gives up.
+/// Number of nsids that [`assign`] tries.
 const DRAWS: usize = 16;
 
-/// How far behind a number that is taken the next one lies at most; twice as far each time.
+/// Maximum distance of the next candidate from a taken nsid; it doubles each time.
 const FIRST_LEAP: u64 = 16;
 
 /// The number of a namespace in the socket's namespace; `None` if it has none yet.
@@ -59,9 +59,9 @@ fn step(step: u64) -> i32 {
     i32::try_from((step & (DRAWN - 1)) | DRAWN).unwrap_or(i32::MAX)
 }
 
-/// Gives a namespace the number `drawn` (31 bits) in the socket's namespace, or one
-/// behind it if that is taken; returns the one that it has already, if it has one. The second value says
-/// whether the number [`Nsid::is_drawn`].
+/// Assigns the nsid `drawn` (31 bits) to the namespace, relative to the socket's namespace, or a later one if
+/// that is taken. Returns the existing nsid if the namespace has one. The second value is true if the nsid
+/// [`Nsid::is_drawn`].
 pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsid, bool), Error> {
     let mut number = Nsid(drawn & i32::MAX);
     for attempt in 0..DRAWS {
@@ -70,7 +70,7 @@ pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsi
             Err(refusal) if refusal.is(libc::EEXIST) => {}
             Err(refusal) => return Err(Error::AssignNsid(refusal)),
         }
-        // The same error stands for "it has one already" and "that one is taken by another".
+        // The same error means "the namespace has an nsid" and "the nsid is taken".
         if let Some(existing) = read(socket, netns)? {
             return Ok((existing, existing.is_drawn()));
         }

@@ -1,7 +1,7 @@
-//! Whether a device forwards for its macvlans by itself (`l2-fwd-offload`).
+//! State of a device's own forwarding for its macvlans (`l2-fwd-offload`).
 //!
-//! The MAC of such a macvlan goes to the device and not to the list of unicast addresses that
-//! [`crate::read::Reader::fdb`] reads, so that a list without a MAC says nothing there.
+//! The MAC of an offloaded macvlan is programmed into the device and is missing from the list of unicast
+//! addresses that [`crate::read::Reader::fdb`] reads. Absence from that list proves nothing there.
 
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
@@ -27,7 +27,7 @@ const FEATURES_MAX: u32 = 1024;
 /// The feature's number; `Some(None)`: this kernel has no such feature.
 static NUMBER: OnceLock<Option<usize>> = OnceLock::new();
 
-/// Whether the feature is on, of a device in the calling thread's namespace.
+/// State of the feature on a device in the calling thread's namespace.
 pub fn is_on(device: &IfName) -> Checked<bool> {
     let failed = |error| Unknown(format!("read the features of {device}: {error}"));
     // Any socket does; ethtool answers for the namespace in which it was made.
@@ -40,7 +40,7 @@ pub fn is_on(device: &IfName) -> Checked<bool> {
         put(&mut sizes, 8, 1 << FEATURES);
         ask(&mut sizes)?;
         let count = word(&sizes, 16);
-        // The kernel writes all names, whatever length it is told.
+        // The kernel writes all names, regardless of the length in the request.
         if count > FEATURES_MAX {
             return Err(Unknown(format!("the kernel has {count} features, over {FEATURES_MAX}")));
         }
@@ -58,7 +58,7 @@ pub fn is_on(device: &IfName) -> Checked<bool> {
     Ok(is_active(&features, number))
 }
 
-/// A request of so many bytes.
+/// A request of this length.
 fn request(command: u32, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     put(&mut bytes, 0, command);

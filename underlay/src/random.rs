@@ -1,4 +1,4 @@
-//! Chance from the kernel, for names, MACs and numbers that nobody else may have.
+//! Random bytes from the kernel, for names and MACs that must be unique.
 
 use crate::error::Error;
 

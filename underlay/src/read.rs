@@ -1,8 +1,9 @@
-//! Reads that count: links, addresses, routes and the bridge table of a parent, in the socket's own
-//! namespace or in another one by its number, without entering it.
+//! Checked reads: links, addresses, routes and the bridge table of a parent, in the socket's own namespace or
+//! in another one by its nsid, without entering it.
 //!
-//! Every answer is either certain or [`Unknown`]. A number (`nsid`) means something only in the
-//! namespace in which the [`Reader`] was opened; whoever compares evidence over time checks that the
+//! Every answer is either certain or [`Unknown`]. An nsid is valid only in the namespace in which the
+//! [`Reader`] was opened; a caller that compares evidence over time checks that the agent's own cookie is
+//! still the same.
 //! agent's own cookie is still the same.
 
 use std::collections::HashSet;
@@ -17,16 +18,16 @@ use crate::message::{Request, Which};
 use crate::netns::{NetnsFile, socket_in};
 use crate::socket::Socket;
 
-/// What the kernel says about one link.
+/// Result of reading one link.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum LinkRead {
     /// It is there.
     Found(LinkFacts),
     /// The namespace lives and has no such link (`ENODEV`).
     NoDevice,
-    /// No namespace has that number (`EINVAL`). The number may have been lost, not the namespace.
+    /// The nsid is unassigned (`EINVAL`). The nsid may have been lost while the namespace exists.
     NoNamespace,
-    /// No valid answer.
+    /// The reply was invalid or missing.
     Unknown(Unknown),
 }
 
@@ -37,7 +38,7 @@ impl LinkRead {
     }
 }
 
-/// A socket for reads. It speaks for the namespace in which it was opened.
+/// A socket for reads in the namespace in which it was opened.
 #[derive(Debug)]
 pub struct Reader {
     socket: Socket,
@@ -100,16 +101,17 @@ impl Reader {
         Ok(self.socket.dump(&Request::dump_addresses(nsid), |_, body| facts::address(body))?)
     }
 
-    /// All unicast routes of the reader's own namespace. There is no way to ask for another's.
+    /// All unicast routes of the reader's own namespace. The kernel offers no read of another namespace's
+    /// routes.
     pub fn routes(&mut self) -> Checked<Vec<RouteFacts>> {
         Ok(self.socket.dump(&Request::dump_routes(), |_, body| facts::route(body))?)
     }
 
-    /// The unicast MACs that a parent listens to besides its own: those of its macvlans that are up,
-    /// in whatever namespace they are. Not those of passthru children, nor of offloaded ones.
+    /// Unicast MACs that a parent listens to besides its own: those of its macvlans that are up, over all
+    /// namespaces. Passthru children and offloaded macvlans are missing.
     ///
-    /// The kernel answers with an empty list for an index that does not exist, so the parent is
-    /// looked up afterwards: without it the answer is unknown.
+    /// The kernel answers with an empty list for an index that does not exist, so the parent is read
+    /// afterwards: if it is missing, the answer is unknown.
     pub fn fdb(&mut self, parent_ifindex: u32) -> Checked<HashSet<Mac>> {
         let macs = self
             .socket
@@ -123,10 +125,10 @@ impl Reader {
         }
     }
 
-    /// Deletes a link of the namespace with that number, if it has the expected MAC. `Ok(false)`: it
-    /// was gone already, or its namespace is. Takes 15 to 35 ms in the kernel.
+    /// Deletes a link of the namespace with that nsid, if it has the expected MAC. `Ok(false)`: the link or
+    /// its namespace was already gone. Takes 15 to 35 ms in the kernel.
     ///
-    /// Not for passthru children: those have their parent's MAC, so the caller must know better.
+    /// A passthru child has its parent's MAC, so this check does not identify it: the caller must.
     pub fn delete_link(&mut self, nsid: Nsid, ifindex: u32, expected: Mac) -> Result<bool, Error> {
         match self.link(Some(nsid), ifindex) {
             LinkRead::Found(facts) if facts.mac == Some(expected) => {}
@@ -145,8 +147,8 @@ impl Reader {
     }
 }
 
-/// What a refusal of GETLINK means. `EINVAL` without a sentence is the kernel's way to say that it
-/// does not know the number; with a sentence it dislikes the request itself, which proves nothing.
+/// Meaning of a refused GETLINK. `EINVAL` without an extended ack message means an unassigned nsid. With a
+/// message the kernel objects to the request itself, which proves nothing.
 fn refused_link(nsid: Option<Nsid>, refusal: Refusal) -> LinkRead {
     match refusal {
         Refusal::Kernel(kernel) if kernel.is(libc::ENODEV) => LinkRead::NoDevice,

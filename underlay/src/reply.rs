@@ -21,10 +21,10 @@ const NLMSGERR_ATTR_MSG: u16 = 1;
 
 const HEADER: usize = 16;
 
-/// Takes one payload message, by type and body, and says whether it is malformed.
+/// Handler of one payload message, by type and body; an error marks the message as malformed.
 pub(crate) type Each<'a> = dyn FnMut(u16, &[u8]) -> Result<(), Unknown> + 'a;
 
-/// How far an exchange has come.
+/// Progress of an exchange.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Progress {
     /// More datagrams must follow.
@@ -41,8 +41,8 @@ pub(crate) struct Exchange {
     ending: Ending,
     sequence: u32,
     interrupted: bool,
-    /// The first thing that was wrong. It is reported at the end and not at once, so that the
-    /// rest of the answer does not stay in the socket.
+    /// The first fault of the reply. It is reported at the end, so that the rest of the reply does not stay
+    /// in the socket.
     spoiled: Option<Unknown>,
 }
 
@@ -70,7 +70,7 @@ impl Exchange {
         Ok(Progress::More)
     }
 
-    /// Why the answer does not count, if that is known already; for a time-out after it.
+    /// Reason why the answer does not count, if one is recorded; for use after a time-out.
     pub fn spoiled(&mut self) -> Option<Unknown> {
         self.spoiled.take()
     }
@@ -120,7 +120,7 @@ impl Exchange {
 
     fn end_message(&mut self, flags: u16, body: &[u8]) -> Result<Option<Progress>, Refusal> {
         if self.ending != Ending::Dump {
-            self.spoil("the kernel ended a dump that nobody asked for");
+            self.spoil("the kernel ended a dump that was not requested");
         }
         match i32_at(body, 0) {
             Some(0) => self.end().map(Some),
@@ -146,7 +146,7 @@ pub(crate) fn error_text(flags: u16, body: &[u8]) -> Option<String> {
     if flags & NLM_F_ACK_TLVS == 0 {
         return None;
     }
-    // Behind the code stands the request: its header only (capped), or all of it.
+    // The request follows the error code: its header only (capped), or all of it.
     let request = if flags & NLM_F_CAPPED == 0 { usize::try_from(u32_at(body, 4)?).ok()? } else { HEADER };
     words(body.get(4 + request.checked_next_multiple_of(4)?..)?)
 }
@@ -181,7 +181,7 @@ mod tests {
         message(LINK, flags | 2, SEQUENCE, &[0; 16])
     }
 
-    /// Feeds the datagrams in order; the number of payload messages, and the last word.
+    /// Feeds the datagrams in order; returns the number of payload messages and the result.
     fn run(ending: Ending, datagrams: &[Vec<u8>]) -> (usize, Result<Progress, Refusal>) {
         let mut exchange = Exchange::new(ending, SEQUENCE);
         let mut count = 0;
@@ -234,7 +234,7 @@ mod tests {
             let datagrams = [whole[..length].to_vec(), done(0)];
             let (_, end) = run(Ending::Dump, &datagrams);
             if length == link(0).len() {
-                assert_eq!(end, Ok(Progress::Complete), "a cut between two messages is no cut");
+                assert_eq!(end, Ok(Progress::Complete), "a cut between two messages is harmless");
             } else {
                 assert!(matches!(end, Err(Refusal::Unknown(_))), "{length}: {end:?}");
             }

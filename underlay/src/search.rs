@@ -1,10 +1,9 @@
-//! Looks for links in every namespace that can be named, without entering any.
+//! Search for links in every namespace that can be named, without entering any.
 //!
-//! A namespace can be named by a file in a folder of mounts, by a mount of its file anywhere, by a
-//! task in it, or by a descriptor of somebody outside. A search that could not look everywhere says
-//! so: it proves that something is there, never that it is not. A namespace that only a socket or a
-//! descriptor in flight holds cannot be named by this search; the bridge table of the parent is the
-//! witness for those.
+//! A namespace is named by a file in a folder of mounts, by a mount of its file elsewhere, by a task in it,
+//! or by a descriptor of a process outside. An incomplete search is reported as such: it proves presence,
+//! never absence. A namespace held only by a socket or by a descriptor in flight is out of reach of this
+//! search; the bridge table of the parent covers those.
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
@@ -22,23 +21,23 @@ use crate::netns::{NSFS_MAGIC, NetnsFile};
 use crate::nsid;
 use crate::read::Reader;
 
-/// How many reasons for an incomplete search are kept; one is enough to distrust it.
+/// Number of reasons kept for an incomplete search; one is enough to distrust it.
 const REASONS: usize = 20;
 
 /// Folders that are always looked into.
 const USUAL: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
-/// Where to look.
+/// Options of a search.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// Folders with one file for each namespace, besides `/run/netns` and `/var/run/netns`.
     pub folders: Vec<PathBuf>,
-    /// Whether namespaces held only by a descriptor of some process, or by a mount in another mount namespace, are
-    /// looked for. Costs a look at every descriptor of the node and one table a mount namespace.
+    /// True if the search includes namespaces held only by a descriptor of a process, or by a mount in
+    /// another mount namespace. This reads every descriptor of the node, and one table per mount namespace.
     pub descriptors: bool,
-    /// Whether each namespace's cookie is read, which means to enter it on a short-lived thread.
+    /// True if each namespace's cookie is read, by entering it on a short-lived thread.
     pub cookies: bool,
-    /// Where the process table is mounted.
+    /// Mount point of the process table.
     pub proc_root: PathBuf,
 }
 
@@ -53,7 +52,7 @@ impl Default for Options {
 pub struct NsSeen {
     /// Its number; `None` for the reader's own.
     pub nsid: Option<Nsid>,
-    /// Whether that number was drawn, and so does not come back soon.
+    /// True if the nsid was assigned by Berth, and is not reused soon.
     pub nsid_is_random: bool,
     /// Its cookie, if it was asked for.
     pub cookie: Option<NetnsCookie>,
@@ -63,12 +62,12 @@ pub struct NsSeen {
     pub path: PathBuf,
 }
 
-/// What a search found.
+/// Result of a search.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct SearchResult {
-    /// Whether every namespace that can be named was looked into.
+    /// True if every namespace that can be named was searched.
     pub complete: bool,
-    /// Why not, the first 20 reasons.
+    /// Reasons why it is incomplete, the first 20.
     pub incomplete_because: Vec<String>,
     /// Mounts of namespaces in other mount namespaces that could not be looked into, the first 20.
     pub mounts_unseen: Vec<String>,
@@ -130,12 +129,12 @@ struct Search {
     /// For each namespace that a task led to, that task's folder, by the inode of the namespace's
     /// statistics: see [`Search::refused`].
     witnesses: HashMap<u64, PathBuf>,
-    /// Folders of tasks whose namespace the kernel would not tell.
+    /// Folders of tasks with a namespace that the kernel does not reveal.
     refused: Vec<PathBuf>,
     result: SearchResult,
 }
 
-/// A task that ended between two looks at it has left, which is no gap.
+/// A task that ended during the search is not a gap.
 fn has_left(cause: &io::Error) -> bool {
     cause.kind() == io::ErrorKind::NotFound || cause.raw_os_error() == Some(libc::ESRCH)
 }
@@ -206,7 +205,7 @@ impl Search {
     fn other_mounts(&mut self, reader: &mut Reader, options: &Options) {
         let mut tables = HashSet::new();
         for process in self.numbered(&options.proc_root) {
-            // The table is read even of a process that refuses to be inspected.
+            // The table is read even if the process refuses inspection.
             let id = fs::metadata(process.join("ns/mnt")).ok().map(|metadata| metadata.ino());
             if id.is_some_and(|id| !tables.insert(id)) {
                 continue;
@@ -223,7 +222,7 @@ impl Search {
                     // Unmounted since, or gone with its table.
                     _ if !still_mounts(&process, inode) => {}
                     _ if self.result.mounts_unseen.len() < REASONS => {
-                        self.result.mounts_unseen.push(format!("{}: not to be opened", path.display()));
+                        self.result.mounts_unseen.push(format!("{}: cannot be opened", path.display()));
                     }
                     _ => {}
                 }
@@ -231,7 +230,8 @@ impl Search {
         }
     }
 
-    /// A file that may be a namespace. What is none (a leftover of an unmounted one, say) is no gap.
+    /// Searches a file that may be a namespace. Any other file (such as a leftover of an unmounted one) is
+    /// not a gap.
     fn mount(&mut self, reader: &mut Reader, options: &Options, path: &Path) {
         match fs::metadata(path) {
             Ok(metadata) if self.seen.contains(&(metadata.dev(), metadata.ino())) => {}
@@ -271,10 +271,10 @@ impl Search {
         }
     }
 
-    /// Some systems let nobody inspect certain tasks, even with every capability. Such a task still
-    /// shows its namespace's statistics to everybody, as a file whose inode is the namespace's own
-    /// while it lives. If a task that can be inspected shows the same file, both are in one namespace,
-    /// and that one was looked into.
+    /// Some systems forbid inspection of certain tasks, even with every capability. Such a task still shows
+    /// its namespace's statistics to every process, as a file that has the namespace's own inode while it
+    /// exists. If a task that can be inspected shows the same file, both are in one namespace, and that one
+    /// was searched.
     fn refused(&mut self, reader: &mut Reader, options: &Options) {
         for task in std::mem::take(&mut self.refused) {
             let cause = match namespace_of(&task) {
@@ -316,7 +316,7 @@ impl Search {
         }
     }
 
-    /// The entries of a folder of `/proc` whose names are numbers.
+    /// Entries of a folder of `/proc` that have a number as name.
     fn numbered(&mut self, folder: &Path) -> Vec<PathBuf> {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
@@ -345,7 +345,7 @@ impl Search {
             Ok(netns) => self.look(reader, path, &netns, options.cookies),
             Err(Error::NotNetns { .. }) => {}
             Err(Error::OpenNetns { cause, .. }) if has_left(&cause) => {}
-            // A socket or the like in such a folder cannot be opened, and is no namespace.
+            // A socket or similar file in such a folder cannot be opened, and is not a namespace.
             Err(Error::OpenNetns { cause, .. }) if cause.raw_os_error() == Some(libc::ENXIO) => {}
             Err(error) => self.incomplete(path, chain(&error)),
         }
@@ -386,12 +386,12 @@ impl Search {
     }
 }
 
-/// Whether a path leads to a namespace's file of any kind. Does not open it, as that may do things.
+/// True if a path leads to an nsfs file of any kind. Does not open it, because that can have side effects.
 fn is_namespace(path: &Path) -> bool {
     rustix::fs::statfs(path).is_ok_and(|kind| u64::try_from(kind.f_type).ok() == Some(NSFS_MAGIC))
 }
 
-/// The name of the task below which a path of the process table lies.
+/// Name of the task to which a path of the process table belongs.
 fn comm_of(path: &Path) -> Option<String> {
     let is_number = |name: &std::ffi::OsStr| name.as_bytes().iter().all(u8::is_ascii_digit);
     let mut tasks = path.ancestors().filter(|folder| folder.file_name().is_some_and(is_number));

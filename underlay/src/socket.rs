@@ -1,9 +1,8 @@
-//! A blocking netlink socket with a checked path: a request has a valid, complete answer, or an
-//! error that says what is missing.
+//! A blocking netlink socket with a checked path: a request has a valid, complete answer, or an error that
+//! names the defect.
 //!
-//! It speaks for the namespace in which it was opened, wherever it is used. Strict checking is on,
-//! without which the kernel ignores filters silently. No wait is longer than a second without a
-//! word from the kernel.
+//! It acts in the namespace in which it was opened, wherever it is used. Strict checking is on; without it
+//! the kernel ignores filters silently. A wait ends after one second of silence from the kernel.
 
 use std::io;
 use std::os::fd::AsFd;
@@ -19,16 +18,16 @@ use crate::error::{Error, Refusal, Unknown};
 use crate::message::{Ending, Request};
 use crate::reply::{Each, Exchange, Progress};
 
-/// How long the kernel may be silent.
+/// Maximum silence of the kernel.
 const SILENCE: Duration = Duration::from_secs(1);
 
-/// How often a dump is repeated that the kernel says it interrupted.
+/// Number of attempts for a dump that the kernel reports as interrupted.
 const DUMP_ATTEMPTS: usize = 5;
 
-/// No dump of the kernel is longer than 32 KiB a datagram unless a single link needs more.
+/// The kernel's dump datagrams are 32 KiB long, or longer if a single link needs it.
 const BUFFER: usize = 128 * 1024;
 
-/// How many datagrams one answer may have: some gigabytes, more than any table of a node.
+/// Maximum number of datagrams in one answer: some gigabytes, more than any table of a node.
 const MAX_DATAGRAMS: usize = 100_000;
 
 /// A netlink socket for reads and for single requests.
@@ -125,7 +124,7 @@ impl Socket {
 
     fn send(&self, bytes: &[u8]) -> Result<(), Unknown> {
         let unknown = |cause: io::Error| Unknown(format!("send to the kernel: {cause}"));
-        // A signal interrupts at most a few times; anything else ends at once.
+        // A signal interrupts a few times; any other error ends the loop.
         for _ in 0..100 {
             match self.raw.send(bytes, 0) {
                 Ok(sent) if sent == bytes.len() => return Ok(()),
@@ -137,8 +136,8 @@ impl Socket {
         Err(unknown(io::ErrorKind::Interrupted.into()))
     }
 
-    /// Fills the buffer with the next datagram. The socket is connected to the kernel (port 0), so
-    /// nobody else's datagrams arrive.
+    /// Fills the buffer with the next datagram. The socket is connected to the kernel (port 0), so datagrams
+    /// of other senders do not arrive.
     fn receive(&mut self) -> Result<usize, Unknown> {
         for _ in 0..100 {
             match rustix::net::recv(self.raw.as_fd(), &mut self.buffer[..], RecvFlags::TRUNC) {

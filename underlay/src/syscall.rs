@@ -1,4 +1,4 @@
-//! The system calls that no safe crate offers. Nothing here knows what the results mean.
+//! System calls that no safe crate offers. Interpretation of the results is left to the callers.
 #![expect(unsafe_code, reason = "the one place of this half of the crate that talks to libc directly")]
 
 use std::io;
@@ -10,7 +10,7 @@ use berth_ipam::name::IfName;
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h; Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
-/// `NS_GET_NSTYPE` (linux/nsfs.h): which kind of namespace an nsfs descriptor stands for.
+/// `NS_GET_NSTYPE` (linux/nsfs.h): kind of the namespace of an nsfs descriptor.
 const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 
 /// `NETLINK_LISTEN_ALL_NSID` (linux/netlink.h), also the type of the control message it brings.
@@ -33,15 +33,15 @@ pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
-/// Whether an nsfs descriptor stands for a network namespace and not for one of another kind.
+/// True if an nsfs descriptor refers to a network namespace.
 pub(crate) fn is_net_namespace(namespace: BorrowedFd<'_>) -> io::Result<bool> {
     // SAFETY: this request takes no argument and only returns a number.
     let kind = unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE as _) };
     if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind == libc::CLONE_NEWNET) }
 }
 
-/// Asks ethtool about a device. `request` begins with the command and has room for the whole answer, as the
-/// command's own counts in it say.
+/// Sends an ethtool request for a device. `request` starts with the command and has room for the whole
+/// answer, as the counts in it say.
 pub(crate) fn ethtool(socket: BorrowedFd<'_>, device: &IfName, request: &mut [u8]) -> io::Result<()> {
     // SAFETY: a plain C structure for which all zeroes is a valid value.
     let mut order: libc::ifreq = unsafe { mem::zeroed() };
@@ -58,17 +58,17 @@ pub(crate) fn ethtool(socket: BorrowedFd<'_>, device: &IfName, request: &mut [u8
 
 /// One datagram of a socket that listens to all namespaces.
 pub(crate) struct Datagram {
-    /// How many bytes were written to the buffer.
+    /// Number of bytes written to the buffer.
     pub length: usize,
-    /// Whether the datagram was longer than the buffer, so that something is lost.
+    /// True if the datagram was longer than the buffer, so that something is lost.
     pub truncated: bool,
-    /// Whether it came from the kernel (port 0) and not from a process.
+    /// True if the sender is the kernel (port 0) and not a process.
     pub from_kernel: bool,
     /// The number of the namespace it is about, where the kernel named one.
     pub nsid: Option<i32>,
 }
 
-/// Room for control messages; netlink sends two small ones at most. Aligned as `cmsghdr` wants it.
+/// Room for control messages; netlink sends up to two small ones. Aligned as `cmsghdr` requires.
 #[repr(C, align(8))]
 struct Control([u8; 128]);
 
@@ -85,7 +85,7 @@ pub(crate) fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<D
     header.msg_iovlen = 1;
     header.msg_control = control.0.as_mut_ptr().cast();
     header.msg_controllen = control.0.len() as _;
-    // SAFETY: every pointer in the header leads to a live buffer of the length given beside it.
+    // SAFETY: every pointer in the header leads to a live buffer of the length given with it.
     let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut header, libc::MSG_DONTWAIT) };
     let length = usize::try_from(received).map_err(|_| io::Error::last_os_error())?;
     Ok(Datagram {

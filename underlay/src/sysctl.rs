@@ -15,17 +15,17 @@ use crate::error::Error;
 pub enum Setting {
     /// Answer ARP only for addresses of the interface that was asked (1).
     ArpIgnore,
-    /// Which own address an ARP request shows (2: the best one for the target).
+    /// Source address of ARP requests (2: the best one for the target).
     ArpAnnounce,
-    /// Whether IPv4 addresses are announced when the interface comes up or its MAC is set (1).
+    /// Announcement of IPv4 addresses when the interface comes up or its MAC is set (1).
     ArpNotify,
     /// The same for IPv6 (1).
     NdiscNotify,
-    /// Whether router advertisements are accepted (0: no).
+    /// Acceptance of router advertisements (0: off).
     AcceptRa,
-    /// Whether IPv6 duplicate address detection runs (0: no).
+    /// IPv6 duplicate address detection (0: off).
     AcceptDad,
-    /// Whether the interface has no IPv6 at all (1).
+    /// Switch that disables IPv6 on the interface (1).
     DisableIpv6,
 }
 

@@ -1,12 +1,12 @@
-//! Who is in a network namespace, and who holds it from outside: read from `/proc`, without entering.
+//! Tasks in a network namespace, and holders of it from outside: read from `/proc`, without entering.
 //!
-//! [`TaskScan`] lists every task (threads too) with its namespace. [`Holders`] finds descriptors of
-//! given namespaces and sockets that live in them; it is dearer and is only asked once the scan found
-//! nobody. Bind mounts are no holders: a leaked namespace is exactly a mount that was left behind.
+//! [`TaskScan`] lists every task (threads too) with its namespace. [`Holders`] finds descriptors of given
+//! namespaces and sockets that belong to them; it is expensive and runs only after the scan found no task.
+//! Bind mounts are not holders: a leaked namespace is exactly a mount that was left behind.
 //!
-//! Left out: any conclusion. The invariant: *whatever could not be read makes the answer incomplete*,
-//! and an incomplete answer proves that nobody is there for no namespace at all. A scan is no snapshot:
-//! a task that forks while the list is read may be missed, so the caller needs two scans.
+//! Left out: conclusions. Invariant: *every unreadable entry makes the answer incomplete*, and an incomplete
+//! scan never proves a namespace empty. A scan is not a snapshot: it may miss a task that forks during the
+//! scan, so the caller needs two scans.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -21,36 +21,37 @@ mod syscall;
 pub use holders::{Held, Holder, Holders, Means};
 use stat::Stat;
 
-/// Reasons kept in an incomplete answer; one is enough to know, some help to find the cause.
+/// Number of reasons kept in an incomplete answer; one is enough to distrust it, several help to find the
+/// cause.
 const REASONS: usize = 16;
 
 /// The scan of all tasks.
 #[derive(Debug, Clone, Copy)]
 pub struct TaskScan;
 
-/// What a scan saw.
+/// Result of a scan.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Scan {
-    /// Whether every task that lived throughout was seen. If not, absence proves nothing.
+    /// True if every task that existed throughout was seen. If false, absence proves nothing.
     pub complete: bool,
-    /// Why it is not complete, at most 16 reasons.
+    /// Reasons why it is incomplete, at most 16.
     pub incomplete_because: Vec<String>,
     /// Every task seen.
     pub tasks: Vec<TaskSeen>,
 }
 
-/// One task.
+/// One task of a scan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TaskSeen {
     /// Its process (thread group).
     pub pid: i32,
     /// Its own id; equal to `pid` for a process's first thread.
     pub tid: i32,
-    /// When it started, in clock ticks since boot. With `tid` it names the task within this boot.
+    /// Start time in clock ticks since boot. With `tid` it identifies the task within this boot.
     pub start_time: u64,
     /// The inode of its network namespace.
     pub netns_inode: u64,
-    /// Its name; anybody can choose any, so it proves nothing.
+    /// Name of the task. Any process can choose its name, so it proves nothing.
     pub comm: String,
     /// The parent process.
     pub ppid: i32,
@@ -99,8 +100,8 @@ impl TaskScan {
         }
         let places = if refused.is_empty() { HashMap::new() } else { statistics(proc_root, &tasks) };
         for (pid, tid, path, stat, error) in refused {
-            // A task that only its own guards may inspect still shows its namespace's statistics to
-            // everybody; they are those of a namespace in which another task is.
+            // A task that refuses inspection still shows its namespace's statistics to every process. If they
+            // are those of another task's namespace, both are in that one.
             match statistics_inode(&path).and_then(|inode| places.get(&inode)) {
                 Some(&netns_inode) => tasks.push(TaskSeen::new(pid, tid, netns_inode, stat)),
                 None => doubts.add(|| format!("task {tid} of process {pid} ({}): {error}", stat.comm)),
@@ -111,8 +112,8 @@ impl TaskScan {
 }
 
 impl Scan {
-    /// The tasks in the namespace with this inode. Only for a complete scan does an empty answer mean
-    /// that nobody is there.
+    /// Tasks in the namespace with this inode. An empty result means that the namespace has no task only if
+    /// the scan is complete.
     pub fn tasks_in(&self, netns_inode: u64) -> impl Iterator<Item = &TaskSeen> {
         self.tasks.iter().filter(move |task| task.netns_inode == netns_inode)
     }
@@ -128,10 +129,10 @@ impl Scan {
     }
 }
 
-/// The processes whose tasks are mere visitors of a pod's namespace: `pid` (the agent), every process
-/// named `berth` (a plugin), and all that descend from them.
+/// The processes with tasks that only visit a pod's namespace: `pid` (the agent), every process named
+/// `berth` (a plugin), and all of their descendants.
 ///
-/// Use it only to decide whether a namespace was ever *inhabited*. Whether somebody is in it *now* must
+/// Use it only to decide whether a namespace was ever *inhabited*. A decision about its tasks *now* must
 /// count every task, because any pod can name its process `berth`.
 pub fn own_process_tree(scan: &Scan, pid: i32) -> HashSet<i32> {
     let mut children: HashMap<i32, Vec<i32>> = HashMap::new();
@@ -151,7 +152,7 @@ pub fn own_process_tree(scan: &Scan, pid: i32) -> HashSet<i32> {
     tree
 }
 
-/// What may hide tasks without any error showing it.
+/// Conditions that hide tasks without an error.
 fn blindness(proc_root: &Path, doubts: &mut Doubts) {
     const CAP_SYS_PTRACE: u32 = 19;
     const PF_KTHREAD: u64 = 0x0020_0000;
@@ -192,8 +193,8 @@ fn all_tasks(proc_root: &Path, doubts: &mut Doubts) -> Vec<(i32, i32, PathBuf)> 
     tasks
 }
 
-/// The entries of a directory whose names are numbers. A directory that is gone has none: a task's has
-/// left with it, and a root that is none was found out by [`blindness`].
+/// Entries of a directory that have a number as name. A directory that is gone has none: a task's directory
+/// disappears with the task, and [`blindness`] detects a missing root.
 fn numbered(directory: &Path, doubts: &mut Doubts) -> Vec<(i32, PathBuf)> {
     let mut found = Vec::new();
     let mut doubt = |error: &io::Error| doubts.add(|| format!("list {}: {error}", directory.display()));
@@ -220,18 +221,18 @@ fn numbered(directory: &Path, doubts: &mut Doubts) -> Vec<(i32, PathBuf)> {
     found
 }
 
-/// Whether an error says that the task ended.
+/// True if an error means that the task ended.
 fn has_left(error: &io::Error) -> bool {
     matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH))
 }
 
-/// What a look at one task showed.
+/// Result of inspecting one task.
 enum Look {
     /// It is in the namespace with that inode.
     In(u64, Stat),
     /// It is there, and its namespace is not shown.
     Refused(Stat, io::Error),
-    /// It left.
+    /// The task ended.
     Left,
 }
 

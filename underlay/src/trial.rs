@@ -1,9 +1,9 @@
-//! Any bytes, given to every reader of the kernel's replies, and what must hold of what they make of
-//! them. For the fuzzer and for this crate's tests; operators' binaries do not hold it.
+//! Arbitrary bytes, given to every parser of kernel replies, with the properties that must hold for the
+//! results. For the fuzzer and this crate's tests; operators' binaries do not contain it.
 //!
-//! Beside "no bytes make it panic or hang": an answer counts as complete only if a second, simpler
-//! reader of the same datagram, which shares no code with the first but the numbers, says so too. Left
-//! out: whether a fact is true, which only a kernel can tell (underlay/tests).
+//! The properties: no input causes a panic or a hang, and an answer counts as complete only if a second,
+//! simpler parser of the same datagram agrees. The second one shares only constants with the first. Left out:
+//! the truth of a fact, which only a kernel can show (underlay/tests).
 
 use berth_ipam::identity::Nsid;
 
@@ -19,9 +19,9 @@ const PARENT: u32 = 3;
 /// The longest body of one message that [`framed`] makes.
 const BODY_MAX: usize = 255;
 
-/// Reads `input` as a datagram of replies, and each message's body as everything that a body can be.
-/// The first byte says what was asked for, and whether the rest is a datagram as it is or is to be
-/// framed: few random changes leave all lengths right.
+/// Parses `input` as a datagram of replies, and each message's body as every type that a body can have. The
+/// first byte selects the request, and whether the rest is a raw datagram or must be framed first: few random
+/// changes leave all lengths valid.
 pub fn netlink(input: &[u8]) {
     let Some((&mode, rest)) = input.split_first() else { return };
     let ending = match mode % 3 {
@@ -70,7 +70,7 @@ fn read(kind: u16, body: &[u8]) -> bool {
     }
     let entry = facts::fdb_entry(body, PARENT);
     if let Ok(Some(mac)) = &entry {
-        assert!(mac.0[0] & 1 == 0, "a group is no holder");
+        assert!(mac.0[0] & 1 == 0, "a group address cannot be a holder");
     }
     let number = facts::nsid(body);
     if let Ok(Some(number)) = &number {
@@ -86,8 +86,8 @@ fn read(kind: u16, body: &[u8]) -> bool {
     }
 }
 
-/// Messages with right lengths and the right sequence number: each is a type, a byte of flags, a length
-/// and so many bytes.
+/// Messages with valid lengths and the valid sequence number: each is a type, a byte of flags, a length and
+/// that number of bytes.
 fn framed(mut rest: &[u8]) -> Vec<u8> {
     let mut datagram = Vec::new();
     while let [kind, flags, length, tail @ ..] = rest {
@@ -106,14 +106,14 @@ fn framed(mut rest: &[u8]) -> Vec<u8> {
     datagram
 }
 
-/// What the simple reader makes of a datagram.
+/// Result of the simple parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
     /// All of the answer is there and counts.
     Good,
-    /// All of it is there, and the kernel says that it changed under way.
+    /// The datagram is complete, and the kernel reports a change during the dump.
     Changed,
-    /// Anything else.
+    /// Any other case.
     Other,
 }
 

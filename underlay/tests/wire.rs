@@ -1,6 +1,6 @@
-//! The wire on real interfaces: a node's parent, a host across the cable, a pod behind the parent.
+//! The wire module on real interfaces: a node's parent, a host across the cable, a pod behind the parent.
 //!
-//! Needs root (network namespaces, packet sockets); without it each test says so and passes empty.
+//! Needs root (network namespaces, packet sockets); without it each test reports a skip.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail it by panicking")]
 
@@ -108,7 +108,7 @@ impl World {
         Self::on(&self.host, work)
     }
 
-    /// Opens the parent's wire and waits until the parent is up: it may be told to be down before.
+    /// Opens the parent's wire and waits until the parent is up: it may be reported as down before.
     fn listen(&self) -> (ParentWire, Receiver<WireEvent>) {
         let (sender, events) = channel();
         let wire = self.on_node(move || {
@@ -192,7 +192,7 @@ fn send_from_host(world: &World, frames: &[Vec<u8>]) {
     });
 }
 
-/// Waits for so many ARP frames.
+/// Waits for this number of ARP frames.
 fn hears_frames(socket: &PacketSocket, count: usize) {
     let (end, mut heard) = (Instant::now() + Duration::from_secs(5), 0);
     while heard < count {
@@ -234,7 +234,7 @@ fn a_cable_without_carrier_proves_no_silence() {
     }
     let world = World::new();
     ip(&format!("-n {} link set eth0 down", world.host));
-    // At once, while the flags may still say otherwise for up to a second.
+    // Immediately, while the flags may still be stale for up to a second.
     assert!(!world.on_node(|| has_carrier("parent").unwrap()));
     let results = world.on_node(|| probe_now(ifindex("parent"), NODE_MAC, &[parse("192.0.2.1")]).unwrap());
     assert!(matches!(&results[0].outcome, Outcome::Unknown(_)), "{results:?}");
@@ -307,7 +307,7 @@ fn nothing_but_arp_and_neighbour_discovery_passes_the_filter() {
         return;
     }
     let world = World::new();
-    // Without its own IPv6 the host says nothing by itself that could come between.
+    // Without its own IPv6 the host sends no unsolicited frames that could interfere.
     let quiet = "sysctl -qw net.ipv6.conf.eth0.disable_ipv6=1";
     ip(&format!("netns exec {} {quiet}", world.host));
     let socket = world.on_node(|| PacketSocket::listening(ifindex("parent")).unwrap());
@@ -374,7 +374,7 @@ fn the_wire_survives_its_parent_going_down_and_being_replaced() {
 
     let before = world.on_node(|| ifindex("parent"));
     ip(&format!("-n {} link del parent", world.node));
-    // It is down before it is not there any more, and either may be seen first.
+    // The parent is down before it is absent, and either may be seen first.
     wait_for(&events, |event| matches!(event, WireEvent::Down(_)));
     world.cable();
     let back = wait_for(&events, |event| matches!(event, WireEvent::Up { .. }));
@@ -432,7 +432,7 @@ fn a_wire_for_answers_only_hears_nothing_between_its_rounds() {
     assert!(matches!(quiet, Err(RecvTimeoutError::Timeout)), "{quiet:?}");
     assert_eq!(outcomes(&wire, &["192.0.2.1"]), [answered(HOST_MAC)]);
     wire.answers_only(false);
-    // Nothing tells when the order is carried out, so the host speaks until it is heard.
+    // Nothing reports the completion of the order, so the host sends until a frame is received.
     let end = Instant::now() + Duration::from_secs(10);
     let hears =
         |event: &WireEvent| matches!(event, WireEvent::Heard(heard) if heard.address == parse("192.0.2.78"));
@@ -440,7 +440,7 @@ fn a_wire_for_answers_only_hears_nothing_between_its_rounds() {
         send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.78"))]);
         match events.recv_timeout(Duration::from_millis(200)) {
             Ok(event) if hears(&event) => break,
-            _ => assert!(Instant::now() < end, "the wire never hears again"),
+            _ => assert!(Instant::now() < end, "the wire receives no more frames"),
         }
     }
 }
@@ -540,7 +540,7 @@ fn a_parent_that_was_down_for_a_moment_tells_of_a_gap() {
     std::fs::write(&batch, "link set parent down\nlink set parent up\n").unwrap();
     ip(&format!("-n {} -batch {}", world.node, batch.display()));
     std::fs::remove_file(&batch).unwrap();
-    // Too short for the next look, and told all the same; or seen, which is a gap as well.
+    // Too short for the next read, but reported; or seen, which is a gap as well.
     wait_for(&events, |event| matches!(event, WireEvent::Gap(_) | WireEvent::Down(_)));
 }
 
@@ -598,8 +598,8 @@ fn the_kernel_announces_by_itself_at_link_up_and_at_each_repeated_address() {
     if !is_root() {
         return;
     }
-    // Closing a packet socket takes the kernel longer than the whole of an ADD should; these two sysctls
-    // make the kernel say the same without one.
+    // Closing a packet socket takes the kernel longer than the whole of an ADD should; these two sysctls make
+    // the kernel send the same announcements without one.
     let world = World::new();
     world.plug_pod();
     let pod = &world.pod;

@@ -13,7 +13,7 @@ use super::{CREATE, Changer};
 use crate::error::{Error, Refusal};
 use crate::netns::NetnsFile;
 
-/// A macvlan that is to be created.
+/// Properties of a macvlan to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct MacvlanSpec<'a> {
     /// The index of the parent in the changer's namespace.
@@ -22,13 +22,13 @@ pub struct MacvlanSpec<'a> {
     pub name: &'a IfName,
     /// Its MAC; `None`: the kernel draws one. Passthru ignores it and takes the parent's.
     pub mac: Option<Mac>,
-    /// How it sees its siblings.
+    /// Macvlan mode between the links of one parent.
     pub mode: MacvlanMode,
     /// MTU in bytes; `None`: the parent's.
     pub mtu: Option<u32>,
 }
 
-/// A VLAN device that is to be created.
+/// Properties of a VLAN device to create.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VlanSpec<'a> {
     /// The index of the parent in the changer's namespace.
@@ -43,7 +43,7 @@ pub struct VlanSpec<'a> {
     pub mtu: Option<u32>,
 }
 
-/// What one message can change about a link at once; `None` leaves it as it is.
+/// Changes to a link that one message can carry; `None` leaves a property unchanged.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct LinkChange<'a> {
     /// A new name. The link must be down.
@@ -52,8 +52,8 @@ pub struct LinkChange<'a> {
     pub alias: Option<&'a str>,
     /// A new MTU in bytes.
     pub mtu: Option<u32>,
-    /// A MAC. Setting the one that the link has changes nothing, and has its addresses announced
-    /// where `arp_notify` and `ndisc_notify` say so.
+    /// MAC address. Setting the current MAC changes nothing, but makes the kernel announce the addresses
+    /// where `arp_notify` and `ndisc_notify` are on.
     pub mac: Option<Mac>,
     /// Up or down; the kernel does this last.
     pub up: Option<bool>,
@@ -61,10 +61,10 @@ pub struct LinkChange<'a> {
 
 impl Changer {
     /// Creates a macvlan, down, directly inside `target` (`None`: the changer's namespace).
-    /// Its index is to be read by name, inside.
+    /// Its index must be read by name, inside that namespace.
     ///
-    /// The kernel takes a MAC that a sibling has, and refuses only to set the second one up. Ask
-    /// [`crate::read::Reader::fdb`] of the parent first, to choose another MAC in time.
+    /// The kernel accepts the MAC of a sibling at creation and refuses it only when the second link is set
+    /// up. Read [`crate::read::Reader::fdb`] of the parent first, to choose another MAC in time.
     pub async fn create_macvlan(
         &self,
         spec: &MacvlanSpec<'_>,
@@ -78,9 +78,8 @@ impl Changer {
         })
     }
 
-    /// Creates a VLAN device, down, directly inside `target` (`None`: the changer's namespace). One
-    /// with that id on that parent exists only once, in whatever namespace: [`Error::CreateLink`]
-    /// with `EEXIST` then.
+    /// Creates a VLAN device, down, directly inside `target` (`None`: the changer's namespace). A VLAN ID
+    /// exists once per parent, over all namespaces: a second one is [`Error::CreateLink`] with `EEXIST`.
     pub async fn create_vlan(&self, spec: &VlanSpec<'_>, target: Option<&NetnsFile>) -> Result<(), Error> {
         let result = self.send(RouteNetlinkMessage::NewLink(vlan_message(spec, target)), CREATE).await;
         result.map_err(|cause| {
@@ -139,8 +138,8 @@ impl Changer {
     }
 }
 
-/// The kernel's two ways to say that it has no such kind of device. It gives `EOPNOTSUPP` for other
-/// reasons too, each with a sentence of its own.
+/// The two answers with which the kernel reports an unsupported kind of device. It returns `EOPNOTSUPP` for
+/// other reasons too, each with an extended ack message.
 fn unknown_kind(cause: &Refusal) -> bool {
     let Refusal::Kernel(kernel) = cause else { return false };
     let sentence = kernel.message.as_deref();
@@ -163,7 +162,7 @@ fn vlan_message(spec: &VlanSpec<'_>, target: Option<&NetnsFile>) -> LinkMessage 
     placed(builder, spec.mac, spec.mtu, target)
 }
 
-/// What every new link may have: a MAC, an MTU, and a namespace that it is made in.
+/// Properties that every new link may have: a MAC, an MTU, and the namespace in which it is created.
 fn placed<T>(
     mut builder: LinkMessageBuilder<T>,
     mac: Option<Mac>,

@@ -1,9 +1,9 @@
 //! Changes of links, addresses and routes, through rtnetlink.
 //!
-//! A [`Changer`] speaks for the namespace in which its socket was opened, and none of its messages
-//! can name another one, save the target of a new link. A change counts as done only after the
-//! kernel's explicit acknowledgement: rtnetlink's own calls also report success when their
-//! connection has died, because they take the end of the replies for one.
+//! A [`Changer`] acts in the namespace in which its socket was opened. None of its messages can name another
+//! one, except the target of a new link. A change counts as done only after an explicit acknowledgement of
+//! the kernel. rtnetlink's own calls also report success after their connection has failed, because they take
+//! the end of the replies for an acknowledgement.
 
 mod address;
 mod link;
@@ -27,7 +27,7 @@ use crate::netns::{NetnsFile, run_in};
 use crate::reply;
 use crate::syscall;
 
-/// How long a change may take. Deleting a link takes 15 to 35 ms, and far longer behind others.
+/// Time limit of a change. Deleting a link takes 15 to 35 ms, and far longer behind other changes.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Flags of a request that creates something and fails if it is there.
@@ -74,7 +74,7 @@ impl Changer {
         Ok(Self { handle, connection: runtime.spawn(connection) })
     }
 
-    /// Sends one change and waits for the kernel's word on it.
+    /// Sends one change and waits for the acknowledgement of the kernel.
     async fn send(&self, message: RouteNetlinkMessage, flags: u16) -> Result<(), Refusal> {
         let mut request = NetlinkMessage::from(message);
         request.header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -99,8 +99,8 @@ impl Changer {
 }
 
 impl Drop for Changer {
-    /// Ends the connection, whose socket keeps a namespace alive. The runtime carries that out when
-    /// it next runs; one that is never entered again must be dropped.
+    /// Ends the connection; its socket keeps a namespace alive. The runtime does this when it runs next; a
+    /// runtime that is not entered again must be dropped.
     fn drop(&mut self) {
         self.connection.abort();
     }

@@ -1,4 +1,4 @@
-//! Adding routes.
+//! Addition of routes.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -12,11 +12,11 @@ use super::{CREATE, Changer};
 use crate::error::{Error, Unknown};
 
 impl Changer {
-    /// Adds a route to the main table; that it exists already is fine. `source` is the address that packets to
-    /// it carry.
+    /// Adds a route to the main table; a route that already exists is success. `source` is the source address
+    /// of packets that use it.
     ///
-    /// `EEXIST` also stands for a route to the same destination with the same metric by another way; such a
-    /// route stays, and only a caller that reads the routes back can tell.
+    /// `EEXIST` also covers a route to the same destination with the same metric through another gateway.
+    /// That route stays; a caller detects it by reading the routes back.
     pub async fn add_route(&self, ifindex: u32, route: &Route, source: Option<IpAddr>) -> Result<(), Error> {
         let wrong = |cause| Error::AddRoute { ifindex, to: route.to, via: route.via, cause };
         let message = route_message(ifindex, route, source).map_err(|unknown| wrong(unknown.into()))?;

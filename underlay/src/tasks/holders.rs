@@ -1,12 +1,12 @@
-//! Descriptors of given namespaces, and sockets that live in them, held by any task.
+//! Descriptors of given namespaces, and sockets that belong to them, held by any task.
 //!
-//! A socket whose task left the namespace keeps it alive and shows no sign of it in `/proc`. So each
-//! socket that the own namespace does not list as its own is duplicated for an instant and asked for
-//! its namespace. The duplicate is closed at once: nobody may keep a pod's namespace alive.
+//! A socket of a task that left the namespace keeps it alive and leaves no trace in `/proc`. So each socket that
+//! the own namespace does not list is duplicated for an instant and asked for its namespace. The duplicate is
+//! closed at once, because it keeps a pod's namespace alive.
 //!
-//! Left out, because nothing shows them: descriptors in flight inside a Unix socket, and what the
-//! kernel itself keeps (a network file system mounted from inside). A held *link* stays visible in the
-//! FDB, which the caller reads anyway.
+//! Left out, because nothing shows them: descriptors in flight inside a Unix socket, and references of the
+//! kernel itself (a network file system mounted from inside). A held *link* stays visible in the FDB, which
+//! the caller reads as well.
 
 use std::collections::{HashMap, HashSet};
 use std::fs;
@@ -20,17 +20,17 @@ use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open}
 use super::stat::Stat;
 use super::{Doubts, bracketed, has_left, named, netns_inode, numbered, syscall};
 
-/// `PIDFD_THREAD` (Linux 6.9): a pidfd of one thread, whose descriptors may be its own.
+/// `PIDFD_THREAD` (Linux 6.9): a pidfd of one thread, which may have a separate descriptor table.
 const PIDFD_THREAD: PidfdFlags = PidfdFlags::from_bits_retain(0o200);
 
-/// How often a descriptor that changes under the scan is read again.
+/// Number of rereads of a descriptor that changes during the scan.
 const RETRIES: usize = 3;
 
 /// The scan for holders.
 #[derive(Debug, Clone, Copy)]
 pub struct Holders;
 
-/// How a task holds a namespace.
+/// Kind of reference to a namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Means {
     /// By a descriptor of the namespace itself.
@@ -48,20 +48,20 @@ pub struct Holder {
     pub netns_inode: u64,
     /// The holding process.
     pub pid: i32,
-    /// The thread in whose table the descriptor was found.
+    /// Thread of the table in which the descriptor was found.
     pub tid: i32,
-    /// Its name.
+    /// Name of the task.
     pub comm: String,
-    /// How it holds.
+    /// Kind of reference.
     pub means: Means,
 }
 
-/// What the scan for holders saw.
+/// Result of the scan for holders.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Held {
-    /// Whether every descriptor was understood. If not, absence proves nothing for any namespace.
+    /// True if every descriptor was identified. If false, absence proves nothing for any namespace.
     pub complete: bool,
-    /// Why it is not complete, at most 16 reasons.
+    /// Reasons why it is incomplete, at most 16.
     pub incomplete_because: Vec<String>,
     /// Every hold that was found.
     pub holders: Vec<Holder>,
@@ -116,23 +116,23 @@ fn shows_own_process_namespace(proc_root: &Path) -> bool {
     line.is_some_and(|numbers| numbers.trim() == std::process::id().to_string())
 }
 
-/// Whether the system lets no process duplicate a descriptor of another.
+/// True if the system forbids a process to duplicate another's descriptors.
 fn attaching_is_off(proc_root: &Path) -> bool {
     let scope = fs::read_to_string(proc_root.join("sys/kernel/yama/ptrace_scope"));
     scope.is_ok_and(|scope| scope.trim() == "3")
 }
 
-/// What became of one descriptor.
+/// Result of inspecting one descriptor.
 enum Look {
     /// It holds this namespace.
     Holds(Means, u64),
     /// It holds no namespace in question.
     Harmless,
-    /// It is something else by now: read it again.
+    /// The descriptor changed: read it again.
     Changed,
 }
 
-/// The task whose table is being read.
+/// Task of the table being read.
 struct Subject<'a> {
     pid: i32,
     tid: i32,
@@ -169,7 +169,7 @@ impl<'a> Search<'a> {
     fn process(&mut self, pid: i32, process: &Path, trusted: bool) {
         let mut read: Vec<i32> = Vec::new();
         for (tid, task) in numbered(&process.join("task"), &mut self.doubts) {
-            // A comparison that fails makes the table count as another one: reading it twice is harmless.
+            // A failed comparison counts as "another table": reading one table twice is harmless.
             if read.iter().any(|other| syscall::share_descriptors(tid, *other).unwrap_or(false)) {
                 continue;
             }
@@ -309,7 +309,7 @@ fn is_refusal(error: &io::Error) -> bool {
     error.kind() == io::ErrorKind::PermissionDenied
 }
 
-/// An own copy of a task's descriptor; `None` if it is closed by now. The caller drops it at once.
+/// A duplicate of a task's descriptor; `None` if it is closed. The caller drops it at once.
 fn duplicate(subject: &mut Subject<'_>, fd: i32) -> io::Result<Option<OwnedFd>> {
     let pidfd = match &mut subject.pidfd {
         Some(pidfd) => pidfd,

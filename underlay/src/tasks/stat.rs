@@ -10,7 +10,7 @@ pub(super) struct Stat {
     pub comm: String,
     state: char,
     pub ppid: i32,
-    /// The kernel's task flags; unlike the name nobody can choose them.
+    /// The kernel's task flags. A task cannot choose them, unlike its name.
     pub flags: u64,
     pub start_time: u64,
 }
@@ -23,7 +23,7 @@ impl Stat {
             .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "unexpected contents of stat"))
     }
 
-    /// The name stands in parentheses and may hold any of them itself: only the last one closes it.
+    /// The name is in parentheses and may contain parentheses: the last one closes it.
     fn parse(line: &str) -> Option<Self> {
         let (head, rest) = line.rsplit_once(')')?;
         let (_, comm) = head.split_once('(')?;
@@ -37,7 +37,7 @@ impl Stat {
         })
     }
 
-    /// Whether the task is a zombie or dead: it holds nothing any more.
+    /// True if the task is a zombie or dead: it holds nothing.
     pub fn has_ended(&self) -> bool {
         matches!(self.state, 'Z' | 'X' | 'x')
     }

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 /// `TUNGETDEVNETNS`: the namespace of the device behind a tun descriptor.
 const TUN_DEVICE_NAMESPACE: libc::Ioctl = 0x54e3;
 
-/// Whether two tasks share one table of descriptors.
+/// True if two tasks share one descriptor table.
 pub(super) fn share_descriptors(one: i32, other: i32) -> io::Result<bool> {
     const KCMP_FILES: libc::c_int = 2;
     // SAFETY: kcmp takes plain numbers.
@@ -35,6 +35,6 @@ fn namespace_ioctl(fd: BorrowedFd<'_>, number: libc::Ioctl) -> io::Result<OwnedF
     if raw < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: the kernel just gave this descriptor to us and to nobody else.
+    // SAFETY: the kernel just created this descriptor, and no other owner exists.
     Ok(unsafe { OwnedFd::from_raw_fd(raw) })
 }

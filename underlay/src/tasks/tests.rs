@@ -1,5 +1,5 @@
-//! With real tasks and namespaces. The holder scan duplicates other processes' sockets, so its tests run
-//! in a process namespace of their own, where no process but theirs is in reach.
+//! Tests with real tasks and namespaces. The holder scan duplicates other processes' sockets, so its tests
+//! run in a separate PID namespace, where only their own processes are in reach.
 
 use std::fs::File;
 use std::net::UdpSocket;
@@ -214,8 +214,8 @@ fn five_hundred_tasks_take_less_than_50_ms() {
         return;
     }
     let _threads: Vec<Lingering> = (0..450).map(|_| Lingering::start(|| Box::new(()))).collect();
-    // Processor time of the best of some, because other work shares the processors; and what was counted
-    // is scaled to 500, because other tests run beside this one.
+    // Processor time of the best of several runs, because other work shares the processors. The result is
+    // scaled to 500, because other tests run at the same time.
     let best = (0..7)
         .map(|_| {
             let start = clock_gettime(ClockId::ThreadCPUTime);
@@ -258,10 +258,10 @@ fn visitors_are_the_agent_the_plugins_and_all_their_descendants() {
     assert_eq!(visitors, HashSet::from([10, 20, 30, 31, 32]));
     let inhabitants: Vec<i32> = scan.inhabitants(7, &visitors).map(|task| task.pid).collect();
     assert_eq!(inhabitants, [1, 40]);
-    assert_eq!(scan.tasks_in(7).count(), 8, "whether anybody is in it counts everybody");
+    assert_eq!(scan.tasks_in(7).count(), 8, "every task counts");
 }
 
-/// Runs the calling test again as process 1 of a process namespace of its own; true inside.
+/// Runs the calling test again as process 1 of a separate PID namespace; true inside.
 fn inside_own_process_namespace(test: &str) -> bool {
     if std::env::var_os(INSIDE).is_some() {
         return true;
@@ -329,7 +329,7 @@ fn descriptors_and_sockets_outside_are_found() {
     drop(netns);
     assert_held(inode, &[Means::Socket, Means::Socket]);
     drop(running);
-    // Nobody is in it any more, and the sockets alone keep it alive.
+    // No task is in it now, and the sockets alone keep it alive.
     assert_held(inode, &[Means::Socket, Means::Socket]);
     drop(unix);
     assert_held(inode, &[Means::Socket]);
@@ -389,7 +389,7 @@ fn what_cannot_be_read_makes_the_answer_incomplete_unless_it_is_trusted() {
     assert!(trusting.complete, "{trusting:?}");
     assert!(holders(inode, &[]).complete);
 
-    // This namespace shows a part of the machine only, and the public entry says so.
+    // This namespace shows a part of the machine only, and the public entry point reports that.
     let held = Holders::run(Path::new(PROC), &HashSet::from([inode]), &HashSet::new());
     assert!(held.incomplete_because.iter().any(|why| why.contains("hostPID")), "{held:?}");
     assert!(scan().incomplete_because.iter().any(|why| why.contains("hostPID")));

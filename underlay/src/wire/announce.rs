@@ -1,11 +1,11 @@
-//! Tells the wire that an address has a new holder, so that neighbours drop what they remember.
+//! Announcement of an address's new holder on the segment, so that neighbours update their caches.
 //!
-//! For the plugin, inside the pod's namespace. Frames go out back to back without a pause: the next
-//! step of ADD must not wait for them. Left out: defending an address later (the kernel does).
+//! For the plugin, inside the pod's namespace. Frames go out back to back, because the next step of ADD must
+//! not wait for them. Left out: defence of an address later (the kernel does that).
 //!
-//! The kernel can do the same without a packet socket, whose close is dear: with `arp_notify` and
-//! `ndisc_notify` set to 1 it announces every address of a link when the link goes up, and again each
-//! time the link is given a MAC, be it the one it has (tested in `tests/wire.rs`).
+//! The kernel can do the same without a packet socket and its slow close. With `arp_notify` and
+//! `ndisc_notify` set to 1 it announces every address of a link when the link goes up, and again each time
+//! the MAC is set, even to the current value (tested in `tests/wire.rs`).
 
 use std::net::IpAddr;
 
@@ -18,7 +18,7 @@ use super::socket::PacketSocket;
 /// An open sender. Dropping it costs 8 to 18 ms (the kernel waits for an RCU grace period when a packet
 /// socket is closed, measured on Linux 6.18), so drop it after the answer was given.
 #[derive(Debug)]
-#[must_use = "dropping the sender waits for the kernel; do it after everything that somebody waits for"]
+#[must_use = "dropping the sender waits for the kernel; do it after all latency-critical work"]
 pub struct Announcer {
     socket: PacketSocket,
     mac: Mac,
@@ -44,9 +44,9 @@ impl Announcer {
     }
 }
 
-/// Announces `addresses` at `mac` from the calling thread's namespace, `count` frames each, and hands
-/// the open sender back: whoever drops it pays for the close (see [`Announcer`]), and as long as it is
-/// open it keeps the namespace alive.
+/// Announces `addresses` at `mac` from the calling thread's namespace, `count` frames each, and returns the
+/// open sender. Dropping the sender waits for the close (see [`Announcer`]); while open it keeps the
+/// namespace alive.
 pub fn announce(ifindex: u32, mac: Mac, addresses: &[IpAddr], count: u8) -> Result<Announcer, WireError> {
     let announcer = Announcer::open(ifindex, mac)?;
     announcer.announce(addresses, count)?;

@@ -1,8 +1,8 @@
-//! The socket by which a parent's wire is asked, apart from the one that listens.
+//! The socket that sends a parent's probes and receives the replies, apart from the listening socket.
 //!
-//! Its filter lets claims of the addresses under question pass and nothing else, so that its queue is
-//! not lost to the frames of others: what it loses are answers, and only that voids a round. Between rounds
-//! it hears nothing.
+//! Its filter passes only claims of the addresses being probed, so that a flood of other frames cannot fill
+//! its queue: a loss here is a loss of replies, and only that voids a round. Between rounds it receives
+//! nothing.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -20,18 +20,18 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// A socket on an interface of the calling thread's namespace, which hears nothing yet.
+    /// Opens a socket on an interface of the calling thread's namespace that receives nothing yet.
     pub fn on(ifindex: u32) -> Result<Self, WireError> {
         let socket = PacketSocket::hearing(ifindex, &filter::nothing())?;
         Ok(Self { socket, heard: BTreeSet::new() })
     }
 
-    /// The socket.
+    /// The packet socket itself.
     pub fn socket(&self) -> &PacketSocket {
         &self.socket
     }
 
-    /// Hears claims of `wanted` from now on. A filter that lets more pass is kept until nothing is wanted.
+    /// Receives claims of `wanted` from now on. A filter that passes more is kept until `wanted` is empty.
     pub fn hear(&mut self, wanted: BTreeSet<IpAddr>) -> Result<(), WireError> {
         if wanted == self.heard || (!wanted.is_empty() && wanted.is_subset(&self.heard)) {
             return Ok(());

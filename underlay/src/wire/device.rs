@@ -1,7 +1,7 @@
-//! The state of one interface, read by name or index in the calling thread's namespace.
+//! State of one interface, read by name or index in the calling thread's namespace.
 //!
-//! It asks by ioctl instead of netlink or sysfs: three calls cost microseconds, and sysfs shows the
-//! namespace of whoever mounted it. Left out: everything that a probe does not need.
+//! It uses ioctl instead of netlink or sysfs: three calls cost microseconds, and sysfs shows the namespace in
+//! which it was mounted. Left out: properties that a probe does not need.
 
 #![expect(unsafe_code, reason = "interface ioctls have no safe wrapper in the crates in use")]
 
@@ -19,14 +19,14 @@ use super::WireError;
 pub struct Device {
     /// Its index in this namespace.
     pub ifindex: u32,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
     /// Its own MAC.
     pub mac: Mac,
-    /// Whether it is set up, whatever its carrier.
+    /// True if it is set up, regardless of its carrier.
     pub up: bool,
-    /// Whether it is up and the kernel sends through it. It lags a loss of carrier by up to a second
-    /// (see [`has_carrier`]), and a return of carrier until frames really go out.
+    /// True if it is up and the kernel sends through it. It lags a loss of carrier by up to a second (see
+    /// [`has_carrier`]), and a return of carrier until frames go out.
     pub running: bool,
 }
 
@@ -65,7 +65,7 @@ impl Device {
         })
     }
 
-    /// Why it carries no frame; `None`: it does.
+    /// Reason why it carries no frames; `None`: it carries frames.
     pub fn trouble(&self) -> Option<String> {
         let Self { name, up, running, .. } = self;
         match (up, running) {
@@ -87,11 +87,11 @@ impl Device {
     }
 }
 
-/// Whether an interface has carrier this very moment; true where its driver cannot tell.
+/// True if an interface has carrier at this moment, or if its driver does not report carrier.
 ///
-/// The flags know it too, but the kernel updates them up to a second late, and a frame sent meanwhile
-/// vanishes without an error. This call takes the kernel's link lock, so it may wait for others' changes:
-/// ask once for a verdict, not for each frame.
+/// The flags report carrier too, but the kernel updates them up to a second late, and a frame sent in that
+/// time vanishes without an error. This call takes the kernel's link lock, so it may wait for other changes:
+/// call it once per verdict, not once per frame.
 pub fn has_carrier(name: &str) -> Result<bool, WireError> {
     const ETHTOOL_GLINK: u32 = 0x0a;
     let socket = ioctl_socket().map_err(|cause| read_error(name.to_owned(), cause))?;
@@ -128,8 +128,8 @@ fn request_for(name: &str) -> Result<libc::ifreq, WireError> {
 }
 
 fn ioctl(socket: &OwnedFd, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: every number used here takes one ifreq, and the kernel writes no further than its end; what
-    // SIOCETHTOOL's ifreq points to outlives the call and is as long as its command says.
+    // SAFETY: every request number used here takes one ifreq, and the kernel writes only inside it; the
+    // target of SIOCETHTOOL's ifreq outlives the call and is as long as its command says.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number as libc::Ioctl, request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -1,7 +1,6 @@
-//! Classic BPF programs that say which frames a packet socket hears. Pure.
+//! Classic BPF programs that select the frames that a packet socket receives. Pure.
 //!
-//! The offsets are those of an Ethernet frame without its tag: the kernel takes the tag out of every frame
-//! that comes in.
+//! The offsets are those of an untagged Ethernet frame: the kernel removes the tag from every received frame.
 
 use std::net::IpAddr;
 
@@ -10,8 +9,8 @@ use super::frame::{
     SOLICITATION,
 };
 
-/// The most addresses that one program compares; with more it hears all neighbour messages. A program
-/// may have 4,096 steps, and an address takes up to 9.
+/// Maximum number of addresses that one program compares; with more, the program passes all neighbour
+/// messages. A program may have 4,096 steps, and an address takes up to 9.
 pub const ADDRESSES_MAX: usize = 256;
 
 const LOAD_WORD: u32 = libc::BPF_LD | libc::BPF_W | libc::BPF_ABS;
@@ -25,11 +24,11 @@ const EQUAL: u32 = libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K;
 const JUMP: u32 = libc::BPF_JMP | libc::BPF_JA;
 const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 
-/// Where an ARP packet names its sender's address, and an IPv6 header its source.
+/// Offset of the sender's address in an ARP packet.
 const ARP_SENDER: u32 = 14 + 14;
 const ARP_TARGET: u32 = 14 + 24;
 const IPV6_SOURCE: u32 = 14 + 8;
-/// Where a neighbour advertisement names its target.
+/// Offset of the target in a neighbour advertisement.
 const ND_TARGET: u32 = 14 + 40 + 8;
 const VLAN_ID: u32 = 0x0fff;
 const WORD: u128 = 0xffff_ffff;
@@ -38,17 +37,17 @@ fn step(code: u32, k: u32, jt: u8, jf: u8) -> libc::sock_filter {
     libc::sock_filter { code: u16::try_from(code).unwrap_or(0), jt, jf, k }
 }
 
-/// The frame is heard, whole.
+/// Step that accepts the whole frame.
 fn accept() -> libc::sock_filter {
     step(RETURN, u32::MAX, 0, 0)
 }
 
-/// The frame is not heard.
+/// Step that rejects the frame.
 fn reject() -> libc::sock_filter {
     step(RETURN, 0, 0, 0)
 }
 
-/// No frame at all.
+/// Program that rejects every frame.
 pub fn nothing() -> Vec<libc::sock_filter> {
     vec![reject()]
 }
@@ -75,9 +74,9 @@ pub fn neighbour_messages() -> Vec<libc::sock_filter> {
     ]
 }
 
-/// Claims of these addresses on the parent's own segment: ARP from them, solicitations from them, and
-/// advertisements of them. Also ARP probes for them: an own one that comes back in was heard by the links under the
-/// parent. A flood of anything else takes no room of the socket.
+/// Program that accepts claims of these addresses on the parent's own segment: ARP from them, solicitations
+/// from them, and advertisements of them. It also accepts ARP probes for them: an own probe that is received
+/// again has reached the links under the parent. Other frames take no room of the socket, even in a flood.
 pub fn claims<'a>(addresses: impl ExactSizeIterator<Item = &'a IpAddr>) -> Vec<libc::sock_filter> {
     if addresses.len() > ADDRESSES_MAX {
         return neighbour_messages();
@@ -143,7 +142,7 @@ mod tests {
 
     const MAC: Mac = Mac([2, 0, 0, 0, 0, 9]);
 
-    /// What the kernel's interpreter says of a frame, for the steps that are used here.
+    /// Verdict of the kernel's interpreter on a frame, for the steps used here.
     fn hears(program: &[libc::sock_filter], frame: &[u8], tag: u16) -> bool {
         let (mut at, mut a, mut x) = (0_usize, 0_u32, 0_u32);
         let load = |offset: u32, size: usize| {

@@ -41,25 +41,25 @@ const ARP_REPLY: u16 = 2;
 /// In what way a frame named an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// The sender asks for somebody else and names its own address on the way.
+    /// The sender asks for another address and names its own one in the request.
     Request,
     /// The sender answers: it holds the address.
     Reply,
-    /// The sender tells everybody that it holds the address, unasked.
+    /// The sender announces, unasked, that it holds the address.
     Announcement,
-    /// The sender asks whether anybody holds the address, without claiming it yet. Another node's
-    /// probe looks the same, so this alone is no evidence of use.
+    /// A query for a holder of the address, without a claim. Another node's probe has the same form, so this
+    /// alone is not evidence of use.
     Dad,
 }
 
 impl Kind {
-    /// Whether the sender claims to hold the address now.
+    /// True if the sender claims to hold the address now.
     pub fn is_claim(self) -> bool {
         self != Self::Dad
     }
 }
 
-/// What one frame said about one address.
+/// Statement of one frame about one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statement {
     /// The address: the sender's own, or for [`Kind::Dad`] the one asked about.
@@ -68,24 +68,24 @@ pub struct Statement {
     pub mac: Mac,
     /// The VLAN id (1 to 4095); `None` if untagged or only priority-tagged.
     pub vlan: Option<u16>,
-    /// In what way it was said.
+    /// Kind of the statement.
     pub kind: Kind,
 }
 
-/// Why a frame was not understood.
+/// Reason why a frame was not parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
     /// The frame ends before its own contents do.
-    #[error("the frame is cut short")]
+    #[error("the frame is truncated")]
     Short,
     /// Neither ARP nor a neighbour solicitation or advertisement.
     #[error("the frame is neither ARP nor neighbour discovery")]
     Other,
     /// ARP for other hardware or protocol types or lengths, or an unknown operation.
-    #[error("the ARP packet is not about Ethernet and IPv4")]
+    #[error("the ARP packet is not for Ethernet and IPv4")]
     NotEthernetArp,
     /// A neighbour message that a host must discard: hop limit, code, length, options.
-    #[error("the neighbour message breaks RFC 4861, section 7.1")]
+    #[error("the neighbour message violates RFC 4861, section 7.1")]
     BadNeighbourMessage,
     /// The ICMPv6 checksum is wrong.
     #[error("the ICMPv6 checksum is wrong")]
@@ -93,8 +93,8 @@ pub enum Unreadable {
     /// It names no unicast address.
     #[error("the frame names no unicast address")]
     NoUnicastAddress,
-    /// Neither the message nor the frame's source names one station.
-    #[error("the frame names no MAC that one station can have")]
+    /// Neither the message nor the frame's source is the MAC of one station.
+    #[error("the frame names no unicast MAC")]
     NoUnicastMac,
     /// One VLAN tag inside another: a segment that no wire here is on.
     #[error("the frame has one VLAN tag inside another")]
@@ -262,7 +262,7 @@ fn read_neighbour(packet: &[u8], link_source: Mac) -> Result<(IpAddr, Mac, Kind)
     if kind != SOLICITATION && kind != ADVERTISEMENT {
         return Err(Unreadable::Other);
     }
-    // Hop limit 255 proves that no router forwarded it: only then does it speak of this segment.
+    // Hop limit 255 proves that no router forwarded the packet: it originates on this segment.
     if length < ND_FIXED || header[7] != 255 || message[1] != 0 {
         return Err(Unreadable::BadNeighbourMessage);
     }
@@ -302,7 +302,7 @@ fn link_option(mut options: &[u8], wanted: u8) -> Result<Option<Mac>, Unreadable
     Ok(found)
 }
 
-/// A MAC that can name a holder: neither zero nor a group.
+/// The MAC if it can belong to a holder: neither zero nor a group.
 fn usable(mac: Mac) -> Option<Mac> {
     (mac.0 != [0; 6] && mac.0[0] & 1 == 0).then_some(mac)
 }

@@ -1,11 +1,11 @@
-//! One thread per parent that listens to the wire and probes it.
+//! One thread per parent that listens to its segment and probes it.
 //!
-//! [`ParentWire`] is the handle: it starts rounds and stops the thread. Everything heard goes to one
-//! callback, repetitions kept back; an answer to a probe is told there too. The thread outlives its
-//! interface: while the parent is down, gone or replaced under the same name it reports
-//! [`WireEvent::Down`], answers rounds as unknown, and carries on when the link is back.
+//! [`ParentWire`] is the handle: it starts rounds and stops the thread. All statements received go to one
+//! callback, without repetitions; a reply to a probe is among them. The thread outlives its interface. While
+//! the parent is down, gone or replaced under the same name it reports [`WireEvent::Down`], completes rounds
+//! as unknown, and continues when the link is back.
 //!
-//! Left out: any memory of who holds what. The thread lives in the namespace in which it was opened.
+//! Left out: a memory of holders. The thread stays in the namespace in which it was opened.
 
 use std::net::IpAddr;
 use std::os::fd::{AsFd, OwnedFd};
@@ -32,45 +32,45 @@ use super::socket::{Direction, PacketSocket, Received};
 use super::standstill::{self, Pace, Standstill};
 use crate::read::{LinkRead, Reader};
 
-/// How many frames announce one address.
+/// Number of frames that announce one address.
 pub const ANNOUNCEMENTS: u8 = 2;
-/// How often the parent's state is looked at when nothing else happens.
+/// Interval between reads of the parent's state when nothing else happens.
 const LOOK: Duration = Duration::from_millis(100);
 
-/// One statement heard on a parent.
+/// One statement received on a parent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Heard {
     /// The address it was about.
     pub address: IpAddr,
     /// The MAC that was given for it; for [`Kind::Dad`] that of the asking host.
     pub mac: Mac,
-    /// [`Direction::Out`]: said by this node or one of its pods.
+    /// [`Direction::Out`]: sent by this node or one of its pods.
     pub direction: Direction,
-    /// The VLAN whose tag the frame carried on the parent; `None`: the parent's own segment.
+    /// VLAN tag that the frame carried on the parent; `None`: the parent's own segment.
     pub vlan: Option<u16>,
-    /// In what way it was said. Only [`Kind::is_claim`] is evidence of use.
+    /// Kind of the statement. Only [`Kind::is_claim`] is evidence of use.
     pub kind: Kind,
     /// The arrival of the frame.
     pub at: Time,
 }
 
-/// What the thread reports.
+/// Events that the thread reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum WireEvent {
-    /// Somebody said something about an address.
+    /// A station made a statement about an address.
     Heard(Heard),
     /// The parent is running; the first event after a start, if it is.
     Up {
-        /// The parent's index, which changes when the device is made anew.
+        /// Index of the parent, which changes when the device is created again.
         ifindex: u32,
         /// The parent's own MAC.
         mac: Mac,
     },
-    /// The parent is down, has no carrier or is gone, for this reason: nothing is heard.
+    /// The parent is down, has no carrier or is gone, for this reason: no frames are received.
     Down(String),
-    /// The parent runs, and anything said until now may have been missed, for this reason.
+    /// The parent is running, and earlier statements may have been missed, for this reason.
     Gap(String),
-    /// So many frames were lost because the callback was too slow.
+    /// Number of frames lost because the callback was too slow.
     Lost(u32),
 }
 
@@ -89,7 +89,7 @@ pub struct ParentWire {
     parent: String,
     orders: Option<Sender<Order>>,
     bell: Arc<OwnedFd>,
-    /// When the thread meant to run again at the latest, in nanoseconds since boot.
+    /// Latest time of the thread's next turn, in nanoseconds since boot.
     due: Arc<AtomicU64>,
     thread: Option<JoinHandle<()>>,
 }
@@ -140,8 +140,8 @@ impl ParentWire {
         Ok(Self { parent: parent.to_owned(), orders: Some(orders), bell, due, thread: Some(thread) })
     }
 
-    /// Whether the thread is so late that machine or agent stood still. It tells of that gap itself once it runs; until
-    /// then what was silent before must not be believed.
+    /// True if the thread is so late that the machine or the agent was stopped. The thread reports that gap
+    /// when it runs; until then, silence before it proves nothing.
     pub fn stands_still(&self) -> bool {
         standstill::is_still(boot_time(), Time(self.due.load(Ordering::Relaxed)))
     }
@@ -151,9 +151,9 @@ impl ParentWire {
         &self.parent
     }
 
-    /// Probes `addresses` in one round; `reply` runs on the wire's thread with one result for each
-    /// distinct address, 100 ms later if the rate limit does not stretch it. It is always called once.
-    /// `mark`: of the probes, by which a program on the parent knows them.
+    /// Probes `addresses` in one round. `reply` runs on the wire's thread with one result for each distinct
+    /// address, after 100 ms unless the rate limit stretches it. It is called exactly once. `mark`: socket
+    /// mark of the probes, by which a program on the parent identifies them.
     pub fn probe(
         &self,
         addresses: Vec<IpAddr>,
@@ -169,17 +169,18 @@ impl ParentWire {
 
     /// Claims each address for its MAC, by [`ANNOUNCEMENTS`] frames sent from the parent.
     pub fn announce(&self, claims: Vec<(IpAddr, Mac)>) {
-        // A thread that has ended announces nothing, and the port is told to be down.
+        // A thread that has ended announces nothing; the port is reported as down.
         let _ = self.send(Order::Announce(claims));
     }
 
-    /// Hears answers to rounds only, because a program in the kernel hears the rest; or everything again.
+    /// Restricts reception to replies to rounds, because a program in the kernel receives the rest; or lifts
+    /// that.
     pub fn answers_only(&self, on: bool) {
         // A thread that has ended listens to nothing anyhow.
         let _ = self.send(Order::AnswersOnly(on));
     }
 
-    /// What could not be delivered.
+    /// Sends an order; returns it if it could not be delivered.
     fn send(&self, order: Order) -> Option<Order> {
         let undelivered = match &self.orders {
             Some(orders) => orders.send(order).err().map(|error| error.0),
@@ -192,7 +193,7 @@ impl ParentWire {
     }
 
     fn ring(&self) {
-        // A bell that cannot be rung is one that rings already, or the poll time-out stands in for it.
+        // A failed write means that the bell is already rung; otherwise the poll time-out replaces it.
         let _ = rustix::io::write(&self.bell, &1_u64.to_ne_bytes());
     }
 }
@@ -223,24 +224,24 @@ impl Order {
 
 struct Worker<R> {
     parent: IfName,
-    /// Hears what is said unasked.
+    /// Socket for unsolicited statements.
     ears: PacketSocket,
-    /// Asks, and hears the answers.
+    /// Socket for probes and their replies.
     asking: Asking,
     reader: Reader,
-    /// How often the parent's carrier had changed at the last look; `None` before the first one.
+    /// Carrier changes of the parent at the last read; `None` before the first one.
     carrier_changes: Option<u32>,
     standstill: Standstill,
-    /// When the thread meant to run again at the latest, in nanoseconds since boot; the handle reads it, too.
+    /// Latest time of the thread's next turn, in nanoseconds since boot; shared with the handle.
     due: Arc<AtomicU64>,
     mac: Mac,
-    /// Whether the parent was last seen running; `None` before the first look.
+    /// True if the parent was running at the last read; `None` before the first one.
     state: Option<bool>,
     looked_at: Time,
     prober: Prober,
-    /// A program in the kernel hears all but answers to rounds.
+    /// A program in the kernel receives all frames but replies to rounds.
     answers_only: bool,
-    /// Whether the listening socket hears anything at the moment.
+    /// True if the listening socket receives frames at the moment.
     hears: bool,
     replies: Vec<(RoundId, Reply)>,
     quiet: Quiet,
@@ -259,7 +260,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
             let bell = Arc::clone(&self.bell);
             match wait([self.ears.as_fd(), self.asking.socket().as_fd(), bell.as_fd()], due) {
                 Ok([_, _, true]) => {
-                    // Emptying the bell; that it was empty already is no fault.
+                    // Empties the bell; an empty one is not an error.
                     let _ = rustix::io::read(&bell, &mut [0; 8]);
                 }
                 Ok(_) => {}
@@ -279,7 +280,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
     }
 
-    /// Starts the rounds that were asked for. False if nobody can ask any more.
+    /// Starts the requested rounds. False if the handle is gone.
     fn take_orders(&mut self, inbox: &Receiver<Order>) -> bool {
         loop {
             match inbox.try_recv() {
@@ -325,7 +326,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         send_due(&mut self.prober, self.asking.socket(), self.mac, running, now);
     }
 
-    /// Whatever was said while machine or thread stood still was said unheard.
+    /// Statements made while the machine or the thread was stopped were missed.
     fn check_pace(&mut self) {
         match self.standstill.look(clocks(), Time(self.due.load(Ordering::Relaxed))) {
             Pace::Steady => {}
@@ -334,7 +335,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
     }
 
-    /// Nothing that was heard until now counts as all that was said.
+    /// Silence before this moment proves nothing.
     fn gap(&mut self, why: &str) {
         self.prober.disturbed(why);
         if self.state == Some(true) {
@@ -372,7 +373,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
     }
 
-    /// Hears before anything is asked. Answers are heard while a round waits for them.
+    /// Opens the sockets before a round starts. Replies are received while a round waits for them.
     fn attend(&mut self) {
         if let Err(error) = self.asking.hear(self.prober.open()) {
             self.prober.disturbed(&error.to_string());
@@ -382,7 +383,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
             return;
         }
         let program = if wanted { filter::neighbour_messages() } else { filter::nothing() };
-        // One that cannot be changed hears too much, or is changed at the next turn.
+        // If the filter cannot be changed, the socket receives too much, or is changed in the next turn.
         if self.ears.hear(&program).is_ok() {
             self.hears = wanted;
         }

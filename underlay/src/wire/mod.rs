@@ -1,13 +1,13 @@
-//! The wire: what the underlay itself says about who uses an address.
+//! ARP and neighbour discovery: evidence from the segment about the use of an address.
 //!
-//! ARP and IPv6 neighbour discovery frames are built and read in [`frame`] (pure), carried by
-//! [`socket`], asked for in rounds by [`probe`] (a pure state machine, and a blocking shell),
-//! overheard by [`listener`] (answers by a socket of their own, [`asking`], so that a flood voids no
-//! round), and sent on behalf of a new pod by [`announce`]. [`underlay_check`]
-//! asks for a gateway, for the operator's diagnosis.
+//! Frames are built and parsed in [`frame`] (pure), carried by [`socket`], sent as probes in rounds by
+//! [`probe`] (a pure state machine, and a blocking shell), and received by [`listener`]. Replies have a
+//! separate socket, [`asking`], so that a flood voids no round. [`announce`] sends frames on behalf of a new
+//! pod. [`underlay_check`] asks for a gateway, for the operator's diagnosis.
 //!
-//! Left out: any judgement. An answer is reported with the MAC that gave it, whoever that is; which
-//! answers are vetoes is the caller's business. The invariant: *silence is only reported when every
+//! Left out: judgement. A reply is reported with the MAC of its sender; the caller decides which replies are
+//! vetoes. Invariant: *silence is reported only if every probe went out on a running link and no frame was
+//! lost in that time*; anything less is unknown.
 //! probe went out on a running link and no frame was lost meanwhile*; anything less is unknown.
 
 use std::io;
@@ -34,58 +34,58 @@ pub use shell::probe_now;
 pub use socket::Direction;
 pub use underlay_check::{Answer, ask_gateway};
 
-/// What failed on the wire. The cause is the source, never part of the text.
+/// Failures of probes and listeners. The cause is the source, never part of the text.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WireError {
     /// The interface does not exist in the calling thread's namespace.
-    #[error("no interface {0} in this network namespace; check the parent's name on this node")]
+    #[error("interface {0} does not exist in this network namespace; check the parent's name on this node")]
     NoDevice(String),
-    /// The interface is no Ethernet device.
-    #[error("interface {0} is no Ethernet device: it cannot carry ARP")]
+    /// The interface is not an Ethernet device.
+    #[error("interface {0} is not an Ethernet device and cannot carry ARP; choose another parent")]
     NotEthernet(String),
     /// The interface's state could not be read.
-    #[error("read the state of interface {device}")]
+    #[error("cannot read the state of interface {device}")]
     ReadDevice {
         /// The interface's name, or its index after `#`.
         device: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// The packet socket could not be set up; without `CAP_NET_RAW` the cause is a refusal.
-    #[error("{step} (packet socket on interface {ifindex})")]
+    #[error("cannot {step} (packet socket on interface {ifindex})")]
     Socket {
         /// The step that failed.
         step: &'static str,
         /// The interface it was for.
         ifindex: u32,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// A frame could not be sent.
-    #[error("send a frame about {address} on interface {ifindex}")]
+    #[error("cannot send a frame about {address} on interface {ifindex}")]
     Send {
         /// The address that the frame was about.
         address: IpAddr,
-        /// The interface.
+        /// Index of the interface.
         ifindex: u32,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// Waiting for frames, or reading one, failed.
-    #[error("receive frames on interface {ifindex}")]
+    #[error("cannot receive frames on interface {ifindex}")]
     Receive {
-        /// The interface.
+        /// Index of the interface.
         ifindex: u32,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// The socket by which the parent's state is read could not be opened.
-    #[error("open a socket to read the state of {parent}")]
+    #[error("cannot open a socket to read the state of {parent}")]
     Reader {
         /// The parent's name.
         parent: String,
@@ -94,16 +94,16 @@ pub enum WireError {
         cause: crate::error::Error,
     },
     /// The thread that serves a parent could not be started.
-    #[error("start the wire thread of {parent}")]
+    #[error("cannot start the wire thread of {parent}")]
     Thread {
         /// The parent's name.
         parent: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// The own address and the asked one are of two families.
-    #[error("ask for {asked} from {own}: both must be IPv4 or both IPv6")]
+    #[error("cannot ask for {asked} from {own}: both must be IPv4 or both IPv6")]
     MixedFamilies {
         /// The own address.
         own: IpAddr,

@@ -1,13 +1,13 @@
-//! Probe rounds as a pure state machine: who must be asked when, who answered, and what follows.
+//! Probe rounds as a pure state machine: the due probes, the replies, and the outcomes.
 //!
-//! Each address of a round is asked three times, 33 ms apart, and judged 34 ms after its last probe:
-//! 100 ms if nothing holds it up. The distance counts from the probe that was really sent, so a thread
-//! that was starved asks later instead of bunching its probes. All rounds of a segment share one rate
-//! limit, and urgent rounds may use a part of it that others may not.
+//! Each address of a round is probed three times, 33 ms apart, and judged 34 ms after its last probe: 100 ms
+//! without delays. The interval counts from the probe that was actually sent, so a starved thread probes
+//! later instead of bunching its probes. All rounds of a segment share one rate limit, and urgent rounds may
+//! use a part of it that is closed to others.
 //!
-//! Time is an argument, the shell sends and listens. The invariant: *an address is [`Outcome::Silent`]
-//! only if all its probes went out, the link was running throughout, no frame was lost, and everything
-//! received before its deadline was read*.
+//! Time is an argument; the shell sends and receives. Invariant: *an address is [`Outcome::Silent`] only if
+//! all its probes went out, the link was running throughout, no frame was lost, and everything received
+//! before its deadline was read*.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -23,14 +23,14 @@ use super::frame::Statement;
 pub const PROBES: u8 = 3;
 /// The least distance between two probes for one address.
 pub const SPACING: Duration = Duration::from_millis(33);
-/// How long the last probe waits for its answer.
+/// Wait after the last probe for a reply.
 pub const LAST_WAIT: Duration = Duration::from_millis(34);
-/// How long a verdict waits for a receive queue that never empties.
+/// Maximum delay of a verdict by a receive queue that never empties.
 const FLOOD_PATIENCE: Duration = Duration::from_secs(1);
 /// Millionths of one probe, the unit in which the rate limit is counted.
 const ONE_PROBE: u64 = 1_000_000;
 
-/// How fast a segment may be probed.
+/// Rate limit of probes on a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Probes per second in the long run, at least 1.
@@ -45,28 +45,28 @@ impl Default for Limits {
     }
 }
 
-/// How much a round hurries.
+/// Urgency of a round.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Priority {
-    /// Somebody waits: an ADD, or a node that starts.
+    /// An ADD or a starting node waits for it.
     Now,
     /// Ahead of need.
     Ahead,
 }
 
-/// What a round found out about one address.
+/// Outcome of a round for one address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// Every probe went out and nobody answered.
+    /// Every probe went out without a reply.
     Silent,
     /// These claims to the address, one for each MAC in ascending order; never empty.
     Answered(Vec<Claim>),
-    /// The round proves nothing, for this reason. Nobody had answered until then.
+    /// The round proves nothing, for this reason. No reply had arrived until then.
     Unknown(String),
 }
 
 impl Outcome {
-    /// Whether nobody answered although everything went out.
+    /// True if every probe went out without a reply.
     pub fn is_silent(&self) -> bool {
         matches!(self, Self::Silent)
     }
@@ -77,11 +77,11 @@ impl Outcome {
 pub struct ProbeResult {
     /// The address that was asked for.
     pub address: IpAddr,
-    /// What came of it.
+    /// Outcome for the address.
     pub outcome: Outcome,
-    /// When its last probe was sent; `None` if none was.
+    /// Time of its last probe; `None` if none was sent.
     pub last_probe: Option<Time>,
-    /// Whether every probe came back in on the parent, so that the links under it heard them.
+    /// True if every probe was received again on the parent, so that it reached the links under it.
     pub reached: bool,
 }
 
@@ -96,7 +96,7 @@ struct Target {
     last_probe: Option<Time>,
     /// The last claim of each MAC.
     answers: BTreeMap<Mac, Time>,
-    /// How many of its probes came back in on the parent.
+    /// Number of its probes that were received again on the parent.
     came_in: u8,
     failure: Option<String>,
     concluded: bool,
@@ -116,7 +116,7 @@ struct Round {
 #[derive(Debug)]
 pub struct Prober {
     limits: Limits,
-    /// What may still be sent now, in millionths of a probe.
+    /// Remaining allowance, in millionths of a probe.
     credit: u64,
     credited_at: Time,
     rounds: Vec<Round>,
@@ -131,8 +131,8 @@ impl Prober {
         Self { limits, credit, credited_at: now, rounds: Vec::new(), next_id: 0 }
     }
 
-    /// Begins a round; each address is asked once however often it is named. Keep rounds short (some
-    /// dozens): a result is told when the whole round is over.
+    /// Starts a round; each address is probed once however often it is named. Keep rounds short (some
+    /// dozens): results are returned when the whole round is over.
     pub fn start(&mut self, addresses: &[IpAddr], priority: Priority) -> RoundId {
         self.start_marked(addresses, priority, None)
     }
@@ -148,19 +148,19 @@ impl Prober {
         id
     }
 
-    /// Whether nothing is under way.
+    /// True if no round is running.
     pub fn is_idle(&self) -> bool {
         self.rounds.is_empty()
     }
 
-    /// The addresses with an open verdict: their claims must be heard.
+    /// Addresses with an open verdict; their claims must be received.
     pub fn open(&self) -> BTreeSet<IpAddr> {
         let targets = self.rounds.iter().flat_map(|round| &round.targets);
         targets.filter(|target| !target.concluded).map(|target| target.address).collect()
     }
 
-    /// The addresses to be asked now. The shell sends a probe for each, and says so with
-    /// [`Prober::failed`] if it could not.
+    /// Addresses to probe now. The shell sends a probe for each, and reports a failure with
+    /// [`Prober::failed`].
     pub fn due(&mut self, now: Time) -> Vec<IpAddr> {
         self.earn(now);
         let mut due = Vec::new();
@@ -196,18 +196,18 @@ impl Prober {
         }
     }
 
-    /// A probe for `address` did not go out: the running rounds prove no silence for it any more.
+    /// Records that a probe for `address` did not go out: the running rounds prove no silence for it.
     pub fn failed(&mut self, address: IpAddr, reason: &str) {
         self.spoil(reason, |target| target.address == address);
     }
 
-    /// Frames were lost, or the link stopped: no running round proves silence any more.
+    /// Records that frames were lost or the link stopped: no running round proves silence.
     pub fn disturbed(&mut self, reason: &str) {
         self.spoil(reason, |_| true);
     }
 
-    /// Takes note of a frame from the wire that arrived at `at`. Every claim counts, whatever its MAC; a frame of another
-    /// VLAN speaks of another segment.
+    /// Records a frame that arrived at `at`. Every claim counts, from any MAC. A frame of another VLAN
+    /// belongs to another segment.
     pub fn heard(&mut self, statement: &Statement, at: Time) {
         if !statement.kind.is_claim() || statement.vlan.is_some() {
             return;
@@ -220,14 +220,14 @@ impl Prober {
         }
     }
 
-    /// Whether an address is ripe for its verdict: the moment for the shell to look at the link itself.
+    /// True if an address is ready for its verdict: the moment for the shell to check the link itself.
     pub fn verdict_due(&self, now: Time) -> bool {
         let open = self.rounds.iter().flat_map(|round| &round.targets).filter(|target| !target.concluded);
         open.filter(|target| target.failure.is_none()).any(|target| target.is_ripe(now))
     }
 
-    /// Takes the rounds that are over. `drained` says that everything received before `now` was given
-    /// to [`Prober::heard`]; without it nothing is judged until patience ends, and then as unknown.
+    /// Takes the completed rounds. `drained` is true if everything received before `now` was given to
+    /// [`Prober::heard`]. Without it verdicts wait for the time limit, and are unknown then.
     pub fn finished(&mut self, now: Time, drained: bool) -> Vec<(RoundId, Vec<ProbeResult>)> {
         for target in self.rounds.iter_mut().flat_map(|round| &mut round.targets) {
             target.conclude(now, drained);
@@ -236,13 +236,13 @@ impl Prober {
         self.rounds.extract_if(.., over).map(Round::result).collect()
     }
 
-    /// Ends every round at once; whoever had not answered by now is unknown.
+    /// Ends every round at once; an address without a reply is unknown.
     pub fn abandon(&mut self, reason: &str) -> Vec<(RoundId, Vec<ProbeResult>)> {
         self.disturbed(reason);
         self.rounds.drain(..).map(Round::result).collect()
     }
 
-    /// When the shell must look again if nothing is heard before; `None` when idle.
+    /// Time of the next turn of the shell if no frame arrives before; `None` when idle.
     pub fn wake_at(&self, now: Time) -> Option<Time> {
         let open = self.rounds.iter().flat_map(|round| &round.targets).filter(|target| !target.concluded);
         let next = open.map(Target::next).min()?;
@@ -287,7 +287,7 @@ impl Target {
         Self { address, sent: 0, last_probe: None, answers, came_in: 0, failure: None, concluded: false }
     }
 
-    /// When something is next to be done: a probe, or the verdict.
+    /// Time of the next probe or of the verdict.
     fn next(&self) -> Time {
         match self.last_probe {
             None => Time::default(),
@@ -300,8 +300,8 @@ impl Target {
         self.sent < PROBES && self.failure.is_none() && now >= self.next()
     }
 
-    /// Whether the last wait is over. A spoilt target is not probed on: it waits for late answers as long
-    /// as a whole one would, unless it never asked, when there is nothing to wait for.
+    /// True if the last wait is over. A spoilt target is not probed further: it waits for late replies as
+    /// long as a complete one, unless it was never probed.
     fn is_ripe(&self, now: Time) -> bool {
         let asked = self.sent == PROBES || self.failure.is_some();
         asked && self.last_probe.is_none_or(|last| now >= last + LAST_WAIT)

@@ -1,7 +1,7 @@
-//! Keeps a listener calm: the same statement repeated within a short time is told once.
+//! Deduplication for a listener: a statement that is repeated within a short time is reported once.
 //!
-//! Pure; time is an argument. It forgets rather than grows: a full memory lets statements through,
-//! because telling one twice is harmless and hiding one is not.
+//! Pure; time is an argument. The memory is bounded: when full it lets statements through, because a
+//! duplicate report is harmless and a missing one is not.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,20 +10,20 @@ use berth_ipam::time::Time;
 
 use super::listener::Heard;
 
-/// How long a repetition is kept back.
+/// Time for which a repetition is suppressed.
 pub const REPEAT: Duration = Duration::from_millis(200);
 
-/// How many statements are remembered at most.
+/// Number of statements remembered at most.
 const REMEMBERED: usize = 4096;
 
-/// The memory of what was told.
+/// The memory of reported statements.
 #[derive(Debug, Default)]
 pub struct Quiet {
     told: HashMap<Heard, Time>,
 }
 
 impl Quiet {
-    /// Whether `heard` is to be told now: not if the same was told within [`REPEAT`].
+    /// True if `heard` must be reported: an equal statement within [`REPEAT`] suppresses it.
     pub fn admit(&mut self, heard: Heard, now: Time) -> bool {
         let heard = Heard { at: Time::default(), ..heard };
         if let Some(told) = self.told.get(&heard) {

@@ -28,7 +28,7 @@ pub fn boot_time() -> Time {
     read(ClockId::Boottime)
 }
 
-/// Both clocks by which a standstill is told.
+/// Readings of both clocks that detect a standstill.
 pub fn clocks() -> Clocks {
     Clocks { monotonic: read(ClockId::Monotonic), boot: read(ClockId::Boottime) }
 }
@@ -62,7 +62,8 @@ pub(super) fn drain(
     let mut buffer = [0; FRAME_ROOM];
     for _ in 0..BATCH {
         let Some(received) = socket.receive(&mut buffer)? else { return Ok(true) };
-        // What is no neighbour message passed the coarse kernel filter by accident; nothing is lost.
+        // A frame that is not a neighbour message passed the coarse kernel filter by accident; nothing is
+        // lost.
         let frame = &buffer[..received.length.min(FRAME_ROOM)];
         if let Ok(statement) = frame::read_stripped(frame, received.stripped) {
             each(statement, received);
@@ -83,12 +84,13 @@ pub(super) fn send_due(prober: &mut Prober, socket: &PacketSocket, own: Mac, run
     }
 }
 
-/// A probe that cannot be marked goes out all the same: that no link under the parent hears it is seen by its return.
+/// A probe that cannot be marked is sent unmarked: its missing return shows that the links under the parent
+/// do not receive it.
 fn send(socket: &PacketSocket, own: Mac, address: IpAddr, mark: Option<u32>) -> Result<(), WireError> {
     let marked = mark.is_some_and(|mark| socket.mark(mark).is_ok());
     let sent = socket.send(&frame::probe(own, address), address);
     if marked {
-        // A probe that is marked by mistake is heard by more than was asked for, no more.
+        // A probe that is marked by mistake reaches more receivers than intended, which is harmless.
         let _ = socket.mark(0);
     }
     sent
@@ -101,9 +103,9 @@ fn because(error: &WireError) -> String {
     }
 }
 
-/// Probes `addresses` once from the calling thread's namespace, from `own_mac`, and waits for the
-/// verdict: 100 ms unless the rate limit stretches it. Needs `CAP_NET_RAW`. The close of its socket adds
-/// 8 to 18 ms; whoever probes often keeps a [`super::ParentWire`].
+/// Probes `addresses` once from the calling thread's namespace, from `own_mac`, and waits for the verdict:
+/// 100 ms unless the rate limit stretches it. Needs `CAP_NET_RAW`. Closing its socket adds 8 to 18 ms;
+/// frequent probes use a [`super::ParentWire`].
 pub fn probe_now(ifindex: u32, own_mac: Mac, addresses: &[IpAddr]) -> Result<Vec<ProbeResult>, WireError> {
     let device = Device::by_index(ifindex)?;
     let mut asking = Asking::on(ifindex)?;

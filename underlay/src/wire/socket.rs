@@ -1,11 +1,12 @@
-//! A packet socket on one interface: sends frames, and hears those that its filter accepts.
+//! A packet socket on one interface: sends frames, and receives those that its filter accepts.
 //!
-//! The classic BPF filter is attached *before* the bind, so that no stray frame is ever queued. Frames
-//! that leave the interface are heard too and marked [`Direction::Out`]: the frames of this node's own
-//! pods leave through their parent. A VLAN tag that the kernel took out of the frame is read from the
-//! control message. Left out: understanding the frames (see [`super::frame`]).
+//! The classic BPF filter is attached *before* the bind, so that no unrelated frame is ever queued. Frames
+//! that leave the interface are received too and marked [`Direction::Out`]: the frames of this node's own
+//! pods leave through their parent. A VLAN tag that the kernel removed from the frame is read from the
+//! control message. Left out: parsing of the frames (see [`super::frame`]).
 //!
-//! Closing a packet socket waits for an RCU grace period (8 to 18 ms on Linux 6.18): keep one, do not
+//! Closing a packet socket waits for an RCU grace period (8 to 18 ms on Linux 6.18): keep one open, do not
+//! open one per probe.
 //! open one per probe.
 
 #![expect(unsafe_code, reason = "packet sockets have no safe wrapper in the crates in use")]
@@ -23,7 +24,7 @@ use super::WireError;
 use super::filter;
 use super::shell::boot_time;
 
-/// Which way a frame went.
+/// Direction of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Direction {
     /// From the wire.
@@ -37,7 +38,7 @@ pub enum Direction {
 pub struct Received {
     /// Octets in the buffer; a longer frame was cut, which no ARP or neighbour message needs.
     pub length: usize,
-    /// Which way it went.
+    /// Direction of the frame.
     pub direction: Direction,
     /// The VLAN id of the tag that the kernel had taken out of the frame, 0 for a priority alone;
     /// `None`: no tag was taken out.
@@ -49,7 +50,7 @@ pub struct Received {
 /// The room a frame is read into: enough for a neighbour message with every option in use.
 pub const FRAME_ROOM: usize = 512;
 
-/// What the kernel may keep for a listener that is late: some 2,000 small frames.
+/// Buffer for a listener that is late: some 2,000 small frames.
 const RECEIVE_BUFFER: libc::c_int = 2 << 20;
 
 /// The age up to which a kernel's stamp of an arrival is believed.
@@ -63,12 +64,12 @@ pub struct PacketSocket {
 }
 
 impl PacketSocket {
-    /// A socket that sends, and hears all neighbour messages. Needs `CAP_NET_RAW`.
+    /// A socket that sends, and receives all neighbour messages. Needs `CAP_NET_RAW`.
     pub fn listening(ifindex: u32) -> Result<Self, WireError> {
         Self::hearing(ifindex, &filter::neighbour_messages())
     }
 
-    /// A socket that sends, and hears what this program accepts. Needs `CAP_NET_RAW`.
+    /// A socket that sends, and receives the frames that this program accepts. Needs `CAP_NET_RAW`.
     pub fn hearing(ifindex: u32, steps: &[libc::sock_filter]) -> Result<Self, WireError> {
         let socket = Self::sending(ifindex)?;
         let fail = |step| move |cause| WireError::Socket { step, ifindex, cause };
@@ -110,7 +111,7 @@ impl PacketSocket {
         })
     }
 
-    /// A socket that only sends: protocol 0 hears nothing. Needs `CAP_NET_RAW`.
+    /// A socket that only sends: protocol 0 receives nothing. Needs `CAP_NET_RAW`.
     pub fn sending(ifindex: u32) -> Result<Self, WireError> {
         let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
         // SAFETY: socket(2) takes plain numbers.
@@ -119,7 +120,7 @@ impl PacketSocket {
             let cause = io::Error::last_os_error();
             return Err(WireError::Socket { step: "open a packet socket", ifindex, cause });
         }
-        // SAFETY: the kernel just gave this descriptor to us and to nobody else.
+        // SAFETY: the kernel just created this descriptor, and no other owner exists.
         Ok(Self { fd: unsafe { OwnedFd::from_raw_fd(raw) }, ifindex })
     }
 
@@ -168,7 +169,7 @@ impl PacketSocket {
         header.msg_iovlen = 1;
         header.msg_control = control.as_mut_ptr().cast();
         header.msg_controllen = size_of_val(&control) as _;
-        // SAFETY: every pointer in the header is valid for the length beside it until the call returns.
+        // SAFETY: every pointer in the header is valid for the length given with it until the call returns.
         let length = unsafe { libc::recvmsg(self.fd.as_raw_fd(), &raw mut header, 0) };
         let Ok(length) = usize::try_from(length) else {
             let error = io::Error::last_os_error();
@@ -181,7 +182,7 @@ impl PacketSocket {
         Ok(Some(Received { length, direction, stripped, at: arrival(arrived) }))
     }
 
-    /// How many frames were dropped since the last call because nobody read them in time.
+    /// Number of frames dropped since the last call because the socket was not read in time.
     pub fn dropped(&self) -> io::Result<u32> {
         let mut statistics = [0_u32; 2];
         let mut length = socklen::<[u32; 2]>();
@@ -238,7 +239,7 @@ fn socklen<T>() -> libc::socklen_t {
     libc::socklen_t::try_from(size_of::<T>()).unwrap_or(libc::socklen_t::MAX)
 }
 
-/// What the kernel says of a frame beside its octets.
+/// Metadata of a frame from the kernel.
 #[derive(Debug, Clone, Copy, Default)]
 struct Control {
     /// The VLAN id of a tag that the kernel had taken out of the frame; 0: a priority alone.
@@ -277,9 +278,9 @@ fn control_of(header: &libc::msghdr) -> Control {
     control
 }
 
-/// A stamp of `CLOCK_REALTIME` as time since boot. A stamp that is ahead of that clock or older than
-/// [`STAMP_MAX`] was made before the clock was set: then the present time stands in, as the latest that
-/// the arrival can have been.
+/// A `CLOCK_REALTIME` stamp as time since boot. A stamp that is ahead of that clock or older than
+/// [`STAMP_MAX`] was taken before the clock was set. The present time replaces it, as the latest possible
+/// arrival.
 fn arrival(stamp: Option<u64>) -> Time {
     let wall = clock_gettime(ClockId::Realtime);
     let now = boot_time();

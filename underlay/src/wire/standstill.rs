@@ -1,8 +1,8 @@
-//! Tells that a machine was suspended, or that a thread did not run, by two clocks. Pure.
+//! Detection of a suspended machine, or of a thread that did not run, by two clocks. Pure.
 //!
-//! `CLOCK_BOOTTIME` goes on while a machine is suspended and `CLOCK_MONOTONIC` does not; a thread that
-//! wakes long after it asked to was stopped, or its machine was. A virtual machine that is paused with
-//! both of its clocks stopped cannot be told from one that ran.
+//! `CLOCK_BOOTTIME` advances while a machine is suspended and `CLOCK_MONOTONIC` does not. A thread that wakes
+//! long after its deadline was stopped, or its machine was. A virtual machine that is paused with both clocks
+//! stopped cannot be distinguished from one that ran.
 
 use std::time::Duration;
 
@@ -12,30 +12,30 @@ use berth_ipam::time::Time;
 const APART: Duration = Duration::from_millis(100);
 /// A round of probes counts for nothing over a delay of this length.
 const LATE: Duration = Duration::from_millis(250);
-/// After a delay of this length nothing that was heard before counts.
+/// Delay after which earlier silence does not count.
 const STOOD_STILL: Duration = Duration::from_secs(1);
 
-/// What the clocks say.
+/// Result of comparing the clocks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pace {
     /// The thread ran when it was to.
     Steady,
     /// It ran so much too late that a round of probes may have missed its answers.
     Late,
-    /// Machine or thread stood still, for this reason.
+    /// The machine or the thread was stopped, for this reason.
     StoodStill(String),
 }
 
 /// Both clocks at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Clocks {
-    /// `CLOCK_BOOTTIME`.
+    /// Time of `CLOCK_BOOTTIME`.
     pub boot: Time,
-    /// `CLOCK_MONOTONIC`.
+    /// Time of `CLOCK_MONOTONIC`.
     pub monotonic: Time,
 }
 
-/// Whether a thread that was to run at `due` stood still, or its machine did.
+/// True if a thread that was due at `due` did not run, or if its machine was stopped.
 pub fn is_still(now: Time, due: Time) -> bool {
     now.since(due) >= STOOD_STILL
 }
@@ -52,7 +52,7 @@ impl Standstill {
         Self { last: now }
     }
 
-    /// What happened since the last look. `due`: when the thread meant to run again at the latest.
+    /// Pace since the last call. `due`: latest time of the thread's next turn.
     pub fn look(&mut self, now: Clocks, due: Time) -> Pace {
         let last = std::mem::replace(&mut self.last, now);
         let passed = now.boot.since(last.boot);
@@ -84,10 +84,14 @@ mod tests {
         let due = Time::from_millis;
         assert_eq!(standstill.look(at(5_100, 2_100), due(5_100)), Pace::Steady);
         assert_eq!(standstill.look(at(5_500, 2_500), due(5_200)), Pace::Late);
-        let Pace::StoodStill(why) = standstill.look(at(9_000, 6_000), due(5_600)) else { panic!("not told") };
+        let Pace::StoodStill(why) = standstill.look(at(9_000, 6_000), due(5_600)) else {
+            panic!("not reported")
+        };
         assert_eq!(why, "the agent stood still for 3400 ms");
-        let Pace::StoodStill(why) = standstill.look(at(9_300, 6_050), due(9_250)) else { panic!("not told") };
+        let Pace::StoodStill(why) = standstill.look(at(9_300, 6_050), due(9_250)) else {
+            panic!("not reported")
+        };
         assert_eq!(why, "the machine was suspended for 250 ms");
-        assert_eq!(standstill.look(at(9_350, 6_100), due(9_350)), Pace::Steady, "told once");
+        assert_eq!(standstill.look(at(9_350, 6_100), due(9_350)), Pace::Steady, "reported once");
     }
 }

@@ -14,12 +14,12 @@ use super::frame;
 use super::shell::{boot_time, drain, wait};
 use super::socket::PacketSocket;
 
-/// How long the gateway has for its answer.
+/// Time limit for the gateway's reply.
 pub const PATIENCE: Duration = Duration::from_secs(1);
-/// How often the question is repeated within that time.
+/// Interval of the request within that time.
 const REPEAT: Duration = Duration::from_millis(200);
 
-/// What the gateway said.
+/// Outcome of a check.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Answer {
     /// It is at this MAC; `after` is the time since the first question.
@@ -29,7 +29,7 @@ pub enum Answer {
         /// The time to the answer.
         after: Duration,
     },
-    /// No answer within a second.
+    /// No reply within a second.
     Silent,
 }
 

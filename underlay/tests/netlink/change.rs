@@ -75,7 +75,7 @@ fn a_macvlan_is_made_configured_and_removed() {
     });
 }
 
-/// What [`a_macvlan_is_made_configured_and_removed`] added, read back.
+/// Reads back what [`a_macvlan_is_made_configured_and_removed`] added.
 fn check_addresses_and_routes(reader: &mut Reader) {
     let addresses = reader.addresses(None).unwrap();
     for text in ["192.0.2.7/24", "192.0.2.8/24", "2001:db8::7/64"] {
@@ -152,7 +152,7 @@ fn refusals_say_what_to_do() {
     });
 }
 
-/// The kernel takes the second one and refuses to set it up; the bridge table tells in time.
+/// The kernel accepts the second one and refuses to set it up; the bridge table shows the conflict in time.
 #[test]
 fn a_mac_that_a_sibling_has_is_told_apart() {
     in_node(|node| {
@@ -198,7 +198,7 @@ fn a_passthru_child_has_its_parents_mac() {
     });
 }
 
-/// Either the kernel has VLAN devices, and then the device is right, or the refusal says what lacks.
+/// On a kernel with VLAN devices the device is correct; on another one the error names the missing module.
 #[test]
 fn a_vlan_device_is_made_or_refused_with_a_reason() {
     in_node(|node| {

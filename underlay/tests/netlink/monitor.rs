@@ -87,8 +87,8 @@ fn states_and_addresses_are_reported_in_order() {
     });
 }
 
-/// The kernel gives the node's own namespace a number too, as soon as somebody asks for a link whose
-/// parent lives here; its own events then carry that number.
+/// The kernel assigns the node's own namespace an nsid too, when a process reads a link that has its parent
+/// here; its own events then carry that nsid.
 #[test]
 fn own_events_stay_own_when_the_node_gets_a_number_in_itself() {
     in_node(|node| {
@@ -128,7 +128,7 @@ fn lost_events_are_reported() {
             lost |= monitor.drain().unwrap().contains(&KernelEvent::Overrun);
             lost
         });
-        // And it goes on hearing afterwards.
+        // Events still arrive afterwards.
         ip("link set lo mtu 1700");
         until(
             &mut monitor,

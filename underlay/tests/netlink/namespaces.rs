@@ -16,7 +16,7 @@ fn only_network_namespaces_are_opened() {
     for path in ["/proc/self/ns/mnt", "/etc/passwd", "/run", "/dev/null"] {
         let error = NetnsFile::open(path).unwrap_err();
         assert!(matches!(error, Error::NotNetns { .. }), "{path}: {error:?}");
-        assert!(error.to_string().contains("is no network namespace"), "{error}");
+        assert!(error.to_string().contains("is not a network namespace"), "{error}");
     }
     assert!(matches!(NetnsFile::open("/run/netns/there-is-none"), Err(Error::OpenNetns { .. })));
 }
@@ -58,7 +58,7 @@ fn numbers_are_random_stay_and_never_meet() {
         let drawn = nsid::draw();
         let (given, random) = nsid::assign(&mut socket, &one.file(), drawn).unwrap();
         assert_eq!((given.0, random), (drawn, true));
-        // A second assignment keeps the first number, and still knows that it is random.
+        // A second assignment keeps the first nsid, which still counts as assigned.
         assert_eq!(nsid::assign(&mut socket, &one.file(), nsid::draw()).unwrap(), (given, true));
         assert_eq!(nsid::read(&mut socket, &one.file()).unwrap(), Some(given));
         // The same number for another namespace: a collision, and another number.

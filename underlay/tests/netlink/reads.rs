@@ -26,7 +26,7 @@ fn a_link_is_read_without_entering_its_namespace() {
         assert_eq!((link.parent_index, link.alias, link.mtu), (Some(node.parent.ifindex), None, 1500));
         let own = nsid::read(reader.socket(), &NetnsFile::own().unwrap()).unwrap();
         assert!(own.is_some() && link.parent_nsid == own, "{:?} is not {own:?}", link.parent_nsid);
-        // A link whose parent is beside it says so by saying nothing, whoever asks.
+        // A link whose parent is in the same namespace carries no nsid of the parent, for every reader.
         ip("link add link eth1 name home type macvlan");
         let home = reader.link_by_name(None, &name("home")).found().unwrap();
         assert_eq!((home.parent_index, home.parent_nsid), (Some(node.parent.ifindex), None));
@@ -176,7 +176,7 @@ fn deletion_by_number_takes_only_the_link_that_was_meant() {
         assert_eq!(reader.link(Some(pod.nsid), pod.link.ifindex), LinkRead::NoDevice);
         assert!(!reader.delete_link(pod.nsid, pod.link.ifindex, mac(MAC)).unwrap());
         assert!(!reader.delete_link(Nsid(pod.nsid.0 ^ 1), 1, mac(MAC)).unwrap());
-        // The parent, whose index may be the same number, is untouched.
+        // The parent, which may have the same index number, is untouched.
         expect_found(reader.link(None, node.parent.ifindex));
     });
 }

@@ -11,15 +11,15 @@ use berth_underlay::search::{Options, SearchResult, search};
 
 use crate::support::{Namespace, eventually, in_node, random_mac};
 
-/// How many links have that MAC. The search sees the whole machine, other tests' pods included, so
-/// each test has its own MAC.
+/// Number of links with that MAC. The search covers the whole machine, other tests' pods included, so each
+/// test has its own MAC.
 fn count(result: &SearchResult, mac: Mac) -> usize {
     result.iter().filter(|(_, link)| link.mac == Some(mac)).count()
 }
 
 fn look(options: &Options) -> SearchResult {
     let result = search(&mut Reader::new().unwrap(), options);
-    // Some systems let nobody look at the descriptors of certain processes, not even root.
+    // Some systems forbid reading the descriptors of certain processes, even to root.
     let refused =
         |why: &String| options.descriptors && why.contains("/fd/") && why.contains("Permission denied");
     assert!(result.incomplete_because.iter().all(refused), "{:?}", result.incomplete_because);

@@ -72,7 +72,7 @@ pub fn ip(arguments: &str) {
     run("ip", &arguments.split(' ').collect::<Vec<_>>());
 }
 
-/// Runs a test inside a fresh node with the parent `eth1`, on a thread of its own.
+/// Runs a test inside a new node with the parent `eth1`, on a separate thread.
 pub fn in_node(test: impl FnOnce(&Node) + Send) {
     let namespace = Namespace::new();
     let file = namespace.file();
@@ -137,7 +137,7 @@ pub fn mac(text: &str) -> Mac {
     text.parse().unwrap()
 }
 
-/// A MAC of nobody else.
+/// A MAC that no other link has.
 pub fn random_mac() -> Mac {
     let [a, b, c, d] = random::bytes().unwrap();
     Mac([0xb2, 0x5e, a, b, c, d])

@@ -23,7 +23,7 @@ fn fast() -> Prober {
     Prober::new(Limits { per_second: 100_000, burst: 10_000 }, at(0))
 }
 
-/// What a run brought: each round's result and each probe, with their times.
+/// Result of a run: each round's results and each probe, with their times.
 type Course = (Vec<(Time, Vec<ProbeResult>)>, Vec<(Time, IpAddr)>);
 
 /// Runs a prober until its rounds are over, waking exactly when it asks to.
@@ -198,7 +198,7 @@ fn a_round_without_addresses_ends_at_once() {
 }
 
 proptest! {
-    /// Whatever the limits: never faster than the limit, three probes each, all rounds end.
+    /// For all limits: never faster than the limit, three probes each, and all rounds end.
     #[test]
     fn the_rate_limit_holds_over_every_window(
         per_second in 50..2_000_u32,

@@ -1,4 +1,4 @@
-//! `CNI_ARGS`: the oldest channel by which a runtime tells a plugin about the pod.
+//! `CNI_ARGS`: the oldest channel through which a runtime passes data about the pod to a plugin.
 
 use std::net::IpAddr;
 
@@ -7,16 +7,16 @@ use berth_ipam::mac::Mac;
 
 use crate::error::{Error, quotable};
 
-/// What `CNI_ARGS` said. Keys that Berth does not know are dropped, if the sender allowed it.
+/// Content of `CNI_ARGS`. Unknown keys are dropped if the sender set `IgnoreUnknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Args {
     /// The pod, if namespace and name are both given.
     pub pod: Option<PodRef>,
-    /// `K8S_POD_INFRA_CONTAINER_ID`.
+    /// Value of `K8S_POD_INFRA_CONTAINER_ID`.
     pub infra_container: Option<String>,
     /// `IP`: addresses asked for, separated by commas.
     pub ips: Vec<IpAddr>,
-    /// `MAC`.
+    /// Value of `MAC`.
     pub mac: Option<Mac>,
 }
 
@@ -43,16 +43,16 @@ impl Args {
                 "IP" => {
                     for part in value.split(',').filter(|part| !part.is_empty()) {
                         let address = address_with_or_without_prefix(part);
-                        args.ips.push(address.ok_or_else(|| wrong("which is no IP address"))?);
+                        args.ips.push(address.ok_or_else(|| wrong("which is not an IP address"))?);
                     }
                 }
                 "MAC" if value.is_empty() => {}
-                "MAC" => args.mac = Some(value.parse().map_err(|_| wrong("which is no MAC address"))?),
+                "MAC" => args.mac = Some(value.parse().map_err(|_| wrong("which is not a MAC address"))?),
                 _ => unknown = unknown.or_else(|| Some(pair.to_owned())),
             }
         }
         if let (Some(part), false) = (unknown, ignore_unknown) {
-            let rule = "whose key is not known; add IgnoreUnknown=1 if that is meant to be";
+            let rule = "which has an unknown key; correct the key, or add IgnoreUnknown=1 to have it ignored";
             return Err(Error::WrongArgs { part: quotable(&part), rule });
         }
         if let (Some(namespace), Some(name)) = (namespace, name) {

@@ -27,9 +27,9 @@ pub struct NetConf {
 /// One attachment that a GC must keep.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ValidAttachment {
-    /// Its container.
+    /// ID of its container.
     pub container_id: ContainerId,
-    /// Its interface.
+    /// Name of its interface.
     pub ifname: IfName,
 }
 
@@ -150,9 +150,9 @@ impl NetConf {
         Ok(args.mac)
     }
 
-    /// The pod's annotations that begin with `prefix`, from the capability
-    /// `io.kubernetes.cri.pod-annotations` (containerd and CRI-O put them into `runtimeConfig`);
-    /// `None`: the runtime gave none.
+    /// The pod's annotations with keys that start with `prefix`, from the capability
+    /// `io.kubernetes.cri.pod-annotations` (containerd and CRI-O put them into `runtimeConfig`). `None`: the
+    /// runtime passes no annotations.
     pub fn pod_annotations(&self, prefix: &str) -> Result<Option<BTreeMap<String, String>>, Error> {
         // The key holds dots, so it cannot be part of a path.
         let capability = "io.kubernetes.cri.pod-annotations";
@@ -171,8 +171,8 @@ impl NetConf {
         Ok(Some(found))
     }
 
-    /// `dns`, which becomes part of the result as it stands. Its parts must have the types of the
-    /// specification, or the runtime would fail over a result that this plugin calls a success.
+    /// `dns`, copied unchanged into the result. Its fields are checked against the types of the
+    /// specification, because a runtime would fail on a malformed result of a successful ADD.
     pub fn dns(&self) -> Result<Option<&Value>, Error> {
         let Some(dns) = self.get("dns")? else { return Ok(None) };
         self.text("dns.domain")?;
@@ -186,18 +186,18 @@ impl NetConf {
         Ok(Some(dns))
     }
 
-    /// What the plugins before this one in the chain made, or (in DEL and CHECK) the chain's result.
+    /// Result of the previous plugins of the chain; in DEL and CHECK, the result of the whole chain.
     pub fn prev_result(&self) -> Result<Option<CniResult>, Error> {
         self.get("prevResult")?.map(|value| CniResult::parse("prevResult", value, self.version)).transpose()
     }
 
-    /// The attachments that a GC must keep. An absent list is an error: an empty one means that
-    /// everything may go, and whoever left it out did not say that. `null` does say it: runtimes
-    /// written in Go print an empty list so.
+    /// Attachments that a GC must keep. An absent list is an error: an empty list removes every attachment,
+    /// and an omission does not ask for that. `null` counts as an empty list, because runtimes written in Go
+    /// print one so.
     pub fn valid_attachments(&self) -> Result<Vec<ValidAttachment>, Error> {
         const KEYS: [&str; 2] = ["cni.dev/valid-attachments", "cni.dev/attachments"];
         let Some((key, value)) = KEYS.iter().find_map(|key| Some((*key, self.raw.get(*key)?))) else {
-            let advice = "GC without a list of what to keep would remove everything; an empty list says that in so many words";
+            let advice = "GC without a list of attachments to keep would remove every attachment; pass an empty list to ask for that";
             return Err(Error::MissingField { key: KEYS[0], advice });
         };
         let list = match value {

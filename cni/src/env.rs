@@ -11,14 +11,14 @@ use berth_ipam::name::{ContainerId, IfName};
 use crate::args::{Args, boolean};
 use crate::error::{Error, quotable};
 
-/// What the runtime asks.
+/// Request of the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Call {
-    /// No `CNI_COMMAND`: a person ran the plugin by hand.
+    /// No `CNI_COMMAND`: the plugin was started from a shell.
     About,
-    /// Attach.
+    /// The ADD command.
     Add(Attach),
-    /// Detach.
+    /// The DEL command.
     Del(Detach),
     /// Is the attachment as ADD left it?
     Check(Attach),
@@ -26,20 +26,20 @@ pub enum Call {
     Gc,
     /// Could an ADD be served?
     Status,
-    /// Which versions?
+    /// The VERSION command.
     Version,
 }
 
 /// The attachment of an ADD or CHECK.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attach {
-    /// `CNI_CONTAINERID`.
+    /// Value of `CNI_CONTAINERID`.
     pub container_id: ContainerId,
-    /// `CNI_IFNAME`.
+    /// Value of `CNI_IFNAME`.
     pub ifname: IfName,
-    /// `CNI_NETNS`.
+    /// Value of `CNI_NETNS`.
     pub netns: PathBuf,
-    /// `CNI_ARGS`.
+    /// Value of `CNI_ARGS`.
     pub args: Args,
     /// `CNI_NETNS_OVERRIDE`: the plugin's own namespace is a permitted target.
     pub netns_override: bool,
@@ -48,9 +48,9 @@ pub struct Attach {
 /// The attachment of a DEL. `CNI_ARGS` is not read: nothing in it may make a DEL fail.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Detach {
-    /// `CNI_CONTAINERID`.
+    /// Value of `CNI_CONTAINERID`.
     pub container_id: ContainerId,
-    /// `CNI_IFNAME`.
+    /// Value of `CNI_IFNAME`.
     pub ifname: IfName,
     /// `CNI_NETNS`, if there is still one.
     pub netns: Option<PathBuf>,

@@ -1,6 +1,6 @@
-//! What can be wrong with a call, and the error object that a runtime reads.
+//! Faults of a call, and the error object that a runtime reads.
 //!
-//! The codes that these errors map to are the plugin's business: one table there covers all errors.
+//! The plugin maps these errors to CNI error codes, in one table for all of its errors.
 
 use berth_ipam::name::NameError;
 use serde_json::{Value, json};
@@ -29,34 +29,34 @@ pub mod code {
     pub const INTERNAL: u32 = 999;
 }
 
-/// What is wrong with a call.
+/// Fault of a call.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// `CNI_COMMAND` names no verb.
-    #[error("CNI_COMMAND {value:?} is no verb of CNI; it is one of ADD, DEL, CHECK, GC, STATUS, VERSION")]
+    #[error("CNI_COMMAND {value:?} is not a CNI command; use one of ADD, DEL, CHECK, GC, STATUS, VERSION")]
     UnknownCommand {
-        /// What it says.
+        /// Value of the variable.
         value: String,
     },
     /// Variables that the verb needs are absent or empty.
-    #[error("{command} needs the environment variables {}, which are not set", names.join(", "))]
+    #[error("{command} requires the environment variables {}, which are not set", names.join(", "))]
     MissingVariables {
-        /// The verb.
+        /// The CNI command.
         command: &'static str,
         /// The variables, all of them.
         names: Vec<&'static str>,
     },
-    /// A variable holds what is no text.
+    /// A variable that is not UTF-8 text.
     #[error("the environment variable {name} is not valid UTF-8")]
     NotText {
-        /// The variable.
+        /// Name of the variable.
         name: &'static str,
     },
     /// A variable holds no valid name.
-    #[error("the environment variable {name} is wrong")]
+    #[error("the environment variable {name} is invalid")]
     WrongVariable {
-        /// The variable.
+        /// Name of the variable.
         name: &'static str,
         /// The rule that its value breaks.
         #[source]
@@ -67,26 +67,26 @@ pub enum Error {
     WrongArgs {
         /// The offending pair.
         part: String,
-        /// What it should be.
+        /// Description of the valid form.
         rule: &'static str,
     },
-    /// Standard input is no JSON.
+    /// Standard input is not JSON.
     #[error("the network configuration on standard input is not JSON")]
     NotJson {
-        /// Where it stops being JSON.
+        /// Position at which the JSON is malformed.
         #[source]
         cause: serde_json::Error,
     },
     /// The configuration's version is not one of [`Version::ALL`].
-    #[error("cniVersion {wanted:?} is not supported; this plugin supports {}", list())]
+    #[error("cniVersion {wanted:?} is not supported; use one of {}", list())]
     UnsupportedVersion {
-        /// What the configuration says.
+        /// Version in the configuration.
         wanted: String,
     },
     /// The verb is younger than the configuration's version.
-    #[error("{command} needs cniVersion {needs} or newer, the configuration says {has}")]
+    #[error("{command} requires cniVersion {needs} or newer, the configuration has {has}")]
     VerbTooNew {
-        /// The verb.
+        /// The CNI command.
         command: &'static str,
         /// The first version with it.
         needs: Version,
@@ -98,23 +98,23 @@ pub enum Error {
     MissingField {
         /// The key, with dots for nesting.
         key: &'static str,
-        /// What to put there.
+        /// Advice for the missing key.
         advice: &'static str,
     },
     /// A key of the configuration has a wrong value.
-    #[error("the network configuration's {key} is {value}, it must be {expected}")]
+    #[error("the network configuration's {key} is {value}; it must be {expected}")]
     WrongField {
         /// The key, with dots for nesting.
         key: String,
         /// Its value as JSON, shortened.
         value: String,
-        /// What it should be.
+        /// Description of the valid values.
         expected: String,
     },
 }
 
 impl Error {
-    /// A [`Self::WrongField`].
+    /// Constructs a [`Self::WrongField`].
     pub fn field(key: impl Into<String>, value: &Value, expected: impl Into<String>) -> Self {
         Self::WrongField { key: key.into(), value: shortened(value), expected: expected.into() }
     }
@@ -124,12 +124,12 @@ fn list() -> String {
     Version::ALL.map(Version::as_str).join(", ")
 }
 
-/// A value as it is quoted in messages.
+/// Value in the form quoted in messages.
 fn shortened(value: &Value) -> String {
     quotable(&value.to_string())
 }
 
-/// A text as it is quoted in messages: a megabyte of nonsense does not become a megabyte of error.
+/// Text in the form quoted in messages, shortened so that a large input does not make a large error.
 pub(crate) fn quotable(text: &str) -> String {
     const CHARACTERS: usize = 120;
     match text.char_indices().nth(CHARACTERS) {
@@ -141,18 +141,18 @@ pub(crate) fn quotable(text: &str) -> String {
 /// The JSON object by which a plugin reports a failure on standard output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ErrorObject {
-    /// The configuration's version, as far as it is known.
+    /// Version of the configuration, as far as it could be read.
     pub version: Version,
-    /// See [`code`].
+    /// Error code: see [`code`].
     pub code: u32,
-    /// What went wrong.
+    /// Description of the failure.
     pub msg: String,
-    /// What to do about it.
+    /// Advice for the operator.
     pub details: String,
 }
 
 impl ErrorObject {
-    /// Reads what a plugin printed; `None`: that is no error object.
+    /// Parses a plugin's output; `None` if it is not an error object.
     pub fn parse(output: &[u8]) -> Option<Self> {
         let object: Value = serde_json::from_slice(output).ok()?;
         let text = |key| object.get(key).and_then(Value::as_str).map(str::to_owned);
@@ -165,7 +165,7 @@ impl ErrorObject {
         })
     }
 
-    /// The object as it is printed; `details` is left out when empty.
+    /// The object in printed form; an empty `details` is omitted.
     pub fn to_json(&self) -> Value {
         let mut object = json!({"cniVersion": self.version.as_str(), "code": self.code, "msg": self.msg});
         if !self.details.is_empty() {

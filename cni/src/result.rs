@@ -26,7 +26,7 @@ pub struct CniResult {
 /// One entry of `interfaces`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
     /// Its MAC, where one is given and is an Ethernet address.
     pub mac: Option<Mac>,
@@ -48,7 +48,7 @@ pub struct Ip {
 /// One entry of `routes`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Route {
-    /// The destination.
+    /// Destination of the route.
     pub to: IpNetwork,
     /// The next hop.
     pub via: Option<IpAddr>,
@@ -62,8 +62,8 @@ impl CniResult {
         Self { body: Map::new(), origin: Version::LATEST }
     }
 
-    /// Reads a result. `key` is where it was found, for messages; a result that names no version of
-    /// its own is of version `default`.
+    /// Parses a result. `key` is the place where it was found, for messages. A result without a version has
+    /// version `default`.
     pub fn parse(key: &str, value: &Value, default: Version) -> Result<Self, Error> {
         let object = value.as_object().ok_or_else(|| Error::field(key, value, "a result object"))?;
         let origin = match object.get("cniVersion") {
@@ -128,7 +128,7 @@ impl CniResult {
         self.list("interfaces").filter_map(interface).collect()
     }
 
-    /// The position of the interface with this name that lies in a container.
+    /// Position of the interface with this name inside a container.
     pub fn container_interface(&self, name: &str) -> Option<usize> {
         self.interfaces().iter().position(|entry| entry.name == name && entry.sandbox.is_some())
     }
@@ -148,7 +148,7 @@ impl CniResult {
         self.list("routes").filter_map(route).collect()
     }
 
-    /// Appends an interface that lies in the container; returns its position.
+    /// Appends an interface that is inside the container; returns its position.
     pub fn push_interface(&mut self, name: &str, mac: Mac, sandbox: &str) -> usize {
         self.push("interfaces", json!({"name": name, "mac": mac.to_string(), "sandbox": sandbox}))
     }
@@ -198,7 +198,7 @@ impl CniResult {
         }
     }
 
-    /// Sets `dns`, unless a plugin before this one did; an empty object says nothing.
+    /// Sets `dns` unless an earlier plugin of the chain did. An empty object counts as absent.
     pub fn set_dns_if_absent(&mut self, dns: Value) {
         let slot = self.body.entry("dns").or_insert(Value::Null);
         if slot.is_null() || slot.as_object().is_some_and(Map::is_empty) {
@@ -206,7 +206,7 @@ impl CniResult {
         }
     }
 
-    /// The result as it is printed for a configuration of `version`.
+    /// The result in the printed form of `version`.
     pub fn to_json(&self, version: Version) -> Value {
         let mut object = Map::new();
         object.insert("cniVersion".to_owned(), Value::String(version.as_str().to_owned()));
@@ -244,7 +244,7 @@ fn ip(entry: &Value) -> Option<Ip> {
     let gateway = gateway.map(str::parse).transpose().ok()?;
     let interface = match entry.get("interface") {
         None | Some(Value::Null) => None,
-        // A negative position is how some plugins say that there is none.
+        // Some plugins encode "no interface" as a negative position.
         Some(position) => usize::try_from(position.as_i64()?).ok(),
     };
     Some(Ip { address, gateway, interface })
@@ -253,7 +253,7 @@ fn ip(entry: &Value) -> Option<Ip> {
 fn route(entry: &Value) -> Option<Route> {
     let to = entry.get("dst")?.as_str().filter(|text| text.contains('/'))?.parse().ok()?;
     let gateway = Some(text(entry, "gw")?).filter(|text| !text.is_empty());
-    // A number that is no metric says nothing, as any field that is not known.
+    // A priority that is not a number is ignored, like an unknown field.
     let priority =
         entry.get("priority").and_then(Value::as_u64).and_then(|number| u32::try_from(number).ok());
     Some(Route { to, via: gateway.map(str::parse).transpose().ok()?, priority })

@@ -1,9 +1,8 @@
-//! Results from one version to another: up when read, down when printed.
+//! Conversion of results between versions: upgrade when parsed, downgrade when printed.
 //!
-//! Three shapes exist: `ip4` and `ip6` (to 0.2.0), lists with the family in each address (0.3.0 to
-//! 0.4.0), lists without (from 1.0.0). 1.1.0 added optional fields, which an older reader must not
-//! see if they came from a newer plugin; the same names in an older result are somebody's own
-//! invention and stay.
+//! Three shapes exist: `ip4` and `ip6` (to 0.2.0), lists with the family in each address (0.3.0 to 0.4.0),
+//! lists without it (from 1.0.0). 1.1.0 added optional fields, which are removed for an older reader if they
+//! come from a newer plugin. Fields of the same name in an older result are private extensions and stay.
 
 use ipnetwork::IpNetwork;
 use serde_json::{Map, Value};
@@ -64,7 +63,7 @@ pub(crate) fn upgrade(
     Ok(body)
 }
 
-/// Brings a result in the shape of 1.0.0, whose content came in version `from`, into that of `to`.
+/// Converts a result in the shape of 1.0.0, with content of version `from`, to that of `to`.
 pub(crate) fn downgrade(mut body: Map<String, Value>, from: Version, to: Version) -> Map<String, Value> {
     if from >= Version::V1_1_0 && to < Version::V1_1_0 {
         for (list, fields) in [("interfaces", &INTERFACE_1_1[..]), ("routes", &ROUTE_1_1[..])] {
@@ -78,7 +77,7 @@ pub(crate) fn downgrade(mut body: Map<String, Value>, from: Version, to: Version
     if to.has_address_family() {
         for entry in entries(&mut body, "ips") {
             let version = if is_v6(entry.get("address")) { "6" } else { "4" };
-            // A label of a version that knows none is an invention, and may say anything.
+            // From 1.0.0 on an address has no version field: a field of that name is a private extension.
             entry.shift_remove("version");
             let mut labelled = Map::from_iter([("version".to_owned(), Value::from(version))]);
             labelled.append(entry);
@@ -245,7 +244,7 @@ mod tests {
             json!({"cniVersion": "0.2.0", "ip4": {"ip": "10.0.0.7/24", "version": "8"}})
         );
         assert_eq!(new.to_json(Version::V0_4_0)["ips"][0]["version"], "4");
-        assert_eq!(new.to_json(Version::V1_1_0)["ip6"], json!({"ip": "fd00::ni64"}), "it passes as it is");
+        assert_eq!(new.to_json(Version::V1_1_0)["ip6"], json!({"ip": "fd00::ni64"}), "it passes unchanged");
         let old = parse(json!({"cniVersion": "0.2.0", "interfaces": [7], "ips": 3, "routes": "x",
             "ip4": {"ip": "10.0.0.7/24", "address": "10.0.0.8/24", "interface": 4}}));
         assert_eq!(

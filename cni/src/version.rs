@@ -1,4 +1,4 @@
-//! The versions of the specification that Berth speaks: exactly those listed, never a range.
+//! The versions of the specification that Berth supports: an explicit list, never a range.
 
 use std::fmt;
 use std::str::FromStr;
@@ -34,7 +34,7 @@ impl Version {
     /// The newest version.
     pub const LATEST: Self = Self::V1_1_0;
 
-    /// As it is written in `cniVersion`.
+    /// The form used in `cniVersion`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::V0_1_0 => "0.1.0",
@@ -57,12 +57,12 @@ impl Version {
         }
     }
 
-    /// Whether results have the shape of 0.1.0 and 0.2.0: `ip4` and `ip6` objects.
+    /// True if results have the shape of 0.1.0 and 0.2.0: `ip4` and `ip6` objects.
     pub(crate) fn has_ip4_ip6(self) -> bool {
         self <= Self::V0_2_0
     }
 
-    /// Whether each address of a result carries its family.
+    /// True if each address of a result carries its family.
     pub(crate) fn has_address_family(self) -> bool {
         (Self::V0_3_0..=Self::V0_4_0).contains(&self)
     }

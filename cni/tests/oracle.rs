@@ -1,7 +1,7 @@
-//! Results beside another implementation's reading of the specification (rscni-types), both ways: what
-//! it prints we read, what we print it reads, and both see the same.
+//! Comparison of results with another implementation of the specification (rscni-types), in both directions:
+//! each side parses the output of the other, and both see the same values.
 //!
-//! Left out is what it does not know: the shape of 0.1.0 and 0.2.0, and fields that nobody specified.
+//! Left out: the shape of 0.1.0 and 0.2.0 and unspecified fields, which that crate does not support.
 
 #![expect(clippy::unwrap_used, reason = "a test ends at its first surprise")]
 
@@ -18,7 +18,7 @@ use rscni_types::types::{CNIResult, CNIResultWithVersion, Dns, Interface, IpConf
 use rscni_types::version::SpecVersion;
 use serde_json::{Value, json};
 
-/// The versions that both know.
+/// Versions that both implementations support.
 const SHARED: [Version; 5] =
     [Version::V0_3_0, Version::V0_3_1, Version::V0_4_0, Version::V1_0_0, Version::V1_1_0];
 
@@ -100,7 +100,7 @@ fn spec(version: Version) -> SpecVersion {
     version.as_str().parse().unwrap()
 }
 
-/// As they print it in that version.
+/// JSON that rscni-types prints for that version.
 fn printed(result: &CNIResult, version: Version) -> Value {
     if spec(version).is_legacy() {
         serde_json::to_value(legacy::CNIResult::new(spec(version), result.clone())).unwrap()

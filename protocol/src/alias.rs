@@ -1,9 +1,9 @@
-//! The alias that the plugin writes on a link it makes, before it asks the agent to bind it.
+//! The alias that the plugin sets on a link that it creates, before it asks the agent to bind it.
 //!
-//! `berth:<network>:<containerID>:<ifname>:<cookie>`. It tells a person what the link is, and tells
-//! a later DEL that the link is the attachment's although its MAC says nothing (a passthru child has
-//! its parent's). Anybody with rights in the namespace can change it, so it is a hint that needs the
-//! cookie to fit, never proof of a holder.
+//! Form: `berth:<network>:<containerID>:<ifname>:<cookie>`. An operator can read the holder from it. A later
+//! DEL identifies the link by it where the MAC proves nothing (a passthru child has its parent's MAC). Any
+//! process with rights in the namespace can change an alias. It is therefore a hint that needs the matching
+//! cookie, never proof of a holder.
 
 use berth_ipam::attachment::{AttachmentKey, Role};
 use berth_ipam::identity::NetnsCookie;
@@ -13,11 +13,11 @@ use crate::spool;
 /// The longest alias that the kernel takes (`IFALIASZ` less its end).
 const LONGEST: usize = 255;
 
-/// How every alias begins.
+/// Prefix of every alias.
 pub const PREFIX: &str = "berth:";
 
-/// The attachment and the namespace that an alias names; `None` if it is not one, or if the key was
-/// too long to stand in it.
+/// Attachment and namespace that an alias names; `None` if it is not a Berth alias, or if the key was too
+/// long to fit.
 pub fn parse(alias: &str) -> Option<(AttachmentKey, NetnsCookie)> {
     let mut parts = alias.strip_prefix(PREFIX)?.split(':');
     let mut next = || parts.next();

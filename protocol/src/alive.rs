@@ -1,7 +1,7 @@
-//! The file `<stateDir>/alive`: when the agent last said that it runs.
+//! The file `<stateDir>/alive`: the last sign of life of the agent.
 //!
-//! STATUS reads it when the agent does not answer, to tell an upgrade of a few seconds from a node
-//! without an agent. It proves nothing about addresses and nobody frees anything because of it.
+//! STATUS reads it when the agent does not answer, to tell an upgrade of a few seconds from a node without an
+//! agent. It proves nothing about addresses, and no lease is freed because of it.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -21,37 +21,37 @@ pub const FILE: &str = "alive";
 pub struct Alive {
     /// The boot in which it was given.
     pub boot_id: BootId,
-    /// When, in milliseconds of `CLOCK_BOOTTIME`.
+    /// Time in milliseconds of `CLOCK_BOOTTIME`.
     pub boottime_ms: u64,
 }
 
-/// Why the file could not be used.
+/// Reason why the file could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum AliveError {
     /// It cannot be written.
-    #[error("write {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// It cannot be read.
-    #[error("read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// It is not what an agent writes.
-    #[error("parse {}", path.display())]
+    #[error("cannot parse {}", path.display())]
     Parse {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the parser.
         #[source]
         cause: serde_json::Error,
     },
@@ -64,7 +64,7 @@ pub fn write(state_dir: &Path, alive: &Alive) -> Result<(), AliveError> {
     durable::replace(state_dir, FILE, &content, false).map_err(failed)
 }
 
-/// Reads the file; `None` if there is none.
+/// Reads the file; `None` if it does not exist.
 pub fn read(state_dir: &Path) -> Result<Option<Alive>, AliveError> {
     let path = state_dir.join(FILE);
     let content = match fs::read(&path) {

@@ -1,9 +1,9 @@
-//! The blocking client of the agent's socket, for the plugin and for berthctl.
+//! Blocking client of the agent's socket, for the plugin and for berthctl.
 //!
-//! One call is one line out and one line back, each with a deadline of its own. The client never
-//! retries: it only says whether trying again can help ([`CallError::is_absence`]), because how
-//! often and for how long is the caller's policy. Invariant: after any error but
-//! [`CallError::Refused`] the connection is in an unknown state, and every further call on it fails.
+//! A call is one request line and one response line, each with its own deadline. The client never retries. It
+//! only classifies errors ([`CallError::is_absence`]); the caller decides how often and how long to retry.
+//! Invariant: after any error but [`CallError::Refused`] the state of the connection is unknown, and every
+//! further call on it fails.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -16,7 +16,7 @@ use serde::Serialize;
 
 use crate::{Answer, Failure, LINE_BYTES_MAX, Outcome, Request, Response, VERSION};
 
-/// How long to wait before knocking again at a socket whose queue of connections is full.
+/// Pause before the next connect to a socket with a full accept queue.
 const QUEUE_PAUSE: Duration = Duration::from_millis(5);
 
 /// A connection to the agent.
@@ -31,44 +31,44 @@ pub struct Client {
     broken: bool,
 }
 
-/// Why a call brought no response.
+/// Reason why a call brought no response.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
-    /// No socket, nobody behind it, or the agent hung up: it is down or being replaced.
+    /// No socket, no listener on it, or the agent closed the connection: it is down or being replaced.
     #[error("no agent is serving the socket {socket}")]
     Absent {
         /// The socket's path.
         socket: String,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: std::io::Error,
     },
     /// The agent is connected, but did not answer in time.
-    #[error("the agent did not answer within {} ms", within.as_millis())]
+    #[error("the agent did not respond within {} ms", within.as_millis())]
     Silent {
         /// The deadline that was given.
         within: Duration,
     },
     /// The socket cannot be used: permission, a path that is too long.
-    #[error("connect to the agent's socket {}", socket.display())]
+    #[error("cannot connect to the agent's socket {}", socket.display())]
     Unusable {
         /// The socket's path.
         socket: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: std::io::Error,
     },
-    /// The agent understood and said no.
+    /// The agent understood the request and refused it.
     #[error(transparent)]
     Refused(#[from] Failure),
-    /// What came is not an answer of this protocol.
-    #[error("the agent's answer is not of this protocol: {why}")]
+    /// The response does not follow this protocol.
+    #[error("malformed response from the agent: {why}")]
     Malformed {
-        /// What is wrong with it.
+        /// Description of the violation.
         why: String,
     },
     /// The request is longer than a line may be; nothing was sent.
-    #[error("the request has {bytes} bytes, a line may have {LINE_BYTES_MAX}")]
+    #[error("the request has {bytes} bytes; the limit of a line is {LINE_BYTES_MAX}")]
     TooLong {
         /// The line's length.
         bytes: usize,
@@ -76,8 +76,8 @@ pub enum CallError {
 }
 
 impl CallError {
-    /// Whether the agent was not there (rather than slow, or of another opinion), so that the same
-    /// request may succeed once it is back.
+    /// True if the agent is absent, as opposed to slow or refusing: the same request may succeed once it is
+    /// back.
     pub fn is_absence(&self) -> bool {
         matches!(self, Self::Absent { .. })
     }
@@ -133,7 +133,7 @@ impl Client {
         self.next(Some(within))
     }
 
-    /// Sends a request whose answers are read with [`Self::next`], as `events` wants it.
+    /// Sends a request that is answered through [`Self::next`], as `events` is.
     pub fn send(&mut self, request: &Request, within: Duration) -> Result<(), CallError> {
         self.refuse_if_broken()?;
         let call = BorrowedCall { v: VERSION, id: self.last_id + 1, request };
@@ -163,7 +163,7 @@ impl Client {
             })?;
             if answer.v != VERSION {
                 self.broken = true;
-                let why = format!("it is of version {}, this program speaks version {VERSION}", answer.v);
+                let why = format!("it has version {}, this program supports version {VERSION}", answer.v);
                 return Err(CallError::Malformed { why });
             }
             // An answer to an earlier call that was given up is not this one's.

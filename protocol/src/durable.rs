@@ -13,7 +13,7 @@ pub(crate) fn replace(directory: &Path, name: &str, content: &[u8], sync: bool) 
     let written =
         write(&temporary, content, sync).and_then(|()| fs::rename(&temporary, directory.join(name)));
     if written.is_err() {
-        // Best effort: the caller learns of the failure that matters, which is the one above.
+        // Best effort: the error returned is the one above.
         let _ = fs::remove_file(&temporary);
     }
     written?;

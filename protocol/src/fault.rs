@@ -31,7 +31,7 @@ pub const AGENT_POINTS: [&str; 10] = [
 #[cfg(feature = "fault-points")]
 pub fn point(name: &str) {
     if std::env::var_os(VARIABLE).is_some_and(|wanted| wanted == name) {
-        // A refusal is impossible (a process may always signal itself), and there is no one to tell.
+        // Failure is impossible: a process may always signal itself.
         let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
     }
 }

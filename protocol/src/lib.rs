@@ -1,9 +1,9 @@
-//! What is spoken over the agent's Unix socket: one JSON object a line, both ways.
+//! Messages on the agent's Unix socket: one JSON object per line, in both directions.
 //!
-//! The types here are the wire; docs/protocol.md describes them. Unknown keys are errors on the
-//! agent's side, so that a misspelt field is never silently dropped. The crate holds the blocking
-//! client too, and the two files by which plugin and agent meet without a socket (the spool and the
-//! sign of life); the server is the agent's.
+//! The types here define the wire format; docs/protocol.md describes it. Unknown keys are errors on the
+//! agent's side, so that a misspelt field is never silently dropped. The crate also holds the blocking
+//! client, and the two files that plugin and agent share without a socket (the spool and the sign of life).
+//! The server is in the agent.
 
 pub mod alias;
 pub mod alive;
@@ -30,22 +30,22 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Call {
-    /// [`VERSION`].
+    /// Always [`VERSION`] here.
     pub v: u32,
     /// Chosen by the client; the answer repeats it.
     pub id: u64,
-    /// What is asked.
+    /// Content of the request.
     pub request: Request,
 }
 
 /// One line from agent to client.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Answer {
-    /// [`VERSION`].
+    /// Always [`VERSION`] here.
     pub v: u32,
     /// The id of the call.
     pub id: u64,
-    /// What came of it.
+    /// Result of the request.
     #[serde(flatten)]
     pub outcome: Outcome,
 }

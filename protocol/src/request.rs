@@ -1,4 +1,4 @@
-//! What plugin and operator ask of the agent.
+//! Requests of the plugin and of the operator to the agent.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -23,7 +23,7 @@ pub enum Request {
     Release(Release),
     /// CHECK: does the reservation still belong to the attachment?
     Check(Check),
-    /// GC: everything of one CNI network that the runtime does not name is judged at once.
+    /// GC: every attachment of one CNI network that is missing from the runtime's list is reconciled at once.
     Gc(Gc),
     /// STATUS: can the agent serve an ADD?
     Status {
@@ -37,20 +37,20 @@ pub enum Request {
     Pools,
     /// The history of one address.
     Explain {
-        /// The address.
+        /// Address in question.
         address: IpAddr,
         /// Its segment; absent: the only one in which it is in use.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         segment: Option<SegmentName>,
     },
-    /// What happens from now on, one [`crate::response::EventRow`] an answer, until the client hangs up.
+    /// Stream of future events, one [`crate::response::EventRow`] per response, until the client disconnects.
     Events {
         /// Stay after the recent past; else `done` follows its last event.
         follow: bool,
     },
     /// An operator frees an address.
     AdminRelease {
-        /// The address.
+        /// Address in question.
         address: IpAddr,
         /// Its segment; absent: the only one in which it is in use.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -73,7 +73,7 @@ pub enum Request {
 pub struct Lease {
     /// Names this ADD; the same in its bind and done.
     pub txn: TxnId,
-    /// The attachment.
+    /// Key of the attachment.
     pub attachment: AttachmentKey,
     /// The CNI network name under which the runtime asked.
     pub cni_network: NetworkName,
@@ -87,17 +87,16 @@ pub struct Lease {
     /// Addresses asked for by name (`runtimeConfig.ips` and its older channels); empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
-    /// Whether the interface has exactly these addresses already, from another IPAM, to be tracked.
+    /// True if the interface already has exactly these addresses, from another IPAM, to be tracked.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub adopt: bool,
     /// A MAC that the runtime or a main plugin decided; absent: derived from the attachment.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mac: Option<Mac>,
-    /// The pod's annotations of Berth's (`berth.dev/...`), if the runtime gave the plugin the pod's
-    /// annotations; absent: not known to it.
+    /// The pod's `berth.dev/...` annotations; absent if the runtime passes no annotations to the plugin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub annotations: Option<BTreeMap<String, String>>,
-    /// How long to wait for a free address, in milliseconds; absent: the network's own.
+    /// Time limit for a free address, in milliseconds; absent: the network's default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub add_timeout_ms: Option<u64>,
 }
@@ -108,7 +107,7 @@ pub struct Lease {
 pub struct Bind {
     /// The transaction of the lease.
     pub txn: TxnId,
-    /// The attachment.
+    /// Key of the attachment.
     pub attachment: AttachmentKey,
     /// The link's index in the pod's namespace.
     pub ifindex: u32,
@@ -122,46 +121,46 @@ pub struct Bind {
 pub struct Done {
     /// The transaction of the lease.
     pub txn: TxnId,
-    /// The attachment.
+    /// Key of the attachment.
     pub attachment: AttachmentKey,
 }
 
-/// DEL.
+/// Request of a DEL.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Release {
-    /// The attachment.
+    /// Key of the attachment.
     pub attachment: AttachmentKey,
     /// The CNI network name.
     pub cni_network: NetworkName,
     /// The role of the plugin.
     pub role: Role,
-    /// What the plugin did to the link before it asked.
+    /// Change that the plugin made to the link before this request.
     pub link: LinkRemoval,
     /// An ADD that the plugin itself undoes; absent in a DEL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub txn: Option<TxnId>,
 }
 
-/// What the plugin can say of the link when it asks for a release.
+/// State of the link that the plugin reports with a release.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum LinkRemoval {
-    /// The plugin removed the link (main) or its addresses (chained), or saw that there is none.
+    /// The plugin removed the link (main) or its addresses (chained), or found none.
     Gone,
     /// The plugin had no namespace to look into: the agent must see to it.
     Unreachable,
-    /// The plugin is a delegate: somebody else removes the link, perhaps later.
+    /// The plugin is a delegate: another plugin removes the link, perhaps later.
     NotMine,
 }
 
-/// GC. Nothing is freed on its word: what lives is kept.
+/// Request of a GC. It frees nothing by itself: a live attachment is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Gc {
     /// The CNI network name under which the runtime asks; others are left alone.
     pub cni_network: NetworkName,
-    /// What the runtime still has.
+    /// Attachments that the runtime still has.
     pub valid: Vec<Valid>,
 }
 
@@ -169,17 +168,17 @@ pub struct Gc {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Valid {
-    /// The container.
+    /// ID of the container.
     #[serde(rename = "containerID")]
     pub container_id: ContainerId,
-    /// The interface.
+    /// Name of the interface.
     pub ifname: IfName,
 }
 
-/// CHECK.
+/// Request of a CHECK.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Check {
-    /// The attachment.
+    /// Key of the attachment.
     pub attachment: AttachmentKey,
 }

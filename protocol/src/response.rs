@@ -1,4 +1,4 @@
-//! What the agent answers.
+//! Responses of the agent.
 
 use std::net::IpAddr;
 
@@ -15,30 +15,30 @@ use serde::{Deserialize, Serialize};
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::large_enum_variant, reason = "one value at a time exists, on its way to or from the wire")]
 pub enum Response {
-    /// To lease.
+    /// Response to `lease`.
     Lease(LeaseGrant),
     /// To bind, done, release and check: nothing to add.
     Done,
-    /// To status.
+    /// Response to `status`.
     Status(Status),
-    /// To leases.
+    /// Response to `leases`.
     Leases(Vec<LeaseRow>),
-    /// To pools.
+    /// Response to `pools`.
     Pools(Vec<PoolRow>),
-    /// To explain.
+    /// Response to `explain`.
     Explain(Explanation),
     /// To events: one a line.
     Event(EventRow),
     /// To an administrator's release: what was done.
     Released {
-        /// In words.
+        /// Text for the operator.
         summary: String,
     },
     /// To doctor and doctor underlay.
     Doctor(Diagnosis),
 }
 
-/// What a plugin needs to make and configure the interface.
+/// Parameters with which a plugin creates and configures the interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LeaseGrant {
@@ -51,11 +51,11 @@ pub struct LeaseGrant {
     pub addresses: Vec<Granted>,
     /// Routes to add, in order.
     pub routes: Vec<Route>,
-    /// Whether router advertisements are accepted.
+    /// True if router advertisements are accepted.
     #[serde(rename = "acceptRA")]
     pub accept_ra: bool,
-    /// The link that an ADD before this one bound; absent: the link is to be made. This ADD repeats that
-    /// one, and leaves the link where it is.
+    /// The link that an earlier ADD bound; absent: the plugin creates the link. With it, this ADD repeats the
+    /// earlier one and leaves the link in place.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bound: Option<BoundLink>,
 }
@@ -64,9 +64,9 @@ pub struct LeaseGrant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct BoundLink {
-    /// Its index.
+    /// Index of the link.
     pub ifindex: u32,
-    /// Its MAC.
+    /// MAC address of the link.
     pub mac: Mac,
 }
 
@@ -78,7 +78,7 @@ pub enum LinkPlan {
     Macvlan {
         /// Its parent in the node's namespace.
         parent: IfName,
-        /// Its mode.
+        /// Mode of the macvlan.
         mode: MacvlanMode,
     },
     /// The VLAN device itself.
@@ -101,16 +101,16 @@ pub struct Granted {
     pub gateway: Option<IpAddr>,
 }
 
-/// Why something was not done. The code is the CNI error code that the plugin passes on.
+/// Reason why something was not done. The code is the CNI error code that the plugin passes on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(deny_unknown_fields)]
 #[error("{msg}{}{details}", if details.is_empty() { "" } else { ": " })]
 pub struct Failure {
     /// A CNI error code (docs/errors.md).
     pub code: u32,
-    /// What went wrong, with the offending key and value.
+    /// Description of the failure, with the offending key and value.
     pub msg: String,
-    /// What to do about it.
+    /// Advice for the operator.
     #[serde(default)]
     pub details: String,
 }
@@ -119,7 +119,7 @@ pub struct Failure {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Status {
-    /// Whether an ADD would be served.
+    /// True if an ADD would be served.
     pub ready: bool,
     /// Lasting, node-local reasons why not.
     pub reasons: Vec<String>,
@@ -131,42 +131,42 @@ pub struct Status {
 pub enum LeaseState {
     /// Recorded for an ADD that is under way.
     Reserved,
-    /// In use.
+    /// The address is in use.
     Bound,
-    /// Evidence says that it may be over.
+    /// Evidence suggests that the attachment has ended.
     Suspect,
     /// Kept for the same pod's next sandbox.
     Held,
     /// Kept for an owner that is expected back.
     Retained,
-    /// Nobody's, but not to be given: something answers for it.
+    /// No holder, and not assignable: a station answers for the address.
     Quarantined,
 }
 
-/// One row of `leases`: one address. Holder fields are null where there is no holder.
+/// One row of `leases`: one address. Holder fields are null without a holder.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LeaseRow {
-    /// The `UnderlayNetwork`.
+    /// Name of the `UnderlayNetwork`.
     pub network: Option<NetworkName>,
     /// The CNI network name.
     pub cni_network: Option<NetworkName>,
-    /// The pool.
+    /// Name of the pool.
     pub pool: Option<PoolName>,
     /// The L2 domain.
     pub segment: SegmentName,
     /// Without a prefix length.
     pub address: IpAddr,
-    /// Its state.
+    /// State of the address.
     pub state: LeaseState,
-    /// Why it is in that state: a code of docs/verdicts.md.
+    /// Reason why it is in that state: a code of docs/verdicts.md.
     pub reason: String,
-    /// The node.
+    /// Name of the node.
     pub node: Option<NodeName>,
-    /// `CNI_CONTAINERID`.
+    /// Value of `CNI_CONTAINERID`.
     #[serde(rename = "containerID")]
     pub container_id: Option<ContainerId>,
-    /// `CNI_IFNAME`.
+    /// Value of `CNI_IFNAME`.
     pub ifname: Option<IfName>,
     /// The pod; null outside Kubernetes.
     pub pod: Option<PodRef>,
@@ -186,11 +186,11 @@ pub struct LeaseRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct PoolRow {
-    /// The pool.
+    /// Name of the pool.
     pub pool: PoolName,
     /// Its L2 domain.
     pub segment: SegmentName,
-    /// Its subnet.
+    /// Subnet of the pool.
     pub subnet: IpNetwork,
     /// Addresses in it, as a decimal string (a /64 does not fit into a JSON double).
     pub total: String,
@@ -214,7 +214,7 @@ pub struct PoolRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
     /// Its row, or null if it is free.
     pub lease: Option<LeaseRow>,
@@ -223,17 +223,18 @@ pub struct Explanation {
     /// The evidence that ends this state; null if it is free, held or reserved.
     #[serde(default)]
     pub ended_by: Option<String>,
-    /// What an operator can do where the state lasts; null: nothing.
+    /// Advice for the operator if the state lasts; null: no action is needed.
     #[serde(default)]
     pub to_do: Option<String>,
-    /// Who spoke for it on the wires that the watcher in the kernel sits on; empty where none does.
+    /// Stations that announced the address on the segments that an eBPF watcher covers; empty without a
+    /// watcher.
     #[serde(default)]
     pub wires: Vec<WireRow>,
     /// Observations and verdicts on it, oldest first.
     pub history: Vec<EventRow>,
 }
 
-/// What the watcher knows of an address on one wire.
+/// Observations of the eBPF watcher about an address on one segment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct WireRow {
@@ -241,15 +242,15 @@ pub struct WireRow {
     pub parent: IfName,
     /// The VLAN on it; null: untagged.
     pub vlan: Option<u16>,
-    /// How long ago a frame from outside last spoke for the address, in milliseconds; null: none did.
+    /// Age in milliseconds of the last frame from outside that announced the address; null: none was seen.
     pub heard_in_ago_ms: Option<u64>,
     /// The same of frames from this node.
     pub heard_out_ago_ms: Option<u64>,
-    /// Who spoke last; of an address with a holder here, who else did.
+    /// Last station that announced it; for an address with a holder here, the last other station.
     pub speaker: Option<Mac>,
-    /// How often it was spoken for.
+    /// Number of announcements seen.
     pub hits: u32,
-    /// How often by somebody else than its holder here.
+    /// Number of announcements by a station other than the holder here.
     pub conflicts: u32,
 }
 
@@ -257,9 +258,9 @@ pub struct WireRow {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct EventRow {
-    /// When, in milliseconds of `CLOCK_BOOTTIME`.
+    /// Time in milliseconds of `CLOCK_BOOTTIME`.
     pub at_ms: u64,
-    /// How long ago when the answer was made, in milliseconds.
+    /// Age in milliseconds at the time of the response.
     pub ago_ms: u64,
     /// `observation`, `verdict`, `action` or `warning`.
     pub kind: EventKind,
@@ -272,21 +273,21 @@ pub struct EventRow {
     pub segment: Option<SegmentName>,
     /// `network/containerID/ifname`, if it is about one.
     pub attachment: Option<String>,
-    /// In words.
+    /// Text for the operator.
     pub text: String,
 }
 
-/// What an [`EventRow`] tells.
+/// Subject of an [`EventRow`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum EventKind {
     /// A fact from a source.
     Observation,
-    /// What the ledger made of the facts.
+    /// Verdict of the ledger.
     Verdict,
-    /// What was carried out.
+    /// An action that was carried out.
     Action,
-    /// Something needs a hand.
+    /// A condition that requires action.
     Warning,
 }
 
@@ -294,22 +295,22 @@ pub enum EventKind {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnosis {
-    /// Whether nothing needs a hand.
+    /// True if no action is required.
     pub healthy: bool,
-    /// What was looked at.
+    /// List of the checks.
     pub checks: Vec<Finding>,
 }
 
-/// One thing that `doctor` looked at.
+/// Result of one check of `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
-    /// What, as a short stable name: `rung.netlink`, `capability.net_admin`, `store`.
+    /// Stable name of the check: `rung.netlink`, `capability.net_admin`, `store`.
     pub what: String,
-    /// Whether it is well.
+    /// True if the check passed.
     pub ok: bool,
-    /// Whether its being unwell needs a hand (a refused optional rung does not).
+    /// True if a failure requires action (a refused optional attach mode does not).
     pub needs_a_hand: bool,
-    /// What was found, and what to do about it.
+    /// Finding of the check, and advice.
     pub text: String,
 }

@@ -1,8 +1,9 @@
-//! The spool: releases that the plugin could not hand to the agent, kept on disk until it can.
+//! The spool: releases that the plugin could not deliver to the agent, kept on disk until delivery.
 //!
-//! One file for each attachment and role in `<stateDir>/spool`, so that a repeated DEL replaces its
-//! own entry and the spool cannot grow by repetition. The undo of an ADD ends that ADD alone, so its entry
-//! has a file of its own and replaces no DEL. An entry is durable before the plugin reports success. Entries hold no order: releases of different attachments do not depend on each other.
+//! Each attachment and role has one file in `<stateDir>/spool`. A repeated DEL replaces its own entry, so the
+//! spool cannot grow by repetition. The undo of an ADD ends that ADD alone; its entry has a separate file and
+//! replaces no DEL. An entry is durable before the plugin reports success. Entries have no order: releases of
+//! different attachments are independent.
 
 use std::ffi::OsStr;
 use std::fs;
@@ -25,13 +26,13 @@ pub const FOLDER: &str = "spool";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Entry {
-    /// What the plugin would have asked.
+    /// The undelivered request.
     pub release: Release,
     /// The boot in which it was spooled.
     pub boot_id: BootId,
 }
 
-/// The file of one entry, told apart from a later one of that name.
+/// The file of one entry, distinguished from a later file of the same name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FileId {
     path: PathBuf,
@@ -47,60 +48,60 @@ impl FileId {
     }
 }
 
-/// What lies in the spool.
+/// Content of the spool.
 #[derive(Debug, Default)]
 pub struct Listing {
     /// Readable entries with their files, in order of the file names.
     pub entries: Vec<(FileId, Entry)>,
-    /// Files that are no entries, and why: a person must look at them.
+    /// Files that are not valid entries, with the fault. They require an operator.
     pub damaged: Vec<(PathBuf, SpoolError)>,
 }
 
-/// Why the spool could not be used.
+/// Reason why the spool could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum SpoolError {
     /// The folder cannot be made.
-    #[error("create the spool folder {}", path.display())]
+    #[error("cannot create the spool folder {}", path.display())]
     Create {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// An entry cannot be made durable.
-    #[error("write the spool entry {}", path.display())]
+    #[error("cannot write the spool entry {}", path.display())]
     Write {
         /// The entry's file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// The folder or an entry cannot be read.
-    #[error("read the spool at {}", path.display())]
+    #[error("cannot read the spool at {}", path.display())]
     Read {
         /// The folder or file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// An entry is not what the plugin writes.
-    #[error("parse the spool entry {}", path.display())]
+    #[error("cannot parse the spool entry {}", path.display())]
     Parse {
         /// The entry's file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Error of the parser.
         #[source]
         cause: serde_json::Error,
     },
     /// An entry cannot be removed.
-    #[error("remove the spool entry {}", path.display())]
+    #[error("cannot remove the spool entry {}", path.display())]
     Remove {
         /// The entry's file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
@@ -118,7 +119,7 @@ pub fn file_name(attachment: &AttachmentKey, role: Role, txn: Option<&TxnId>) ->
     name
 }
 
-/// What the names of all entries of an attachment and role begin with.
+/// Prefix of the names of all entries of an attachment and role.
 fn stem(attachment: &AttachmentKey, role: Role) -> String {
     let role = match role {
         Role::Main => "main",
@@ -129,7 +130,7 @@ fn stem(attachment: &AttachmentKey, role: Role) -> String {
     hex(&[network.as_str(), container_id.as_str(), ifname.as_str(), role], 16)
 }
 
-/// So many octets of a hash of texts, in hexadecimal digits.
+/// The first `octets` octets of a hash of the texts, in hexadecimal digits.
 fn hex(parts: &[&str], octets: usize) -> String {
     let mut hash = Sha256::new();
     for part in parts {
@@ -144,7 +145,7 @@ fn hex(parts: &[&str], octets: usize) -> String {
     text
 }
 
-/// Whether there is an entry of an attachment, in whatever role. A folder that cannot be read may have one.
+/// True if an attachment has an entry in any role, or if the folder cannot be read.
 pub fn has_entry_of(state_dir: &Path, attachment: &AttachmentKey) -> bool {
     let stems = [Role::Main, Role::Chained, Role::Delegate].map(|role| stem(attachment, role));
     let files = match fs::read_dir(state_dir.join(FOLDER)) {
@@ -187,7 +188,7 @@ pub fn entries(state_dir: &Path) -> Result<Listing, SpoolError> {
     for path in paths {
         match read(&path) {
             Ok(found) => listing.entries.push(found),
-            // Replayed and removed by somebody else since the folder was listed.
+            // Replayed and removed by another process since the folder was listed.
             Err(SpoolError::Read { cause, .. }) if cause.kind() == ErrorKind::NotFound => {}
             Err(error) => listing.damaged.push((path, error)),
         }
@@ -205,7 +206,7 @@ fn read(path: &Path) -> Result<(FileId, Entry), SpoolError> {
     Ok((id, serde_json::from_slice(&content).map_err(wrong)?))
 }
 
-/// Removes a replayed entry. One that is gone already, or whose place a later entry has taken, is success. The
+/// Removes a replayed entry. Success includes an entry that is already gone or replaced by a later one. The
 /// removal need not be durable: replaying a release twice is harmless.
 pub fn remove(file: &FileId) -> Result<(), SpoolError> {
     let path = &file.path;

@@ -57,7 +57,7 @@ pub fn add(
     Ok(order.result(attach, outcome?))
 }
 
-/// What the call asks for, checked without looking at the node.
+/// Parameters of the call, checked without reading the node.
 struct Order {
     key: AttachmentKey,
     role: Role,
@@ -66,8 +66,8 @@ struct Order {
     prev: CniResult,
     /// The interface's place in `prev`, if it is listed there.
     position: Option<usize>,
-    /// The addresses that another IPAM gave to the interface of a chained ADD: they are leased as they
-    /// are, and neither they nor the routes are touched.
+    /// Addresses that another IPAM gave to the interface of a chained ADD. They are leased as they are;
+    /// neither they nor the routes are changed.
     adopted: Vec<IpAddr>,
     /// Another IPAM that is to give the addresses of role main.
     ipam: Option<Ipam>,
@@ -84,7 +84,7 @@ struct LeaseWish {
     annotations: Option<BTreeMap<String, String>>,
 }
 
-/// What was found on the node.
+/// State of the node before the first change.
 struct Ground {
     txn: TxnId,
     netns: NetnsIdentity,
@@ -101,11 +101,11 @@ struct Link {
     name: IfName,
 }
 
-/// What came of it.
+/// Result of a successful ADD.
 struct Attached {
     grant: LeaseGrant,
     link: Option<Link>,
-    /// What another IPAM gave.
+    /// Result of another IPAM.
     given: Option<Given>,
 }
 
@@ -206,7 +206,7 @@ impl Order {
     /// The MACs to try for the link, in order; `None`: the kernel's choice.
     fn macs(&self, grant: &LeaseGrant) -> Vec<Option<Mac>> {
         match (&grant.link, self.lease.mac) {
-            // A passthru child takes its parent's MAC whatever is asked for.
+            // A passthru child has its parent's MAC, whatever MAC is requested.
             (LinkPlan::Macvlan { mode: MacvlanMode::Passthru, .. }, _) => vec![None],
             (_, Some(mac)) => vec![Some(mac)],
             (_, None) => (0..SALTS).map(|salt| Some(Mac::derive(&self.key, salt))).collect(),
@@ -252,8 +252,8 @@ impl Order {
     }
 }
 
-/// Looks at the node. The only thing that it leaves behind is the namespace's number, which pins
-/// nothing and is used again by the next attempt.
+/// Reads the node's state. Its only side effect is the namespace's nsid, which pins nothing and is reused by
+/// the next attempt.
 fn survey(world: &mut impl World, order: &Order, attach: &Attach) -> Result<Ground, PluginError> {
     let entered = world.enter(&attach.netns).map_err(PluginError::Netns)?;
     let Entered { cookie, inode, .. } = entered;
@@ -270,7 +270,7 @@ fn survey(world: &mut impl World, order: &Order, attach: &Attach) -> Result<Grou
         }
         (Role::Chained, None) => return Err(PluginError::InterfaceMissing { ifname: attach.ifname.clone() }),
         (_, None) => None,
-        // A delegate under a main plugin without Ethernet goes on without a link.
+        // A delegate of a main plugin without Ethernet continues without a link.
         (Role::Main | Role::Delegate, Some(found)) => found.mac.map(|mac| link(found, mac, &attach.ifname)),
         (_, Some(found)) => {
             let mac = found.mac.ok_or_else(|| PluginError::NoMac { ifname: attach.ifname.clone() })?;
@@ -278,7 +278,7 @@ fn survey(world: &mut impl World, order: &Order, attach: &Attach) -> Result<Grou
         }
     };
     let random = world.random().map_err(PluginError::Random)?;
-    let what = "number the container's network namespace";
+    let what = "assign an nsid to the container's network namespace";
     let (nsid, nsid_is_random) = world.number().map_err(|cause| PluginError::Kernel { what, cause })?;
     let txn = format!("{:032x}", u128::from_be_bytes(random));
     Ok(Ground {
@@ -345,8 +345,8 @@ fn attach_interface(
     Ok(Attached { grant, link, given })
 }
 
-/// Makes the link of role main and brings it into service. The kernel tells that a MAC is in use only
-/// when the link is set up, so the next MAC begins with a new link.
+/// Creates the link of role main and configures it. The kernel reports a MAC conflict only when the link is
+/// set up, so each further MAC starts with a new link.
 fn main_link(
     world: &mut impl World,
     agent: &mut Session,
@@ -356,7 +356,7 @@ fn main_link(
     undo: &mut Undo,
 ) -> Result<Link, PluginError> {
     let (LinkPlan::Macvlan { parent, .. } | LinkPlan::Vlan { parent, .. }) = &grant.link;
-    let what = "look for the parent interface";
+    let what = "read the parent interface";
     let found = world.node_link(parent).map_err(|cause| PluginError::Unknown { what, cause })?;
     let missing = || PluginError::NoParent { parent: parent.clone(), network: order.key.network.to_string() };
     let parent_index = found.ok_or_else(missing)?;
@@ -394,9 +394,8 @@ fn main_link(
     }
 }
 
-/// The link under the name of `CNI_IFNAME` that an ADD before this one made and the agent does not know,
-/// if it is up and has the addresses of the lease: its connections go on. One that is half finished goes,
-/// and another is made.
+/// The link named `CNI_IFNAME` that an earlier ADD created and the agent does not have, if it is up and has
+/// the addresses of the lease: its connections survive. An incomplete one is deleted and created again.
 fn link_of_before(
     world: &mut impl World,
     order: &Order,
@@ -404,7 +403,7 @@ fn link_of_before(
     grant: &LeaseGrant,
 ) -> Result<Option<Link>, PluginError> {
     let ifname = &order.key.ifname;
-    let unknown = |cause| PluginError::Unknown { what: "read the interface of an ADD before", cause };
+    let unknown = |cause| PluginError::Unknown { what: "read the interface of an earlier ADD", cause };
     let links = world.links().map_err(unknown)?;
     let here =
         |found: &&LinkFacts| found.name == ifname.as_str() && is_own(found, &order.key, ground.netns.cookie);

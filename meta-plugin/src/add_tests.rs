@@ -179,7 +179,10 @@ fn without_an_agent_for_30_seconds_it_is_try_again_later() {
     let error = run(&mut sim, "").unwrap_err();
     assert_eq!(code(&error), 11);
     assert_eq!(sim.now, start + Duration::from_secs(30));
-    assert!(sim.spooled.is_empty(), "nobody heard of the transaction, so there is nothing to release");
+    assert!(
+        sim.spooled.is_empty(),
+        "the transaction never reached the agent, so there is nothing to release"
+    );
 }
 
 #[test]
@@ -217,7 +220,7 @@ fn a_path_that_is_no_namespace_is_a_bad_environment() {
     sim.no_netns = true;
     let object = run(&mut sim, "").unwrap_err().object(Version::LATEST);
     assert_eq!(object.code, 4);
-    assert!(object.msg.contains("/run/netns/c1 is no network namespace"), "{}", object.msg);
+    assert!(object.msg.contains("/run/netns/c1 is not a network namespace"), "{}", object.msg);
 }
 
 #[test]
@@ -260,8 +263,8 @@ fn a_refused_link_names_parent_cause_value_and_what_to_do() {
         (refusal::EBUSY, Some("br0"), None, Bridge, "a port of br0"),
         (refusal::EBUSY, None, None, Bridge, "ipvlan"),
         (refusal::EINVAL, None, Some(9000), Bridge, "MTU 9000 is larger than its MTU 1500"),
-        (refusal::EINVAL, None, None, Passthru, "mode passthru needs it alone"),
-        (refusal::EINVAL, None, None, Bridge, "one of mode passthru may have it alone"),
+        (refusal::EINVAL, None, None, Passthru, "mode passthru requires it alone"),
+        (refusal::EINVAL, None, None, Bridge, "one of mode passthru may use it exclusively"),
     ] {
         let mut sim = Sim::new();
         (sim.refuses, sim.grant.mtu) = (Some(errno), mtu);
@@ -420,7 +423,7 @@ fn a8_a_link_of_before_that_no_record_knows_is_made_anew_if_it_is_half_finished(
     assert!(again.contains(&"delete") && again.contains(&"create"), "{again:?}");
     assert_eq!((sim.links.len(), sim.addresses.len()), (1, 2));
 
-    // Where it cannot be removed, nothing else is made beside it.
+    // If it cannot be removed, no second link is created.
     (sim.leased, sim.bound, sim.done) = (None, None, false);
     sim.addresses.pop();
     sim.fails = Some("delete");

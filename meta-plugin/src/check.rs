@@ -1,6 +1,6 @@
-//! `CHECK`: is the attachment as ADD left it, and is the reservation still its own?
+//! `CHECK`: compares the attachment with the result of ADD, and checks that the reservation still exists.
 //!
-//! Changes nothing. Additions by later plugins are tolerated: only what the result says is looked for.
+//! Changes nothing. Additions by later plugins are tolerated: only the content of the result is checked.
 
 use std::time::Duration;
 
@@ -18,10 +18,10 @@ use crate::session;
 use crate::settings::Settings;
 use crate::world::World;
 
-/// How long the agent may take.
+/// Time limit for the agent's response.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// Checks.
+/// Runs the CHECK command.
 pub fn check(
     world: &mut impl World,
     conf: &NetConf,
@@ -62,7 +62,7 @@ fn check_interface(
     let addresses = world.addresses().map_err(unknown)?;
     let differs = |what: String| Err(PluginError::Differs { what });
     let Some(link) = links.iter().find(|link| link.name == attach.ifname.as_str()) else {
-        return differs(format!("there is no interface {}", attach.ifname));
+        return differs(format!("interface {} does not exist", attach.ifname));
     };
     let position = prev.container_interface(attach.ifname.as_str());
     let interface = position.and_then(|position| prev.interfaces().into_iter().nth(position));
@@ -97,16 +97,16 @@ fn check_interface(
     Ok(())
 }
 
-/// Compares a route of the container with one of the result, in whatever table: a later plugin may have moved it.
+/// Compares a route of the container with one of the result, in any table: a later plugin may have moved it.
 fn is_told(told: &Route, held: &RouteFacts) -> bool {
     held.to == told.to
         && told.via.is_none_or(|via| held.via == Some(via))
         && told.priority.is_none_or(|priority| held.metric == priority)
 }
 
-/// Compares a route over another interface, which stands for one of the result in two cases. Main plugins of others
-/// leave out a route to a destination that another interface serves, and list it. A later plugin may list a route
-/// over another interface, by a next hop in another subnet.
+/// Compares a route over another interface, which matches one of the result in two cases. Some main plugins
+/// leave out a route to a destination that another interface serves, but list it. A later plugin may list a
+/// route over another interface, by a next hop in another subnet.
 fn is_over_another(told: &Route, held: &RouteFacts, own: bool, ips: &[Ip]) -> bool {
     let in_subnet = told.via.is_some_and(|via| ips.iter().any(|ip| ip.address.contains(via)));
     if own { is_told(told, held) && !in_subnet } else { held.to == told.to }

@@ -66,7 +66,7 @@ fn c1_each_difference_is_named() {
     let mut rerouted = healthy();
     rerouted.routes[0].via = "10.0.0.2".parse().ok();
     for (mut sim, word) in [
-        (Sim::new(), "no interface"),
+        (Sim::new(), "interface eth0 does not exist"),
         (down, "is down"),
         (bare, "10.0.0.7/24"),
         (other, "MAC"),

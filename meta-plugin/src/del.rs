@@ -1,8 +1,8 @@
-//! `DEL`: take the interface (or its addresses) away, then give the addresses back.
+//! `DEL`: removes the interface (or its addresses), then releases the addresses.
 //!
-//! Needs neither the parent, the namespace, the pod, the pool nor the agent. What it cannot see to
-//! itself it leaves to the agent, and says so; it fails only if neither the agent nor the disk takes
-//! the release and the link was not seen gone.
+//! Needs neither the parent, the namespace, the pod, the pool nor the agent. Steps that it cannot do are left
+//! to the agent and reported to it. It fails only if neither the agent nor the disk takes the release and the
+//! link was not seen gone.
 
 use berth_cni::{CniResult, Detach, NetConf};
 use berth_ipam::attachment::{AttachmentKey, Role};
@@ -16,16 +16,16 @@ use crate::release;
 use crate::settings::Settings;
 use crate::world::{Entered, World};
 
-/// What became of the interface.
+/// State of the interface after the removal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Cleared {
     role: Role,
     link: LinkRemoval,
-    /// Whether the interface was seen to be gone from the namespace at `CNI_NETNS`.
+    /// True if the interface was seen to be gone from the namespace at `CNI_NETNS`.
     seen_gone: bool,
 }
 
-/// Detaches.
+/// Runs the DEL command.
 pub fn del(
     world: &mut impl World,
     conf: &NetConf,
@@ -56,8 +56,8 @@ pub fn del(
         Err(error) if cleared.seen_gone => world.note(&chain(&error)),
         outcome => outcome?,
     }
-    // Last: from here on the other IPAM may give the address to anybody, and Berth's record refuses
-    // whoever gets it before the link is gone.
+    // Last: from here on the other IPAM may give the address to any pod. Berth's record refuses such a pod
+    // until the link is gone.
     match Ipam::of(conf)? {
         Some(ipam) => ipam.del(world),
         None => Ok(()),
@@ -74,7 +74,7 @@ fn clear(
     if settings.delegate {
         return Cleared { role: Role::Delegate, link: LinkRemoval::NotMine, seen_gone: false };
     }
-    // A prevResult that cannot be read must not keep the address: it only tells what to remove.
+    // An unreadable prevResult must not keep the address: it only names objects to remove.
     let prev = conf.prev_result().unwrap_or_else(|error| {
         world.note(&error.to_string());
         None
@@ -90,8 +90,9 @@ fn clear(
     }
 }
 
-/// A main plugin's DEL gets the result of the whole chain as `prevResult`, so the result itself must
-/// tell whether Berth made the interface. A wrong guess does no harm: the agent goes by its record.
+/// Role of Berth according to the result. A main plugin's DEL gets the result of the whole chain as
+/// `prevResult`, so the result must show whether Berth created the interface. A wrong guess is harmless: the
+/// agent uses its record.
 fn role_by_result(prev: Option<&CniResult>, key: &AttachmentKey) -> Role {
     let Some(prev) = prev else { return Role::Main };
     let interfaces = prev.interfaces();
@@ -119,11 +120,11 @@ fn enter(world: &mut impl World, detach: &Detach) -> Option<Entered> {
     }
 }
 
-/// There is no link of ours: take the addresses of the result off the main plugin's link. The path
-/// may lead to another container by now, so the link must have the MAC that the result names.
+/// The attachment has no link of Berth's here: removes the addresses of the result from the main plugin's
+/// link. The path may lead to another container now, so the link must have the MAC of the result.
 ///
-/// That no link is here proves little for the same reason; the agent, which knows the namespace by
-/// its cookie, has the last word.
+/// For the same reason a missing link here proves little. The agent, which identifies the namespace by its
+/// cookie, decides.
 fn clear_chained(
     world: &mut impl World,
     prev: Option<&CniResult>,
@@ -150,7 +151,7 @@ fn clear_chained(
     match world.remove_addresses(link.ifindex, &addresses) {
         Ok(()) => Cleared { role, link: LinkRemoval::Gone, seen_gone: true },
         Err(error) => {
-            world.note(&format!("the addresses were not removed: {}", chain(&error)));
+            world.note(&format!("cannot remove the addresses: {}", chain(&error)));
             unsettled(false)
         }
     }

@@ -43,7 +43,11 @@ fn a_link_under_another_name_is_still_the_attachments() {
 fn d1_d7_nothing_there_is_success_and_the_agents_to_judge() {
     let mut sim = Sim::new();
     run(&mut sim, "").unwrap();
-    assert_eq!(sim.released[0].link, LinkRemoval::Unreachable, "the path may be another container's by now");
+    assert_eq!(
+        sim.released[0].link,
+        LinkRemoval::Unreachable,
+        "the path may belong to another container now"
+    );
     let mut no_path = Sim::new();
     run_with(&mut no_path, "", &Detach { netns: None, ..detach() }).unwrap();
     assert_eq!(no_path.log, ["release"]);

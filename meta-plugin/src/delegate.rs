@@ -1,9 +1,9 @@
-//! Another IPAM plugin under berth as main: it gives the addresses, and Berth makes the link, watches
-//! the addresses and defends them.
+//! Another IPAM plugin under berth as main plugin: it assigns the addresses, and Berth creates the link,
+//! watches the addresses and defends them.
 //!
-//! The delegate gets the whole configuration and this process's environment, as the specification
-//! wants it (cni.md A5), its standard error goes where ours goes, and its failure is passed on in its
-//! own words. What it gave is given back by its own DEL only.
+//! The delegate gets the whole configuration and this process's environment, as the specification of plugin
+//! delegation requires. Its standard error goes to this process's, and its error object is passed on
+//! unchanged. Only its own DEL releases its addresses.
 
 use std::net::IpAddr;
 
@@ -42,7 +42,7 @@ impl Ipam {
         Ok(Some(Self { kind: kind.to_owned(), input, version: conf.version() }))
     }
 
-    /// Its name.
+    /// Name of the plugin.
     pub fn kind(&self) -> &str {
         &self.kind
     }
@@ -53,11 +53,11 @@ impl Ipam {
         let output = self.run(world, verb)?;
         let malformed = |why| PluginError::DelegateOutput { kind: self.kind.clone(), verb, why };
         let value: Value =
-            serde_json::from_slice(&output).map_err(|error| malformed(format!("no JSON: {error}")))?;
+            serde_json::from_slice(&output).map_err(|error| malformed(format!("not JSON: {error}")))?;
         let result =
             CniResult::parse("result", &value, self.version).map_err(|error| malformed(error.to_string()))?;
         if result.ips().is_empty() {
-            return Err(malformed("no address".to_owned()));
+            return Err(malformed("the result has no address".to_owned()));
         }
         Ok(Given { result })
     }
@@ -67,7 +67,7 @@ impl Ipam {
         self.run(world, "DEL").map(drop)
     }
 
-    /// CHECK.
+    /// Runs its CHECK command.
     pub fn check(&self, world: &mut impl World) -> Result<(), PluginError> {
         self.run(world, "CHECK").map(drop)
     }
@@ -88,8 +88,8 @@ impl Ipam {
     }
 }
 
-/// Passes STATUS or GC on to the delegate, if there is one. Plugins older than these verbs answer that
-/// they do not know them, which is no fault.
+/// Passes STATUS or GC on to the delegate, if there is one. A plugin older than these verbs reports an
+/// unknown command, which is not an error here.
 pub fn forward(world: &mut impl World, conf: &NetConf, verb: &'static str) -> Result<(), PluginError> {
     let Some(ipam) = Ipam::of(conf)? else { return Ok(()) };
     match ipam.run(world, verb) {
@@ -107,8 +107,8 @@ impl Given {
         self.result.ips().iter().map(|ip| ip.address.ip()).collect()
     }
 
-    /// The network's grant with what the delegate gave in place of addresses and routes. A route
-    /// without a next hop goes by the gateway of its family, as main plugins take it.
+    /// The network's grant with the delegate's addresses and routes in place of its own. A route without a
+    /// next hop uses the gateway of its family, as in main plugins.
     pub fn grant(&self, network: LeaseGrant) -> LeaseGrant {
         let ips = self.result.ips();
         let gateway = |to: IpNetwork| {
@@ -119,14 +119,14 @@ impl Given {
             to: route.to,
             via: route.via.or_else(|| gateway(route.to)),
             onlink: false,
-            // The kernel has a metric of its own for 0.
+            // The kernel replaces metric 0 by a default.
             metric: route.priority.filter(|priority| *priority != 0),
         });
         let granted = |ip: &Ip| Granted { address: ip.address, gateway: ip.gateway };
         LeaseGrant { addresses: ips.iter().map(granted).collect(), routes: routes.collect(), ..network }
     }
 
-    /// What the delegate printed: the start of the whole result.
+    /// Output of the delegate: the start of the whole result.
     pub fn into_result(self) -> CniResult {
         self.result
     }

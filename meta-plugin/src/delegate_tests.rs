@@ -67,7 +67,7 @@ fn an_add_that_fails_later_gives_back_after_the_link_is_gone_and_the_lease_relea
     let tail = &sim.log[sim.log.len() - 4..];
     assert_eq!(tail, ["delete", "release", "check", "delegate"], "{:?}", sim.log);
 
-    // Refused by the agent: somebody else holds what the other IPAM gave.
+    // Refused by the agent: another attachment holds the other IPAM's address.
     let mut sim = given(GIVEN);
     sim.agent = Agent::Refusing(11);
     add(&mut sim).unwrap_err();
@@ -105,8 +105,8 @@ fn its_failures_are_told_in_its_own_words_and_leave_nothing() {
     assert!(sim.last_lease.is_none() && sim.links.is_empty());
 
     for (output, said) in [
-        ("", "no JSON"),
-        (r#"{"cniVersion":"1.0.0"}"#, "no address"),
+        ("", "not JSON"),
+        (r#"{"cniVersion":"1.0.0"}"#, "has no address"),
         (r#"{"ips":[{"address":"10.0.0.9"}]}"#, "ips[0]"),
         (r#"{"ips":[{"address":"10.0.0.9/24"},{"address":"10.0.0.8/24"}]}"#, "two addresses"),
     ] {
@@ -157,7 +157,7 @@ fn status_and_gc_are_passed_on_and_a_plugin_that_does_not_know_them_is_no_fault(
     assert_eq!(verbs(&sim), ["STATUS", "GC"]);
     let own = conf(r#""type":"berth","ipam":{"type":"berth"}"#);
     forward(&mut sim, &own, "GC").unwrap();
-    assert_eq!(sim.delegated.len(), 2, "Berth's own IPAM is nobody's delegate here");
+    assert_eq!(sim.delegated.len(), 2, "Berth's own IPAM is not a delegate here");
 }
 
 #[test]

@@ -19,19 +19,19 @@ use berth_underlay::error::{Error as KernelError, Unknown};
 /// CHECK: the attachment is not as ADD left it (one of the codes from 100 on that are a plugin's own).
 pub const CHECK_DIFFERS: u32 = 100;
 
-/// Why a call failed.
+/// Reason why a call failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PluginError {
     /// The call itself is wrong: environment, configuration, version.
     #[error(transparent)]
     Call(#[from] berth_cni::Error),
     /// Standard input cannot be read.
-    #[error("read the network configuration from standard input")]
+    #[error("cannot read the network configuration from standard input")]
     Stdin(#[source] io::Error),
     /// Standard input is longer than any configuration.
     #[error("the network configuration on standard input is longer than {limit} bytes")]
     StdinTooLong {
-        /// The limit.
+        /// Limit in bytes.
         limit: u64,
     },
     /// `CNI_NETNS` cannot be used.
@@ -40,145 +40,141 @@ pub enum PluginError {
     /// `CNI_NETNS` is the node's own namespace.
     #[error("CNI_NETNS {} is the plugin's own network namespace", path.display())]
     OwnNetns {
-        /// The path.
+        /// Path of the namespace.
         path: PathBuf,
     },
     /// ADD as main plugin finds its interface's name taken.
     #[error("the container already has an interface {ifname}")]
     InterfaceExists {
-        /// `CNI_IFNAME`.
+        /// Value of `CNI_IFNAME`.
         ifname: IfName,
     },
-    /// A repeated ADD does not find the interface that the agent knows.
-    #[error(
-        "an ADD before this one bound interface {ifindex}, and no {ifname} of that index is in the container"
-    )]
+    /// A repeated ADD does not find the interface that the agent recorded.
+    #[error("an earlier ADD bound interface {ifindex}, but the container has no {ifname} of that index")]
     NotAsBound {
-        /// `CNI_IFNAME`.
+        /// Value of `CNI_IFNAME`.
         ifname: IfName,
-        /// Its index.
+        /// Index of the bound interface.
         ifindex: u32,
     },
     /// A chained plugin or CHECK finds no interface.
     #[error("the container has no interface {ifname}")]
     InterfaceMissing {
-        /// `CNI_IFNAME`.
+        /// Value of `CNI_IFNAME`.
         ifname: IfName,
     },
-    /// An attachment gets one address of each family, and two of one were asked for.
-    #[error(
-        "the interface is to have two addresses of one family, {first} and {second}, and an attachment gets one"
-    )]
+    /// An attachment gets one address of each family, but two of one were requested.
+    #[error("two addresses of one family requested, {first} and {second}; an attachment gets one")]
     TwoOfAFamily {
         /// The first of them.
         first: IpAddr,
-        /// The second.
+        /// The second of them.
         second: IpAddr,
     },
-    /// The MAC asked for cannot be an interface's.
-    #[error("the MAC {mac} is asked for, which is no single interface's")]
+    /// The requested MAC cannot belong to an interface.
+    #[error("the requested MAC {mac} is not a unicast address")]
     NoHostMac {
-        /// The MAC.
+        /// The requested MAC.
         mac: Mac,
     },
     /// An interface without an Ethernet address.
     #[error("the interface {ifname} has no Ethernet address")]
     NoMac {
-        /// `CNI_IFNAME`.
+        /// Value of `CNI_IFNAME`.
         ifname: IfName,
     },
     /// The network's parent is not on this node.
     #[error("the parent interface {parent} of network {network} does not exist on this node")]
     NoParent {
-        /// The parent.
+        /// Name of the parent.
         parent: IfName,
-        /// The network.
+        /// Name of the network.
         network: String,
     },
-    /// The parent takes no such link: configuration of the node or of the network.
-    #[error("the parent {parent} takes no new interface: {why}")]
+    /// The kernel refused such a link: a fault in the configuration of the node or of the network.
+    #[error("cannot create an interface on the parent {parent}: {why}")]
     LinkRefused {
-        /// The parent.
+        /// Name of the parent.
         parent: IfName,
-        /// What is in the way, with the value or the holder.
+        /// Obstacle, with the value or the holder.
         why: String,
-        /// What to do about it.
+        /// Advice for the operator.
         advice: String,
         /// The kernel's refusal.
         #[source]
         cause: Box<KernelError>,
     },
-    /// A MAC that was asked for is in use on the parent.
-    #[error("the MAC {mac} is asked for, and {holder} has it on the parent {parent}")]
+    /// A requested MAC is in use on the parent.
+    #[error("the requested MAC {mac} is in use on the parent {parent} by {holder}")]
     MacTaken {
-        /// The MAC.
+        /// The requested MAC.
         mac: Mac,
-        /// The parent.
+        /// Name of the parent.
         parent: IfName,
-        /// Its holder, in words.
+        /// Text that names its holder.
         holder: String,
         /// The kernel's refusal.
         #[source]
         cause: Box<KernelError>,
     },
     /// Every MAC that the attachment may have is in use on the parent.
-    #[error("all {tried} MACs that this attachment may have are in use on the parent {parent}")]
+    #[error("all {tried} MACs of this attachment are in use on the parent {parent}")]
     NoMacLeft {
-        /// How many were tried.
+        /// Number of MACs tried.
         tried: u8,
-        /// The parent.
+        /// Name of the parent.
         parent: IfName,
     },
-    /// The agent was away for longer than an upgrade takes.
-    #[error("no agent answered for {} s", waited.as_secs())]
+    /// The agent was absent for longer than an upgrade takes.
+    #[error("no agent responded for {} s", waited.as_secs())]
     AgentAbsent {
-        /// How long it was away.
+        /// Duration of its absence.
         waited: Duration,
         /// The last attempt.
         #[source]
         cause: CallError,
     },
-    /// The agent answered, but not with what was asked, or not at all.
-    #[error("ask the agent to {what}")]
+    /// A call to the agent failed.
+    #[error("cannot {what}: the call to the agent failed")]
     Agent {
-        /// What it was asked for.
+        /// The requested operation.
         what: &'static str,
-        /// What came.
+        /// Error of the call.
         #[source]
         cause: CallError,
     },
-    /// The agent said no; its words are passed on.
+    /// The agent refused; its message is passed on.
     #[error("{}", .0.msg)]
     Refused(Failure),
-    /// The agent's answer is of another kind than the question.
-    #[error("the agent answered something else than was asked to {what}")]
+    /// The agent's response is of another kind than the request.
+    #[error("unexpected response from the agent to: {what}")]
     OtherAnswer {
-        /// What it was asked for.
+        /// The requested operation.
         what: &'static str,
     },
     /// The kernel refused.
-    #[error("{what}")]
+    #[error("cannot {what}")]
     Kernel {
-        /// What was being done.
+        /// The failed operation.
         what: &'static str,
         /// The kernel's refusal.
         #[source]
         cause: KernelError,
     },
     /// The kernel gave no valid answer.
-    #[error("{what}")]
+    #[error("cannot {what}")]
     Unknown {
-        /// What was being read.
+        /// The failed read.
         what: &'static str,
-        /// Why the answer does not count.
+        /// Reason why the answer does not count.
         #[source]
         cause: Unknown,
     },
-    /// A DEL could be handed neither to the agent nor to the spool.
-    #[error("keep the release for the agent")]
+    /// A DEL reached neither the agent nor the spool.
+    #[error("cannot spool the release for the agent")]
     Spool(#[source] SpoolError),
-    /// No random numbers.
-    #[error("draw a random number")]
+    /// Failure to get random numbers.
+    #[error("cannot get random bytes from the kernel")]
     Random(#[source] io::Error),
     /// A route that was added is not on the interface.
     #[error(
@@ -186,61 +182,61 @@ pub enum PluginError {
         via.map_or_else(String::new, |via| format!(" via {via}"))
     )]
     RouteMissing {
-        /// `CNI_IFNAME`.
+        /// Value of `CNI_IFNAME`.
         ifname: IfName,
-        /// Its destination.
+        /// Destination of the route.
         to: ipnetwork::IpNetwork,
         /// Its next hop.
         via: Option<IpAddr>,
     },
-    /// CHECK: something is not as ADD left it.
+    /// CHECK: the attachment differs from the result of ADD.
     #[error("the attachment differs from its result: {what}")]
     Differs {
-        /// What differs.
+        /// Description of the difference.
         what: String,
     },
     /// CHECK without the result to compare with.
-    #[error("CHECK needs a prevResult, and the configuration has none")]
+    #[error("CHECK requires a prevResult, but the configuration has none")]
     NoPrevResult,
     /// The configuration names an IPAM of its own for an interface that another plugin made.
-    #[error("berth comes after another main plugin, and its configuration names the IPAM {kind}")]
+    #[error("berth is chained after another main plugin, but its configuration names the IPAM {kind}")]
     IpamOfChained {
-        /// `ipam.type`.
+        /// Value of `ipam.type`.
         kind: String,
     },
-    /// The IPAM plugin that the configuration names cannot be run.
-    #[error("run the IPAM plugin {kind}")]
+    /// The IPAM plugin of the configuration cannot be run.
+    #[error("cannot run the IPAM plugin {kind}")]
     NoDelegate {
-        /// `ipam.type`.
+        /// Value of `ipam.type`.
         kind: String,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: io::Error,
     },
-    /// The IPAM plugin that the configuration names failed; its words are passed on.
+    /// The IPAM plugin of the configuration failed; its message is passed on.
     #[error("the IPAM plugin {kind} refused {verb}: {}", object.msg)]
     Delegate {
-        /// `ipam.type`.
+        /// Value of `ipam.type`.
         kind: String,
-        /// What it was asked for.
+        /// The requested CNI command.
         verb: &'static str,
-        /// What it printed.
+        /// Error object that it printed.
         object: Box<ErrorObject>,
     },
-    /// The IPAM plugin that the configuration names printed nothing of use.
-    #[error("the IPAM plugin {kind} gave no valid answer to {verb}: {why}")]
+    /// The IPAM plugin of the configuration printed an unusable result.
+    #[error("the IPAM plugin {kind} returned an invalid result of {verb}: {why}")]
     DelegateOutput {
-        /// `ipam.type`.
+        /// Value of `ipam.type`.
         kind: String,
-        /// What it was asked for.
+        /// The requested CNI command.
         verb: &'static str,
-        /// What is wrong with it.
+        /// Description of the fault.
         why: String,
     },
     /// STATUS: an ADD would not be served.
     #[error("the node cannot attach pods: {why}")]
     Unavailable {
-        /// Why not.
+        /// Cause of the failure.
         why: String,
     },
 }
@@ -268,11 +264,11 @@ impl PluginError {
             | Self::NoMac { .. } => self.interface_row(),
             Self::TwoOfAFamily { .. } => advised(
                 code::BAD_CONFIG,
-                "ask for one address of a family (runtimeConfig.ips, args.cni.ips or IP in CNI_ARGS), or attach twice",
+                "request one address of a family (runtimeConfig.ips, args.cni.ips or IP in CNI_ARGS), or attach twice",
             ),
             Self::NoHostMac { .. } => advised(
                 code::BAD_CONFIG,
-                "ask for a unicast MAC, whose first octet is even (runtimeConfig.mac, args.cni.mac or MAC in CNI_ARGS)",
+                "request a unicast MAC, with an even first octet (runtimeConfig.mac, args.cni.mac or MAC in CNI_ARGS)",
             ),
             Self::NoParent { .. } => advised(
                 code::BAD_CONFIG,
@@ -280,10 +276,10 @@ impl PluginError {
             ),
             Self::LinkRefused { advice, .. } => advised(code::BAD_CONFIG, advice),
             Self::MacTaken { .. } => {
-                advised(code::TRY_AGAIN, "delete its holder first, or ask for another MAC or for none")
+                advised(code::TRY_AGAIN, "delete its holder first, or request another MAC or none")
             }
             Self::NoMacLeft { .. } => {
-                advised(code::IO, "look for foreign macvlans with MACs that begin with b2 on that parent")
+                advised(code::IO, "look for foreign macvlans with MACs that start with b2 on that parent")
             }
             Self::AgentAbsent { .. } => {
                 advised(code::TRY_AGAIN, "start berth-agent, or correct \"socket\" in the configuration")
@@ -294,7 +290,7 @@ impl PluginError {
                 advised(code::IO, "install the same release of berth and berth-agent")
             }
             Self::Kernel { .. } | Self::Unknown { .. } => {
-                advised(code::IO, "the attempt was undone; see the kernel's words above")
+                advised(code::IO, "the attempt was undone; see the kernel's error above")
             }
             Self::Spool(_) => advised(code::IO, "start berth-agent, or make room in its stateDir"),
             Self::Random(_) => advised(code::IO, "the kernel's random source is not ready; try again"),
@@ -432,7 +428,7 @@ mod tests {
         }));
         assert_eq!(
             text,
-            "keep the release for the agent: create the spool folder /x: Permission denied (os error 13)"
+            "cannot spool the release for the agent: cannot create the spool folder /x: Permission denied (os error 13)"
         );
     }
 

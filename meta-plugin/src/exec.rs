@@ -8,16 +8,16 @@ use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// No result comes near this many bytes.
+/// Limit of a plugin's output in bytes, above any result.
 const OUTPUT_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// How often a binary that is just being written is tried again, and after what time.
+/// Number and interval of attempts to start a binary that is just being written.
 const BUSY: (u32, Duration) = (20, Duration::from_millis(25));
 
-/// How a plugin ended.
+/// Exit of a plugin.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ended {
-    /// Whether it said that all went well.
+    /// True if its exit status is success.
     pub success: bool,
     /// Its exit status in words.
     pub status: String,
@@ -25,8 +25,8 @@ pub struct Ended {
     pub stdout: Vec<u8>,
 }
 
-/// Runs a plugin of `CNI_PATH` to its end. There is no limit in time but the runtime's own: a
-/// delegate that is killed over an address leaves one behind.
+/// Runs a plugin of `CNI_PATH` to its end. The only time limit is the runtime's own: a delegate that is
+/// killed in the middle leaks an address.
 pub fn run(kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
     let path = std::env::var_os("CNI_PATH").unwrap_or_default();
     let binary = find(kind, &path)?;
@@ -34,7 +34,8 @@ pub fn run(kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
     let (pipe, output) = (child.stdin.take(), child.stdout.take());
     let mut stdout = Vec::new();
     std::thread::scope(|scope| {
-        // On the side, for a delegate that prints before it has read everything. One that does not
+        // In a separate thread, for a delegate that prints before it has read everything. A delegate that
+        // does not read at all explains that in its own error.
         // read at all says in its own words why.
         scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input)));
         output.map_or(Ok(0), |output| output.take(OUTPUT_LIMIT).read_to_end(&mut stdout))
@@ -47,7 +48,7 @@ pub fn run(kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
 fn find(kind: &str, path: &OsStr) -> io::Result<PathBuf> {
     let mut folders = std::env::split_paths(path).filter(|folder| !folder.as_os_str().is_empty());
     let found = folders.find_map(|folder| Some(folder.join(kind)).filter(|binary| binary.is_file()));
-    let missing = || io::Error::other(format!("no folder of CNI_PATH {} has it", path.display()));
+    let missing = || io::Error::other(format!("it is in no folder of CNI_PATH {}", path.display()));
     found.ok_or_else(missing)
 }
 

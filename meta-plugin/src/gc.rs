@@ -1,7 +1,7 @@
-//! `GC`: the agent judges at once what the runtime does not have any more.
+//! `GC`: the agent reconciles every attachment that is missing from the runtime's list.
 //!
-//! The list is checked before anybody is asked: one that is absent would mean everything, and says
-//! nothing (cni.md G4).
+//! The list is checked before the agent is called: an absent list would mean "remove everything", but does
+//! not express that.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use crate::errors::PluginError;
 use crate::session;
 use crate::world::World;
 
-/// How long the agent may take: it reads about every attachment that is not listed.
+/// Time limit for the agent's response: it reads the state of every attachment that is not listed.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// Hands the list to the agent.
@@ -21,7 +21,7 @@ pub fn gc(world: &mut impl World, conf: &NetConf) -> Result<(), PluginError> {
     let valid = conf.valid_attachments()?;
     let valid = valid.into_iter().map(|kept| Valid { container_id: kept.container_id, ifname: kept.ifname });
     let valid: Vec<_> = valid.collect();
-    let what = "collect what the runtime does not have any more";
+    let what = "collect the attachments missing from the runtime's list";
     let mut named = valid.len();
     loop {
         let list = Gc { cni_network: conf.name().clone(), valid: valid[..named].to_vec() };
@@ -32,7 +32,7 @@ pub fn gc(world: &mut impl World, conf: &NetConf) -> Result<(), PluginError> {
             outcome => {
                 if named < valid.len() {
                     let all = valid.len();
-                    world.note(&format!("of the {all} attachments listed, {named} fit into the request"));
+                    world.note(&format!("only {named} of the {all} listed attachments fit into the request"));
                 }
                 return outcome;
             }

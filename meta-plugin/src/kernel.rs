@@ -1,8 +1,8 @@
 //! The real [`World`]: a Linux node with an agent.
 //!
-//! One thread but for work that must be done inside the container's namespace, which
-//! `berth_underlay::netns` gives a thread of its own. The container's namespace stays open for the
-//! length of the call and no longer.
+//! Single-threaded, except for work that must be done inside the container's namespace, which
+//! `berth_underlay::netns` does on a separate thread. The container's namespace stays open for the length of
+//! the call and no longer.
 
 use std::io;
 use std::path::Path;
@@ -30,8 +30,8 @@ use crate::exec::{self, Ended};
 use crate::settings::Settings;
 use crate::world::{Entered, NewLink, ParentFacts, Setup, World};
 
-/// How often a new holder tells the neighbours its MAC, so that stale caches do not send its frames
-/// to the former one.
+/// Number of announcements of a new holder's MAC to the neighbours, so that stale caches do not send its
+/// frames to the previous one.
 const ANNOUNCEMENTS: u8 = 3;
 
 /// The node on which the plugin runs.
@@ -51,7 +51,7 @@ struct Container {
 }
 
 impl Kernel {
-    /// A node whose agent is where the settings say.
+    /// A node with the agent of the settings.
     pub fn new(settings: Settings) -> Self {
         Self { settings, client: None, container: None, node: None, runtime: None }
     }
@@ -73,7 +73,7 @@ impl Kernel {
         match reader.link_by_name(None, name) {
             LinkRead::Found(facts) => Ok(Some(facts)),
             LinkRead::NoDevice => Ok(None),
-            LinkRead::NoNamespace => Err(Unknown("the kernel does not know its own namespace".to_owned())),
+            LinkRead::NoNamespace => Err(Unknown("the kernel reports no own namespace".to_owned())),
             LinkRead::Unknown(unknown) => Err(unknown),
         }
     }
@@ -200,7 +200,7 @@ impl World for Kernel {
         })??;
         if let Err(why) = announced {
             // The attachment works without; neighbours with a stale cache find out later.
-            self.note(&format!("the interface was not announced as often as it should be: {why}"));
+            self.note(&format!("the addresses were announced fewer than {ANNOUNCEMENTS} times: {why}"));
         }
         Ok(())
     }
@@ -270,8 +270,8 @@ impl World for Kernel {
     }
 }
 
-/// Settings that must hold before the interface hears its first frame. Written under the present
-/// name; a later rename keeps them.
+/// Settings that must be in place before the interface receives its first frame. They are written under the
+/// present name; a later rename keeps them.
 fn harden(setup: &Setup<'_>) -> Result<(), KernelError> {
     sysctl::write(setup.name, Setting::ArpIgnore, 1)?;
     sysctl::write(setup.name, Setting::ArpAnnounce, 2)?;
@@ -282,7 +282,7 @@ fn harden(setup: &Setup<'_>) -> Result<(), KernelError> {
         if setup.fresh {
             sysctl::write(setup.name, Setting::NdiscNotify, 1)?;
         }
-        // Runtimes switch IPv6 off in new namespaces; an address given is meant to work.
+        // Runtimes switch IPv6 off in new namespaces; an assigned IPv6 address requires it.
         sysctl::write(setup.name, Setting::DisableIpv6, 0)?;
     }
     if !setup.grant.accept_ra {
@@ -291,8 +291,8 @@ fn harden(setup: &Setup<'_>) -> Result<(), KernelError> {
     Ok(())
 }
 
-/// The kernel announced the addresses when the link went up, and does so again each time that the
-/// link is given its MAC: far cheaper than a packet socket, whose close waits for the whole kernel.
+/// The kernel announced the addresses when the link went up, and does so again each time that the link's MAC
+/// is set. This is far cheaper than a packet socket, which waits for an RCU grace period on close.
 async fn announce_by_kernel(changer: &Changer, setup: &Setup<'_>) -> Result<(), KernelError> {
     let again = LinkChange { mac: Some(setup.mac), ..LinkChange::default() };
     for _ in 1..ANNOUNCEMENTS {
@@ -301,7 +301,8 @@ async fn announce_by_kernel(changer: &Changer, setup: &Setup<'_>) -> Result<(), 
     Ok(())
 }
 
-/// For a link that is up already, or whose MAC is its parent's. From inside the container.
+/// Announces with a packet socket: for a link that is already up, or one with its parent's MAC. Runs inside
+/// the container.
 fn announce_by_hand(setup: &Setup<'_>) -> Result<(), String> {
     let addresses: Vec<_> = setup.grant.addresses.iter().map(|granted| granted.address.ip()).collect();
     announce(setup.ifindex, setup.mac, &addresses, ANNOUNCEMENTS).map(drop).map_err(|error| chain(&error))

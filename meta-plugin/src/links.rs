@@ -1,4 +1,4 @@
-//! Which links of a container are the attachment's own, and their removal.
+//! Selection of the attachment's own links in a container, and their removal.
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::identity::NetnsCookie;
@@ -9,18 +9,18 @@ use berth_underlay::facts::LinkFacts;
 use crate::errors::chain;
 use crate::world::World;
 
-/// What came of looking for own links in order to remove them.
+/// Outcome of the removal of own links.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Removal {
     /// There were some, and they were seen gone.
     Removed,
-    /// There is none here.
+    /// The namespace has no own link.
     NoneHere,
     /// The container could not be read, or a link could not be removed.
     Failed,
 }
 
-/// Whether Berth made this link for this attachment. The MAC says so wherever the link is; the alias
+/// True if Berth created this link for this attachment. The MAC proves it wherever the link is; the alias
 /// only in the namespace for which it was written (a passthru child has its parent's MAC).
 pub fn is_own(link: &LinkFacts, key: &AttachmentKey, cookie: NetnsCookie) -> bool {
     link.mac.is_some_and(|mac| mac.belongs_to(key))
@@ -51,7 +51,7 @@ fn remove(world: &mut impl World, which: impl Fn(&LinkFacts) -> bool) -> Removal
     let links = match world.links() {
         Ok(links) => links,
         Err(unknown) => {
-            world.note(&format!("the container's links cannot be read: {unknown}"));
+            world.note(&format!("cannot read the container's links: {unknown}"));
             return Removal::Failed;
         }
     };
@@ -61,7 +61,7 @@ fn remove(world: &mut impl World, which: impl Fn(&LinkFacts) -> bool) -> Removal
             Ok(()) if removal == Removal::NoneHere => removal = Removal::Removed,
             Ok(()) => {}
             Err(error) => {
-                world.note(&format!("the link {} was not removed: {}", link.name, chain(&error)));
+                world.note(&format!("cannot remove the link {}: {}", link.name, chain(&error)));
                 removal = Removal::Failed;
             }
         }

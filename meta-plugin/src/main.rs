@@ -1,8 +1,8 @@
 //! `berth`: the CNI plugin, in all its roles.
 //!
-//! This file turns a process into a call and an outcome into a process's end: exactly one JSON
-//! document on standard output, or none where the specification wants none. What is done is in
-//! `add.rs`, `del.rs` and their neighbours.
+//! This file converts a process into a call and an outcome into an exit: exactly one JSON document on
+//! standard output, or none where the specification requires none. The flows are in `add.rs`, `del.rs` and
+//! their neighbours.
 
 mod add;
 mod check;
@@ -37,7 +37,7 @@ use crate::kernel::Kernel;
 use crate::settings::Settings;
 use crate::world::World;
 
-/// No configuration with its `prevResult` comes near this.
+/// Limit above any configuration with its `prevResult`.
 const STDIN_LIMIT: u64 = 16 * 1024 * 1024;
 
 /// The version in which errors are printed, once it is known.
@@ -89,7 +89,7 @@ fn run(call: &Call) -> Result<Option<Value>, PluginError> {
         }
         Call::Gc => {
             conf.require("GC", Version::V1_1_0)?;
-            // Both, whatever the other says.
+            // Both run, whatever the result of the other.
             let own = gc::gc(&mut world, &conf);
             let other = delegate::forward(&mut world, &conf, "GC");
             if let (Err(_), Err(error)) = (&own, &other) {
@@ -120,8 +120,8 @@ fn print(output: Option<&Value>) -> ExitCode {
     match write(output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A result that nobody received is a failed call to the runtime, which then sends DEL.
-            eprintln!("berth: write the result to standard output: {error}");
+            // A result that was not received is a failed call to the runtime, which then sends DEL.
+            eprintln!("berth: cannot write the result to standard output: {error}");
             ExitCode::FAILURE
         }
     }
@@ -129,7 +129,7 @@ fn print(output: Option<&Value>) -> ExitCode {
 
 fn fail(object: &ErrorObject) -> ExitCode {
     if let Err(error) = write(&object.to_json()) {
-        eprintln!("berth: {}: write the error to standard output: {error}", object.msg);
+        eprintln!("berth: {}: cannot write the error to standard output: {error}", object.msg);
     }
     ExitCode::FAILURE
 }
@@ -151,7 +151,10 @@ fn report_panics() {
         let object = ErrorObject {
             version: output_version(),
             code: code::INTERNAL,
-            msg: format!("the plugin failed: {}", panic.payload_as_str().unwrap_or("a panic without words")),
+            msg: format!(
+                "the plugin failed: {}",
+                panic.payload_as_str().unwrap_or("a panic without a message")
+            ),
             details: "this is a bug; please report the runtime's log around this call".to_owned(),
         };
         let _ = write(&object.to_json());

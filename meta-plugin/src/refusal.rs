@@ -1,7 +1,7 @@
-//! Why the kernel refused a link, in words that name the parent, the value and the holder.
+//! Reason why the kernel refused a link, in a message that names the parent, the value and the holder.
 //!
-//! The kernel says `Device or resource busy` or `Invalid argument`. What it means is read after the fact, from
-//! the parent and from the agent's leases; where neither explains it, the kernel's own words stay alone.
+//! The kernel reports `Device or resource busy` or `Invalid argument`. The meaning is determined afterwards,
+//! from the parent and from the agent's leases. If neither explains it, the kernel's error is reported alone.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ pub const EBUSY: i32 = Errno::BUSY.raw_os_error();
 pub const EINVAL: i32 = Errno::INVAL.raw_os_error();
 const EEXIST: i32 = Errno::EXIST.raw_os_error();
 
-/// How long the agent may take to name a holder.
+/// Time limit for the agent to name a holder.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The refusal of a new link of the network, with what explains it.
@@ -53,7 +53,7 @@ pub fn of_mac(world: &mut impl World, parent: &IfName, mac: Mac, cause: KernelEr
     PluginError::MacTaken { mac, parent: parent.clone(), holder, cause: Box::new(cause) }
 }
 
-/// Why, and what to do.
+/// Reason and advice for the operator.
 fn explain(
     world: &mut impl World,
     network: &NetworkName,
@@ -64,13 +64,13 @@ fn explain(
     if let (LinkPlan::Vlan { id, .. }, EEXIST) = (new.plan, errno) {
         let holder = holder(world, |row| row.network.as_ref() == Some(network));
         let by = holder.map_or_else(String::new, |holder| format!(", for {holder}"));
-        let why = format!("VLAN {id} exists on it already{by}");
-        return Some((why, "an exclusive VLAN has one interface: delete the other one first".to_owned()));
+        let why = format!("VLAN {id} already exists on it{by}");
+        return Some((why, "an exclusive VLAN has one interface; delete the other one first".to_owned()));
     }
     let facts = world.parent(parent).ok().flatten()?;
     if let Some(controller) = facts.controller {
         let why = format!("it is a port of {controller}, which receives all its frames");
-        return Some((why, format!("take it out of {controller}, or name {controller} as link.parent")));
+        return Some((why, format!("remove it from {controller}, or name {controller} as link.parent")));
     }
     if let Some(mtu) = new.mtu.filter(|mtu| *mtu > facts.mtu) {
         let why = format!("MTU {mtu} is larger than its MTU {}", facts.mtu);
@@ -83,10 +83,10 @@ fn explain(
         let by = holder.map_or_else(String::new, |holder| format!("; this network has {holder}"));
         let why = match mode {
             MacvlanMode::Passthru => {
-                format!("mode passthru needs it alone, and it has a macvlan already{by}")
+                format!("mode passthru requires it alone, but it already has a macvlan{by}")
             }
             _ => format!(
-                "it takes no macvlan of mode {}: one of mode passthru may have it alone{by}",
+                "it cannot have a macvlan of mode {}: one of mode passthru may use it exclusively{by}",
                 word(*mode)
             ),
         };
@@ -108,7 +108,7 @@ fn word(mode: MacvlanMode) -> &'static str {
     }
 }
 
-/// The first lease of the node that fits, in words; `None` also where the agent does not say.
+/// Description of the first lease of the node that matches; `None` also if the agent does not respond.
 fn holder(world: &mut impl World, fits: impl Fn(&LeaseRow) -> bool) -> Option<String> {
     let Ok(Response::Leases(rows)) = world.ask(&Request::Leases, PATIENCE) else { return None };
     let row = rows.into_iter().find(|row| row.container_id.is_some() && fits(row))?;

@@ -8,7 +8,7 @@ use berth_protocol::request::Release;
 use crate::errors::{PluginError, chain};
 use crate::world::World;
 
-/// How long the agent may be silent before the release goes to the spool.
+/// Maximum silence of the agent before the release goes to the spool.
 const SILENCE: Duration = Duration::from_secs(1);
 
 /// Returns once the agent or the disk has the release. An agent that refuses it gets it again from

@@ -14,8 +14,8 @@ const MAIN: u32 = 254;
 /// The metric that the kernel gives to an IPv6 route that asks for none.
 const METRIC_V6: u32 = 1024;
 
-/// The wanted routes of the link `ifindex` (`None`: one that is yet to be made) with the metrics that they get
-/// among the container's.
+/// The wanted routes of the link `ifindex` (`None`: one that does not exist yet) with the metrics that they
+/// get among the container's routes.
 pub fn plan(wanted: &[Route], held: &[RouteFacts], ifindex: Option<u32>) -> Vec<Route> {
     let mut planned: Vec<Route> = Vec::with_capacity(wanted.len());
     for route in wanted {
@@ -43,7 +43,8 @@ fn is_made(route: &Route, held: &RouteFacts, ifindex: Option<u32>) -> bool {
         && route.metric.is_none_or(|metric| metric == held.metric)
 }
 
-/// The wanted metric, or the first free one behind the route that is in use, if it is taken or none is wanted.
+/// The wanted metric, or the first free one after that of the existing route, if it is taken or none is
+/// wanted.
 fn free_metric(route: &Route, held: &[RouteFacts], planned: &[Route]) -> u32 {
     let held = held.iter().filter(|held| held.table == MAIN && is_to(held.to, route.to));
     let planned = planned.iter().filter(|planned| is_to(planned.to, route.to));
@@ -59,7 +60,7 @@ fn free_metric(route: &Route, held: &[RouteFacts], planned: &[Route]) -> u32 {
     }
 }
 
-/// Compares destinations; host bits say nothing.
+/// Compares destinations without their host bits.
 fn is_to(one: IpNetwork, other: IpNetwork) -> bool {
     one.network() == other.network() && one.prefix() == other.prefix()
 }
@@ -92,7 +93,7 @@ mod tests {
         let first = [held("0.0.0.0/0", "192.0.2.1", 2, 0), held("::/0", "fe80::9", 2, 1024)];
         assert_eq!(metrics(&wanted, &first, None), [Some(1), Some(1025)]);
         let learnt = [held("0.0.0.0/0", "192.0.2.1", 2, 100), held("::/0", "fe80::9", 2, 100)];
-        assert_eq!(metrics(&wanted, &learnt, None), [Some(101), None], "behind it all the same");
+        assert_eq!(metrics(&wanted, &learnt, None), [Some(101), None], "still after it");
         let elsewhere = [RouteFacts { table: 100, ..first[0].clone() }, held("10.9.0.0/16", "", 2, 0)];
         assert_eq!(metrics(&wanted, &elsewhere, None), [None, None]);
         assert_eq!(metrics(&[wanted[0].clone(), wanted[0].clone()], &[], None), [None, Some(1)]);

@@ -1,7 +1,7 @@
-//! What an ADD asks of the agent, through the agent's absence, and what other verbs ask once.
+//! Calls of an ADD to the agent, continued across the agent's absence, and single calls of other verbs.
 //!
-//! Until *done* every question is repeated every 50 ms under the same transaction while there is no
-//! agent, so that an upgrade of the agent fails no ADD. All questions are idempotent for that.
+//! Until *done* a call is repeated every 50 ms under the same transaction while the agent is absent, so that
+//! an upgrade of the agent fails no ADD. All calls are idempotent for that purpose.
 
 use std::time::Duration;
 
@@ -12,20 +12,20 @@ use berth_protocol::{CallError, Request, Response};
 use crate::errors::PluginError;
 use crate::world::World;
 
-/// How long to wait before asking again.
+/// Pause before the next attempt.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// How long, in all, an ADD goes on without any agent.
+/// Total time for which an ADD continues without an agent.
 const ABSENCE: Duration = Duration::from_secs(30);
 
-/// How long the agent may take for a bind or done.
+/// Time limit for a bind or done.
 const STEP: Duration = Duration::from_secs(10);
 
-/// What the agent gets beyond the time for which an ADD may wait for an address.
+/// Time for the agent in addition to the time limit for an address.
 const GRACE: Duration = Duration::from_secs(5);
 
-/// How long an ADD whose configuration sets no `addTimeout` listens: the network's own is the
-/// agent's business, and no runtime waits for longer than this.
+/// Time limit of an ADD without `addTimeout` in its configuration. The agent applies the network's own limit,
+/// and no runtime waits for longer than this.
 const LISTEN: Duration = Duration::from_mins(4);
 
 /// A question that is asked once and answered with no more than that it is done.
@@ -46,14 +46,14 @@ pub fn ask_once(
 /// One ADD's conversation with the agent.
 #[derive(Debug, Default)]
 pub struct Session {
-    /// How long the agent was absent, in all.
+    /// Total time of the agent's absence.
     absent: Duration,
-    /// Whether the agent may have heard of the transaction.
+    /// True if the agent may have received the transaction.
     pub heard: bool,
 }
 
 impl Session {
-    /// Leases addresses; waits as long as the request says that an address may take.
+    /// Leases addresses; waits as long as the request allows.
     pub fn lease(&mut self, world: &mut impl World, lease: Lease) -> Result<LeaseGrant, PluginError> {
         let listen = lease.add_timeout_ms.map_or(LISTEN, |millis| Duration::from_millis(millis) + GRACE);
         let what = "lease addresses";
@@ -63,7 +63,7 @@ impl Session {
         }
     }
 
-    /// Tells the agent which link has the lease.
+    /// Reports the link of the lease to the agent.
     pub fn bind(&mut self, world: &mut impl World, bind: Bind) -> Result<(), PluginError> {
         self.step(world, "bind the link", &Request::Bind(bind))
     }
@@ -92,7 +92,7 @@ impl Session {
         request: &Request,
         within: Duration,
     ) -> Result<Response, PluginError> {
-        // Also bounds an agent that takes every question and dies over it.
+        // Also bounds an agent that takes every request and crashes on it.
         let deadline = world.boottime() + within + ABSENCE;
         loop {
             let cause = match world.ask(request, within) {

@@ -1,7 +1,7 @@
-//! What the network configuration says to Berth: the role, the network, where the agent is.
+//! Berth's settings in the network configuration: the role, the network, the place of the agent.
 //!
-//! Nothing is looked up here. A DEL reads as little as it can, because every key that it insists on
-//! is one more way for an address to stay behind.
+//! No lookups are done here. A DEL reads as few keys as possible, because every required key is one more way
+//! for an address to leak.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -14,19 +14,19 @@ use serde_json::Value;
 /// The plugin's own type.
 const TYPE: &str = "berth";
 
-/// Where the agent listens unless `socket` says otherwise.
+/// Default of `socket`.
 const SOCKET: &str = "/run/berth/agent.sock";
 
-/// Where the spool and the sign of life are unless `stateDir` says otherwise.
+/// Default of `stateDir`: the folder of the spool and of the sign of life.
 const STATE_DIR: &str = "/var/lib/berth";
 
-/// Where the kernel tells the boot id unless `bootIDFile` says otherwise.
+/// Default of `bootIDFile`.
 const BOOT_ID_FILE: &str = "/proc/sys/kernel/random/boot_id";
 
 /// The longest `addTimeout`, as for a network's own.
 const LONGEST_ADD: Duration = Duration::from_secs(230);
 
-/// Units of durations in milliseconds; `ms` before `m`, which it begins with.
+/// Units of durations in milliseconds; `ms` comes before its prefix `m`.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
 
 /// Berth's part of the configuration.
@@ -40,7 +40,7 @@ pub struct Settings {
     pub state_dir: PathBuf,
     /// The file with the boot id.
     pub boot_id_file: PathBuf,
-    /// Whether Berth was called as the IPAM of another main plugin.
+    /// True if Berth was called as the IPAM of another main plugin.
     pub delegate: bool,
 }
 
@@ -63,8 +63,8 @@ impl Settings {
         })
     }
 
-    /// The role of an ADD or CHECK. A DEL cannot tell from the configuration alone: a main plugin's
-    /// DEL gets a `prevResult` too.
+    /// The role of an ADD or CHECK. For a DEL the configuration is not sufficient: a main plugin's DEL gets a
+    /// `prevResult` too.
     pub fn role(&self, conf: &NetConf) -> Result<Role, Error> {
         Ok(match conf.get("prevResult")? {
             _ if self.delegate => Role::Delegate,
@@ -74,7 +74,7 @@ impl Settings {
     }
 }
 
-/// How long an ADD may wait for an address; `None`: as long as the network says.
+/// Time limit of an ADD for an address; `None`: the network's limit applies.
 pub fn add_timeout(conf: &NetConf) -> Result<Option<Duration>, Error> {
     match Keys::of(conf)?.text("addTimeout")? {
         None => Ok(None),
@@ -97,8 +97,8 @@ pub fn foreign_ipam(conf: &NetConf) -> Result<Option<&str>, Error> {
     Ok(Some(kind))
 }
 
-/// Where keys are looked for: a delegate's are in `ipam` and the top level belongs to the main
-/// plugin; otherwise the top level comes first, and an `ipam` of another plugin is that plugin's.
+/// Lookup of keys. A delegate's keys are in `ipam`, because the top level belongs to the main plugin.
+/// Otherwise the top level comes first, and an `ipam` of another plugin is that plugin's.
 struct Keys<'a> {
     conf: &'a NetConf,
     delegate: bool,

@@ -1,5 +1,5 @@
-//! A simulated [`World`] for the tests of the flows: a container, a parent, an agent and a disk, any
-//! step of which can be told to fail. It logs each step in a word.
+//! A simulated [`World`] for the tests of the flows: a container, a parent, an agent and a disk. Any step can
+//! be made to fail. It logs each step in a word.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -24,25 +24,26 @@ use ipnetwork::IpNetwork;
 use crate::exec::Ended;
 use crate::world::{Entered, NewLink, ParentFacts, Setup, World};
 
-/// How the simulated agent behaves.
+/// Behaviour of the simulated agent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Agent {
-    /// It serves.
+    /// The agent serves requests.
     Up,
-    /// There is none before this time.
+    /// The agent is absent before this time.
     AwayUntil(Duration),
-    /// It is connected and says nothing.
+    /// The agent accepts connections and sends nothing.
     Silent,
     /// It refuses everything with this code.
     Refusing(u32),
-    /// It takes the n-th question (from 1), acts on it, and dies without an answer; then it is back.
+    /// The agent takes the n-th request (from 1), acts on it, and crashes without a response; then it is
+    /// back.
     DiesOver(usize),
 }
 
 /// Another process, run to its end between two steps of this one.
 pub type Meanwhile = Box<dyn FnOnce(&mut Sim)>;
 
-/// The end of a process that is killed: nothing of it runs any more.
+/// The end of a process that is killed: no more of its code runs.
 #[derive(Debug)]
 pub struct Killed;
 
@@ -79,7 +80,7 @@ pub struct Sim {
     pub done: bool,
     /// Repeated ADDs of what is done.
     pub repeats: BTreeSet<TxnId>,
-    /// What another process does before the step of that number.
+    /// Action of another process before the step of that number.
     pub meanwhile: Option<(usize, Meanwhile)>,
     /// At which step this process is killed, by a panic with [`Killed`].
     pub killed_at: Option<usize>,
@@ -89,11 +90,11 @@ pub struct Sim {
     next_random: u8,
     pub released: Vec<Release>,
     pub spooled: Vec<Release>,
-    /// How many each GC kept.
+    /// Number of attachments that each GC kept.
     pub kept: Vec<usize>,
-    /// What the other IPAM prints, and whether it succeeds.
+    /// Output of the other IPAM, and its success.
     pub given: (bool, &'static str),
-    /// What it was asked for, each with its input.
+    /// Commands that it received, each with its input.
     pub delegated: Vec<(String, &'static str, Vec<u8>)>,
 }
 
@@ -365,7 +366,7 @@ impl World for Sim {
         made[0].ifindex =
             self.next_index.max(self.links.iter().map(|link| link.ifindex + 1).max().unwrap_or(0));
         self.next_index = made[0].ifindex + 1;
-        // A creation that fails may have happened all the same.
+        // A creation that fails may still have happened.
         self.links.append(&mut made);
         self.step("create")
     }

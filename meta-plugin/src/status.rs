@@ -1,7 +1,7 @@
-//! `STATUS`: would an ADD be served?
+//! `STATUS`: reports whether an ADD would be served.
 //!
-//! An error takes the node out of service after some seconds, so it is given only for what lasts: an
-//! agent that says so itself, or one that has been away for longer than any upgrade.
+//! An error takes the node out of service after some seconds, so it is reserved for lasting conditions: an
+//! agent that reports one itself, or one that has been absent for longer than any upgrade.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use berth_protocol::{CallError, Request, Response};
 use crate::errors::{PluginError, chain};
 use crate::world::World;
 
-/// How long the agent may take.
+/// Time limit for the agent's response.
 const PATIENCE: Duration = Duration::from_millis(500);
 
-/// How long the agent may be away.
+/// Maximum absence of the agent.
 const ABSENCE: Duration = Duration::from_mins(1);
 
 /// Says whether the node can attach containers.
@@ -24,7 +24,7 @@ pub fn status(world: &mut impl World, network: Option<NetworkName>) -> Result<()
         Ok(Response::Status(status)) => {
             return Err(PluginError::Unavailable { why: status.reasons.join("; ") });
         }
-        Ok(_) => return Err(PluginError::OtherAnswer { what: "tell its status" }),
+        Ok(_) => return Err(PluginError::OtherAnswer { what: "report its status" }),
         Err(CallError::Refused(failure)) => {
             return Err(PluginError::Unavailable { why: failure.to_string() });
         }
@@ -39,7 +39,11 @@ pub fn status(world: &mut impl World, network: Option<NetworkName>) -> Result<()
         let why = format!("no agent for {} s: {}", absence.as_secs(), chain(&silence));
         return Err(PluginError::Unavailable { why });
     }
-    world.note(&format!("the agent is away since {} s at most: {}", absence.as_secs(), chain(&silence)));
+    world.note(&format!(
+        "the agent has been absent for at most {} s: {}",
+        absence.as_secs(),
+        chain(&silence)
+    ));
     Ok(())
 }
 

@@ -20,7 +20,7 @@ use crate::release;
 use crate::session;
 use crate::world::World;
 
-/// How long the agent may take to say whether another ADD has the attachment.
+/// Time limit for the agent to report whether another ADD has the attachment.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// One step back.
@@ -28,34 +28,34 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub enum Step {
     /// Give the lease back under the ADD's transaction.
     Release,
-    /// Have the other IPAM take back what it gave. It knows the attachment, not the ADD, so this is left
-    /// out while another ADD has the attachment.
+    /// Have the other IPAM release its addresses. It identifies the attachment, not the ADD, so this step is
+    /// skipped while another ADD has the attachment.
     Delegate(Ipam),
     /// Remove the link, whether it still has its temporary name or not.
     RemoveLink(Made),
     /// Take the addresses off a link that this ADD did not make.
     RemoveAddresses {
-        /// The link.
+        /// Interface index of the link.
         ifindex: u32,
         /// The addresses that it did not have before.
         addresses: Vec<IpNetwork>,
     },
 }
 
-/// Whose ADD is undone.
+/// The ADD that is undone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Whose {
-    /// The attachment.
+    /// Key of the attachment.
     pub key: AttachmentKey,
     /// The CNI network name.
     pub cni_network: NetworkName,
-    /// The role.
+    /// Role of the ADD.
     pub role: Role,
-    /// The transaction.
+    /// Transaction of the ADD.
     pub txn: TxnId,
 }
 
-/// Whether the agent has a lease for the attachment. This ADD's own was released before.
+/// True if the agent has a lease for the attachment. This ADD's own was released before.
 fn is_recorded(world: &mut impl World, key: &AttachmentKey) -> bool {
     let check = Request::Check(Check { attachment: key.clone() });
     session::ask_once(world, "check the reservation", &check, PATIENCE).is_ok()
@@ -96,8 +96,8 @@ impl Undo {
         self.0.iter().rev()
     }
 
-    /// Takes all steps back. A step that fails is noted, and the release then says that the agent
-    /// must see to the link: it frees the address only once it is gone.
+    /// Undoes all steps. A failed step is logged, and the release then leaves the link to the agent, which
+    /// frees the address only after the link is gone.
     pub fn run(self, world: &mut impl World, whose: &Whose) {
         let mut link = if whose.role == Role::Delegate { LinkRemoval::NotMine } else { LinkRemoval::Gone };
         for step in self.in_order() {
@@ -109,12 +109,12 @@ impl Undo {
                 }
                 Step::RemoveAddresses { ifindex, addresses } => {
                     if let Err(error) = world.remove_addresses(*ifindex, addresses) {
-                        world.note(&format!("the addresses were not removed: {}", chain(&error)));
+                        world.note(&format!("cannot remove the addresses: {}", chain(&error)));
                         link = LinkRemoval::Unreachable;
                     }
                 }
                 Step::Delegate(_) if is_recorded(world, &whose.key) => {
-                    world.note("the other IPAM keeps what it gave: another ADD has the attachment");
+                    world.note("the other IPAM keeps its addresses: another ADD has the attachment");
                 }
                 Step::Delegate(ipam) => {
                     if let Err(error) = ipam.del(world) {

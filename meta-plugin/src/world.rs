@@ -1,8 +1,8 @@
-//! Everything outside the flows of ADD and DEL: the container's namespace, the node, the agent, the
-//! spool, the clock. A trait, so that the flows run against a simulation as they run on a node.
+//! Everything outside the flows of ADD and DEL: the container's namespace, the node, the agent, the spool,
+//! the clock. A trait, so that the flows run against a simulation as they run on a node.
 //!
-//! Methods do one thing each and decide nothing. After [`World::enter`] "the container" is the
-//! namespace that was entered.
+//! Each method is one operation without decisions. After [`World::enter`] "the container" is the namespace
+//! that was entered.
 
 use std::io;
 use std::path::Path;
@@ -22,14 +22,14 @@ use ipnetwork::IpNetwork;
 
 use crate::exec::Ended;
 
-/// The container's namespace, as it was entered.
+/// The container's namespace at the time of entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Entered {
-    /// Its cookie.
+    /// Cookie of the namespace.
     pub cookie: NetnsCookie,
     /// The inode of its file.
     pub inode: u64,
-    /// Whether it is the plugin's own namespace.
+    /// True if it is the plugin's own namespace.
     pub is_own: bool,
 }
 
@@ -60,27 +60,27 @@ pub struct NewLink<'a> {
 /// An interface to be brought into service inside the container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup<'a> {
-    /// Its index.
+    /// Index of the interface.
     pub ifindex: u32,
-    /// Its MAC.
+    /// MAC of the interface.
     pub mac: Mac,
     /// Its present name.
     pub name: &'a IfName,
     /// The name that it is to have.
     pub ifname: &'a IfName,
-    /// Whether it is down and its MAC is its own: then the kernel announces its addresses by itself.
+    /// True if it is down and its MAC is its own: then the kernel announces its addresses by itself.
     pub fresh: bool,
     /// Addresses, routes, router advertisements.
     pub grant: &'a LeaseGrant,
 }
 
-/// What the flows need of the outside.
+/// Outside operations of the flows.
 pub trait World {
     /// Opens the container's namespace.
     fn enter(&mut self, path: &Path) -> Result<Entered, KernelError>;
 
-    /// The number by which the node knows the container, given at random if it has none yet; and
-    /// whether it is random.
+    /// The nsid of the container in the node's namespace, assigned if it has none yet; and true if it was
+    /// assigned by Berth.
     fn number(&mut self) -> Result<(Nsid, bool), KernelError>;
 
     /// All links of the container.
@@ -92,10 +92,10 @@ pub trait World {
     /// All unicast routes of the container.
     fn routes(&mut self) -> Checked<Vec<RouteFacts>>;
 
-    /// The index of an interface of the node; `None`: there is none of that name.
+    /// Index of an interface of the node; `None`: it does not exist.
     fn node_link(&mut self, name: &IfName) -> Checked<Option<u32>>;
 
-    /// What a parent's state is; `None`: there is none of that name.
+    /// State of a parent; `None`: it does not exist.
     fn parent(&mut self, name: &IfName) -> Checked<Option<ParentFacts>>;
 
     /// Creates a link inside the container, down.
@@ -122,16 +122,16 @@ pub trait World {
     /// Keeps a release for the agent, durably.
     fn spool(&mut self, release: Release) -> Result<(), SpoolError>;
 
-    /// The agent's last sign of life; `None` if there is none that can be read.
+    /// The agent's last sign of life; `None` if it cannot be read.
     fn alive(&self) -> Option<Alive>;
 
     /// The id of this boot; `None` if it cannot be read.
     fn boot_id(&self) -> Option<BootId>;
 
-    /// `CLOCK_BOOTTIME`.
+    /// Time of `CLOCK_BOOTTIME`.
     fn boottime(&self) -> Duration;
 
-    /// Waits.
+    /// Waits for this duration.
     fn sleep(&mut self, duration: Duration);
 
     /// 128 random bits.

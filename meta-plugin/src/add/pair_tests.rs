@@ -1,5 +1,5 @@
 //! Two processes with ADDs of one attachment: the second runs between any two steps of the first, and is
-//! killed at any of its own. What was told success keeps its link, its addresses and its lease.
+//! killed at any of its own. A reported success keeps its link, its addresses and its lease.
 
 use std::cell::RefCell;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -19,7 +19,7 @@ const DELEGATE: &str = r#""type":"macvlan","ipam":{"type":"berth","network":"lan
 const ADOPTED: &str = r#""prevResult":{"interfaces":[{"name":"eth0","mac":"02:00:00:00:00:07","sandbox":"/n"}],
     "ips":[{"address":"10.0.0.7/24","interface":0},{"address":"2001:db8::7/64","interface":0}]}"#;
 
-/// No ADD has as many steps.
+/// More steps than any ADD has.
 const STEPS: usize = 24;
 
 fn world(more: &str) -> Sim {
@@ -30,7 +30,7 @@ fn world(more: &str) -> Sim {
     if more == ADOPTED { sim.with_address("10.0.0.7/24").with_address("2001:db8::7/64") } else { sim }
 }
 
-/// One ADD, perhaps killed so many steps on; whether it was told success.
+/// Runs one ADD, optionally killed after this number of steps; returns whether it reported success.
 fn run(sim: &mut Sim, more: &str, killed_after: Option<usize>) -> bool {
     let conf = conf(more);
     let settings = Settings::read(&conf).unwrap();
@@ -50,15 +50,15 @@ fn run(sim: &mut Sim, more: &str, killed_after: Option<usize>) -> bool {
     }
 }
 
-/// What an ADD that was told success has.
-fn intact(sim: &Sim, more: &str, story: &str) {
-    assert!(sim.leased.is_some() && sim.done, "{story}: no lease; {:?}", sim.log);
+/// Asserts the state that an ADD with reported success guarantees.
+fn intact(sim: &Sim, more: &str, scenario: &str) {
+    assert!(sim.leased.is_some() && sim.done, "{scenario}: no lease; {:?}", sim.log);
     let named: Vec<_> = sim.links.iter().filter(|link| link.name == "eth0").collect();
-    assert_eq!(named.len(), 1, "{story}: {:?}; {:?}", sim.links, sim.log);
-    assert_eq!(sim.bound.map(|(ifindex, _)| ifindex), Some(named[0].ifindex), "{story}");
+    assert_eq!(named.len(), 1, "{scenario}: {:?}; {:?}", sim.links, sim.log);
+    assert_eq!(sim.bound.map(|(ifindex, _)| ifindex), Some(named[0].ifindex), "{scenario}");
     if more != DELEGATE {
         let held = sim.addresses.iter().filter(|held| held.ifindex == named[0].ifindex).count();
-        assert!(named[0].up && held >= 2, "{story}: {held} addresses on {named:?}; {:?}", sim.log);
+        assert!(named[0].up && held >= 2, "{scenario}: {held} addresses on {named:?}; {:?}", sim.log);
     }
 }
 
@@ -92,15 +92,15 @@ fn of_two_adds_at_once_the_one_that_was_told_success_keeps_all() {
                 sim.meanwhile =
                     Some((start, Box::new(move |sim| *told.borrow_mut() = run(sim, &text, kill))));
                 let first = run(&mut sim, more, None);
-                let story = format!("{more}: the second after {start}, killed after {kill:?}");
+                let scenario = format!("{more}: the second after {start}, killed after {kill:?}");
                 let second = *second.borrow();
                 both += usize::from(first && second);
                 if first || second {
-                    intact(&sim, more, &story);
+                    intact(&sim, more, &scenario);
                 } else {
                     // A killed one left its address on another plugin's link, which its DEL is to remove.
                     let left = more != MAIN && !sim.addresses.is_empty() && !sim.done;
-                    assert!(left, "{story}: none was told success; {:?}", sim.log);
+                    assert!(left, "{scenario}: none reported success; {:?}", sim.log);
                 }
             }
         }
@@ -123,9 +123,9 @@ fn an_add_that_the_agent_gave_up_takes_nothing_of_the_next_one() {
         sim.meanwhile = Some((start, Box::new(next)));
         sim.ends_at_del = true;
         let first = run(&mut sim, MAIN, None);
-        let story = format!("given up after {start}");
-        assert!(first || *second.borrow(), "{story}: {:?}", sim.log);
-        intact(&sim, MAIN, &story);
+        let scenario = format!("given up after {start}");
+        assert!(first || *second.borrow(), "{scenario}: {:?}", sim.log);
+        intact(&sim, MAIN, &scenario);
     }
 }
 

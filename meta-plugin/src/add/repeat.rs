@@ -1,7 +1,7 @@
-//! A repeated ADD: one of an attachment that an ADD before has established, in the same namespace (cni.md A8).
+//! Repeated ADD: an attachment that an earlier ADD established, in the same namespace.
 //!
-//! The link stays where it is, and its connections go on. What is missing on it is put back in place. Nothing
-//! is removed, so an ADD that fails or dies here leaves the attachment as it was.
+//! The link stays in place, and its connections survive. Missing addresses and routes are added again.
+//! Nothing is removed, so an ADD that fails or is killed here leaves the attachment unchanged.
 
 use berth_cni::error::code;
 use berth_ipam::attachment::Role;
@@ -30,7 +30,7 @@ pub fn repeat(
         Role::Main | Role::Chained => Some(established(world, order, ground, bound)?),
     };
     match confirm(world, agent, order, ground, (grant, link.as_ref()), undo) {
-        // An agent that started meanwhile knows the attachment, and not this ADD.
+        // An agent that started in between has the attachment, but not this ADD.
         Err(PluginError::Refused(failure)) if failure.code == code::TRY_AGAIN => {
             let ips: Vec<_> = grant.addresses.iter().map(|granted| granted.address.ip()).collect();
             let given = if order.ipam.is_some() { &ips } else { &order.adopted };
@@ -71,7 +71,7 @@ fn established(
     ground: &Ground,
     bound: BoundLink,
 ) -> Result<Link, PluginError> {
-    let what = "read the interface of an ADD before";
+    let what = "read the interface of an earlier ADD";
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
     let ifname = &order.key.ifname;
     let gone = || PluginError::NotAsBound { ifname: ifname.clone(), ifindex: bound.ifindex };
@@ -89,7 +89,7 @@ fn complete(
     link: &Link,
     undo: &mut Undo,
 ) -> Result<(), PluginError> {
-    let what = "read the interface of an ADD before";
+    let what = "read the interface of an earlier ADD";
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
     let up = links.iter().any(|found| found.ifindex == link.ifindex && found.up);
     let addresses = missing_addresses(world, grant, link.ifindex)?;

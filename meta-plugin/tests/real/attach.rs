@@ -69,7 +69,7 @@ fn main_gives_the_pod_a_working_interface() {
     assert_eq!(node.neighbour.answers("eth1", "192.0.2.7"), [mac], "the neighbour reaches the pod");
 }
 
-/// Counts what a neighbour heard until it has heard enough, or nothing more comes.
+/// Counts the frames that a neighbour receives until they suffice, or no more arrive.
 fn announcements(heard: &PacketSocket, mac: Mac) -> [usize; 2] {
     let (mut buffer, mut counts) = ([0; 512], [0, 0]);
     let end = Instant::now() + Duration::from_secs(2);
@@ -172,7 +172,7 @@ fn a_missing_parent_and_a_missing_kernel_part_are_undone() {
     assert!(code == 7 && msg.contains("eth9"), "{code} {msg}");
     assert_eq!(agent.names(), ["lease", "release"]);
 
-    // A VLAN id that no kernel accepts stands for a kernel without VLAN devices: both refuse.
+    // A VLAN ID that no kernel accepts replaces a kernel without VLAN devices: both refuse.
     let other = Node::new();
     let vlan = json!({"type": "vlan", "parent": "eth1", "id": 4095});
     let agent = Agent::serving(&other.socket(), &vlan, &["192.0.2.7/24"]);

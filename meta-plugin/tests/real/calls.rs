@@ -172,7 +172,7 @@ fn the_nodes_namespace_and_plain_files_are_refused_before_the_agent_is_asked() {
     let file = node.folder.path().join("file");
     std::fs::write(&file, "").unwrap();
     let (code, msg) = node.call_with("ADD", &node.conf(), &[("CNI_NETNS", file.to_str().unwrap())]).error();
-    assert!(code == 4 && msg.contains("no network namespace"), "{msg}");
+    assert!(code == 4 && msg.contains("not a network namespace"), "{msg}");
     node.pod.ip("link add eth0 type veth peer name other");
     let (code, msg) = node.call("ADD", &node.conf()).error();
     assert!(code == 4 && msg.contains("already has an interface eth0"), "{msg}");

@@ -12,7 +12,7 @@ fn has_link(node: &Node) -> bool {
     node.pod.ip("-o link").contains("eth0@")
 }
 
-/// A node with an attachment whose agent is gone again.
+/// A node with an attachment and a stopped agent.
 fn attached_without_agent() -> Node {
     let node = Node::new();
     let agent = Agent::serving(&node.socket(), &bridge(), &["192.0.2.7/24"]);
@@ -34,7 +34,7 @@ fn the_link_goes_first_and_a_repeat_is_success() {
     assert!(!has_link(&node));
     assert_eq!(agent.last()["link"], "gone");
     node.call("DEL", &node.conf()).silent_success();
-    assert_eq!(agent.last()["link"], "unreachable", "the agent has the last word on what is not there");
+    assert_eq!(agent.last()["link"], "unreachable", "the agent decides about a missing link");
     assert!(node.spool().is_empty());
 }
 
@@ -130,7 +130,7 @@ fn foreign_links_stay() {
     assert!(has_link(&node), "the link is another container's");
     assert_eq!(agent.last()["link"], "unreachable");
 
-    // The node's own namespace is never touched, whatever lies in it.
+    // The node's own namespace is never changed, whatever its links.
     let own = node.host.path();
     let mac = berth_ipam::mac::Mac::derive(&node.key(), 0);
     node.host.ip(&format!("link add link eth1 name eth0 address {mac} type macvlan mode bridge"));

@@ -105,7 +105,7 @@ impl Node {
         for side in [&host, &neighbour] {
             side.ip("link set eth1 up");
         }
-        // The kernel tells of a new carrier up to a second late.
+        // The kernel reports a new carrier up to a second late.
         let start = Instant::now();
         while !neighbour.ip("-o link show eth1").contains("state UP") {
             assert!(start.elapsed() < Duration::from_secs(5), "the wire has no carrier");
@@ -160,7 +160,7 @@ impl Node {
     }
 }
 
-/// What a plugin's process did.
+/// Exit of a plugin's process.
 #[derive(Debug)]
 pub struct Ended {
     pub ok: bool,
@@ -220,7 +220,7 @@ pub fn run(node: Option<&Netns>, binary: &Path, variables: &[(&str, &str)], inpu
     }
 }
 
-/// What the scripted agent does with a request.
+/// Reaction of the scripted agent to a request.
 pub enum Reply {
     Ok(Value),
     Fail(Failure),
@@ -273,7 +273,7 @@ impl Agent {
     }
 }
 
-/// What an agent that serves everything replies.
+/// Response of an agent that serves every request.
 pub fn served(request: &Request, grant: &Value) -> Reply {
     Reply::Ok(match request {
         Request::Lease(_) => json!({"lease": grant}),

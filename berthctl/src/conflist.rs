@@ -1,7 +1,7 @@
-//! A CNI configuration as far as the node's installation needs it: whether it is a list that a runtime
-//! takes, and whether Berth is in it.
+//! The parts of a CNI configuration that the node's installation checks: it is a valid list for a runtime,
+//! and Berth is in it.
 //!
-//! Pure. What a plugin makes of its own keys is the plugin's business and not looked at.
+//! Pure. The keys of a single plugin are left to that plugin.
 
 use berth_ipam::name::NetworkName;
 use serde_json::Value;
@@ -9,24 +9,24 @@ use serde_json::Value;
 /// The type of Berth's plugin, which is also the name of its binary.
 pub(crate) const PLUGIN: &str = "berth";
 
-/// Why a file is not a list with Berth in it.
+/// Reason why a file is not a list with Berth in it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConflistError {
     /// It is not JSON.
-    #[error("it is not JSON")]
+    #[error("the file is not JSON")]
     Json(#[source] serde_json::Error),
     /// A key is absent or holds something else.
-    #[error("{key} is {found}; a CNI list needs {wanted} there")]
+    #[error("{key} is {found}; a CNI list requires {wanted} here")]
     Key {
-        /// Where.
+        /// Path of the key.
         key: String,
-        /// What is there.
+        /// Value in the file.
         found: String,
-        /// What belongs there.
+        /// Description of the required value.
         wanted: &'static str,
     },
     /// It is a list, but none of Berth's.
-    #[error("none of its plugins is of type {PLUGIN}, nor has an ipam of that type")]
+    #[error("no plugin of the list has the type {PLUGIN}, in type or in ipam.type")]
     Foreign,
 }
 
@@ -50,8 +50,8 @@ pub(crate) fn check(text: &[u8]) -> Result<(), ConflistError> {
     if plugins.iter().any(ours) { Ok(()) } else { Err(ConflistError::Foreign) }
 }
 
-/// Whether any part of a configuration, however deep, calls Berth: also in lists inside of others, as
-/// meta plugins have them. What is no JSON calls nobody.
+/// True if any part of a configuration, at any depth, calls Berth: also in nested lists, as meta plugins have
+/// them. A file that is not JSON calls no plugin.
 pub(crate) fn calls_berth(text: &[u8]) -> bool {
     serde_json::from_slice(text).is_ok_and(|value| mentions(&value))
 }
@@ -113,7 +113,10 @@ mod tests {
             (r#"{"name":"pods","plugins":{"type":"berth"}}"#, "plugins is {"),
             (r#"{"name":"pods","plugins":[{"type":"berth"},{}]}"#, "plugins[1].type is absent"),
             (r#"{"name":"pods","plugins":["berth"]}"#, "plugins[0].type is absent"),
-            (r#"{"name":"pods","plugins":[{"type":"macvlan","ipam":{"type":"host-local"}}]}"#, "none of its"),
+            (
+                r#"{"name":"pods","plugins":[{"type":"macvlan","ipam":{"type":"host-local"}}]}"#,
+                "no plugin of the list",
+            ),
         ] {
             assert!(refusal(text).contains(part), "{text}: {}", refusal(text));
         }

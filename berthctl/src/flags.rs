@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use berth_ipam::name::{IfName, SegmentName};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-/// Shows and corrects what the Berth agent of this node knows, and installs Berth on a node.
+/// Shows and corrects the state of this node's Berth agent, and installs Berth on a node.
 ///
 /// Exit codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
 #[derive(Debug, Parser)]
@@ -18,7 +18,7 @@ pub(crate) struct Flags {
     /// The form of the output.
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t = Output::Table)]
     pub(crate) output: Output,
-    /// What to do.
+    /// The command to run.
     #[command(subcommand)]
     pub(crate) verb: Verb,
 }
@@ -26,13 +26,13 @@ pub(crate) struct Flags {
 /// The form of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// Tables for the terminal.
     Table,
     /// For programs; `events` prints one object a line.
     Json,
 }
 
-/// What to do.
+/// Commands of berthctl.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
     /// Every address that is not free, with its holder.
@@ -43,7 +43,7 @@ pub(crate) enum Verb {
     },
     /// Every pool with its counts.
     Pools,
-    /// Who holds an address, since when, and every observation and verdict on it.
+    /// Shows the holder of an address, since when, and all observations and verdicts about it.
     Explain {
         /// The address, without a prefix length.
         address: IpAddr,
@@ -51,7 +51,7 @@ pub(crate) enum Verb {
         #[arg(long, value_name = "SEGMENT")]
         segment: Option<SegmentName>,
     },
-    /// What the agent has seen and done lately.
+    /// Shows the agent's recent observations and actions.
     Events {
         /// Stay and print what happens from now on.
         #[arg(long, short)]
@@ -70,7 +70,7 @@ pub(crate) enum Verb {
     },
     /// The agent's health: rungs, capabilities, mounts, store, spool.
     Doctor {
-        /// A closer look at one thing instead.
+        /// Checks one subject in detail instead.
         #[command(subcommand)]
         at: Option<DoctorAt>,
     },
@@ -82,7 +82,7 @@ pub(crate) enum Verb {
     UninstallNode(UninstallNode),
 }
 
-/// What `install-node` is told.
+/// Flags of `install-node`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct InstallNode {
     /// The binary `berth`.
@@ -91,29 +91,29 @@ pub(crate) struct InstallNode {
     /// The CNI list; it keeps its file name, which ends in .conflist.
     #[arg(long, value_name = "FILE")]
     pub(crate) conflist: PathBuf,
-    /// Where the runtime looks for plugins.
+    /// Folder in which the runtime looks for plugins.
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub(crate) bin_dir: PathBuf,
-    /// Where the runtime looks for configurations.
+    /// Folder in which the runtime looks for configurations.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub(crate) conf_dir: PathBuf,
 }
 
-/// What `uninstall-node` is told.
+/// Flags of `uninstall-node`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct UninstallNode {
     /// The file name of the CNI list.
     #[arg(long, value_name = "NAME", default_value = "10-berth.conflist")]
     pub(crate) conflist: PathBuf,
-    /// Where the runtime looks for plugins.
+    /// Folder in which the runtime looks for plugins.
     #[arg(long, value_name = "DIR", default_value = "/opt/cni/bin")]
     pub(crate) bin_dir: PathBuf,
-    /// Where the runtime looks for configurations.
+    /// Folder in which the runtime looks for configurations.
     #[arg(long, value_name = "DIR", default_value = "/etc/cni/net.d")]
     pub(crate) conf_dir: PathBuf,
 }
 
-/// What `doctor` can look at more closely.
+/// Subjects that `doctor` can check in detail.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DoctorAt {
     /// Ask for the gateway from a temporary macvlan with a new MAC: shows port security.

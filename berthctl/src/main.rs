@@ -1,7 +1,8 @@
-//! `berthctl`: what an operator asks of the agent, in words or as JSON.
+//! `berthctl`: requests of an operator to the agent, printed as text or JSON.
 //!
-//! It holds no knowledge of its own: every answer is the agent's, over the agent's socket. Two verbs ask
-//! nobody: they put Berth's files into the runtime's folders and take them away, where an agent may not
+//! It keeps no state: every answer comes from the agent, over the agent's socket. Two verbs need no agent:
+//! they install Berth's files in the runtime's folders and remove them; an agent may not write there. Exit
+//! codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
 //! write. Exit codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
 
 mod conflist;
@@ -26,7 +27,7 @@ fn main() -> ExitCode {
     match verbs::run(&flags, &mut stdout.lock()) {
         Ok(Verdict::Well) => ExitCode::SUCCESS,
         Ok(Verdict::Unwell) => ExitCode::from(1),
-        // Whoever reads has seen enough, as in `berthctl leases | head`.
+        // The reader has closed the pipe, as in `berthctl leases | head`.
         Err(CtlError::Print(error)) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
         Err(error) => {
             // Without a stderr the exit code has to do.

@@ -1,8 +1,10 @@
 //! Berth's two files on a node: the plugin in the runtime's folder, and the list that names it.
 //!
-//! A runtime that finds the list takes the node for ready, and without the plugin it cannot even end a
-//! pod. So the invariant: the list is there only while the plugin is. It is written last and removed first.
-//! Each file is whole or not there at all, whenever this program or the machine ends: it is written beside
+//! A runtime that finds the list marks the node Ready, and without the plugin it cannot delete a pod.
+//! Invariant: the list exists only while the plugin does. It is written last and removed first. Each file is
+//! complete or absent, even after a crash of this program or of the machine: it is written under a temporary
+//! name in the same folder, synced, and renamed. Both are prepared before either is renamed, so that errors
+//! occur before the first change.
 //! its place, made durable, and renamed. Both are prepared before either is put into place, so that what
 //! can fail has failed before anything changed.
 
@@ -20,117 +22,117 @@ use crate::flags::{InstallNode, UninstallNode};
 const READ_BY_RUNTIMES: [&str; 3] = ["conf", "conflist", "json"];
 /// Runtimes read a list only from a file of this ending.
 const LIST: &str = "conflist";
-/// What a program begins with.
+/// First bytes of a program.
 const ELF: &[u8] = b"\x7fELF";
-/// Who may what with the plugin.
+/// File mode of the plugin.
 const PROGRAM_MODE: u32 = 0o755;
 /// The permissions of the list: root's alone, as CIS Kubernetes Benchmark 1.1.9 asks for.
 const LIST_MODE: u32 = 0o600;
 
-/// Why the node's files were not changed, or not all of them.
+/// Reason why the node's files were not changed, or not all of them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NodeError {
     /// A file or a folder cannot be read.
-    #[error("read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
-    /// The list would be no use, or is not Berth's.
-    #[error("{} is no CNI list with Berth in it", path.display())]
+    /// The list is not usable, or is not Berth's.
+    #[error("{} is not a CNI list that calls Berth", path.display())]
     Conflist {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: ConflistError,
     },
-    /// The list's name says something else to runtimes.
-    #[error("{} does not end in .{LIST}: give --conflist a file whose name runtimes read as a list", path.display())]
+    /// Runtimes do not read a file of this name as a list.
+    #[error("{} does not end in .{LIST}: runtimes read only such files as lists; rename the file of --conflist", path.display())]
     ListName {
-        /// The name.
+        /// Path of the file.
         path: PathBuf,
     },
     /// The plugin is something else.
-    #[error("{} is no program: give --plugin the binary berth", path.display())]
+    #[error("{} is not an executable; pass the binary berth to --plugin", path.display())]
     NotAProgram {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
     },
-    /// Where a file belongs there is something else.
-    #[error("{} is no ordinary file: Berth did not make it, so look at it and remove it by hand", path.display())]
+    /// Something other than a file is in the place of a file.
+    #[error("{} is not a regular file and not of Berth; inspect it and remove it", path.display())]
     NotAFile {
-        /// Which.
+        /// Path of the object.
         path: PathBuf,
     },
     /// Other configurations would be left without their plugin.
-    #[error("{} still calls the plugin: end its pods and remove it first", path.display())]
+    #[error("{} still calls the plugin; delete its pods and the file first", path.display())]
     InUse {
-        /// Which.
+        /// Path of the configuration.
         path: PathBuf,
     },
-    /// Two at once.
-    #[error("another berthctl is at work in {}: try again when it is done", path.display())]
+    /// Two processes run at once.
+    #[error("another berthctl is changing {}; try again when it has finished", path.display())]
     Busy {
-        /// Where.
+        /// Path of the folder.
         path: PathBuf,
     },
     /// A file could not be prepared. Nothing was changed.
-    #[error("write {}", path.display())]
+    #[error("cannot write {}", path.display())]
     Write {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// A prepared file could not be put into its place.
-    #[error("put {} into place", path.display())]
+    #[error("cannot rename the new file to {}", path.display())]
     Place {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// A file could not be removed.
-    #[error("remove {}", path.display())]
+    #[error("cannot remove {}", path.display())]
     Remove {
-        /// Which.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
 }
 
 impl NodeError {
-    /// What to do about it, where the message does not say so.
+    /// Advice for the operator, if the message holds none.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Write { .. } => Some(
                 "nothing was changed; berthctl needs the right to write into the folder: run it as root, and \
                  in a container mount the node's folder writable",
             ),
-            Self::Place { .. } | Self::Remove { .. } => Some("run it again when the cause is mended"),
+            Self::Place { .. } | Self::Remove { .. } => Some("correct the cause and run the command again"),
             _ => None,
         }
     }
 }
 
-/// What became of one file.
+/// Change of one file.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Change {
-    /// The file.
+    /// Path of the file.
     pub(crate) path: PathBuf,
-    /// What was done.
+    /// Outcome for the file.
     pub(crate) outcome: Outcome,
 }
 
-/// What was done with a file.
+/// Outcome of the change of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Outcome {
@@ -175,7 +177,8 @@ fn place_both(plugin: Staged, list: Staged) -> Result<[Change; 2], NodeError> {
     Ok([plugin.place()?, list.place()?])
 }
 
-/// Removes the list and then the plugin, after it is seen that both are Berth's and nobody else needs them.
+/// Removes the list and then the plugin, after checks that both are Berth's and no other configuration needs
+/// them.
 pub(crate) fn uninstall(args: &UninstallNode) -> Result<[Change; 2], NodeError> {
     let list = args.conf_dir.join(list_name(&args.conflist)?);
     let plugin = args.bin_dir.join(PLUGIN);
@@ -220,7 +223,7 @@ fn lock(folder: &Path) -> Result<File, NodeError> {
     }
 }
 
-/// Whether there is an ordinary file; anything else but nothing is an error.
+/// True if there is a regular file, false if there is nothing; anything else is an error.
 fn is_file(path: &Path) -> Result<bool, NodeError> {
     match fs::symlink_metadata(path) {
         Ok(found) if found.is_file() => Ok(true),
@@ -236,7 +239,7 @@ fn other_caller(folder: &Path, list: &Path) -> Result<Option<PathBuf>, NodeError
     for entry in fs::read_dir(folder).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
         let is_read = path.extension().is_some_and(|end| READ_BY_RUNTIMES.iter().any(|read| end == *read));
-        // A folder is no configuration, whatever it is called.
+        // A folder is not a configuration, whatever its name.
         if is_read && path != list && path.is_file() && conflist::calls_berth(&read(&path)?) {
             return Ok(Some(path));
         }
@@ -261,7 +264,7 @@ fn sync_folder(of: &Path) -> io::Result<()> {
     File::open(of.parent().unwrap_or(Path::new("/")))?.sync_all()
 }
 
-/// A file that is prepared beside its place. Dropped, it leaves nothing.
+/// A file prepared under a temporary name. Dropping it removes the file.
 #[derive(Debug)]
 struct Staged {
     target: PathBuf,
@@ -305,8 +308,8 @@ impl Drop for Staged {
     }
 }
 
-/// Where a file is prepared: hidden, and with an ending that no runtime reads. The name is always the
-/// same, so that crashes leave one such file at most, and the next install takes it over.
+/// Temporary name of a file: hidden, and with an extension that no runtime reads. The name is fixed, so that
+/// crashes leave one such file at most, and the next install replaces it.
 fn beside(target: &Path) -> PathBuf {
     let name = target.file_name().unwrap_or_default().to_string_lossy();
     target.with_file_name(format!(".{name}.berth-new"))
@@ -315,7 +318,7 @@ fn beside(target: &Path) -> PathBuf {
 fn is_same(target: &Path, content: &[u8], mode: u32) -> Result<bool, NodeError> {
     let failed = |cause| NodeError::Read { path: target.to_owned(), cause };
     if target.is_symlink() {
-        // Somebody's link to a plugin of another place: replaced, and what it leads to is left alone.
+        // A foreign link to a plugin elsewhere: the link is replaced, and its target is left in place.
         return Ok(false);
     }
     if !is_file(target)? {
@@ -332,7 +335,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     }
     // Closed before it is renamed: a program that is open for writing cannot be run.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
-    // Whatever the umask is.
+    // Sets the mode regardless of the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
     file.write_all(content)?;
     file.sync_all()
@@ -442,7 +445,7 @@ mod tests {
         let plugin = Staged::new(node.args.bin_dir.join(PLUGIN), PROGRAM, PROGRAM_MODE).unwrap();
         let list = Staged::new(node.list(), b"{ half", LIST_MODE).unwrap();
         plugin.place().unwrap();
-        // Nobody cleans up after a crash.
+        // Simulates a crash: no destructor runs.
         std::mem::forget(list);
         assert_eq!(node.files(), [".10-berth.conflist.berth-new", "berth"]);
 

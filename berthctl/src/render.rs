@@ -9,7 +9,7 @@ use berth_protocol::response::{
 use crate::node::{Change, Outcome};
 use crate::table::{Table, duration, or_dash, printable};
 
-/// So many characters of a container id are shown, as other tools do; JSON has all.
+/// Number of characters of a container ID that are shown, as in other tools; JSON has all.
 const CONTAINER_ID_SHOWN: usize = 13;
 
 pub(crate) fn leases(rows: &[LeaseRow]) -> String {
@@ -109,18 +109,18 @@ pub(crate) fn explanation(explanation: &Explanation) -> String {
     text
 }
 
-/// What the watcher heard of it on one wire, as a line.
+/// Line with the watcher's observations of the address on one segment.
 fn wire(row: &WireRow) -> String {
     let place = row.vlan.map_or_else(|| row.parent.to_string(), |vlan| format!("{} VLAN {vlan}", row.parent));
     if row.hits == 0 {
-        return format!("nobody spoke for it on {place} since it is watched\n");
+        return format!("no announcement seen on {place} since it is watched\n");
     }
     let ago =
         |millis: Option<u64>| millis.map_or_else(|| "never".to_owned(), |ms| format!("{} ago", duration(ms)));
     let (inside, outside) = (ago(row.heard_out_ago_ms), ago(row.heard_in_ago_ms));
     let speaker = row.speaker.map(|mac| format!(", last other speaker {mac}")).unwrap_or_default();
     format!(
-        "spoken for {} times on {place}: from outside {outside}, from this node {inside}, {} conflicts{speaker}\n",
+        "announced {} times on {place}: from outside {outside}, from this node {inside}, {} conflicts{speaker}\n",
         row.hits, row.conflicts
     )
 }
@@ -149,8 +149,8 @@ fn holder(row: &LeaseRow) -> String {
     })
 }
 
-/// One event as one line. It stands alone, because the next one may come much later. Its time is
-/// the one that the agent's log has: seconds since boot.
+/// One event as one line. The line is complete in itself, because the next one may come much later. Its time
+/// is the one of the agent's log: seconds since boot.
 pub(crate) fn event(event: &EventRow) -> String {
     let subject = event.address.map_or_else(|| "-".to_owned(), |address| address.to_string());
     let at = format!("{}.{:03}", event.at_ms / 1000, event.at_ms % 1000);
@@ -165,12 +165,11 @@ pub(crate) fn diagnosis(diagnosis: &Diagnosis) -> String {
     for finding in &diagnosis.checks {
         table.push([mark(finding).to_owned(), finding.what.clone(), finding.text.clone()]);
     }
-    let verdict =
-        if diagnosis.healthy { "healthy" } else { "something needs a hand: see the lines marked FAIL" };
+    let verdict = if diagnosis.healthy { "healthy" } else { "action required: see the lines marked FAIL" };
     format!("{table}{verdict}\n")
 }
 
-/// What became of each file of the node's.
+/// Changes of the node's files, one per line.
 pub(crate) fn changes(changes: &[Change]) -> String {
     let line = |change: &Change| {
         let outcome = match change.outcome {

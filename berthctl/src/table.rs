@@ -2,7 +2,7 @@
 
 use std::fmt::{self, Display, Write as _};
 
-/// What stands where there is nothing.
+/// Placeholder of an empty cell.
 const NOTHING: &str = "-";
 
 /// Rows under headings, each column as wide as its widest cell.
@@ -52,7 +52,7 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
-/// A duration of so many milliseconds, to about three digits.
+/// A duration in milliseconds, to about three digits.
 pub(crate) fn duration(millis: u64) -> String {
     let seconds = millis / 1000;
     match seconds {

@@ -10,39 +10,37 @@ use crate::flags::{DoctorAt, Flags, Output, Verb};
 use crate::node::{self, NodeError};
 use crate::render;
 
-/// How long to wait for a place in the agent's queue.
+/// Time limit for a connection to the agent.
 const CONNECT_WITHIN: Duration = Duration::from_secs(2);
 
-/// How long an answer may take. The slowest look at the wire and at every process.
+/// Time limit for a response. The slowest request probes the segment and reads every process.
 const ANSWER_WITHIN: Duration = Duration::from_secs(30);
 
-/// Whether what was found is as it should be.
+/// Result of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Well,
-    /// `doctor` found something that needs a hand.
+    /// `doctor` found a problem that requires action.
     Unwell,
 }
 
-/// Why a verb was not carried out.
+/// Reason why a verb was not carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CtlError {
-    /// The agent was not reached, or said no.
+    /// The call to the agent failed.
     #[error(transparent)]
     Call(#[from] CallError),
     /// The node's files were not changed.
     #[error(transparent)]
     Node(#[from] NodeError),
     /// The agent answered another question.
-    #[error(
-        "the agent gave an answer that does not fit the question; install berthctl and agent of one release"
-    )]
+    #[error("unexpected response from the agent; install berthctl and berth-agent of the same release")]
     Unfitting,
     /// The answer cannot be shown as JSON.
-    #[error("write the answer as JSON")]
+    #[error("cannot write the response as JSON")]
     Encode(#[source] serde_json::Error),
     /// Standard output does not take it.
-    #[error("print the answer")]
+    #[error("cannot print the response")]
     Print(#[source] io::Error),
 }
 
@@ -55,7 +53,7 @@ impl CtlError {
         }
     }
 
-    /// What to do about it, where the message does not say so.
+    /// Advice for the operator, if the message holds none.
     pub(crate) fn hint(&self) -> Option<&'static str> {
         match self {
             Self::Call(CallError::Unusable { cause, .. })
@@ -73,7 +71,7 @@ impl CtlError {
     }
 }
 
-/// Carries out what the command line says.
+/// Runs the command of the command line.
 pub(crate) fn run(flags: &Flags, out: &mut impl Write) -> Result<Verdict, CtlError> {
     let form = flags.output;
     let request = match &flags.verb {
@@ -130,13 +128,13 @@ fn answered(flags: &Flags, response: Response, out: &mut impl Write) -> Result<V
     Ok(Verdict::Well)
 }
 
-/// What `release` prints as JSON.
+/// JSON output of `release`.
 #[derive(Serialize)]
 struct Released {
     summary: String,
 }
 
-/// Prints events until the agent says that these were all, or for as long as it serves.
+/// Prints events until the agent ends the list, or for as long as it serves.
 fn events(
     client: &mut Client,
     form: Output,

@@ -149,7 +149,7 @@ fn explain_names_holder_time_and_history() {
         "cookie 18446744073709551615, nsid 77",
         "ended by     its DEL\n",
         "what to do   wait for it\n",
-        "spoken for 7 times on eth1 VLAN 5: from outside 1.5 s ago, from this node never, 2 conflicts, \
+        "announced 7 times on eth1 VLAN 5: from outside 1.5 s ago, from this node never, 2 conflicts, \
          last other speaker 02:00:00:00:00:09\n",
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
@@ -277,7 +277,7 @@ fn wrong_usage_exits_with_2_and_no_agent_with_3() {
 fn an_answer_to_another_question_is_an_error() {
     let (output, _) = FakeAgent::answering(vec![json!({"ok": "done"})]).run(&["leases"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(text(&output.stderr).contains("of one release"));
+    assert!(text(&output.stderr).contains("of the same release"));
     let (output, _) = FakeAgent::answering(vec![json!({"novel": 1})]).run(&["leases"]);
     assert_eq!(output.status.code(), Some(1));
 }

@@ -41,7 +41,7 @@ impl Node {
             flags.push((flag, (*path).to_owned()));
         }
         let words = flags.iter().flat_map(|(flag, path)| [(*flag).as_ref(), path.as_os_str()]);
-        // A socket that nobody serves: none of this asks an agent.
+        // A socket without a server: none of these commands calls an agent.
         let mut command = berthctl();
         command.args(["--socket", "/nonexistent/agent.sock", "install-node"]).args(words).output().unwrap()
     }
@@ -52,7 +52,7 @@ impl Node {
         command.arg("--conf-dir").arg(self.at("net.d")).args(more).output().unwrap()
     }
 
-    /// What is in the runtime's folders, with its size.
+    /// Files in the runtime's folders, with their sizes.
     fn files(&self) -> Vec<(String, u64)> {
         let mut found = Vec::new();
         for folder in ["bin", "net.d"] {

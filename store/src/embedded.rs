@@ -1,8 +1,8 @@
-//! The lease store of one machine: a redb file that one agent owns.
+//! The lease store of one machine: a redb file owned by one agent.
 //!
-//! A thread owns the file, so the agent's runtime never waits for a disk. Writes that wait at the
-//! same time share one durable commit, each decided in order of arrival; a caller is answered after
-//! the commit. It has no watch: nobody else can write the file.
+//! A thread owns the file, so the agent's runtime never waits for a disk. Writes that wait at the same time
+//! share one durable commit, and each is decided in order of arrival; a caller is answered after the commit.
+//! It has no watch: the agent is the file's only writer.
 
 use std::path::Path;
 use std::sync::{Arc, mpsc};
@@ -24,7 +24,7 @@ const LEASES: TableDefinition<&str, &[u8]> = TableDefinition::new("leases");
 
 const KIND: Kind = Kind { schema: "schema.leases", version: 1, title: "the leases of a Berth agent" };
 
-/// How many waiting writes share one commit at most.
+/// Maximum number of waiting writes that share one commit.
 const BATCH: usize = 64;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
@@ -43,9 +43,9 @@ pub struct EmbeddedStore {
 }
 
 impl EmbeddedStore {
-    /// Opens the file at `path`, or makes it (and its folder, mode 0700) if there is none. It
-    /// verifies every checksum and decodes every record first, and refuses a file that is damaged,
-    /// newer, foreign or in use without changing it.
+    /// Opens the file at `path`, or creates it (and its folder, mode 0700) if it does not exist. It first
+    /// verifies every checksum and decodes every record. It refuses a file that is damaged, newer, foreign or
+    /// in use without changing it.
     ///
     /// Blocks for the time of a few reads and one durable commit.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
@@ -67,7 +67,7 @@ impl EmbeddedStore {
         let (reply, answer) = oneshot::channel();
         let sender = self.requests.as_ref().ok_or(StoreError::Closed)?;
         sender.send(request(reply)).map_err(|_| StoreError::Closed)?;
-        // No answer means that the thread died with the request in its hands.
+        // A missing reply means that the thread ended while it had the request.
         answer.await.map_err(|cause| StoreError::OutcomeUnknown { operation, cause: Arc::new(cause) })?
     }
 

@@ -1,9 +1,9 @@
-//! What can go wrong with a store, by operation.
+//! Errors of a store, by operation.
 //!
-//! Three kinds matter to a caller: the world is not as expected (`AlreadyExists`, `Conflict`,
-//! `Gone`: read and decide anew), the write did not happen (`Full`, `Write`, `Unavailable`: nothing
-//! changed), and [`StoreError::OutcomeUnknown`]: only a live read tells. What a person must mend
-//! (`Forbidden`, `NoDefinition` and the like) says how; trying again does no harm.
+//! Three kinds matter to a caller. The state is not as expected (`AlreadyExists`, `Conflict`, `Gone`: read
+//! and decide again). The write did not happen (`Full`, `Write`, `Unavailable`: nothing changed).
+//! [`StoreError::OutcomeUnknown`]: only a live read settles it. Errors that require an operator (`Forbidden`,
+//! `NoDefinition` and similar) contain advice; retrying is harmless.
 
 use std::io;
 use std::path::PathBuf;
@@ -17,8 +17,8 @@ use berth_ipam::record::{AddressKey, Version, Versioned};
 #[derive(Debug, Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
-    /// Create found a record of that address. It is here, so that the caller can see whether it
-    /// names the caller's own transaction, whose first reply was lost.
+    /// Create found a record of that address. It is included, so that the caller can recognise its own
+    /// transaction after a lost reply.
     #[error(
         "address {} of segment {} is already recorded for {} by transaction {}",
         existing.record.address, existing.record.segment, existing.record.key, existing.record.txn
@@ -34,49 +34,49 @@ pub enum StoreError {
         current.record.address, current.record.segment, current.version
     )]
     Conflict {
-        /// What the caller had read.
+        /// Version that the caller had read.
         expected: Version,
         /// The record that is there now.
         current: Box<Versioned>,
     },
 
-    /// There is no record of that address.
+    /// The address has no record.
     #[error("address {} of segment {} has no record", key.address, key.segment)]
     Gone {
         /// The address that was meant.
         key: AddressKey,
     },
 
-    /// The write was sent and nobody knows what became of it. Only a live read settles that.
-    #[error("{operation} has an unknown outcome: read the record again before deciding on it")]
+    /// The write was sent, and its outcome is unknown. Only a live read settles it.
+    #[error("{operation} has an unknown outcome; read the record again before a decision")]
     OutcomeUnknown {
-        /// What was asked for.
+        /// The requested operation.
         operation: &'static str,
-        /// Why the answer is missing.
+        /// Reason why the answer is missing.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The API server could not serve the request, and nothing was changed. It can be asked again.
-    #[error("{operation} was not served by the API server, and nothing was changed; it is worth another try")]
+    /// The API server could not serve the request, and nothing was changed. A retry is possible.
+    #[error("{operation} was not served by the API server, and nothing was changed; try again")]
     Unavailable {
-        /// What was asked for.
+        /// The requested operation.
         operation: &'static str,
-        /// How long the server wants to be left alone, if it said so.
+        /// Pause that the server requested, if any.
         retry_after: Option<Duration>,
-        /// The server's answer, or why there is none.
+        /// The server's response, or the reason for its absence.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The API server does not know this agent. Nothing was changed.
+    /// The API server rejects this agent's credentials. Nothing was changed.
     #[error(
         "{operation}: the API server does not accept this agent's credentials: its token may have expired or be of \
          another cluster; check that its ServiceAccount exists (`kubectl apply -f deploy/berth.yaml`), or renew its \
          kubeconfig"
     )]
     NotAuthenticated {
-        /// What was asked for.
+        /// The requested operation.
         operation: &'static str,
         /// The server's answer.
         #[source]
@@ -85,21 +85,24 @@ pub enum StoreError {
 
     /// This agent may not do that. Nothing was changed.
     #[error(
-        "{operation}: this agent may not do that with ipleases.berth.dev: its ServiceAccount lacks the ClusterRole or \
+        "{operation}: this agent lacks the permission on ipleases.berth.dev: its ServiceAccount lacks the ClusterRole or \
          the ClusterRoleBinding, which `kubectl apply -f deploy/berth.yaml` restores; or the admission policy of \
          deploy/admission-policy.yaml denies it, because the agent's token names another node or none, as \
-         `berthctl doctor` tells"
+         `berthctl doctor` reports"
     )]
     Forbidden {
-        /// What was asked for.
+        /// The requested operation.
         operation: &'static str,
         /// The server's answer.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
-    /// The API server knows no leases at all. Nothing was changed, and nothing is known of any address.
-    #[error("the API server has no definition of ipleases.berth.dev: `kubectl apply -f deploy/berth.yaml`")]
+    /// The API server does not serve the kind. Nothing was changed, and the state of every address is
+    /// unknown.
+    #[error(
+        "the API server has no definition of ipleases.berth.dev; run `kubectl apply -f deploy/berth.yaml`"
+    )]
     NoDefinition {
         /// The server's answer.
         #[source]
@@ -112,23 +115,23 @@ pub enum StoreError {
          agent; apply deploy/crds.yaml of this version"
     )]
     Refused {
-        /// What was asked for.
+        /// The requested operation.
         operation: &'static str,
-        /// The object.
+        /// Name of the object.
         object: String,
         /// The server's answer.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
-    /// A stored object that this agent cannot read, so that nobody knows who holds its address.
+    /// A stored object that this agent cannot read, so that the holder of its address is unknown.
     #[error("the lease {object}{} cannot be read; its address counts as taken", and_more(*others))]
     Unreadable {
-        /// Its name.
+        /// Name of the object.
         object: String,
-        /// How many more there are.
+        /// Number of further unreadable objects.
         others: usize,
-        /// What is wrong with it, and what to do.
+        /// Description of the fault, and advice.
         #[source]
         cause: Arc<ApiError>,
     },
@@ -140,26 +143,26 @@ pub enum StoreError {
         finalizers.join(", ")
     )]
     Finalizers {
-        /// Its name.
+        /// Name of the object.
         object: String,
-        /// What keeps it.
+        /// Finalizers that delay its deletion.
         finalizers: Vec<String>,
     },
 
     /// A client of the Kubernetes API could not be made.
-    #[error("make a client of the Kubernetes API from {from}")]
+    #[error("cannot build a client of the Kubernetes API from {from}")]
     Connect {
-        /// Where its settings come from.
+        /// Source of its settings.
         from: String,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// The folder of a store file could not be made.
-    #[error("create the folder {}: make it writable for this process, or choose another --state-dir", path.display())]
+    #[error("cannot create the folder {}; make it writable for this process, or choose another --state-dir", path.display())]
     CreateFolder {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
         /// The system's answer.
         #[source]
@@ -167,21 +170,21 @@ pub enum StoreError {
     },
 
     /// A store file could not be created.
-    #[error("create {}", path.display())]
+    #[error("cannot create {}", path.display())]
     CreateFile {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// A store file could not be opened.
-    #[error("open {}: it must be a file that this process may read and write, of this version's format", path.display())]
+    #[error("cannot open {}; it must be a file of this version's format that this process may read and write", path.display())]
     Open {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -193,28 +196,28 @@ pub enum StoreError {
         path.display()
     )]
     InUse {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
     },
 
     /// The file is damaged. It was not changed.
     #[error(
-        "{} is damaged and was left as it is: move it away (keep it for diagnosis) and start again, or restore \
+        "{} is damaged and was left unchanged; move it away (keep it for diagnosis) and start again, or restore \
          a copy of it. The agent then repairs the records of live attachments before it serves",
         path.display()
     )]
     Corrupt {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What was found.
+        /// The detected damage.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// A damaged file could not be kept under another name. It was not changed.
-    #[error("set the damaged {} aside: make its folder writable, or move the file away by hand", path.display())]
+    #[error("cannot set the damaged {} aside; make its folder writable, or move the file away", path.display())]
     SetAside {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The kernel's error.
         #[source]
@@ -223,36 +226,36 @@ pub enum StoreError {
 
     /// The file was written by a newer Berth. It was not changed.
     #[error(
-        "{} has schema version {found}, and this program knows versions up to {supported}: start the newer \
+        "{} has schema version {found}, and this program supports versions up to {supported}; start the newer \
          version of Berth that wrote it, or move the file away",
         path.display()
     )]
     NewerSchema {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The version in it.
         found: u64,
-        /// The newest version that this program knows.
+        /// The newest version that this program supports.
         supported: u64,
     },
 
     /// The file is a valid database, but of something else.
     #[error(
-        "{} does not hold {expected}: it belongs to something else and was left as it is. Check the path, or \
+        "{} does not hold {expected}: it belongs to another program and was left unchanged; check the path, or \
          move the file away",
         path.display()
     )]
     WrongKind {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What it should hold.
+        /// Description of the expected content.
         expected: &'static str,
     },
 
-    /// No room on the device. Nothing was changed; the same call works when there is room again.
-    #[error("no space left for {}: nothing was changed. Free space on its file system", path.display())]
+    /// The device is full. Nothing was changed; the same call works when there is room again.
+    #[error("no space left for {}: nothing was changed; free space on its file system", path.display())]
     Full {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's answer.
         #[source]
@@ -260,29 +263,29 @@ pub enum StoreError {
     },
 
     /// A read failed. It proves nothing about what is stored.
-    #[error("read {}", path.display())]
+    #[error("cannot read {}", path.display())]
     Read {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// A write failed. Nothing was changed.
-    #[error("write {}: nothing was changed", path.display())]
+    #[error("cannot write {}; nothing was changed", path.display())]
     Write {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
 
     /// A record could not be put into its stored form. Nothing was changed.
-    #[error("encode the record of address {} of segment {}", key.address, key.segment)]
+    #[error("cannot encode the record of address {} of segment {}", key.address, key.segment)]
     Encode {
-        /// The address.
+        /// Address in question.
         key: AddressKey,
         /// The encoder's answer.
         #[source]
@@ -290,9 +293,9 @@ pub enum StoreError {
     },
 
     /// The thread that owns the file could not be started.
-    #[error("start the thread that owns {}", path.display())]
+    #[error("cannot start the thread that owns {}", path.display())]
     StartWriter {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The system's answer.
         #[source]
@@ -305,7 +308,7 @@ pub enum StoreError {
 }
 
 impl StoreError {
-    /// How long the server wants to be left alone, if it said so.
+    /// Pause that the server requested, if any.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { retry_after, .. } => *retry_after,

@@ -1,9 +1,9 @@
-//! One database file: how it is made, examined, opened, written and opened again after a failure.
+//! One database file: creation, examination, opening, writing and reopening after a failure.
 //!
-//! It knows nothing of leases. Its invariants: a file is only ever made whole (under another name,
-//! linked into place when complete); a file that is damaged, newer or foreign is refused before a
-//! byte of it changes; and a write that failed is settled by reading a counter that every write
-//! raises, so that "unknown outcome" is said only when the file cannot be read either.
+//! It is independent of leases. Invariants: a file is created as a whole (under another name, and linked into
+//! place when complete); a file that is damaged, newer or foreign is refused before a byte of it changes; and
+//! a failed write is settled by reading a counter that every write increments, so that "unknown outcome" is
+//! reported only if the file cannot be read either.
 
 use std::ffi::OsString;
 use std::fs::{self, DirBuilder, OpenOptions};
@@ -29,12 +29,12 @@ const ABOUT: TableDefinition<&str, u64> = TableDefinition::new("berth");
 
 const WRITES: &str = "writes";
 
-/// What a file is for.
+/// Purpose of a file.
 #[derive(Debug, Clone, Copy)]
 pub struct Kind {
-    /// Key of the schema version in the file; a file without it is not of this kind.
+    /// Key of the schema version in the file; a file without it is of another kind.
     pub schema: &'static str,
-    /// The newest schema version that this program knows.
+    /// The newest schema version that this program supports.
     pub version: u64,
     /// For messages: "the leases of an agent".
     pub title: &'static str,
@@ -48,17 +48,17 @@ pub struct File {
     database: Option<Database>,
 }
 
-/// Why a write did not succeed.
+/// Reason why a write did not succeed.
 #[derive(Debug, Clone)]
 pub enum WriteFailure {
     /// It did not happen.
     Refused(StoreError),
-    /// Nobody can tell.
+    /// The outcome is unknown.
     Unknown(Arc<dyn std::error::Error + Send + Sync>),
 }
 
 impl WriteFailure {
-    /// As the error of `operation`.
+    /// Conversion into the error of `operation`.
     pub fn of(self, operation: &'static str) -> StoreError {
         match self {
             Self::Refused(error) => error,
@@ -68,7 +68,7 @@ impl WriteFailure {
 }
 
 impl File {
-    /// Opens the file, or makes it (and its folder, for this user alone) if there is none.
+    /// Opens the file, or creates it (and its folder, for this user alone) if it does not exist.
     pub fn open(path: &Path, kind: Kind) -> Result<Self, StoreError> {
         let exists = path.try_exists().map_err(|cause| open_error(path, cause))?;
         if !exists {
@@ -80,7 +80,7 @@ impl File {
         Ok(file)
     }
 
-    /// Where it is.
+    /// Path of the file.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -127,7 +127,7 @@ impl File {
         }
     }
 
-    /// Finds out whether write number `writes`, whose commit failed, is in the file.
+    /// Determines whether write number `writes`, with a failed commit, is in the file.
     fn settle(&mut self, writes: u64, cause: redb::Error) -> Result<(), WriteFailure> {
         self.database = None;
         let found = examine(&self.path, self.kind).and_then(|database| {
@@ -172,7 +172,7 @@ impl File {
         }
     }
 
-    /// After a failure of the device redb refuses everything until the file is opened anew.
+    /// After a failure of the device redb refuses every operation until the file is opened again.
     fn failed(&mut self, cause: &redb::Error) {
         if matches!(cause, redb::Error::Io(_) | redb::Error::PreviousIo | redb::Error::Corrupted(_)) {
             self.database = None;
@@ -202,7 +202,7 @@ fn open_error(path: &Path, cause: io::Error) -> StoreError {
     StoreError::Open { path: path.to_owned(), cause: Arc::new(cause) }
 }
 
-/// Why redb did not open the file.
+/// Reason why redb did not open the file.
 fn refused(path: &Path, cause: DatabaseError) -> StoreError {
     let path = path.to_owned();
     match cause {
@@ -223,8 +223,8 @@ fn refused(path: &Path, cause: DatabaseError) -> StoreError {
     }
 }
 
-/// Opens the file through an overlay that keeps it as it is, verifies every checksum in it, and
-/// checks what it is and in which schema.
+/// Opens the file through an overlay that leaves it unchanged, verifies every checksum in it, and checks its
+/// kind and schema.
 fn examine(path: &Path, kind: Kind) -> Result<Database, StoreError> {
     // Nothing is written, but the exclusive lock needs a file that could be.
     let file =
@@ -251,7 +251,7 @@ fn check_schema(path: &Path, kind: Kind, database: &Database) -> Result<(), Stor
         let about = match database.begin_read()?.open_table(ABOUT) {
             Ok(about) => about,
             Err(TableError::Storage(cause)) => return Err(cause.into()),
-            // No such table, or one of other types: somebody else's database.
+            // The table is missing or has other types: the database of another program.
             Err(_) => return Ok(None),
         };
         Ok(about.get(kind.schema)?.map(|row| row.value()))
@@ -267,8 +267,8 @@ fn check_schema(path: &Path, kind: Kind, database: &Database) -> Result<(), Stor
     }
 }
 
-/// Makes an empty file of `kind`. A crash before the last step leaves no file of that name, and two
-/// processes that do this at once end with one whole file.
+/// Creates an empty file of `kind`. A crash before the last step leaves no file of that name, and two
+/// processes that do this at the same time end with one complete file.
 fn create(path: &Path, kind: Kind) -> Result<(), StoreError> {
     let folder = match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -298,15 +298,15 @@ fn create(path: &Path, kind: Kind) -> Result<(), StoreError> {
     })
 }
 
-/// What the names of drafts of `path` start with.
+/// Prefix of the names of drafts of `path`.
 fn draft_prefix(path: &Path) -> OsString {
     let mut prefix = path.file_name().unwrap_or_default().to_owned();
     prefix.push(".new-");
     prefix
 }
 
-/// Removes the drafts of processes that were killed while they made the file. The file is there and
-/// this process owns it, so no draft is of use to anybody; what cannot be removed only takes room.
+/// Removes the drafts of processes that were killed during the creation of the file. The file exists and this
+/// process owns it, so every draft is obsolete; a draft that cannot be removed only takes room.
 fn remove_drafts(path: &Path) {
     let prefix = draft_prefix(path);
     let Some(Ok(entries)) = path.parent().map(fs::read_dir) else { return };
@@ -348,11 +348,11 @@ mod tests {
 
         // The commit reached the file although it reported a failure.
         file.settle(writes, cause()).unwrap();
-        // It did not: the error says so, and the file goes on working.
+        // The write is missing: the error reports that, and the file continues to work.
         let refused = file.settle(writes + 1, cause()).unwrap_err();
         assert!(matches!(refused, WriteFailure::Refused(StoreError::Full { .. })), "{refused:?}");
         assert!(write(&mut file) > writes);
-        // Nobody can tell.
+        // The outcome is unknown.
         fs::write(&path, "gone").unwrap();
         let unknown = file.settle(writes, cause()).unwrap_err().of("create");
         assert!(matches!(unknown, StoreError::OutcomeUnknown { operation: "create", .. }), "{unknown}");

@@ -1,9 +1,9 @@
-//! The agent's own file: intents, and what the node knows that the store need not.
+//! The agent's own file: intents, and state of the node that the store does not need.
 //!
-//! Rows are opaque here; the ledger gives them meaning. A lazy change waits in memory for the next
-//! durable one, because redb would keep it in memory too and pay for a commit; so a crash loses
-//! lazy changes and nothing else. Calls block for one durable commit (a fraction of a millisecond
-//! to a few): run them off the runtime's threads.
+//! Rows are opaque here; the ledger interprets them. A lazy change waits in memory for the next durable one,
+//! because redb would keep it in memory too and pay for a commit. A crash therefore loses lazy changes only.
+//! Calls block for one durable commit (a fraction of a millisecond to a few): run them off the runtime's
+//! threads.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,13 +19,13 @@ pub const FILE_NAME: &str = "ledger.redb";
 
 const KIND: Kind = Kind { schema: "schema.ledger", version: 1, title: "the ledger of a Berth agent" };
 
-/// So many lazy changes wait at most; one more makes all of them durable.
+/// Maximum number of waiting lazy changes; one more makes all of them durable.
 const WAITING: usize = 4096;
 
-/// So many damaged files are kept at most; one more is refused as without setting aside.
+/// Maximum number of damaged files that are kept; with one more the file is refused.
 const ASIDE_MAX: u32 = 16;
 
-/// What a row is about.
+/// Subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
     /// An attachment: its intent, its state, its link.
@@ -53,28 +53,28 @@ impl Table {
 pub enum Change {
     /// Writes the row, whether it was there or not.
     Put {
-        /// What it is about.
+        /// Table of the row.
         table: Table,
-        /// Its key.
+        /// Key of the row.
         key: String,
-        /// Its bytes.
+        /// Content of the row.
         value: Vec<u8>,
     },
-    /// Removes the row; fine if there is none.
+    /// Removes the row, if it exists.
     Remove {
-        /// What it was about.
+        /// Table of the row.
         table: Table,
-        /// Its key.
+        /// Key of the row.
         key: String,
     },
 }
 
-/// When a change survives a crash.
+/// Durability of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
-    /// When the call returns, with all earlier lazy changes.
+    /// Durable when the call returns, with all earlier lazy changes.
     Durable,
-    /// With the next durable change, or when the journal is dropped.
+    /// Durable with the next durable change, or when the journal is dropped.
     Lazy,
 }
 
@@ -92,16 +92,16 @@ struct State {
 }
 
 impl Journal {
-    /// Opens the file at `path`, or makes it (and its folder, mode 0700) if there is none. It
-    /// verifies every checksum first, and refuses a file that is damaged, newer, foreign or in use
-    /// without changing it.
+    /// Opens the file at `path`, or creates it (and its folder, mode 0700) if it does not exist. It first
+    /// verifies every checksum, and refuses a file that is damaged, newer, foreign or in use without changing
+    /// it.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let file = File::open(path, KIND)?;
         Ok(Self { state: Mutex::new(State { file, waiting: BTreeMap::new() }) })
     }
 
-    /// The same, but a damaged file is kept under another name in its folder, and an empty one takes its place: for
-    /// an agent whose store has every record, so that its ledger can be made again from there and from the node.
+    /// The same, but a damaged file is kept under another name in its folder and replaced by an empty one.
+    /// For an agent with all records in its store: its ledger is rebuilt from there and from the node.
     pub fn open_or_set_aside(path: &Path) -> Result<(Self, Option<Damaged>), StoreError> {
         let cause = match Self::open(path) {
             Err(cause @ StoreError::Corrupt { .. }) => cause,
@@ -158,7 +158,7 @@ impl Journal {
         Ok(rows.into_iter().map(|((table, key), value)| (table, key, value)).collect())
     }
 
-    /// Nothing in here panics between two steps of a change, so a poisoned lock is still whole.
+    /// No code here panics between two steps of a change, so a poisoned lock is still consistent.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -169,11 +169,11 @@ impl Journal {
 pub struct Damaged {
     /// Its file now.
     pub aside: PathBuf,
-    /// The damage.
+    /// The detected damage.
     pub cause: StoreError,
 }
 
-/// The damaged journals that were set aside beside the one at `path`.
+/// Damaged journals that were set aside next to the one at `path`.
 pub fn set_aside(path: &Path) -> Vec<PathBuf> {
     damaged_names(path).filter(|name| name.exists()).collect()
 }
@@ -186,8 +186,8 @@ fn damaged_names(path: &Path) -> impl Iterator<Item = PathBuf> {
 
 impl Drop for Journal {
     fn drop(&mut self) {
-        // Best effort, as announced by `Flush::Lazy`: who cannot afford to lose them asks for
-        // `Flush::Durable` and reads the answer.
+        // Best effort, as announced by `Flush::Lazy`. A caller that cannot afford the loss uses
+        // `Flush::Durable` and reads the result.
         let _ = self.apply(&[], Flush::Durable);
     }
 }

@@ -1,13 +1,12 @@
 //! The lease store of a cluster: one `IPLease` per address, in the Kubernetes API.
 //!
-//! Creating an object that is not there is the allocation; deleting it, with uid and resource
-//! version as preconditions, is the release. Every read is live (no `resourceVersion=0`), so that no
-//! release is decided from a cache. Nothing is retried here, and the client that [`client`] makes
-//! retries nothing either: only the caller knows whether it still wants a write. [`Watch`] follows
-//! all leases for those who want to know early; nobody frees an address because of what it says.
+//! Creation of a new object is the allocation; its deletion, with UID and resource version as preconditions,
+//! is the release. Every read is live (no `resourceVersion=0`), so that no release is decided from a cache.
+//! Neither this store nor the client of [`client`] retries: only the caller can decide whether it still needs
+//! a write. [`Watch`] follows all leases for early notice; no address is freed because of it.
 //!
-//! Invariant: an object that this agent cannot read is never skipped. Its name locks its address, and
-//! it is told by name.
+//! Invariant: an object that this agent cannot read is never skipped. Its name locks its address, and it is
+//! reported by name.
 
 mod connect;
 mod contact;
@@ -39,30 +38,32 @@ use object::{Object, Page};
 pub use token::{TokenNode, token_node};
 pub use watch::{LeaseEvent, Watch};
 
-/// So many creates of one agent are on their way at a time: in a herd, no agent crowds out others.
+/// Maximum number of concurrent creates of one agent: in a burst, no agent crowds out others.
 const CREATES: usize = 2;
-/// The same of deletes: a node that loses a hundred pods at once does not fill the server's queues.
+/// Maximum number of concurrent deletes: a node that loses a hundred pods at once does not fill the server's
+/// queues.
 const DELETES: usize = 4;
 /// A race that is lost so often in a row is the caller's to decide on.
 const TRIES: usize = 3;
-/// A list has so many pages at most: two million leases.
+/// Maximum number of pages of a list: two million leases.
 const PAGES_MAX: usize = 4_000;
-/// What writes say beside the object: whose they are, and that a field that the definition lacks is an
-/// error instead of being dropped.
+/// Query parameters of writes: the field manager, and strict validation, so that a field that the definition
+/// lacks is an error instead of being dropped.
 const WRITING: &str = "?fieldManager=berth-agent&fieldValidation=Strict";
 
-/// How a store talks to the API server.
+/// Settings of the requests to the API server.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// How long one request about one lease may take, its answer included.
+    /// Time limit of one request about one lease, including its response.
     pub deadline: Duration,
-    /// The same of a page of a list. A busy server needs seconds for one, and does all of it again for who gives up.
+    /// Time limit of a page of a list. A busy server needs seconds for one, and repeats all of it for a
+    /// client that gives up.
     pub list_deadline: Duration,
-    /// So many leases are asked for at a time.
+    /// Number of leases per page.
     pub page: u32,
-    /// How long the server lets a watch live.
+    /// Duration of a watch on the server's side.
     pub watch_for: Duration,
-    /// How long a watch may be silent. API servers send a bookmark each minute.
+    /// Maximum silence of a watch. API servers send a bookmark each minute.
     pub watch_silence: Duration,
 }
 
@@ -99,8 +100,8 @@ pub struct KubernetesStore {
 }
 
 impl KubernetesStore {
-    /// A store over `client`, which should be made by [`client`]: one that retries by itself repeats
-    /// writes whose outcome is unknown. Requests that are served are noted in `contact`.
+    /// A store over `client`, which should be built by [`client`]: a client that retries by itself repeats
+    /// writes with an unknown outcome. Served requests are recorded in `contact`.
     pub fn new(client: Client, contact: Contact, settings: Settings) -> Self {
         let door = Arc::new(Door::new(client, settings.deadline, contact));
         let [creates, deletes] = [CREATES, DELETES].map(|turns| Arc::new(Semaphore::new(turns)));
@@ -150,7 +151,7 @@ impl KubernetesStore {
         Err(asked.unavailable(None, Fault::Unsteady("the list does not end")))
     }
 
-    /// Why a write with a precondition was refused, by what is there now.
+    /// Reason why a write with a precondition was refused, by what is there now.
     async fn refused(&self, key: &AddressKey, expected: &Version) -> StoreError {
         match self.get(key).await {
             Ok(Some(current)) => {
@@ -208,7 +209,8 @@ impl LeaseStore for KubernetesStore {
                 Said::Done(body) => return stored(asked, &body),
                 Said::Conflict | Said::Missing | Said::Expired => {}
             }
-            // Refused, so asking again cannot do it twice, if the other record has gone meanwhile.
+            // The write was refused, so a second attempt cannot apply it twice, if the other record has gone
+            // in the meantime.
             if let Some(existing) = self.get(&key).await? {
                 return Err(StoreError::AlreadyExists { existing: Box::new(existing) });
             }
@@ -260,8 +262,8 @@ impl LeaseStore for KubernetesStore {
     }
 }
 
-/// Whether an API server can have given this version. With another one it answers 400 or 500, where the
-/// contract wants a conflict.
+/// True if an API server can have issued this version. With another one it answers 400 or 500, where the
+/// contract requires a conflict.
 fn is_of_a_cluster(version: &Version) -> bool {
     let text = &version.resource_version;
     !version.uid.is_empty() && !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -286,7 +288,7 @@ fn stored(asked: Asked<'_>, body: &[u8]) -> Result<Version, StoreError> {
     }
 }
 
-/// A delete has happened when the object is not there any more: one with finalizers is only marked.
+/// A delete has happened when the object is gone: one with finalizers is only marked.
 fn gone(asked: Asked<'_>, body: &[u8]) -> Result<(), StoreError> {
     let object: Object = decode(asked, body)?;
     let finalizers = object.metadata.finalizers;

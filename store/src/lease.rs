@@ -1,7 +1,7 @@
-//! The contract of a lease store, and the one function that decides what a write does.
+//! The contract of a lease store, and the one function that decides the result of a write.
 //!
-//! An implementation serialises writes to one address and keeps [`decide`]'s answer; it never
-//! retries a write by itself, because only the caller knows whether it still wants it.
+//! An implementation serialises writes to one address and applies the result of [`decide`]. It never retries
+//! a write, because only the caller can decide whether it still needs it.
 
 use std::future::Future;
 
@@ -9,32 +9,32 @@ use berth_ipam::record::{AddressKey, LeaseRecord, Version, Versioned};
 
 use crate::error::StoreError;
 
-/// Who may use an address: one record per address of a segment.
+/// Holders of addresses: one record per address of a segment.
 ///
-/// The futures are cancel-safe in one sense only: a write whose future is dropped may or may not
-/// happen. Every error but [`StoreError::OutcomeUnknown`] means that the call changed nothing.
+/// The futures are cancel-safe in one sense only: a write may or may not happen after its future is dropped.
+/// Every error but [`StoreError::OutcomeUnknown`] means that the call changed nothing.
 pub trait LeaseStore: Send + Sync {
     /// All records, in no particular order; an error rather than a short list.
     fn list(&self) -> impl Future<Output = Result<Vec<Versioned>, StoreError>> + Send;
 
-    /// The record of one address; `None` if there is none.
+    /// The record of one address; `None` if it has none.
     fn get(&self, key: &AddressKey) -> impl Future<Output = Result<Option<Versioned>, StoreError>> + Send;
 
     /// Makes the record if its address has none, else [`StoreError::AlreadyExists`] with the one
     /// that is there.
     fn create(&self, record: &LeaseRecord) -> impl Future<Output = Result<Version, StoreError>> + Send;
 
-    /// Replaces the record of the same address in one write: how an address changes its owner
-    /// without being free in between. [`StoreError::Conflict`] if it is not at `version` any more,
-    /// [`StoreError::Gone`] if there is none.
+    /// Replaces the record of the same address in one write: the address changes its owner without being free
+    /// in between. [`StoreError::Conflict`] if the record is no longer at `version`, [`StoreError::Gone`] if
+    /// it does not exist.
     fn replace(
         &self,
         record: &LeaseRecord,
         version: &Version,
     ) -> impl Future<Output = Result<Version, StoreError>> + Send;
 
-    /// Deletes the record: the address is free. [`StoreError::Conflict`] if it is not at
-    /// `version` any more, [`StoreError::Gone`] if there is none.
+    /// Deletes the record: the address is free. [`StoreError::Conflict`] if it is no longer at `version`,
+    /// [`StoreError::Gone`] if it does not exist.
     fn delete(
         &self,
         key: &AddressKey,
@@ -67,8 +67,8 @@ impl Write {
     }
 }
 
-/// What the address holds after `write`, given what it holds now; `None`: nothing. `stamp` names
-/// this write and has never been used before.
+/// Record of the address after `write`, given the present one; `None`: no record. `stamp` names this write
+/// and has never been used before.
 pub(crate) fn decide(
     write: Write,
     current: Option<Versioned>,

@@ -1,12 +1,12 @@
-//! Where ownership is written down: the lease store and the agent's journal.
+//! Durable state of ownership: the lease store and the agent's journal.
 //!
-//! [`LeaseStore`] is the one contract; [`memory`], [`embedded`] and [`kubernetes`] keep it. [`journal`] is the agent's own file beside it: intents and what
-//! the node alone knows. The crate decides nothing about life and death: it only makes one record
-//! per address, refuses a write that was based on an older state, and says so when it cannot know
-//! what became of one.
+//! [`LeaseStore`] is the one contract; [`memory`], [`embedded`] and [`kubernetes`] implement it. [`journal`]
+//! is the agent's own file: intents, and state that only the node needs. The crate takes no decision about
+//! the life of an attachment. It creates one record per address, refuses a write that was based on an older
+//! state, and reports an outcome that it cannot determine.
 //!
-//! Invariant: an acknowledged write is durable, and a file that is damaged or newer than this
-//! program is refused untouched.
+//! Invariant: an acknowledged write is durable, and a file that is damaged or newer than this program is
+//! refused unchanged.
 
 pub mod embedded;
 mod error;

@@ -1,8 +1,8 @@
 //! A database file that can be examined without being changed.
 //!
-//! redb repairs a file while it opens it, and its integrity check writes what it rebuilt. A file
-//! that turns out to be damaged, newer or foreign must stay as it was found, so it is first opened
-//! through this layer: reads come from the file, writes stay in memory and are dropped.
+//! redb repairs a file while it opens it, and its integrity check writes the rebuilt parts. A file that turns
+//! out to be damaged, newer or foreign must stay unchanged. It is therefore first opened through this layer:
+//! reads come from the file, writes stay in memory and are dropped.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -40,7 +40,7 @@ impl Overlay {
         Ok(Self { file, changes: Mutex::new(changes) })
     }
 
-    /// Nothing in here can panic half way through a change, so a poisoned lock is still whole.
+    /// No code here panics in the middle of a change, so a poisoned lock is still consistent.
     fn changes(&self) -> MutexGuard<'_, Changes> {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }

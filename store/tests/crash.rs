@@ -32,8 +32,8 @@ impl Drop for Writer {
     }
 }
 
-/// Creates a record and a journal row for each number from `from` on, and deletes every third
-/// again, saying so after each. Bounded, in case nobody kills it.
+/// Creates a record and a journal row for each number from `from` on, deletes every third one again, and
+/// prints a line after each. Bounded, in case the process is not killed.
 fn write(folder: &Path, from: u32) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     let store = EmbeddedStore::open(&folder.join("store.redb")).unwrap();
@@ -120,8 +120,8 @@ fn acknowledged_writes_survive_kill_9() {
             .unwrap();
         let mut writer = Writer(child);
         let out = writer.0.stdout.take().unwrap();
-        // Uneven moments: a few within the making of the files, the others after so many
-        // acknowledgements and a little, so that a slow machine kills within writes as well.
+        // Uneven moments: a few within the creation of the files, the others after a number of
+        // acknowledgements and a short time, so that a slow machine kills within writes as well.
         let early = (round < 5).then(|| Duration::from_micros(2_000 + 1_500 * round));
         let lines_before = 1 + round * round % 97;
         let little = Duration::from_micros(round * 37 % 700);

@@ -1,4 +1,4 @@
-//! What the embedded files survive, and what they refuse.
+//! Faults that the embedded files survive, and faults that they refuse.
 
 #![expect(clippy::unwrap_used, reason = "a helper of a test fails like the test itself")]
 

@@ -20,8 +20,8 @@ use common::record;
 fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &str) -> std::io::Result<()> {
     let [source, kind, data] = [source, kind, data].map(|text| CString::new(text).unwrap());
     let target = CString::new(target.as_os_str().as_bytes()).unwrap();
-    #[expect(unsafe_code, reason = "the test needs a file system of its own, and std cannot mount")]
-    // SAFETY: all four are valid C strings that outlive the call, as mount(2) wants.
+    #[expect(unsafe_code, reason = "the test needs its own file system, and std cannot mount")]
+    // SAFETY: all four are valid C strings that outlive the call, as mount(2) requires.
     let done =
         unsafe { libc::mount(source.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, data.as_ptr().cast()) };
     if done == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
@@ -29,7 +29,7 @@ fn mount(source: &str, target: &Path, kind: &str, flags: libc::c_ulong, data: &s
 
 /// Mounts a tmpfs of 1 MiB on `folder`, for this thread and those it starts from here on.
 fn small_disk(folder: &Path) -> std::io::Result<()> {
-    #[expect(unsafe_code, reason = "the test needs a mount namespace of its own, and std has none")]
+    #[expect(unsafe_code, reason = "the test needs its own mount namespace, and std has none")]
     // SAFETY: unshare(2) takes no pointers; it changes this thread only.
     if unsafe { libc::unshare(libc::CLONE_NEWNS) } != 0 {
         return Err(std::io::Error::last_os_error());
@@ -38,7 +38,7 @@ fn small_disk(folder: &Path) -> std::io::Result<()> {
     mount("berth-test", folder, "tmpfs", 0, "size=1m")
 }
 
-/// Runs `test` on a thread with a small disk, or says why it did not.
+/// Runs `test` on a thread with a small disk, or reports why it did not.
 fn on_a_small_disk(test: fn(&Path)) {
     let folder = tempfile::tempdir().unwrap();
     let path: PathBuf = folder.path().to_owned();
@@ -46,7 +46,7 @@ fn on_a_small_disk(test: fn(&Path)) {
     match thread.join() {
         Ok(Ok(())) => {}
         Ok(Err(cause)) => {
-            berth_testbed::skip::because(&format!("mounting a tmpfs of its own: {cause}; run it as root"));
+            berth_testbed::skip::because(&format!("mounting its own tmpfs: {cause}; run it as root"));
         }
         Err(panic) => std::panic::resume_unwind(panic),
     }
@@ -90,7 +90,7 @@ fn the_store_loses_nothing() {
             };
             assert!(matches!(refused, StoreError::Full { .. }), "{refused:?}");
             assert!(refused.to_string().contains("Free space"), "{refused}");
-            assert_eq!(store.list().await.unwrap().len(), made as usize, "reads go on");
+            assert_eq!(store.list().await.unwrap().len(), made as usize, "reads continue to work");
             // Still full: still an error, still nothing lost.
             let another = record("192.0.2.1", "another");
             let again = store.create(&another).await.unwrap_err();

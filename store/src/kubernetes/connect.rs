@@ -14,16 +14,16 @@ const CONNECT: Duration = Duration::from_secs(3);
 
 type Cause = Arc<dyn std::error::Error + Send + Sync>;
 
-/// A client that repeats nothing by itself, of the cluster that `kubeconfig` names, else of the one in
-/// which this process runs as a pod. Must be called inside a tokio runtime.
+/// A client without automatic retries, for the cluster of `kubeconfig`, or else for the one in which this
+/// process runs as a pod. Must be called inside a tokio runtime.
 ///
-/// The retries of kube, which are on by default, would repeat writes after a 503 or 504, when nobody
-/// knows whether the first was applied.
+/// The retries of kube, which are on by default, would repeat writes after a 503 or 504, when it is unknown
+/// whether the first one was applied.
 pub async fn client(kubeconfig: Option<&Path>) -> Result<Client, StoreError> {
     let mut config = config(kubeconfig).await?;
     config.default_retry = false;
     config.connect_timeout = Some(CONNECT);
-    // Each request has a deadline of its own, and a watch may be silent for longer.
+    // Each request has its own deadline, and a watch may be silent for longer.
     config.read_timeout = None;
     Client::try_from(config).map_err(|cause| failed(kubeconfig, Arc::new(cause)))
 }

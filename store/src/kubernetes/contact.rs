@@ -1,7 +1,7 @@
-//! When the API server was last known to serve this agent.
+//! Time of the last request that the API server is known to have served.
 //!
-//! Heartbeats, fences and `doctor` ask it. Whoever talks to the API server notes it here, so that one
-//! agent has one answer.
+//! Heartbeats, fences and `doctor` read it. All requests of the agent record it here, so that one agent has
+//! one answer.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -17,13 +17,13 @@ pub struct Contact {
 }
 
 impl Contact {
-    /// No contact yet; `now` reads the agent's clock.
+    /// State before the first contact; `now` reads the agent's clock.
     pub fn new(now: fn() -> Time) -> Self {
         Self { now, last: Arc::default() }
     }
 
-    /// When the newest request that was served was *sent*: what is known of the server is at least as
-    /// old as that.
+    /// Time at which the newest request that was served was *sent*: what is known of the server is at least
+    /// as old as that.
     pub fn last(&self) -> Option<Time> {
         match self.last.load(Ordering::Acquire) {
             0 => None,

@@ -15,26 +15,26 @@ use serde::Deserialize;
 
 use super::contact::Contact;
 
-/// Where leases are.
+/// Path of the leases in the API.
 pub const BASE: &str = "/apis/berth.dev/v1alpha1/ipleases";
 
-/// An answer may have so many bytes: a page of 500 leases has one million.
+/// Maximum size of a response in bytes: a page of 500 leases has one million.
 const ANSWER_MAX: usize = 32 << 20;
 
-/// Why there is no answer that counts.
+/// Reason for the lack of a valid response.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
-    /// Nothing came in time.
-    #[error("no answer within {} ms: check the API server and the network to it", .0.as_millis())]
+    /// The response is late.
+    #[error("no response within {} ms; check the API server and the network to it", .0.as_millis())]
     Late(Duration),
     /// The connection failed.
-    #[error("the connection to the API server failed: check that it runs and can be reached")]
+    #[error("the connection to the API server failed; check that it runs and is reachable")]
     Connection(#[source] kube::Error),
     /// The connection failed while the answer was read.
-    #[error("the answer of the API server was cut off")]
+    #[error("the response of the API server was truncated")]
     Cut(#[source] Box<dyn Error + Send + Sync>),
     /// It answered that it will not, or cannot.
-    #[error("the API server answered {code} {reason}: {message}")]
+    #[error("the API server responded {code} {reason}: {message}")]
     Answered {
         /// The HTTP status.
         code: u16,
@@ -43,8 +43,10 @@ pub enum Fault {
         /// The words of the answer.
         message: String,
     },
-    /// What came is nothing that an API server says.
-    #[error("the answer is none of an API server: check where the agent's kubeconfig points")]
+    /// The response is not from an API server.
+    #[error(
+        "the response did not come from a Kubernetes API server; check the server URL in the agent's kubeconfig"
+    )]
     Foreign(#[source] serde_json::Error),
     /// The answer contradicts itself over and over.
     #[error("{0}")]
@@ -52,7 +54,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether the request cannot have reached the server.
+    /// True if the request cannot have reached the server.
     pub fn never_sent(&self) -> bool {
         let Self::Connection(error) = self else { return false };
         // The credentials are read before anything is sent.
@@ -80,7 +82,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// The part of a `Status` that tells answers apart.
+/// Fields of a `Status` that distinguish responses.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Status {
@@ -89,7 +91,7 @@ pub struct Status {
     pub details: Details,
 }
 
-/// What a `Status` is about.
+/// Object of a `Status`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub struct Details {
@@ -99,7 +101,7 @@ pub struct Details {
 }
 
 impl Answer {
-    /// What it says of itself; empty if it is no `Status`.
+    /// The `Status` in its body; empty if the body is another object.
     pub fn said(&self) -> Status {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
@@ -132,8 +134,8 @@ impl Door {
         self.ask_within(self.deadline, method, path, body).await
     }
 
-    /// The same within a deadline of its own. The server is told a shorter one, so that it says itself that it
-    /// gave up, and does not carry out much later what nobody waits for.
+    /// The same with a separate deadline. The server gets a shorter one, so that it reports the time-out
+    /// itself, and does not apply a write much later.
     pub async fn ask_within(
         &self,
         deadline: Duration,
@@ -155,7 +157,7 @@ impl Door {
         Ok(answer)
     }
 
-    /// Opens a stream of events; an answer that is none is read whole.
+    /// Opens a stream of events; an error response is read as a whole.
     pub async fn open(&self, path: &str) -> Result<Result<Body, Answer>, Fault> {
         let sent = self.contact.now();
         let work = async {

@@ -1,7 +1,7 @@
-//! What an answer of the API server means for the caller of a store, as one table.
+//! Classification of API server responses for the caller of a store, as one table.
 //!
-//! Invariant: an error other than [`StoreError::OutcomeUnknown`] is returned only if the write
-//! cannot have been applied. An answer of which that is not certain is unknown.
+//! Invariant: an error other than [`StoreError::OutcomeUnknown`] is returned only if the write cannot have
+//! been applied. A response without that certainty is unknown.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,25 +11,25 @@ use http::StatusCode;
 use super::door::{Answer, Fault};
 use crate::error::StoreError;
 
-/// What was asked for.
+/// Description of a request.
 #[derive(Debug, Clone, Copy)]
 pub struct Asked<'a> {
-    /// The word for errors.
+    /// Name of the operation, for errors.
     pub operation: &'static str,
     /// The object, or all of them.
     pub object: &'a str,
-    /// Whether the request changes something.
+    /// True if the request changes something.
     pub writes: bool,
 }
 
-/// What the server said that the caller must know how to go on from.
+/// Outcome from which the caller continues.
 #[derive(Debug)]
 pub enum Said {
     /// It is done: the body.
     Done(Vec<u8>),
     /// The object is not there.
     Missing,
-    /// The object is there, or is not what the precondition says.
+    /// The object already exists, or differs from the precondition.
     Conflict,
     /// The state that was asked about has been forgotten.
     Expired,
@@ -58,14 +58,14 @@ impl Asked<'_> {
                 Err(StoreError::Forbidden { operation: self.operation, cause: Arc::new(answer.into_fault()) })
             }
             StatusCode::TOO_MANY_REQUESTS => Err(self.unavailable(wait(&answer), answer.into_fault())),
-            // A proxy says this when it gave up waiting for a part of the request or for the server.
+            // A proxy sends this when it gave up waiting for a part of the request or for the server.
             StatusCode::REQUEST_TIMEOUT => Err(self.unknown(answer.into_fault())),
             _ if status.is_client_error() => Err(StoreError::Refused {
                 operation: self.operation,
                 object: self.object.to_owned(),
                 cause: Arc::new(answer.into_fault()),
             }),
-            // 5xx: the write may be in etcd already; anything else is no answer of an API server.
+            // 5xx: the write may already be in etcd. Any other status is not from an API server.
             _ => Err(self.unknown_after(wait(&answer), answer.into_fault())),
         }
     }
@@ -88,7 +88,7 @@ impl Asked<'_> {
     }
 }
 
-/// Whether an object is missing, and not its kind: without the definition the path itself is unknown.
+/// True if the object is missing, false if its kind is: without the definition the path itself is unknown.
 fn is_about_a_lease(answer: &Answer) -> bool {
     let said = answer.said();
     said.reason == "NotFound" && said.details.kind == "ipleases" && !said.details.name.is_empty()

@@ -1,5 +1,4 @@
-//! Leases as the API server sends them. Metadata that nobody here needs, `managedFields` above all, is
-//! dropped while it is read.
+//! Leases in the API server's format. Unused metadata, `managedFields` above all, is dropped while parsing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
@@ -9,12 +8,12 @@ use berth_ipam::record::{AddressKey, Version, Versioned};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-/// An object, or what stands where one is expected.
+/// An object, or another JSON value in the place of one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub struct Object {
     pub metadata: Metadata,
-    /// As it came: it is read once, into a record.
+    /// The raw text: it is parsed once, into a record.
     pub spec: Option<Box<RawValue>>,
     /// Of a `Status`.
     pub code: u16,
@@ -43,17 +42,17 @@ pub struct Page {
     pub items: Vec<Object>,
 }
 
-/// A stored object that this agent cannot read: made by hand, or by a newer Berth. The address that
-/// its name locks is taken all the same.
+/// A stored object that this agent cannot read: created manually, or by a newer Berth. The address that its
+/// name locks counts as taken.
 #[derive(Debug, Clone)]
 pub struct Unreadable {
-    /// Its name.
+    /// Name of the object.
     pub object: String,
-    /// The address whose lock that name is; `None` if it is nobody's.
+    /// Address that the name locks; `None` if it locks none.
     pub key: Option<AddressKey>,
-    /// Its version.
+    /// Version of the object.
     pub version: Version,
-    /// What is wrong with it, and what to do.
+    /// Description of the fault, and advice.
     pub cause: Arc<ApiError>,
 }
 
@@ -77,7 +76,7 @@ impl Object {
     }
 }
 
-/// The address whose record is called `name`: the inverse of [`AddressKey::record_name`].
+/// The address of the record named `name`: the inverse of [`AddressKey::record_name`].
 pub fn key_of(name: &str) -> Option<AddressKey> {
     let (segment, address) = name.split_once('.')?;
     let address = match address.parse::<Ipv4Addr>() {

@@ -1,8 +1,8 @@
 //! The node that the agent's own token names.
 //!
 //! The token of a service account is a signed JSON text. Since Kubernetes 1.30 it names the node of the pod
-//! that it is bound to, and admission policies learn that node from the API server. The payload is read
-//! without its signature: the API server checks that with each request, and here only advice depends on it.
+//! that it is bound to, and the API server passes that node to admission policies. The payload is read
+//! without its signature: the API server checks that with each request, and only advice depends on it here.
 
 use std::path::Path;
 
@@ -12,10 +12,10 @@ use kube::Config;
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 
-/// A longer text is no token, in bytes.
+/// Maximum length of a token in bytes.
 const TOKEN_MAX: usize = 64 * 1024;
 
-/// What a token says of its node.
+/// Node in a token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TokenNode {
     /// It names this node.

@@ -1,12 +1,12 @@
-//! Following all leases: a list, then what happens after it, and again whenever the thread is lost.
+//! Watch of all leases: a list, then the events after it, and a new list whenever the position is lost.
 //!
-//! A task reads, a bounded channel hands on; who reads slowly slows the server down, not this
-//! process. What comes is early news. It may be seconds old, so a release is never decided by it.
+//! A task reads, and a bounded channel passes events on; a slow reader slows the server down, not this
+//! process. Events are early notice. They may be seconds old, so a release is never decided by them.
 //!
-//! Invariant: between two [`LeaseEvent::Restarted`] no change is left out. Where that is not
-//! certain, the leases are listed anew: also when the server was away, because it may come back with
-//! an older copy of its storage, in which the moment to go on from means something else; and when
-//! there was an object that could not be read: another definition makes it readable, and no event tells.
+//! Invariant: between two [`LeaseEvent::Restarted`] no change is left out. If that is not certain, the leases
+//! are listed again. This includes an absence of the server, because it may return with an older copy of its
+//! storage, in which the resource version means something else. It also includes an unreadable object: a
+//! changed definition makes it readable without an event.
 
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::Duration;
@@ -26,7 +26,7 @@ use super::object::{Object, key_of};
 use super::{KubernetesStore, Unreadable};
 use crate::error::StoreError;
 
-/// So many events wait for their reader.
+/// Capacity of the channel in events.
 const EVENTS: usize = 256;
 /// A single event may be this long; a lease has some two thousand bytes.
 const LINE_MAX: usize = 4 << 20;
@@ -35,14 +35,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The first one.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What happened to leases.
+/// A change of the leases.
 #[derive(Debug, Clone)]
 pub enum LeaseEvent {
-    /// All leases, as they are now: whatever was known before is void. The first event is one.
+    /// All leases at present: earlier state is void. The first event is one.
     Restarted {
         /// Those that could be read.
         rows: Vec<Versioned>,
-        /// Those that could not: their addresses are taken all the same.
+        /// Unreadable leases: their addresses count as taken.
         unreadable: Vec<Unreadable>,
     },
     /// A lease was made or changed.
@@ -51,9 +51,9 @@ pub enum LeaseEvent {
     Unreadable(Unreadable),
     /// An object was deleted.
     Deleted {
-        /// Its name.
+        /// Name of the object.
         object: String,
-        /// The address whose lock it was; `None` if that name is nobody's.
+        /// Address that the name locks; `None` if it locks none.
         key: Option<AddressKey>,
         /// Its last version, with the moment of its deletion.
         version: Version,
@@ -84,7 +84,7 @@ impl Watch {
         self.events.recv().await
     }
 
-    /// What keeps the watch from its work at present.
+    /// Error that blocks the watch at present.
     pub fn trouble(&self) -> Option<StoreError> {
         self.trouble.borrow().clone()
     }
@@ -96,15 +96,15 @@ impl Drop for Watch {
     }
 }
 
-/// How following from one moment ended.
+/// Reason for the end of a watch request.
 enum End {
-    /// The connection did; the moment to go on from is still known.
+    /// The connection ended; the resource version is still valid.
     Resume,
-    /// The server is there, and wants to be left alone for a moment.
+    /// The server is reachable, and requests a pause.
     Busy(StoreError),
     /// The server has forgotten the moment, or it may have.
     Relist,
-    /// Nobody listens any more.
+    /// The receiver is gone.
     Unwanted,
 }
 
@@ -122,7 +122,7 @@ struct Follower {
     trouble: watch::Sender<Option<StoreError>>,
     /// Failures since the last success.
     failures: u32,
-    /// Whether an object could not be read since the last list.
+    /// True if an object could not be read since the last list.
     unreadable: bool,
 }
 
@@ -176,7 +176,7 @@ impl Follower {
         );
         let body = match self.store.door.open(&path).await {
             Ok(Ok(body)) => body,
-            // 504: the moment lies ahead of the server, as after a restore of its storage.
+            // 504: the resource version is ahead of the server, as after a restore of its storage.
             Ok(Err(answer)) if answer.status.as_u16() == 504 => return Ok(End::Relist),
             Ok(Err(answer)) => {
                 let busy = answer.status.as_u16() == 429;
@@ -200,7 +200,7 @@ impl Follower {
                 }
             };
             let Ok(line) = serde_json::from_slice::<Line>(&line) else {
-                tracing::warn!("a watch sent what is no event; listing all leases again");
+                tracing::warn!("malformed watch event; listing all leases again");
                 return Ok(End::Relist);
             };
             self.failures = 0;
@@ -245,15 +245,15 @@ impl Follower {
         self.pause(wait).await;
     }
 
-    /// Waits for longer and longer, and never for as long as anybody else does.
+    /// Waits with exponential backoff and jitter.
     async fn pause(&mut self, wanted: Option<Duration>) {
         tokio::time::sleep(pause(self.failures, wanted, random())).await;
         self.failures = self.failures.saturating_add(1);
     }
 }
 
-/// The pause after so many failures: doubled each time, the server's wish if that is longer, half of it
-/// by chance, and never more than [`PAUSE_MAX`].
+/// The pause after this number of failures: doubled each time, the server's value if that is longer, half of
+/// it random, and never more than [`PAUSE_MAX`].
 fn pause(failures: u32, wanted: Option<Duration>, random: u64) -> Duration {
     let doubled = PAUSE_MIN.saturating_mul(1 << failures.min(10));
     let whole = doubled.max(wanted.unwrap_or_default()).min(PAUSE_MAX);
@@ -275,7 +275,7 @@ struct Lines {
 }
 
 impl Lines {
-    /// The next whole line; `None` at the end. What is cut off by the end was no event yet.
+    /// The next whole line; `None` at the end. An incomplete last line is not an event.
     async fn next(&mut self) -> Result<Option<Bytes>, Fault> {
         let mut seen = 0;
         loop {

@@ -23,26 +23,26 @@ const BASE: &str = "/apis/berth.dev/v1alpha1/ipleases";
 
 type Reply = Response<UnsyncBoxBody<Bytes, BoxError>>;
 
-/// What happens to the next request of a kind.
+/// Fault of the next request of a kind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
     /// This status, and nothing done.
     Answer(u16),
     /// It is done, and this status is answered.
     AnswerAfter(u16),
-    /// 429, with `Retry-After` of so many seconds.
+    /// 429, with `Retry-After` of this number of seconds.
     Busy(u32),
-    /// No answer ever, and nothing done.
+    /// No response, and the request is not applied.
     Silent,
-    /// No answer ever, but it is done.
+    /// No response, but the request is applied.
     SilentAfter,
     /// The connection breaks before anything is done.
     Broken,
     /// It is done, and the connection breaks.
     BrokenAfter,
-    /// Nobody listens.
+    /// The connection is refused.
     Refused,
-    /// 200 from something that is no API server.
+    /// 200 from a server that is not an API server.
     Foreign,
 }
 
@@ -67,9 +67,9 @@ struct State {
     objects: BTreeMap<String, Value>,
     /// Every change, with its number.
     history: Vec<(u64, &'static str, Value)>,
-    /// What is older has been forgotten.
+    /// Resource version up to which the history is compacted.
     forgotten: u64,
-    /// No definition of the kind.
+    /// The kind has no definition.
     unknown_kind: bool,
     faults: Vec<(&'static str, Fault)>,
     requests: Vec<String>,
@@ -93,7 +93,7 @@ impl Fake {
         self.state().faults.push((kind, fault));
     }
 
-    /// No request fails any more.
+    /// Clears all planned faults.
     pub fn calm(&self) {
         self.state().faults.clear();
     }
@@ -108,7 +108,7 @@ impl Fake {
         (self.posts.most.load(Ordering::SeqCst), self.deletes.most.load(Ordering::SeqCst))
     }
 
-    /// How many requests of a kind there were.
+    /// Number of requests of a kind.
     pub fn count(&self, kind: &str) -> usize {
         self.requests().iter().filter(|line| line.split(' ').next() == Some(kind)).count()
     }
@@ -118,14 +118,14 @@ impl Fake {
         self.state().unknown_kind = unknown;
     }
 
-    /// Puts an object there as somebody else would, by hand.
+    /// Creates an object as another client would.
     pub fn put(&self, name: &str, spec: &Value) {
         let mut state = self.state();
         let object = object(name, spec);
         state.create(name, object);
     }
 
-    /// Changes an object as somebody else would.
+    /// Changes an object as another client would.
     pub fn edit(&self, name: &str, edit: impl FnOnce(&mut Value)) {
         let mut state = self.state();
         let mut object = state.objects[name].clone();
@@ -133,14 +133,14 @@ impl Fake {
         state.store("MODIFIED", name, object);
     }
 
-    /// Another definition shows another part of an object that is as it was: no event tells.
+    /// Changes an object as a new definition would, which shows another part of it: without an event.
     pub fn redefine(&self, name: &str, spec: &Value) {
         if let Some(object) = self.state().objects.get_mut(name) {
             object["spec"] = spec.clone();
         }
     }
 
-    /// Deletes an object as somebody else would.
+    /// Deletes an object as another client would.
     pub fn remove(&self, name: &str) {
         self.state().remove(name);
     }
@@ -152,7 +152,7 @@ impl Fake {
         state.forgotten = state.clock;
     }
 
-    /// The storage is brought back as it was: the same objects, an older clock.
+    /// Restores an older state of the storage: the same objects, an older resource version.
     pub fn go_back(&self, clock: u64) {
         let mut state = self.state();
         (state.clock, state.forgotten) = (clock, 0);
@@ -364,7 +364,7 @@ impl State {
         }
         let (sender, receiver) = unbounded_channel();
         if from < self.forgotten {
-            // A real server says so on the stream as often as by its status.
+            // A real server reports this on the stream as often as by its status.
             let gone = json!({"kind": "Status", "code": 410, "reason": "Expired", "message": "too old"});
             let _ = sender.send(Ok(Frame::data(Bytes::from(event("ERROR", &gone)))));
             return stream(receiver);

@@ -1,5 +1,5 @@
-//! The store of a cluster, where the API server fails: each row of its table of answers, and that
-//! nothing is asked twice.
+//! The store of a cluster under faults of the API server: each row of the table of responses, and a check
+//! that no request is sent twice.
 
 use std::error::Error as _;
 use std::sync::Arc;
@@ -29,7 +29,7 @@ fn key() -> AddressKey {
     mine().address_key()
 }
 
-/// A write of each kind against a record that is there at `version`, or is to be made.
+/// A write of each kind against a record that exists at `version`, or for a new one.
 async fn write(store: &KubernetesStore, kind: &str, version: &Version) -> Result<(), StoreError> {
     match kind {
         "POST" => store.create(&mine()).await.map(drop),
@@ -94,8 +94,8 @@ async fn a_write_that_was_turned_away_changed_nothing_and_says_what_to_do() {
         (Fault::Answer(422), "older or newer than this agent"),
         (Fault::Answer(400), "older or newer than this agent"),
         (Fault::Answer(413), "older or newer than this agent"),
-        (Fault::Busy(3), "worth another try"),
-        (Fault::Refused, "worth another try"),
+        (Fault::Busy(3), "try again"),
+        (Fault::Refused, "try again"),
     ];
     for kind in WRITES {
         for (fault, advice) in rows {
@@ -167,7 +167,7 @@ async fn the_loser_of_a_race_sees_the_winner_or_its_own_lost_reply() {
     store.create(&mine()).await.unwrap();
     assert_eq!(fake.count("POST"), 4);
 
-    // Refused, and nobody can say by whom: nothing was changed, and that is what the error means.
+    // Refused, by an unknown component: nothing was changed, and the error means that.
     fake.remove(NAME);
     fake.fail("POST", Fault::Answer(409));
     fake.fail("GET", Fault::Broken);
@@ -217,7 +217,7 @@ async fn what_cannot_be_read_is_named_and_never_skipped() {
     let error = store.list().await.unwrap_err();
     assert!(matches!(error, StoreError::Unreadable { others: 2, .. }), "{error}");
 
-    // Its name is the lock: the address is neither free nor anybody's known.
+    // Its name is the lock: the address is neither free nor held by a known attachment.
     let error = store.get(&key()).await.unwrap_err();
     assert!(matches!(&error, StoreError::Unreadable { object, .. } if object == NAME), "{error}");
     let error = store.create(&mine()).await.unwrap_err();

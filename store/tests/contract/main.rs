@@ -36,7 +36,7 @@ async fn keeps_the_contract(store: &impl LeaseStore) {
     assert_eq!(store.get(&key).await.unwrap(), Some(expected.clone()));
     let refused = store.create(&second).await.unwrap_err();
     let StoreError::AlreadyExists { existing } = refused else { panic!("{refused}") };
-    assert_eq!(*existing, expected, "the loser must see whose transaction won");
+    assert_eq!(*existing, expected, "the loser must see the transaction that won");
 
     // A hand-over keeps the record and changes its version; the old version is worth nothing then.
     let taken = store.replace(&second, &made).await.unwrap();
@@ -75,7 +75,7 @@ async fn keeps_the_contract(store: &impl LeaseStore) {
     assert_eq!(store.list().await.unwrap(), []);
 }
 
-/// Two tasks want one address, over and over; then two want to hand one over.
+/// Two tasks create a record of one address, repeatedly; then two replace one.
 async fn has_one_winner<S: LeaseStore + 'static>(store: std::sync::Arc<S>) {
     for round in 0..50 {
         let key = record("192.0.2.9", "x").address_key();
@@ -122,7 +122,7 @@ fn step() -> impl Strategy<Value = Step> {
     ]
 }
 
-/// What a store is, said as plainly as possible.
+/// The simplest model of a store.
 #[derive(Default)]
 struct Model {
     records: BTreeMap<AddressKey, (LeaseRecord, Version)>,

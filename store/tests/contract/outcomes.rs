@@ -1,5 +1,5 @@
-//! The promise of every store, under faults at random: an error that does not say "unknown" changed
-//! nothing, and a success is what is there.
+//! The promise of every store, under random faults: an error other than "unknown" changed nothing, and a
+//! success is in the store.
 
 use berth_store::kubernetes::KubernetesStore;
 use berth_store::{LeaseStore as _, StoreError, Version, Versioned};
@@ -22,7 +22,7 @@ struct Step {
     address: u8,
     /// An older version than the newest that was seen.
     stale: bool,
-    /// What happens to the write, and to a read after it.
+    /// Faults of the write, and of a read after it.
     faults: (Option<Fault>, Option<Fault>),
 }
 
@@ -31,7 +31,7 @@ fn fault() -> impl Strategy<Value = Option<Fault>> {
     prop_oneof![
         4 => Just(None),
         2 => code.clone().prop_map(|code| Some(Fault::Answer(code))),
-        // Only what a server may say after it did something: with others it would lie.
+        // Only the statuses that a server may send after it applied a write: with others it would lie.
         2 => prop::sample::select(vec![408, 500, 502, 503, 504]).prop_map(|code| Some(Fault::AnswerAfter(code))),
         2 => prop::sample::select(vec![
             Fault::Busy(1), Fault::Silent, Fault::SilentAfter, Fault::Broken, Fault::BrokenAfter,

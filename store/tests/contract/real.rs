@@ -1,5 +1,5 @@
-//! The same contract over a real API server, where there is one: `BERTH_TEST_KUBECONFIG` names a
-//! kubeconfig of a cluster whose leases these tests may make and delete. The test bed sets it.
+//! The same contract over a real API server, if there is one: `BERTH_TEST_KUBECONFIG` names a kubeconfig of a
+//! cluster where these tests may create and delete leases. The test bed sets it.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -78,7 +78,7 @@ async fn does_not_free_what_a_finalizer_keeps(store: &KubernetesStore, path: &Pa
     assert_eq!(store.get(&key).await.unwrap(), None);
 }
 
-/// A token that nobody gave out, and a user without any right.
+/// A token that was never issued, and a user without any right.
 async fn turns_strangers_away(path: &Path) {
     let folder = tempfile::tempdir().unwrap();
     let stranger = async |edit: fn(&mut kube::config::AuthInfo)| {

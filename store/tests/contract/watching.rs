@@ -1,4 +1,4 @@
-//! The watch of a cluster's leases: nothing is left out, whatever happens to the connection.
+//! The watch of a cluster's leases: no change is left out, under all faults of the connection.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -17,7 +17,7 @@ async fn next(watch: &mut Watch) -> LeaseEvent {
     timeout(Duration::from_mins(5), watch.next()).await.unwrap().unwrap()
 }
 
-/// One word for each event.
+/// One word per event.
 fn word(event: &LeaseEvent) -> String {
     match event {
         LeaseEvent::Restarted { rows, unreadable } => {
@@ -77,8 +77,8 @@ async fn a_dropped_watch_goes_on_from_where_it_was() {
     assert!(watch.trouble().is_none());
 }
 
-/// An API server ends all watches of a kind when its definition changes, and with the definition changes what
-/// objects look like: no event tells.
+/// An API server ends all watches of a kind when its definition changes. The definition also changes the form
+/// of objects, without an event.
 #[tokio::test(start_paused = true)]
 async fn what_could_not_be_read_may_be_readable_after_a_dropped_watch_so_all_is_listed_again() {
     for listed in [true, false] {
@@ -148,14 +148,14 @@ async fn a_bookmark_moves_the_moment_so_that_history_may_be_forgotten() {
     assert_eq!(fake.count("LIST"), 1);
 }
 
-/// Lets the task of the watch do what it can do without time passing.
+/// Lets the task of the watch run without time passing.
 async fn settle() {
     for _ in 0..100 {
         tokio::task::yield_now().await;
     }
 }
 
-/// How the thread is lost.
+/// Cause of the loss of the position.
 type Loss = fn(&Fake);
 
 #[tokio::test(start_paused = true)]
@@ -254,7 +254,7 @@ async fn an_api_server_that_is_away_is_asked_at_a_bounded_pace_and_found_soon() 
     drop(watch);
     let asked = fake.count("LIST");
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!(fake.count("LIST"), asked, "a dropped watch asks nobody");
+    assert_eq!(fake.count("LIST"), asked, "a dropped watch sends no request");
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -318,8 +318,8 @@ async fn converges(happenings: Vec<Happening>) {
             Happening::Wait(millis) => tokio::time::sleep(Duration::from_millis(millis.into())).await,
         }
     }
-    // What is there in the end is what a reader of the events believes. A new list is the last word of a
-    // watch that lost its thread, so it is waited for.
+    // The final state is the one that a reader of the events has. A new list is the last event of a watch
+    // that lost its position, so the loop waits for it.
     while let Ok(Some(event)) = timeout(Duration::from_mins(1), watch.next()).await {
         match event {
             LeaseEvent::Restarted { rows, .. } => {

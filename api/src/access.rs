@@ -12,8 +12,8 @@ use crate::types::{IPPoolSpec, LabelOperator, NamespaceSelector};
 /// Reserved addresses of a pool, at most.
 const RESERVED_MAX: u128 = 1024;
 
-/// The key of a declaration that a store without a cluster cannot follow: there the runtime names a pod, and nothing says
-/// more of it.
+/// The key of a declaration that a standalone node cannot evaluate: there the runtime names a pod, and its
+/// labels and owner are unknown.
 pub fn of_clusters(spec: &IPPoolSpec) -> Option<String> {
     if spec.namespace_selector.is_some() {
         return Some("spec.namespaceSelector".to_owned());
@@ -49,14 +49,14 @@ impl At<'_> {
                     return Err(self.error(
                         key,
                         text,
-                        "it is reserved twice; write each address into one reservation",
+                        "it is in two reservations; list each address in one reservation only",
                     ));
                 }
                 all = all.union(&span);
                 addresses = addresses.union(&span);
                 if all.len() > RESERVED_MAX {
                     let advice = format!(
-                        "a pool reserves at most {RESERVED_MAX} addresses; use a pool of its own with namespaceSelector"
+                        "a pool reserves at most {RESERVED_MAX} addresses; use a separate pool with namespaceSelector"
                     );
                     return Err(self.error(key, text, advice));
                 }

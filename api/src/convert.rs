@@ -286,7 +286,7 @@ impl At<'_> {
     }
 }
 
-/// Tells an address that every IPv6 link reaches without a route.
+/// True for an address that every IPv6 link reaches without a route.
 fn is_link_local(address: IpAddr) -> bool {
     matches!(address, IpAddr::V6(v6) if v6.is_unicast_link_local())
 }
@@ -300,8 +300,8 @@ fn mode(mode: Option<Mode>) -> MacvlanMode {
     }
 }
 
-/// Within a segment an address belongs to one pool, a subnet has one size, and a router is nobody's
-/// address.
+/// Checks that within a segment an address belongs to one pool, a subnet has one prefix length, and a
+/// router's address belongs to no pool.
 fn check_pools(pools: &BTreeMap<PoolName, Pool>, places: &BTreeMap<PoolName, Place>) -> Result<(), ApiError> {
     let all: Vec<_> = pools.iter().collect();
     for (index, (name, pool)) in all.iter().enumerate() {
@@ -325,7 +325,7 @@ fn check_pools(pools: &BTreeMap<PoolName, Pool>, places: &BTreeMap<PoolName, Pla
 }
 
 fn contradiction(pool: &Pool, other: &Pool) -> Option<String> {
-    // A gateway may be outside of its own subnet.
+    // A gateway may be outside its subnet.
     let routers = [(pool.gateway, other), (other.gateway, pool)];
     let taken = routers
         .iter()
@@ -337,7 +337,7 @@ fn contradiction(pool: &Pool, other: &Pool) -> Option<String> {
     })
 }
 
-/// What two pools of one segment and family have in common and may not.
+/// Description of a forbidden overlap between two pools of one segment and family.
 fn shared(pool: &Pool, other: &Pool) -> Option<String> {
     let ((first, last), (other_first, other_last)) =
         (members::bounds(pool.subnet), members::bounds(other.subnet));

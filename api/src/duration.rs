@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Milliseconds of each unit. `ms` comes before `m`, which is its first letter.
 const UNITS: [(&str, u64); 4] = [("ms", 1), ("h", 3_600_000), ("m", 60_000), ("s", 1_000)];
 
-/// What [`parse`] takes, for messages.
+/// Description of the input of [`parse`], for messages.
 pub const FORM: &str = "write whole numbers with units h, m, s or ms, as in 110s, 500ms or 1m30s";
 
 /// Reads a duration; `None` if it is not one or does not fit.

@@ -1,4 +1,4 @@
-//! What can be wrong with a declaration: where it is, which key, which value, and what to do.
+//! Faults of a declaration: the place, the key, the value, and advice.
 
 use std::fmt;
 use std::io;
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use berth_ipam::mac::MacError;
 use berth_ipam::name::NameError;
 
-/// Where a declaration was found. Cheap to clone, because every error carries one.
+/// Place of a declaration. Cheap to clone, because every error carries one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place(Arc<Parts>);
 
@@ -20,7 +20,7 @@ struct Parts {
 }
 
 impl Place {
-    /// Document number `document`, counted from 1, of `file` or of whatever stands for one.
+    /// Document number `document`, counted from 1, of `file` or of a name that represents one.
     pub fn new(file: &Path, document: usize) -> Self {
         Self(Arc::new(Parts { file: file.to_owned(), document, object: None }))
     }
@@ -47,9 +47,9 @@ impl fmt::Display for Place {
 #[non_exhaustive]
 pub enum ApiError {
     /// A file or folder could not be read.
-    #[error("read {}: check the path and its permissions", path.display())]
+    #[error("cannot read {}; check the path and its permissions", path.display())]
     Read {
-        /// What was read.
+        /// Path of the file.
         path: PathBuf,
         /// The system's answer.
         #[source]
@@ -57,44 +57,44 @@ pub enum ApiError {
     },
 
     /// A folder without a configuration.
-    #[error("the folder {} holds no *.yaml or *.yml file: write one, as docs/configuration.md shows", path.display())]
+    #[error("the folder {} holds no *.yaml or *.yml file; write one, as docs/configuration.md shows", path.display())]
     NoFiles {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
     },
 
     /// A text that is not YAML.
-    #[error("{place}: not readable as YAML: correct the text at the line and column given")]
+    #[error("{place}: not valid YAML; correct the text at the line and column given")]
     Syntax {
-        /// Where.
+        /// Place of the document.
         place: Place,
         /// The parser's answer.
         #[source]
         cause: yaml_serde::Error,
     },
 
-    /// A kind that Berth does not know.
+    /// A kind that Berth does not support.
     #[error(
-        "{place}: apiVersion {api_version:?}, kind {kind:?} is unknown: write apiVersion: berth.dev/v1alpha1 and \
+        "{place}: apiVersion {api_version:?}, kind {kind:?} is unknown; write apiVersion: berth.dev/v1alpha1 and \
          kind: UnderlayNetwork or kind: IPPool"
     )]
     UnknownKind {
-        /// Where.
+        /// Place of the document.
         place: Place,
-        /// Its `apiVersion`.
+        /// Value of `apiVersion`.
         api_version: String,
-        /// Its `kind`.
+        /// Value of `kind`.
         kind: String,
     },
 
     /// An unknown or missing key, or a value of the wrong type.
-    #[error("{place}: key {key}: not as docs/configuration.md describes it")]
+    #[error("{place}: key {key}: does not match docs/configuration.md")]
     Shape {
-        /// Where.
+        /// Place of the object.
         place: Place,
         /// The path of the key, as in `spec.link.parent`.
         key: String,
-        /// What was expected.
+        /// Error of the parser.
         #[source]
         cause: yaml_serde::Error,
     },
@@ -102,36 +102,36 @@ pub enum ApiError {
     /// A rule of the type is broken.
     #[error("{place}: {}", broken.join("; "))]
     Rule {
-        /// Where.
+        /// Place of the object.
         place: Place,
         /// Each broken rule: the key, its value and the rule in words.
         broken: Vec<String>,
     },
 
     /// A status in a declaration.
-    #[error("{place}: key status: a cluster's agents write it, nobody declares it: remove it")]
+    #[error("{place}: key status: only a cluster's agents write it; remove it from the declaration")]
     DeclaredStatus {
-        /// Where.
+        /// Place of the object.
         place: Place,
     },
 
     /// A value that cannot be used.
     #[error("{place}: key {key}: {value:?}: {advice}")]
     Value {
-        /// Where.
+        /// Place of the object.
         place: Place,
         /// The path of the key, as in `spec.ranges[0]`.
         key: String,
-        /// What was written there.
+        /// Value in the declaration.
         value: String,
-        /// What is wrong and what to write.
+        /// Description of the fault, and advice.
         advice: String,
     },
 
     /// A name that cannot be used.
-    #[error("{place}: key {key}: the name cannot be used: choose another")]
+    #[error("{place}: key {key}: the name is not valid; choose another")]
     Name {
-        /// Where.
+        /// Place of the object.
         place: Place,
         /// The path of the key.
         key: String,
@@ -141,22 +141,22 @@ pub enum ApiError {
     },
 
     /// Two objects of one kind and name.
-    #[error("{place}: declared before in {first}: remove or rename one of them")]
+    #[error("{place}: already declared in {first}; remove or rename one of them")]
     Duplicate {
-        /// Where the second is.
+        /// Place of the second one.
         place: Place,
-        /// Where the first is.
+        /// Place of the first one.
         first: Place,
     },
 
-    /// A network names a pool that nobody declares.
-    #[error("{place}: key {key}: there is no IPPool {pool:?}: declare it, or name one of: {}", known.join(", "))]
+    /// A network names a pool that is not declared.
+    #[error("{place}: key {key}: IPPool {pool:?} does not exist; declare it, or name one of: {}", known.join(", "))]
     UnknownPool {
-        /// Where the network is.
+        /// Place of the network.
         place: Place,
         /// The path of the key, as in `spec.pools[0]`.
         key: String,
-        /// The name.
+        /// Name of the pool.
         pool: String,
         /// The pools that are declared.
         known: Vec<String>,
@@ -168,28 +168,28 @@ pub enum ApiError {
          network is on one L2 domain, so give its pools the same segment"
     )]
     Segments {
-        /// Where the network is.
+        /// Place of the network.
         place: Place,
-        /// One pool.
+        /// Name of one pool.
         first: String,
-        /// Its segment.
+        /// Segment of the first pool.
         first_segment: String,
-        /// Another pool.
+        /// Name of another pool.
         second: String,
-        /// Its segment.
+        /// Segment of the second pool.
         second_segment: String,
     },
 
     /// Two pools of a segment that contradict each other.
     #[error("{place} and {other}, both in segment {segment}: {what}")]
     Overlap {
-        /// Where one pool is.
+        /// Place of one pool.
         place: Place,
-        /// Where the other is.
+        /// Place of the other pool.
         other: Place,
-        /// Their segment.
+        /// Segment of both pools.
         segment: String,
-        /// What they share, and what to do.
+        /// Description of the overlap, and advice.
         what: String,
     },
 
@@ -199,9 +199,9 @@ pub enum ApiError {
          a cluster, reserve addresses by namespace and podName, as the runtime names them"
     )]
     NeedsCluster {
-        /// Where.
+        /// Place of the object.
         place: Place,
-        /// The key.
+        /// Path of the key.
         key: String,
     },
 
@@ -211,7 +211,7 @@ pub enum ApiError {
          shorten exclude"
     )]
     EmptyPool {
-        /// Where it is.
+        /// Place of the object.
         place: Place,
     },
 
@@ -226,28 +226,28 @@ pub enum ApiError {
         object: String,
         /// The path of the key, as in `spec.netns.cookie`.
         key: String,
-        /// What was expected.
+        /// Error of the parser.
         #[source]
         cause: serde_json::Error,
     },
 
     /// An `IPLease` with a value that Berth never writes.
     #[error(
-        "IPLease {object}: key spec.{key}: {value:?}: Berth never writes that: undo the edit of the object"
+        "IPLease {object}: key spec.{key}: {value:?}: Berth never writes this value; undo the edit of the object"
     )]
     LeaseValue {
         /// The object's name.
         object: String,
         /// The path of the key below `spec`.
         key: &'static str,
-        /// What is there.
+        /// Value in the object.
         value: String,
-        /// What was expected.
+        /// Error of the parser.
         #[source]
         cause: LeaseFault,
     },
 
-    /// An `IPLease` whose name is not that of its address, so that it locks another one or none.
+    /// An `IPLease` with a name other than that of its address, so that it locks another address or none.
     #[error(
         "IPLease {object}: its segment and address make it {expected}: it was made by hand; delete it, if nobody \
          uses that address"
@@ -270,7 +270,7 @@ pub enum ApiError {
     },
 
     /// A custom resource definition could not be written as YAML.
-    #[error("write a custom resource definition as YAML")]
+    #[error("cannot write a custom resource definition as YAML")]
     WriteDefinition {
         /// The encoder's answer.
         #[source]
@@ -278,20 +278,20 @@ pub enum ApiError {
     },
 }
 
-/// What is wrong with a text in an `IPLease`.
+/// Fault of a text in an `IPLease`.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LeaseFault {
-    /// It is no name.
+    /// Not a valid name.
     #[error(transparent)]
     Name(#[from] NameError),
-    /// It is no address.
+    /// Not a valid address.
     #[error(transparent)]
     Address(#[from] std::net::AddrParseError),
-    /// It is no number, or too large a one.
+    /// Not a number, or out of range.
     #[error(transparent)]
     Number(#[from] std::num::ParseIntError),
-    /// It is no MAC.
+    /// Not a valid MAC.
     #[error(transparent)]
     Mac(#[from] MacError),
 }

@@ -148,7 +148,7 @@ fn convert(object: &str, spec: IPLeaseSpec) -> Result<LeaseRecord, ApiError> {
     }
 }
 
-/// So much of a value is shown in an error: a megabyte of nonsense does not become one of error.
+/// Number of characters of a value shown in an error, so that a large value does not make a large error.
 const VALUE_SHOWN: usize = 300;
 
 /// The object that errors name.

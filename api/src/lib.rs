@@ -1,12 +1,12 @@
-//! What an operator declares, `UnderlayNetwork` and `IPPool` in group `berth.dev/v1alpha1`, and what
-//! agents write down in a cluster, `IPLease`.
+//! Declarations of the operator, `UnderlayNetwork` and `IPPool` in group `berth.dev/v1alpha1`, and records of
+//! the agents in a cluster, `IPLease`.
 //!
-//! The types, their CEL rules and the definitions for an API server are in [`types`]; [`load()`]
-//! reads declarations from files; [`Declared::into_config`] makes of them what the core works with;
-//! [`lease`] converts records. No client and no I/O but reading those files.
+//! The types, their CEL rules and the definitions for an API server are in [`types`]. [`load()`] reads
+//! declarations from files; [`Declared::into_config`] converts them into the core's configuration; [`lease`]
+//! converts records. No client and no I/O except reading those files.
 //!
-//! Invariant: a [`Config`](berth_ipam::config::Config) that comes out of here is consistent: every
-//! pool exists, every address lies in its subnet, and no two pools of a segment share an address.
+//! Invariant: a [`Config`](berth_ipam::config::Config) from this crate is consistent: every pool exists,
+//! every address is inside its subnet, and no two pools of a segment share an address.
 
 mod access;
 mod convert;

@@ -1,7 +1,7 @@
-//! Reading declarations from files: which files, which documents, which objects.
+//! Declarations from files: the files, the documents, the objects.
 //!
-//! Each object is checked by the rules of its type here; what takes a second object is left to the
-//! conversion. The first thing found wrong is the answer, with its file, document and key.
+//! Each object is checked here by the rules of its type; checks that need a second object are left to the
+//! conversion. The first fault is returned, with its file, document and key.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -23,7 +23,7 @@ const API_VERSION: &str = "berth.dev/v1alpha1";
 #[derive(Debug, Clone, Default)]
 pub struct Declared {
     pub(crate) networks: BTreeMap<NetworkName, (Place, UnderlayNetworkSpec)>,
-    /// When each network was created, in seconds since 1970, or for documents of files which it is among them.
+    /// Creation time of each network, in seconds since 1970; for documents of files, their position.
     pub(crate) order: BTreeMap<NetworkName, u64>,
     pub(crate) pools: BTreeMap<PoolName, (Place, IPPoolSpec)>,
 }
@@ -97,7 +97,7 @@ impl Declared {
             let place = Place::new(file, index + 1);
             let value = yaml_serde::Value::deserialize(document)
                 .map_err(|cause| ApiError::Syntax { place: place.clone(), cause })?;
-            // An empty document stands between two separators, or holds comments only.
+            // An empty document is between two separators, or holds comments only.
             if !value.is_null() {
                 self.add_document(place, value)?;
             }
@@ -126,7 +126,7 @@ impl Declared {
         }
     }
 
-    /// Files are read where there is no cluster that knows more of a pod than its name.
+    /// Refuses keys that need a cluster: with files, only the name of a pod is known.
     fn refuse_what_needs_a_cluster(&self) -> Result<(), ApiError> {
         let mut found =
             self.pools.values().filter_map(|(place, spec)| Some((place, access::of_clusters(spec)?)));
@@ -136,7 +136,7 @@ impl Declared {
         }
     }
 
-    /// Adds what another one holds, which was checked when it came there. A name that is here already stays as it is.
+    /// Adds the objects of `other`, which are already checked. An existing name keeps its object.
     pub fn merge(&mut self, other: &Self) {
         for (name, network) in &other.networks {
             self.networks.entry(name.clone()).or_insert_with(|| network.clone());
@@ -169,7 +169,7 @@ impl Declared {
     }
 }
 
-/// Reads `value`, which lies at `root` of its document; an error names the key by its whole path.
+/// Parses `value`, which is at `root` of its document; an error names the key by its full path.
 fn parse<T: DeserializeOwned>(place: &Place, root: &str, value: yaml_serde::Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
@@ -207,7 +207,7 @@ fn insert<N: Ord, S>(
     }
 }
 
-/// Turns broken rules into an error that shows the value as it was written.
+/// Converts broken rules into an error that shows the value as it was written.
 fn check<T: Serialize>(
     place: &Place,
     object: &T,

@@ -1,8 +1,8 @@
-//! Which addresses of a subnet a pool may give: the arithmetic of ranges and exclusions.
+//! Assignable addresses of a subnet: the arithmetic of ranges and exclusions.
 //!
-//! Invariant: the gateway, the network address and the broadcast address (IPv6: the subnet-router
-//! anycast address) are never members, whatever the ranges say. Subnets of one or two addresses
-//! have neither network nor broadcast address (RFC 3021, RFC 6164).
+//! Invariant: the gateway, the network address and the broadcast address (IPv6: the subnet-router anycast
+//! address) are never members, whatever the ranges contain. Subnets of one or two addresses have neither
+//! network nor broadcast address (RFC 3021, RFC 6164).
 
 use std::net::IpAddr;
 
@@ -12,7 +12,7 @@ use ipnetwork::IpNetwork;
 /// First and last address of a range.
 pub type Span = (u128, u128);
 
-/// Reads `A-B`, a CIDR or one address that lies inside `subnet`; the error says what to do.
+/// Parses `A-B`, a CIDR or one address inside `subnet`; the error contains advice.
 pub fn span(text: &str, subnet: IpNetwork) -> Result<Span, String> {
     let (first, last) = if let Some((first, last)) = text.split_once('-') {
         (address(first, subnet)?, address(last, subnet)?)
@@ -29,7 +29,7 @@ pub fn span(text: &str, subnet: IpNetwork) -> Result<Span, String> {
     };
     let (_, end) = bounds(subnet);
     if first > last {
-        return Err("the first address lies behind the last; exchange them".to_owned());
+        return Err("the first address is after the last; exchange them".to_owned());
     }
     if last > end {
         return Err(format!("it reaches beyond the subnet {subnet}; keep it inside"));
@@ -64,12 +64,12 @@ pub fn members(
     Ok(set)
 }
 
-/// First and last number of a block.
+/// First and last address of a block, as numbers.
 pub fn bounds(block: IpNetwork) -> Span {
     (to_bits(block.network()), to_bits(block.broadcast()))
 }
 
-/// What is never given.
+/// Addresses that are never assigned.
 fn reserved(subnet: IpNetwork, gateway: Option<IpAddr>) -> Vec<u128> {
     let (first, last) = bounds(subnet);
     let mut reserved: Vec<_> = gateway.map(to_bits).into_iter().collect();
@@ -90,7 +90,7 @@ fn inside(address: IpAddr, subnet: IpNetwork) -> Result<u128, String> {
     if subnet.contains(address) {
         Ok(to_bits(address))
     } else {
-        Err(format!("{address} lies outside the subnet {subnet}; keep it inside"))
+        Err(format!("{address} is outside the subnet {subnet}; use an address inside it"))
     }
 }
 

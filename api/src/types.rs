@@ -1,12 +1,11 @@
-//! The wire form of the declarations, the same in files and in Kubernetes.
+//! The serialized form of the declarations, the same in files and in Kubernetes.
 //!
-//! Values stay text here: an API server stores what was written. Each rule that one object alone
-//! can break is a CEL rule on its type, so that a cluster and a file refuse the same things with
-//! the same words; what takes two objects, or arithmetic that CEL lacks, is checked by the
-//! conversion. Every list and text is bounded, because an API server refuses rules whose worst
-//! case it finds too dear.
+//! Values stay text here: an API server stores them as written. Each rule about a single object is a CEL rule
+//! on its type, so that a cluster and a file refuse the same objects with the same messages. Rules about two
+//! objects, or with arithmetic that CEL lacks, are checked by the conversion. Every list and text is bounded,
+//! because an API server refuses rules with too high a worst-case cost.
 
-#![expect(clippy::duplicated_attributes, reason = "each printcolumn has a type of its own")]
+#![expect(clippy::duplicated_attributes, reason = "each printcolumn has its own type")]
 
 mod lease;
 mod status;
@@ -56,24 +55,23 @@ pub struct UnderlayNetworkSpec {
     #[x_kube(validation = Rule::new("self.all(name, self.exists_one(other, other == name))")
         .message("a pool is named twice; name each pool once"))]
     pub pools: Vec<String>,
-    /// Whether pods take addresses and routes from router advertisements. Default: false.
+    /// Accepts addresses and routes from router advertisements in pods. Default: false.
     #[serde(rename = "acceptRA", default, skip_serializing_if = "Option::is_none")]
     pub accept_ra: Option<bool>,
-    /// How long an ADD waits for a free address, 0s to 230s. Default: 110s.
+    /// Time limit of an ADD for a free address, 0s to 230s. Default: 110s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('230s')")
         .message("addTimeout must be 0s to 230s, because kubelet gives up after 240s"))]
     pub add_timeout: Option<String>,
-    /// How long a link must be gone from a living namespace before its address is released, 0s to
-    /// 10m. Default: 2s.
+    /// Time for which a link must be gone from a living namespace before its address is released, 0s to 10m.
+    /// Default: 2s.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('0s') && duration(self) <= duration('10m')")
         .message("settle must be 0s to 10m"))]
     pub settle: Option<String>,
-    /// How long nobody must have been seen in a namespace before it counts as leaked, 5s to 24h.
-    /// Default: never.
+    /// Time without any task in a namespace after which it counts as leaked, 5s to 24h. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32))]
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
@@ -86,13 +84,13 @@ pub struct UnderlayNetworkSpec {
     #[x_kube(validation = Rule::new("self.all(mac, mac.matches('^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$'))")
         .message("a MAC in proxyMACs is six hexadecimal octets joined by colons, as in 00:00:5e:00:53:01"))]
     pub proxy_macs: Option<Vec<String>>,
-    /// Whether ARP and neighbour discovery of pods is dropped where a pod speaks for an address that is not leased to its
-    /// MAC: off or arp. Default: off.
+    /// Drops ARP and neighbour discovery of pods that claim an address not leased to their MAC: off or arp.
+    /// Default: off.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8))]
     #[x_kube(validation = Rule::new("self in ['off', 'arp']").message("sourceGuard is off or arp"))]
     pub source_guard: Option<String>,
-    /// Addresses that any pod may speak for all the same, as the virtual ones of keepalived. Default: none.
+    /// Addresses that any pod may claim, such as the virtual ones of keepalived. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 2, max = 45)))]
     #[x_kube(validation = Rule::new("self.all(address, isIP(address))")
@@ -100,8 +98,8 @@ pub struct UnderlayNetworkSpec {
     pub source_guard_allow: Option<Vec<String>>,
 }
 
-/// The link of an `UnderlayNetwork`. One flat shape, because an API server wants the structure of an
-/// object not to depend on its values; the rules say what fits which type.
+/// The link of an `UnderlayNetwork`. One flat shape, because the structural schema of an API server must not
+/// depend on values; the rules define the keys of each type.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[x_kube(
     validation = Rule::new("self.type != 'macvlan' || (!has(self.id) && !has(self.exclusive))")
@@ -120,14 +118,14 @@ pub struct Link {
     /// The interface on the physical network, 1 to 15 characters.
     #[schemars(length(min = 1, max = 15))]
     pub parent: String,
-    /// How macvlans of one parent see each other (macvlan only). Default: bridge.
+    /// Macvlan mode between the links of one parent (macvlan only). Default: bridge.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// The 802.1Q number, 1 to 4094 (vlan only, required there).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[x_kube(validation = Rule::new("self >= 1 && self <= 4094").message("a VLAN id is 1 to 4094"))]
     pub id: Option<i32>,
-    /// Whether a pod gets the VLAN device itself, one pod per node and id (vlan only). Default: false.
+    /// Gives a pod the VLAN device itself, one pod per node and ID (vlan only). Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<bool>,
     /// MTU in bytes, 68 to 65535, and at least 1280 with an IPv6 pool. Default: the parent's.
@@ -213,11 +211,11 @@ pub struct IPPoolSpec {
         validation = Rule::new("self == oldSelf").message("subnet cannot be changed; make another pool")
     )]
     pub subnet: String,
-    /// What may be given, ends included: `A-B`, a CIDR, or one address. Default: the whole subnet.
+    /// Assignable addresses, ends included: `A-B`, a CIDR, or one address. Default: the whole subnet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128), inner(length(min = 2, max = 91)))]
     pub ranges: Option<Vec<String>>,
-    /// What may not be given, in the same notation. Default: nothing.
+    /// Excluded addresses, in the same notation. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), inner(length(min = 2, max = 91)))]
     pub exclude: Option<Vec<String>>,
@@ -226,7 +224,7 @@ pub struct IPPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub gateway: Option<String>,
-    /// Whether `gateway` and `via` of routes may be outside the subnet; routes by these are made as on-link. Default:
+    /// Allows `gateway` and `via` of routes outside the subnet; such routes are created as on-link. Default:
     /// false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub onlink: Option<bool>,
@@ -234,7 +232,7 @@ pub struct IPPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub routes: Option<Vec<Route>>,
-    /// Whether new leases are refused; existing ones stay. Default: false.
+    /// Refuses new leases; existing ones stay. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub disabled: Option<bool>,
     /// Labels that a pod's namespace must have for new leases (Kubernetes store only). Default: every namespace.
@@ -278,7 +276,7 @@ pub struct NamespaceSelector {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(extend("maxProperties" = 16))]
     pub match_labels: Option<BTreeMap<String, String>>,
-    /// Further requirements.
+    /// Further label requirements, all of which must match.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub match_expressions: Option<Vec<LabelRequirement>>,
@@ -343,7 +341,7 @@ pub struct ReservationOwner {
     /// Its kind, as in `StatefulSet` or `VirtualMachineInstance`.
     #[schemars(length(min = 1, max = 63))]
     pub kind: String,
-    /// Its name.
+    /// Name of the owner.
     #[schemars(length(min = 1, max = 253))]
     pub name: String,
 }
@@ -363,7 +361,7 @@ pub fn crds() -> Result<Vec<String>, ApiError> {
         .collect()
 }
 
-/// The same as one text, as it stands in `deploy/crds.yaml`.
+/// The same as one text, in the form of `deploy/crds.yaml`.
 pub fn definitions() -> Result<String, ApiError> {
     let head = "# Generated by `cargo xtask crds` from the types in api/; do not edit.\n";
     Ok(crds()?.into_iter().fold(head.to_owned(), |text, crd| text + "---\n" + &crd))

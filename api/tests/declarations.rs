@@ -340,8 +340,8 @@ fn objects_that_contradict_each_other_are_refused() {
 #[test]
 fn documents_that_are_no_declaration_are_refused() {
     for (text, words) in [
-        ("a: [", &["document 1", "not readable as YAML"][..]),
-        ("a: 1\na: 2", &["not readable as YAML", "duplicate"]),
+        ("a: [", &["document 1", "not valid YAML"][..]),
+        ("a: 1\na: 2", &["not valid YAML", "duplicate"]),
         ("- 1", &["(whole document)"]),
         ("apiVersion: v1\nkind: Pod\nmetadata: {name: x}\nspec: {}", &["\"v1\"", "\"Pod\"", "kind: IPPool"]),
         (
@@ -357,7 +357,7 @@ fn documents_that_are_no_declaration_are_refused() {
     }
     let twice = pool("p", "subnet: 192.0.2.0/24") + &pool("p", "subnet: 198.51.100.0/24");
     let error = mistake(&twice);
-    assert!(error.contains("document 2 (IPPool p): declared before in test.yaml, document 1"), "{error}");
+    assert!(error.contains("document 2 (IPPool p): already declared in test.yaml, document 1"), "{error}");
 }
 
 #[test]
@@ -453,7 +453,7 @@ fn a_wrong_selector_or_reservation_is_told_with_key_and_value() {
         (one("{addresses: [198.51.100.7], namespace: shop}"), ["198.51.100.7", "outside the subnet"]),
         (
             one("{addresses: [192.0.2.7], namespace: shop}, {addresses: [192.0.2.6-192.0.2.8], namespace: b}"),
-            ["spec.reservations[1].addresses[0]", "reserved twice"],
+            ["spec.reservations[1].addresses[0]", "in two reservations"],
         ),
         (
             one("{addresses: [192.0.2.7], namespace: shop, podName: a, owner: {kind: Job, name: b}}"),

@@ -53,7 +53,7 @@ fn the_object_is_the_record_in_the_words_of_the_store() {
     // The numbers of 64 bits are text in a cluster.
     stored["generation"] = json!(u64::MAX.to_string());
     stored["netns"]["inode"] = json!(u64::MAX.to_string());
-    // It stands with the number that it is about.
+    // It has the number that it belongs to.
     let place = stored.as_object_mut().unwrap().shift_remove("place").unwrap();
     stored["netns"]["agentCookie"] = place;
     // An API's keys write ID in capitals.
@@ -251,7 +251,8 @@ proptest! {
         prop_assert_eq!(LeaseRecord::try_from(lease).unwrap(), record);
     }
 
-    /// What a hand may have written: it is read or refused, and what is read becomes the same again.
+    /// Arbitrary edits of a record: reading succeeds or fails with an error that names the object, and a
+    /// record that was read round-trips.
     #[test]
     fn no_edit_makes_reading_fail_otherwise_than_by_name(
         record in any_record(),

@@ -1,17 +1,17 @@
-//! The wire form of a lease. Only agents write it; the rules refuse what a hand might.
+//! The serialized form of a lease. Only agents write it; the rules refuse mistakes of manual edits.
 
 use kube::{CustomResource, KubeSchema};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// One address held by one attachment. Agents make and delete these; nobody edits them by hand.
+/// One address held by one attachment. Agents create and delete these objects; do not edit them.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[kube(
     group = "berth.dev",
     version = "v1alpha1",
     kind = "IPLease",
     plural = "ipleases",
-    doc = "One address held by one attachment. Agents make and delete these; nobody edits them by hand.",
+    doc = "One address held by one attachment. Agents create and delete these objects; do not edit them.",
     derive = "PartialEq",
     shortname = "blease",
     category = "berth",
@@ -85,7 +85,7 @@ pub struct IPLeaseSpec {
     /// The ADD that made the lease.
     #[schemars(length(max = 64))]
     pub txn: String,
-    /// The MAC of the link, if it was known by then.
+    /// The MAC of the link, if it was known when the record was written.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 17, max = 17))]
     #[x_kube(validation = Rule::new("self.matches('^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$')")
@@ -113,13 +113,13 @@ pub enum LeaseRole {
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LeasePod {
-    /// Its namespace.
+    /// Namespace of the pod.
     #[schemars(length(max = 253))]
     pub namespace: String,
-    /// Its name.
+    /// Name of the pod.
     #[schemars(length(max = 253))]
     pub name: String,
-    /// Its uid, as the runtime said it: the hash of its configuration for a static pod.
+    /// UID of the pod as reported by the runtime: the hash of its configuration for a static pod.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub uid: Option<String>,
@@ -139,7 +139,7 @@ pub struct LeaseNetns {
     pub inode: String,
     /// Its number in the node's namespace.
     pub nsid: i32,
-    /// Whether that number was drawn at random for it.
+    /// True if that number was drawn at random for it.
     pub nsid_is_random: bool,
     /// The cookie of the agent's own namespace, in which the number was learnt, as decimal text.
     #[serde(default, skip_serializing_if = "Option::is_none")]

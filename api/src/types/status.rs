@@ -1,10 +1,9 @@
-//! What Berth says of declarations in a cluster. For people: nothing is decided by it, and files have
-//! none.
+//! Status of declarations in a cluster. Informational: no decision depends on it, and files have none.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-/// What the steward saw in a pool when it last counted. For people: nothing is decided by it.
+/// Counts of a pool's addresses by the leader. Informational: no decision depends on them.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct IPPoolStatus {
@@ -28,11 +27,11 @@ pub struct IPPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub retained: Option<i64>,
-    /// Addresses that somebody unknown answers for.
+    /// Addresses that an unknown station answers for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub quarantined: Option<i64>,
-    /// Addresses that nobody has.
+    /// Addresses without a holder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub free: Option<i64>,
@@ -42,7 +41,7 @@ pub struct IPPoolStatus {
     pub observed_generation: Option<i64>,
 }
 
-/// Whether the agents can use a network.
+/// Result of the agents' checks of a network.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Default, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct UnderlayNetworkStatus {
@@ -55,39 +54,39 @@ pub struct UnderlayNetworkStatus {
     pub conditions: Vec<Condition>,
 }
 
-/// One thing that is so, is not so, or is not known, in the form that `kubectl wait` reads.
+/// One condition in the form that `kubectl wait` reads: true, false or unknown.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase")]
 pub struct Condition {
-    /// What it is about, as in `Accepted`.
+    /// Type of the condition, as in `Accepted`.
     #[serde(rename = "type")]
     #[schemars(length(min = 1, max = 64))]
     pub kind: String,
-    /// Whether it is so.
+    /// State of the condition.
     pub status: ConditionStatus,
-    /// Why, in one word.
+    /// Reason in one word.
     #[schemars(length(max = 64))]
     pub reason: String,
-    /// Why, for people, and what to do.
+    /// Reason and advice for the operator.
     #[schemars(length(max = 4096))]
     pub message: String,
     /// The generation of the object that this is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]
     pub observed_generation: Option<i64>,
-    /// When `status` changed (RFC 3339).
+    /// Time at which `status` changed (RFC 3339).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40), extend("format" = "date-time"))]
     pub last_transition_time: Option<String>,
 }
 
-/// Whether a condition holds.
+/// State of a condition.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConditionStatus {
-    /// It does.
+    /// The condition holds.
     True,
     /// It does not.
     False,
-    /// Nobody knows yet.
+    /// The state is not known yet.
     Unknown,
 }

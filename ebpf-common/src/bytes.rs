@@ -12,7 +12,7 @@ macro_rules! layout {
         pub struct $name { $($(#[$field_meta])* pub $field: $kind,)* }
 
         const _: () = assert!(size_of::<$name>() == $size, "the size is part of the contract");
-        const _: () = assert!(0 $(+ size_of::<$kind>())* == $size, "no padding that nobody writes");
+        const _: () = assert!(0 $(+ size_of::<$kind>())* == $size, "no padding without a writer");
 
         impl $name {
             /// Its size in bytes.

@@ -2,7 +2,7 @@
 
 use crate::bytes::layout;
 
-/// What happened; the second byte of every event. Unknown values are counted and left alone.
+/// Kind of the event; the second byte of every event. Unknown values are counted and skipped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Kind {
@@ -14,13 +14,13 @@ pub enum Kind {
     NetnsHint = 3,
     /// A task in a namespace with followed attachments is exiting.
     TaskExit = 4,
-    /// Somebody spoke for a watched address that has no holder here.
+    /// A frame claimed a watched address that has no holder here.
     WireHeard = 5,
-    /// Somebody else spoke for an address that has a holder here.
+    /// A frame of another station claimed an address that has a holder here.
     WireConflict = 6,
     /// A followed device leaves its namespace; or it is down and its queueing discipline is replaced.
     DeviceLeaving = 7,
-    /// A device that left is being torn down, in whatever namespace it is by now.
+    /// A device that left is being torn down, in any namespace.
     DepartedDown = 8,
 }
 
@@ -42,7 +42,7 @@ impl Kind {
     }
 }
 
-/// Which program saw it; the third byte of every event.
+/// Program that saw it; the third byte of every event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
 pub enum Source {
@@ -73,7 +73,7 @@ pub mod flag {
     pub const NETNS_DYING: u8 = 1;
 }
 
-/// Version and kind of an event whose kind is not known yet; `None`: too short to be one.
+/// Version and kind of an event with a kind that is not checked yet; `None`: too short for an event.
 pub fn kind_of(bytes: &[u8]) -> Option<(u8, u8)> {
     Some((*bytes.first()?, *bytes.get(1)?))
 }
@@ -82,11 +82,11 @@ layout! {
     /// A device, a namespace or a task in it: [`Kind::DeviceDown`], [`Kind::NetnsEnd`],
     /// [`Kind::NetnsHint`], [`Kind::TaskExit`], [`Kind::DeviceLeaving`], [`Kind::DepartedDown`].
     pub struct DeviceEvent[64] {
-        /// [`crate::LAYOUT`].
+        /// Always [`crate::LAYOUT`] here.
         version: u8,
-        /// A [`Kind`].
+        /// Number of a [`Kind`].
         kind: u8,
-        /// A [`Source`].
+        /// Number of a [`Source`].
         source: u8,
         /// Bits of [`flag`].
         flags: u8,
@@ -98,7 +98,7 @@ layout! {
         /// The namespace's cookie, of [`Kind::DepartedDown`] that of the one that it left; 0 on kernels that give
         /// it out late.
         cookie: u64,
-        /// What user space gave the attachment or the namespace as its number; 0: none.
+        /// Number that user space assigned to the attachment or the namespace; 0: none.
         id: u64,
         /// The namespace's inode.
         inode: u32,
@@ -112,11 +112,11 @@ layout! {
 }
 
 layout! {
-    /// A frame that spoke for a watched address: [`Kind::WireHeard`], [`Kind::WireConflict`].
+    /// A frame that claimed a watched address: [`Kind::WireHeard`], [`Kind::WireConflict`].
     pub struct WireEvent[64] {
-        /// [`crate::LAYOUT`].
+        /// Always [`crate::LAYOUT`] here.
         version: u8,
-        /// A [`Kind`].
+        /// Number of a [`Kind`].
         kind: u8,
         /// A [`Source`]: which way the frame went.
         source: u8,
@@ -130,17 +130,17 @@ layout! {
         vlan: u16,
         /// ARP operation, or ICMPv6 type.
         operation: u16,
-        /// Who spoke.
+        /// MAC of the claim.
         mac: [u8; 6],
-        /// The holder, of [`Kind::WireConflict`]; else who spoke before, or zeros.
+        /// The holder, for [`Kind::WireConflict`]; else the MAC of the previous claim, or zeros.
         known: [u8; 6],
         /// The address; an IPv4 one is in the first four bytes.
         address: [u8; 16],
-        /// What user space gave the watch as its number.
+        /// Number that user space assigned to the watch.
         id: u64,
-        /// How often somebody spoke for it so far.
+        /// Number of claims so far.
         hits: u32,
-        /// How often somebody else than the holder did.
+        /// Number of claims by others than the holder.
         conflicts: u32,
     }
 }

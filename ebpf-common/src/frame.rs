@@ -1,11 +1,10 @@
-//! ARP and IPv6 neighbour discovery frames: who speaks for which address.
+//! ARP and IPv6 neighbour discovery frames: the claims in them.
 //!
-//! Pure, and the very code that runs in the kernel: there a frame is a packet's buffer, in tests and
-//! in the fuzzer it is a slice. As strict as user space's own reading (hardware type, lengths, hop
-//! limit, code), except for the ICMPv6 checksum, which is not computed, IPv6's own version and
-//! length, and options beyond the first, which are not looked at. The invariant: no bytes make it
-//! panic or loop, everything that user space reads as a claim is one here, and what it calls a claim
-//! is a hint, which a question on the wire follows.
+//! Pure, and the same code runs in the kernel: there a frame is a packet's buffer, in tests and in the fuzzer
+//! it is a slice. As strict as user space's own parser (hardware type, lengths, hop limit, code), with
+//! exceptions: the ICMPv6 checksum, IPv6's own version and length, and options beyond the first are not
+//! checked. Invariant: no input causes a panic or an endless loop, and every claim of user space's parser is
+//! a claim here. A claim of this parser is a hint, which a probe on the segment verifies.
 #![expect(
     clippy::inline_always,
     reason = "calls between functions cost in the kernel, and the verifier more"
@@ -29,7 +28,7 @@ const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// What the kernel knows of a frame beside its bytes.
+/// Metadata that the kernel has of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
     /// The `EtherType` behind the addresses and the tag that was taken out, if one was.
@@ -38,15 +37,15 @@ pub struct Meta {
     pub tag: Option<u16>,
 }
 
-/// A frame whose bytes are fetched one piece at a time.
+/// A frame with bytes that are fetched one piece at a time.
 pub trait Frame {
-    /// What is known of it beside its bytes.
+    /// Metadata of the frame.
     fn meta(&self) -> Meta;
     /// The `N` bytes at an offset from the Ethernet header; `None`: the frame ends before.
     fn load<const N: usize>(&self, at: usize) -> Option<[u8; N]>;
 }
 
-/// Who says what.
+/// Claim of an address by a MAC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Claim {
     /// The VLAN id; 0: untagged.
@@ -57,14 +56,14 @@ pub struct Claim {
     pub operation: u16,
     /// An IPv4 address is in the first four bytes.
     pub address: [u8; 16],
-    /// Who speaks for it.
+    /// MAC of the claim.
     pub mac: [u8; 6],
 }
 
-/// What a frame is, if it is no claim.
+/// Kind of a frame that is not a claim.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Other {
-    /// Neither ARP nor neighbour discovery, or one that says nothing.
+    /// Neither ARP nor neighbour discovery, or a message without a claim.
     Nothing,
     /// A probe: ARP from no address, or duplicate address detection. It asks, and claims nothing.
     Asks,
@@ -74,7 +73,7 @@ pub enum Other {
     Nested,
 }
 
-/// Reads a frame. The most are neither ARP nor IPv6 and cost one comparison.
+/// Parses a frame. Most frames are neither ARP nor IPv6 and cost one comparison.
 #[inline(always)]
 pub fn read(frame: &impl Frame) -> Result<Claim, Other> {
     let Meta { mut protocol, tag } = frame.meta();
@@ -154,7 +153,7 @@ fn neighbour(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
 }
 
 impl Claim {
-    /// Whether the address means the same on every link, so that no lease is behind it.
+    /// True if the address means the same on every link, so that no lease is behind it.
     #[inline(always)]
     pub fn is_link_local(&self) -> bool {
         let [first, second, ..] = self.address;
@@ -171,14 +170,14 @@ pub fn source(frame: &impl Frame) -> Option<[u8; 6]> {
     frame.load(6)
 }
 
-/// The frame's own source, which speaks where the message names no holder. Bad: a group or zero.
+/// The frame's source, which is the claimant if the message names none. Bad: a group or zero.
 #[inline(always)]
 fn frame_source(frame: &impl Frame) -> Result<[u8; 6], Other> {
     let mac = frame.load(6).ok_or(Other::Bad)?;
     if is_holder(mac) { Ok(mac) } else { Err(Other::Bad) }
 }
 
-/// Whether a MAC can name a holder: neither a group nor zero.
+/// True if a MAC can belong to a holder: neither a group nor zero.
 #[inline(always)]
 fn is_holder(mac: [u8; 6]) -> bool {
     mac[0] & 1 == 0 && mac != [0; 6]
@@ -192,14 +191,15 @@ fn is_zero(address: &[u8; 16]) -> bool {
 /// A frame in memory, as tests and the fuzzer have it.
 #[derive(Debug, Clone, Copy)]
 pub struct Bytes<'a> {
-    /// What the kernel would know beside the bytes.
+    /// Metadata that the kernel would have.
     pub meta: Meta,
     /// From the Ethernet header on, without a tag that was taken out.
     pub bytes: &'a [u8],
 }
 
 impl<'a> Bytes<'a> {
-    /// As the kernel has a frame none of whose tags was taken out; `None`: it has no whole header.
+    /// The form that a frame has in the kernel while all of its tags are in place; `None`: its header is
+    /// incomplete.
     pub fn whole(bytes: &'a [u8]) -> Option<Self> {
         let [high, low] = *bytes.get(12..)?.first_chunk()?;
         Some(Self { meta: Meta { protocol: u16::from_be_bytes([high, low]), tag: None }, bytes })

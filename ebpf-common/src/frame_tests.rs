@@ -37,7 +37,7 @@ fn whole(frame: &[u8]) -> Result<Claim, Other> {
     read(&Bytes::whole(frame).unwrap())
 }
 
-/// As the kernel has it once the outermost tag was taken out.
+/// The form that a frame has in the kernel after the outermost tag was removed.
 fn untagged(frame: &[u8], tag: u16) -> Result<Claim, Other> {
     let meta = Meta { tag: Some(tag), ..Bytes::whole(frame).unwrap().meta };
     read(&Bytes { meta, bytes: frame })
@@ -92,7 +92,7 @@ fn arp_of_other_hardware_or_lengths_or_operations_is_bad() {
 fn who_cannot_be_a_holder_is_bad() {
     for mac in [[0xff; 6], [1, 0, 0x5e, 0, 0, 1], [0; 6]] {
         let mut frame = arp(1, mac, SENDER, TARGET);
-        assert_eq!(whole(&frame).map(|claim| claim.mac), Ok(SOURCE), "the frame's source speaks");
+        assert_eq!(whole(&frame).map(|claim| claim.mac), Ok(SOURCE), "the frame's source is the claimant");
         frame[6..12].copy_from_slice(&mac);
         assert_eq!(whole(&frame), Err(Other::Bad));
     }
@@ -115,7 +115,7 @@ fn neighbour_messages_speak_by_their_option_or_by_the_frames_source() {
     assert_eq!(solicitation(&[]), Ok(six(135, SENDER6, SOURCE)));
     assert_eq!(advertisement(&option(2)), Ok(six(136, TARGET6, HOST)));
     assert_eq!(advertisement(&[]), Ok(six(136, TARGET6, SOURCE)));
-    // An option of the other kind, of another length, or cut short is none.
+    // An option of the other kind, of another length, or truncated is ignored.
     assert_eq!(solicitation(&option(2)), Ok(six(135, SENDER6, SOURCE)));
     assert_eq!(advertisement(&changed(&option(2), 1, 2)), Ok(six(136, TARGET6, SOURCE)));
     assert_eq!(advertisement(&option(2)[..7]), Ok(six(136, TARGET6, SOURCE)));
@@ -161,7 +161,7 @@ fn a_frame_cut_anywhere_is_bad_or_speaks_by_its_source() {
     }
     for length in 0..ETHERNET {
         assert!(Bytes::whole(&frame[..length]).is_none(), "{length}");
-        // The kernel may know a protocol all the same.
+        // The kernel may still set a protocol.
         for protocol in [ARP, IPV6, VLAN] {
             let short = Bytes { meta: Meta { protocol, tag: None }, bytes: &frame[..length] };
             assert_eq!(read(&short), Err(Other::Bad), "{length}");

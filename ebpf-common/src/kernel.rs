@@ -1,6 +1,6 @@
-//! Where the running kernel keeps what the programs read. User space finds that out from the
-//! kernel's own type information and writes it into the object before loading it, so one object
-//! serves every kernel and the verifier sees constants.
+//! Offsets of kernel members that the programs read. User space reads them from the kernel's own type
+//! information and writes them into the object before loading it. One object therefore serves every kernel,
+//! and the verifier sees constants.
 
 use crate::bytes::layout;
 
@@ -14,19 +14,19 @@ layout! {
         cleanup_net: u64,
         /// `net_device.ifindex` (4 bytes).
         dev_ifindex: u32,
-        /// `net_device.nd_net.net` (pointer).
+        /// Pointer member `net_device.nd_net.net`.
         dev_net: u32,
         /// `net_device.name` (16 bytes).
         dev_name: u32,
         /// `net_device.reg_state` (1 byte).
         dev_reg_state: u32,
-        /// `net_device.ip_ptr` (pointer).
+        /// Pointer member `net_device.ip_ptr`.
         dev_ip_ptr: u32,
-        /// `in_device.ifa_list` (pointer).
+        /// Pointer member `in_device.ifa_list`.
         in_dev_ifa_list: u32,
         /// `in_ifaddr.ifa_local` (4 bytes).
         ifa_local: u32,
-        /// `in_ifaddr.ifa_next` (pointer).
+        /// Pointer member `in_ifaddr.ifa_next`.
         ifa_next: u32,
         /// `net.ns.inum` (4 bytes).
         net_inum: u32,
@@ -34,17 +34,17 @@ layout! {
         net_cookie: u32,
         /// The count of the namespace's users (4 bytes); optional.
         net_count: u32,
-        /// `Qdisc.dev_queue` (pointer).
+        /// Pointer member `Qdisc.dev_queue`.
         qdisc_queue: u32,
-        /// `netdev_queue.dev` (pointer).
+        /// Pointer member `netdev_queue.dev`.
         queue_dev: u32,
-        /// `task_struct.nsproxy` (pointer).
+        /// Pointer member `task_struct.nsproxy`.
         task_nsproxy: u32,
-        /// `nsproxy.net_ns` (pointer).
+        /// Pointer member `nsproxy.net_ns`.
         nsproxy_net: u32,
         /// `task_struct.pid` (4 bytes).
         task_pid: u32,
-        /// `work_struct.func` (pointer).
+        /// Pointer member `work_struct.func`.
         work_func: u32,
         /// `net_device.flags` (4 bytes).
         dev_flags: u32,

@@ -1,10 +1,10 @@
-//! What the programs in the kernel and the agent in user space must agree on: events, keys and
-//! values of maps, counters, where the kernel keeps what the programs read, and how a frame is read.
+//! Definitions shared by the eBPF programs and the agent: events, keys and values of maps, counters, offsets
+//! of kernel members, and the frame parser.
 //!
-//! Layouts and one parser, no dependency, so that both sides compile the very same file. The
-//! invariant: every layout is `#[repr(C)]`, has no padding that the compiler adds, has its size
-//! asserted, and all bytes of it are written. User space turns layouts into bytes and back without
-//! `unsafe`; a change of any of them is a new [`LAYOUT`].
+//! Layouts and one parser without dependencies, so that both sides compile the same file. Invariant: every
+//! layout is `#[repr(C)]`, has no padding added by the compiler, has its size asserted, and all of its bytes
+//! are written. User space converts layouts to bytes and back without `unsafe`. A change of any of them
+//! requires a new [`LAYOUT`].
 
 #![no_std]
 
@@ -24,13 +24,13 @@ pub use map::{
 /// The version of all layouts here; in every event and in the path of the pins.
 pub const LAYOUT: u8 = 1;
 
-/// How many attachments, and how many namespaces, can be followed at once.
+/// Maximum number of attachments, and of namespaces, that can be followed at the same time.
 pub const ATTACHMENTS_MAX: u32 = 4096;
 
-/// How many addresses can be watched on all wires of a node together.
+/// Maximum number of addresses that can be watched on all segments of a node together.
 pub const WATCHES_MAX: u32 = 16384;
 
-/// How many wires can be guarded at once.
+/// Maximum number of segments that can be guarded at the same time.
 pub const GUARDS_MAX: u32 = 256;
 
 /// Bytes in the ring of events: some 3,600 of them.

@@ -10,7 +10,7 @@ layout! {
         netns: u64,
         /// The link's index there.
         ifindex: u32,
-        /// Zero.
+        /// Padding, always zero.
         pad: u32,
     }
 }
@@ -32,7 +32,7 @@ layout! {
         netns: u64,
         /// Its index there.
         ifindex: u32,
-        /// Zero.
+        /// Padding, always zero.
         pad: u32,
         /// User space's number for the attachment; comes back in the event.
         id: u64,
@@ -44,9 +44,9 @@ layout! {
     pub struct NetnsValue[16] {
         /// User space's number for the namespace; comes back in the event.
         id: u64,
-        /// Which slot of EXITS is this namespace's.
+        /// Slot of this namespace in EXITS.
         slot: u32,
-        /// Zero.
+        /// Padding, always zero.
         pad: u32,
     }
 }
@@ -55,9 +55,9 @@ layout! {
     /// Value of EXITS, an array. Kept apart from NETNS because a slot never moves: user space may
     /// clear it while a program sets it.
     pub struct ExitSlot[16] {
-        /// Not 0: an exit was reported, and none is reported again before user space clears this.
+        /// Not 0: an exit was reported, and further ones are not reported before user space clears this.
         told: u64,
-        /// How many tasks exited in the namespace.
+        /// Number of tasks that exited in the namespace.
         exits: u64,
     }
 }
@@ -71,7 +71,7 @@ layout! {
         vlan: u16,
         /// 4 or 6.
         family: u8,
-        /// Zero.
+        /// Padding, always zero.
         pad: u8,
         /// The address; an IPv4 one is in the first four bytes, then zeros.
         address: [u8; 16],
@@ -80,7 +80,7 @@ layout! {
 
 /// Bits of [`WatchValue::flags`].
 pub mod watch_flag {
-    /// The address has a holder here: `mac`. Without it `mac` is whoever spoke last.
+    /// The address has a holder here: `mac`. Without it `mac` is the last claimant.
     pub const BOUND: u16 = 1;
 }
 
@@ -89,23 +89,23 @@ layout! {
     pub struct WatchValue[56] {
         /// User space's number; comes back in events.
         id: u64,
-        /// When it was last spoken for by a frame that came in.
+        /// Time of the last claim in a received frame.
         in_seen: u64,
-        /// When it was last spoken for by a frame that went out.
+        /// Time of the last claim in a sent frame.
         out_seen: u64,
-        /// When user space was last told.
+        /// Time of the last event to user space.
         told: u64,
-        /// The holder, or whoever spoke last.
+        /// MAC of the holder, or of the last claimant.
         mac: [u8; 6],
         /// Bits of [`watch_flag`].
         flags: u16,
-        /// Who else spoke last for an address with a holder.
+        /// Last other claimant of an address with a holder.
         other: [u8; 6],
-        /// Zero.
+        /// Padding, always zero.
         pad: u16,
-        /// How often it was spoken for.
+        /// Number of claims.
         hits: u32,
-        /// How often by somebody else than the holder.
+        /// Number of claims by others than the holder.
         conflicts: u32,
     }
 }
@@ -117,7 +117,7 @@ layout! {
         parent: u32,
         /// The VLAN id on it; 0: untagged.
         vlan: u16,
-        /// Zero.
+        /// Padding, always zero.
         pad: u16,
     }
 }
@@ -127,35 +127,35 @@ layout! {
     pub struct GuardValue[48] {
         /// Frames that were dropped.
         dropped: u64,
-        /// When the last one was, by `CLOCK_BOOTTIME` in nanoseconds; 0: never.
+        /// Time at which the last one was, by `CLOCK_BOOTTIME` in nanoseconds; 0: never.
         at: u64,
-        /// The device's own MAC, which speaks for whatever no lease has.
+        /// The device's own MAC, which may claim addresses without a lease.
         own: [u8; 6],
         /// The source of the last frame that was dropped.
         mac: [u8; 6],
-        /// The address that it spoke for, as in [`WatchKey`].
+        /// The claimed address, as in [`WatchKey`].
         address: [u8; 16],
         /// 4 or 6.
         family: u8,
-        /// Zero.
+        /// Padding, always zero.
         pad: u8,
-        /// Zero.
+        /// Padding, always zero.
         more: u16,
     }
 }
 
 layout! {
-    /// Value of PASS, with the key of WATCH: who may speak for an address on a guarded wire.
+    /// Value of PASS, with the key of WATCH: the MAC that may claim an address on a guarded segment.
     pub struct PassValue[8] {
         /// The only MAC that may; all zeros: any.
         mac: [u8; 6],
-        /// Zero.
+        /// Padding, always zero.
         pad: u16,
     }
 }
 
 impl PassValue {
-    /// Whether a frame from `source` whose message names `holder` may speak for the address.
+    /// True if a frame from `source` with a message for `holder` may claim the address.
     #[inline]
     pub fn admits(&self, source: [u8; 6], holder: [u8; 6]) -> bool {
         self.mac == [0; 6] || (self.mac == source && self.mac == holder)
@@ -176,7 +176,7 @@ pub enum Counter {
     Frames = 3,
     /// Events put into the ring.
     Emitted = 4,
-    /// What nobody follows, or was told already.
+    /// Events of unfollowed objects, or already reported.
     Filtered = 5,
     /// Events lost because the ring was full: read everything again.
     RingFull = 6,
@@ -189,7 +189,7 @@ pub enum Counter {
 }
 
 impl Counter {
-    /// All, in the order of their indices, with the word that names each.
+    /// All counters, in the order of their indices, with the name of each.
     pub const ALL: [(Self, &'static str); 10] = [
         (Self::Devices, "devices"),
         (Self::Namespaces, "namespaces"),
@@ -203,6 +203,6 @@ impl Counter {
         (Self::WireHeld, "wire_held"),
     ];
 
-    /// How many slots COUNTERS has; some are spare.
+    /// Number of slots of COUNTERS; some are spare.
     pub const SLOTS: u32 = 16;
 }

@@ -14,7 +14,7 @@ use crate::read::{Plain, Probe, Read, pointer};
 
 /// `NETREG_REGISTERED`. A device that moves to another namespace passes here like this, and down.
 const REGISTERED: u8 = 1;
-/// `NETREG_UNREGISTERING`.
+/// `NETREG_UNREGISTERING` of the kernel.
 const UNREGISTERING: u8 = 2;
 /// `IFF_UP`. A device that stays where it is and gets another queueing discipline is up, as a rule.
 const UP: u32 = 1;
@@ -38,11 +38,11 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
         let mut event = identity.event(kind, source);
         event.ifindex = ifindex;
         let at = dev as u64;
-        // Copied at once; user space alone inserts.
+        // Copied immediately; user space alone inserts.
         let id = match ATTACH.get(&key).copied() {
             Some(AttachValue { id }) if kind == Kind::DeviceLeaving => {
                 let left = DepartedValue { netns: key.netns, ifindex, pad: 0, id };
-                // Without room its end is not told; reads and searches stand in.
+                // Without room its end is not reported; reads and searches cover that.
                 let _ = DEPARTED.insert(&at, &left, 0);
                 id
             }
@@ -53,9 +53,8 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
         let name: [u64; 2] = [R::read(dev, layout!(dev_name)), R::read(dev, layout!(dev_name) + 8)];
         event.name = core::mem::transmute::<[u64; 2], [u8; 16]>(name);
         event.ipv4 = addresses::<R>(dev);
-        // Deleted with the event, so that one device is told once, whatever number of queues it
-        // has, and no later device with its index is taken for it; kept if the ring is full, for
-        // whoever passes here next.
+        // Deleted with the event, so that one device is reported once for all of its queues, and no later
+        // device with its index is taken for it. Kept if the ring is full, for the next call.
         if emit(event) {
             let _ = ATTACH.remove(&key);
             if kind == Kind::DeviceDown {
@@ -67,15 +66,15 @@ unsafe fn down<R: Read>(dev: *const u8, source: Source) {
     }
 }
 
-/// A device that left a followed place is torn down: told once, as the place has it that it left.
+/// A device that left a followed place is torn down: reported once, with the place that it left.
 #[inline(always)]
 unsafe fn departed_down(kind: Kind, at: u64, event: DeviceEvent) {
-    // SAFETY: copied at once; only this program inserts, before the device left.
+    // SAFETY: copied immediately; only this program inserts, before the device left.
     let left = unsafe { DEPARTED.get(&at) }.copied();
     let Some(DepartedValue { netns, ifindex, id, .. }) = left.filter(|_| kind == Kind::DeviceDown) else {
         return count(Counter::Filtered);
     };
-    // Where cookies are given out late the place is named by its inode, and no cookie is told.
+    // If cookies are assigned late, the place is named by its inode, and no cookie is reported.
     let cookie = if event.cookie == 0 { 0 } else { netns };
     if emit(DeviceEvent { kind: Kind::DepartedDown as u8, cookie, ifindex, id, ..event }) {
         let _ = DEPARTED.remove(&at);

@@ -1,14 +1,15 @@
-//! The programs that Berth runs in the kernel: who dies, and who speaks on the wire.
+//! The programs that Berth runs in the kernel: they report the ends of devices, namespaces and tasks, and
+//! claims of addresses on the segment.
 //!
-//! They only look: no verdict and no kernel state is changed, and no packet of others but those that a declared source
-//! guard drops. One thing is made: a copy of the
-//! agent's own marked probe, which comes in on the parent so that the links under it hear it. Filters run here, keyed by
-//! what user space follows, so that a busy node costs nothing. Two invariants: on the rungs that
-//! matter nothing is read by a helper (plain loads of typed arguments work under lockdown, where
-//! `bpf_probe_read_kernel` is refused), and an event that could not be sent is counted, always.
+//! They observe: they reach no verdict and change no kernel state, and they drop no packets except those that
+//! a declared source guard refuses. They create one object: a copy of the agent's own marked probe, which is
+//! received on the parent so that it reaches the links under it. Filters run here, keyed by the objects that
+//! user space follows, so that a busy node costs nothing. Two invariants: the preferred attach modes read
+//! without a helper (plain loads of typed arguments work under lockdown, where `bpf_probe_read_kernel` is
+//! refused), and an event that could not be sent is always counted.
 //!
-//! Log lines are for whoever asks for them (`AYA_LOG_LEVEL`, frozen: the verifier takes out what is
-//! below it), about what is followed and about loss alone, and never in the path of a packet.
+//! Log lines are optional (`AYA_LOG_LEVEL`, frozen: the verifier removes those below it). They cover followed
+//! objects and losses alone, and are never in the path of a packet.
 
 #![no_std]
 #![no_main]
@@ -25,7 +26,7 @@ mod watch;
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-/// No program here can panic; the linker wants one all the same.
+/// No program here can panic, but the linker requires a handler.
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
     loop {}

@@ -11,7 +11,7 @@ use berth_ebpf_common::{
     WireEvent,
 };
 
-/// What happened, for user space.
+/// Events for user space.
 #[btf_map]
 pub static EVENTS: RingBuf<DeviceEvent, { RING_BYTES as usize }> = RingBuf::new();
 
@@ -28,11 +28,11 @@ pub static DEPARTED: HashMap<u64, DepartedValue, { ATTACHMENTS_MAX as usize }> =
 #[btf_map]
 pub static NETNS: HashMap<u64, NetnsValue, { ATTACHMENTS_MAX as usize }> = HashMap::new();
 
-/// Whether an exit in a namespace was told already.
+/// Reported exits, per namespace.
 #[btf_map]
 pub static EXITS: Array<ExitSlot, { ATTACHMENTS_MAX as usize }> = Array::new();
 
-/// The addresses that user space wants to know of.
+/// Addresses that user space watches.
 #[btf_map]
 pub static WATCH: HashMap<WatchKey, WatchValue, { WATCHES_MAX as usize }> = HashMap::new();
 
@@ -40,11 +40,11 @@ pub static WATCH: HashMap<WatchKey, WatchValue, { WATCHES_MAX as usize }> = Hash
 #[btf_map]
 pub static GUARD: HashMap<GuardKey, GuardValue, { GUARDS_MAX as usize }> = HashMap::new();
 
-/// Who may speak for which address there.
+/// Permitted claims on guarded segments.
 #[btf_map]
 pub static PASS: HashMap<WatchKey, PassValue, { WATCHES_MAX as usize }> = HashMap::new();
 
-/// See [`Counter`].
+/// Values of each [`Counter`].
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, { Counter::SLOTS as usize }> = PerCpuArray::new();
 
@@ -73,8 +73,8 @@ pub static LAYOUT_V1: KernelLayout = KernelLayout {
     dev_flags: 0,
 };
 
-/// The mark of those probes of the agent's that links under the parent are to hear; 0: no frame is handed back.
-/// Replaced and frozen as the layout is.
+/// Mark of the agent's probes that must reach the links under the parent; 0: no frame is handed back.
+/// Replaced and frozen like the layout.
 #[unsafe(no_mangle)]
 pub static PROBE_MARK: u32 = 0;
 
@@ -86,14 +86,14 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// What user space wrote in place of this value. Volatile: the compiler must not believe the zeros.
+/// Value that user space wrote in place of this one. Volatile: the compiler must not assume the zeros.
 #[inline(always)]
 pub fn frozen<T: Copy>(field: &'static T) -> T {
-    // SAFETY: a valid, aligned static that nobody writes while programs run.
+    // SAFETY: a valid, aligned static without writers while programs run.
     unsafe { core::ptr::read_volatile(field) }
 }
 
-/// Adds one.
+/// Adds one to a counter.
 #[inline(always)]
 pub fn count(counter: Counter) {
     if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
@@ -121,8 +121,8 @@ pub fn emit(event: DeviceEvent) -> bool {
     }
 }
 
-/// How much of the ring events about frames may fill. Anybody can send frames: the ends of devices
-/// must find room all the same.
+/// Share of the ring that events about frames may fill. Any station can send frames, but the ends of devices
+/// must find room.
 const WIRE_SHARE: u64 = RING_BYTES as u64 / 2;
 
 /// Puts an event about a frame into the ring; whether that worked.

@@ -9,7 +9,7 @@ use berth_ebpf_common::{ABSENT, Counter, DeviceEvent, Kind, LAYOUT, NetnsValue, 
 use crate::maps::{EXITS, NETNS, count, emit, layout};
 use crate::read::{Plain, Probe, Read, pointer};
 
-/// What tells namespaces apart.
+/// Identity of a namespace.
 #[derive(Clone, Copy)]
 pub struct Identity {
     /// 0 on kernels that give it out late.
@@ -35,13 +35,13 @@ impl Identity {
         }
     }
 
-    /// As in the keys of maps.
+    /// The form used in keys of maps.
     #[inline(always)]
     pub fn key(self) -> u64 {
         if self.cookie == 0 { u64::from(self.inode) } else { self.cookie }
     }
 
-    /// An event about it; the caller fills in what it knows beyond.
+    /// An event about the namespace; the caller adds its own fields.
     #[inline(always)]
     pub fn event(self, kind: Kind, source: Source) -> DeviceEvent {
         DeviceEvent {
@@ -69,7 +69,7 @@ unsafe fn ended<R: Read>(net: *const u8, source: Source) {
     // SAFETY: `net` is the function's argument.
     let identity = unsafe { Identity::of::<R>(net) };
     let key = identity.key();
-    // SAFETY: the value is copied at once; user space alone inserts.
+    // SAFETY: the value is copied immediately; user space alone inserts.
     let Some(NetnsValue { id, .. }) = (unsafe { NETNS.get(&key) }).copied() else {
         return count(Counter::Filtered);
     };
@@ -111,8 +111,8 @@ pub fn net_hint_tp(ctx: BtfTracePointContext) -> i32 {
     0
 }
 
-/// A task exits. Told once for each namespace until user space has looked: a pod that starts and
-/// ends processes all day long must not fill the ring, and the last exit must not be missed.
+/// A task exits. Reported once for each namespace until user space has read the tasks: a pod that starts and
+/// ends processes all day must not fill the ring, and the last exit must not be missed.
 #[btf_tracepoint(function = "sched_process_exit")]
 pub fn task_exit_tp(ctx: BtfTracePointContext) -> i32 {
     // SAFETY: the tracepoint's argument is a `struct task_struct`, still with its namespaces.
@@ -129,13 +129,13 @@ unsafe fn task_exit(task: *const u8) {
         let Some(net) = pointer::<Plain>(proxy, layout!(nsproxy_net)) else { return };
         (Identity::of::<Plain>(net), Plain::read::<u32>(task, layout!(task_pid)))
     };
-    // SAFETY: copied at once.
+    // SAFETY: the value is copied immediately.
     let Some(NetnsValue { id, slot, .. }) = (unsafe { NETNS.get(&identity.key()) }).copied() else {
         return count(Counter::Filtered);
     };
     let Some(slot) = EXITS.get_ptr_mut(slot) else { return };
-    // SAFETY: a slot of an array never moves; a lost count does not matter, and a flag that user
-    // space clears meanwhile is one whose event it will read after clearing.
+    // SAFETY: a slot of an array never moves. A lost count is harmless, and user space reads the event of a
+    // flag that it clears at the same time after clearing.
     unsafe {
         (*slot).exits += 1;
         if (*slot).told != 0 {

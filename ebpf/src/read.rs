@@ -1,14 +1,14 @@
-//! Reading members of kernel structures at offsets that user space found out.
+//! Reads of kernel members at offsets that user space determined.
 //!
-//! On the main rungs a read is a plain load: the verifier knows the type of the argument, checks
-//! the offset against it, and the kernel makes a load from a bad pointer give zeros. Only kprobes,
-//! whose arguments have no type, read by the helper.
+//! In the preferred attach modes a read is a plain load: the verifier has the type of the argument and checks
+//! the offset against it, and the kernel makes a load from a bad pointer return zeros. Only kprobes, with
+//! untyped arguments, use the helper.
 
 use aya_ebpf::helpers::bpf_probe_read_kernel;
 
 /// A way to read kernel memory.
 pub trait Read {
-    /// The `T` that lies `offset` bytes behind `base`; zeros where that cannot be read.
+    /// The `T` at `offset` bytes after `base`; zeros if it cannot be read.
     ///
     /// # Safety
     ///
@@ -22,8 +22,8 @@ pub struct Plain;
 impl Read for Plain {
     #[inline(always)]
     unsafe fn read<T: Copy + Default>(base: *const u8, offset: u32) -> T {
-        // SAFETY: as the trait demands; the verifier checks it again. Volatile, so that the
-        // compiler neither splits nor joins loads: the verifier wants whole members.
+        // SAFETY: as the trait requires; the verifier checks it again. Volatile, so that the compiler neither
+        // splits nor joins loads: the verifier requires whole members.
         unsafe { base.add(offset as usize).cast::<T>().read_volatile() }
     }
 }
@@ -39,7 +39,7 @@ impl Read for Probe {
     }
 }
 
-/// Whether the verifier's idea of the pointer and ours agree that there is something behind it.
+/// The pointer at an offset, or `None` for null, in a form that the verifier accepts.
 #[inline(always)]
 pub unsafe fn pointer<R: Read>(base: *const u8, offset: u32) -> Option<*const u8> {
     // SAFETY: as for `Read::read`. Pointers are read as pointers: through an integer the verifier

@@ -1,5 +1,5 @@
-//! The watcher on the parent: keeps WATCH, tells user space of changes only, and on guarded wires drops what speaks
-//! for an address of another.
+//! The watcher on the parent: keeps WATCH, reports only changes to user space, and on guarded segments drops
+//! claims of other attachments' addresses.
 
 use aya_ebpf::bindings::{BPF_F_INGRESS, TC_ACT_SHOT, TC_ACT_UNSPEC};
 use aya_ebpf::helpers::bpf_ktime_get_boot_ns;
@@ -10,9 +10,9 @@ use berth_ebpf_common::{Counter, GuardKey, Kind, LAYOUT, Source, WatchKey, WireE
 
 use crate::maps::{GUARD, PASS, PROBE_MARK, WATCH, count, emit_wire, frozen};
 
-/// The same speaker is told again after this long.
+/// Interval after which the same claimant is reported again.
 const AGAIN_NS: u64 = 1_000_000_000;
-/// Another speaker is told after this long: two who quarrel must not fill the ring.
+/// Interval after which another claimant is reported: two conflicting stations must not fill the ring.
 const CHANGE_NS: u64 = 100_000_000;
 
 /// Frames that come in on the parent.
@@ -22,8 +22,8 @@ pub fn arp_in(ctx: TcContext) -> i32 {
     TC_ACT_UNSPEC
 }
 
-/// Frames that go out on the parent, those of its children included. On a guarded wire one that speaks for an address
-/// of another is dropped.
+/// Frames that leave through the parent, those of its children included. On a guarded segment a frame that
+/// claims another attachment's address is dropped.
 #[classifier]
 pub fn arp_out(ctx: TcContext) -> i32 {
     match look(&ctx, Source::Egress) {
@@ -36,10 +36,11 @@ pub fn arp_out(ctx: TcContext) -> i32 {
     }
 }
 
-/// Lets a copy of a marked probe come in on the parent: macvlan gives to the links under it only what comes in there.
+/// Redirects a copy of a marked probe to the parent's ingress: macvlan delivers to the links under it only
+/// frames received there.
 ///
-/// The mark ends here. A pod could read it from its copy, and would then have frames of its own handed back. What it
-/// could have handed back by a mark that it guessed claims nothing, and so changes no neighbour table.
+/// The mark ends here. A pod could read it from its copy, and then have its own frames handed back. A frame
+/// with a guessed mark is handed back too, but a probe claims nothing and so changes no neighbour table.
 #[inline(always)]
 fn hand_back(ctx: &TcContext) {
     let mark = frozen(&PROBE_MARK);
@@ -52,7 +53,7 @@ fn hand_back(ctx: &TcContext) {
         (*skb).mark = 0;
         (*skb).ifindex
     };
-    // The agent counts the copies that come in, so that a refusal needs no word.
+    // The agent counts the copies that are received, so a refusal needs no report.
     let _ = ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS));
 }
 
@@ -67,7 +68,7 @@ impl Frame for Packet<'_> {
             let skb = self.0.skb.skb;
             ((*skb).protocol as u16, (*skb).vlan_present, (*skb).vlan_tci)
         };
-        // A pod's packet socket marks what it sends as it likes; a listener goes by the bytes.
+        // A pod's packet socket can set any protocol on its frames; a listener uses the bytes.
         let said = if matches!(self.1, Source::Egress) { ethertype(self.0) } else { None };
         Meta {
             protocol: u16::from_be(said.unwrap_or(protocol)),
@@ -106,7 +107,7 @@ fn look(ctx: &TcContext, source: Source) -> Result<(u32, Claim), Other> {
     Ok((parent, claim))
 }
 
-/// Whether the wire is guarded and its sender may not speak for the address. Counted, with the last one.
+/// True if the segment is guarded and the sender may not claim the address. Counted, with the last one.
 #[inline(always)]
 fn is_refused(ctx: &TcContext, parent: u32, claim: &Claim) -> bool {
     let Some(guard) = GUARD.get_ptr_mut(&GuardKey { parent, vlan: claim.vlan, pad: 0 }) else { return false };
@@ -115,8 +116,8 @@ fn is_refused(ctx: &TcContext, parent: u32, claim: &Claim) -> bool {
     }
     let Some(source) = frame::source(&Packet(ctx, Source::Egress)) else { return false };
     let key = WatchKey { parent, vlan: claim.vlan, family: claim.family, pad: 0, address: claim.address };
-    // SAFETY: values of the maps. Two processors may count at once and lose one; user space may replace the values
-    // meanwhile, each as a whole.
+    // SAFETY: values of the maps. Two processors may count at the same time and lose one count; user space
+    // may replace the values meanwhile, each as a whole.
     unsafe {
         let passes = match PASS.get(&key) {
             Some(pass) => pass.admits(source, claim.mac),
@@ -139,8 +140,8 @@ fn heard(parent: u32, claim: &Claim, source: Source) {
     let Some(value) = WATCH.get_ptr_mut(&key) else {
         return count(Counter::Filtered);
     };
-    // SAFETY: a value of the map. Two processors may count at once and lose one; user space may
-    // replace it meanwhile: nothing here proves anything, it only says when to look.
+    // SAFETY: a value of the map. Two processors may count at the same time and lose one count; user space
+    // may replace it meanwhile. Nothing here proves anything: it only triggers reads.
     unsafe {
         let now = bpf_ktime_get_boot_ns();
         match source {
@@ -159,7 +160,7 @@ fn heard(parent: u32, claim: &Claim, source: Source) {
         let known = (*value).mac;
         let silent = now.wrapping_sub((*value).told);
         let due = if before == claim.mac { AGAIN_NS } else { CHANGE_NS };
-        // Who is kept back is not remembered either: the next word of theirs is a change again.
+        // A suppressed claimant is not remembered either: its next claim is a change again.
         if (*value).told != 0 && silent < due {
             return count(Counter::Filtered);
         }

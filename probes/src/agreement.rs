@@ -1,11 +1,11 @@
-//! Whether the two readers of frames agree: the one that runs in the kernel
-//! ([`berth_ebpf_common::frame`]) and user space's own ([`berth_underlay::wire::frame`]).
+//! Comparison of the two frame parsers: the one that runs in the kernel ([`berth_ebpf_common::frame`]) and
+//! user space's own ([`berth_underlay::wire::frame`]).
 //!
-//! For tests and the fuzzer only. They differ on purpose, because the kernel's reader is short; what
-//! it leaves out is listed in [`Difference`], and nothing else may differ. Each difference is one way:
-//! a claim that user space reads and the kernel does not is a defect in every case, because a sender
-//! of such frames would have the program taken off the wire as deaf. The invariant: a difference is
-//! seen in the frame's bytes alone, never concluded from what the readers said.
+//! For tests and the fuzzer only. They differ on purpose, because the kernel's parser is short.
+//! [`Difference`] lists its omissions, and no other difference is allowed. Each difference has one direction:
+//! a claim of user space's parser that the kernel's misses is always a defect, because the program would be
+//! detached as unreliable after such frames. Invariant: a difference is detected from the frame's bytes
+//! alone, never from the parsers' results.
 
 use std::net::IpAddr;
 
@@ -15,8 +15,8 @@ use berth_underlay::wire::frame::{ETHERTYPE_SERVICE_VLAN, ETHERTYPE_VLAN, Statem
 /// A way in which the readers may differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Difference {
-    /// The kernel goes by the protocol that the frame is marked with and by its end; user space reads
-    /// IPv6's own version and length.
+    /// The kernel uses the protocol mark of the frame and its end; user space checks IPv6's own version and
+    /// length.
     Ipv6Header,
     /// The kernel does not compute the checksum.
     Checksum,
@@ -24,7 +24,7 @@ pub enum Difference {
     Options,
 }
 
-/// Reads a frame both ways. `Ok`: they agree, or differ as listed; `Err`: the story of a defect.
+/// Parses a frame with both parsers. `Ok`: they agree, or differ as listed; `Err`: description of a defect.
 pub fn check(bytes: &[u8]) -> Result<Option<Difference>, String> {
     let user = berth_underlay::wire::frame::read(bytes);
     let Some(whole) = Bytes::whole(bytes) else {
@@ -57,7 +57,7 @@ fn is_same(kernel: &Claim, user: &Statement) -> bool {
     address == user.address && kernel.mac == user.mac.0 && kernel.vlan == user.vlan.unwrap_or(0)
 }
 
-/// What of the list the bytes show.
+/// Listed difference that the bytes show.
 fn difference(bytes: &[u8]) -> Option<Difference> {
     let protocol = |at: usize| Some(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
     let is_tag = [ETHERTYPE_VLAN, ETHERTYPE_SERVICE_VLAN].contains(&protocol(12)?);

@@ -1,9 +1,9 @@
-//! The attachments that the programs follow: what is in the maps ATTACH, DEPARTED, NETNS and EXITS.
+//! The attachments that the programs follow: content of the maps ATTACH, DEPARTED, NETNS and EXITS.
 //!
-//! User space alone inserts, but into DEPARTED: there a program enters the links that leave. A program deletes an entry with the event that it sends. So an entry
-//! that is missing is no error, and following again what was followed is harmless. The invariant:
-//! a namespace is in NETNS as long as one followed attachment is in it, and slots of EXITS are
-//! given out in turn, so that a program that still holds an old one writes into nobody's.
+//! User space alone inserts, except into DEPARTED: there a program enters the links that leave. A program
+//! deletes an entry with the event that it sends, so a missing entry is not an error, and following an
+//! attachment twice is harmless. Invariant: a namespace is in NETNS as long as a followed attachment is in
+//! it. Slots of EXITS are assigned in turn, so that a program with an old one writes into an unused slot.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,10 +34,10 @@ pub struct Attachments {
     exits: Array<MapData, [u8; ExitSlot::SIZE]>,
     followed: BTreeMap<u64, Followed>,
     spaces: BTreeMap<u64, Space>,
-    /// Entries that an earlier agent left in pinned maps, and nobody has followed again yet.
+    /// Entries that an earlier agent left in pinned maps, and that are not followed again yet.
     left: Left,
     slots: Slots,
-    /// Whether the programs know where this kernel counts a namespace's users.
+    /// True if the programs have the offset of this kernel's user count of a namespace.
     knows_endings: bool,
 }
 
@@ -61,7 +61,7 @@ struct Left {
     spaces: BTreeMap<u64, u32>,
 }
 
-/// How maps name a namespace: by its cookie, or where the kernel gives that out late, by its inode.
+/// Key of a namespace in maps: its cookie, or its inode if the kernel assigns the cookie late.
 pub(crate) fn netns_key(cookie: u64, inode: u64) -> u64 {
     if cookie == 0 { inode } else { cookie }
 }
@@ -125,8 +125,8 @@ impl Attachments {
         self.put(number(key), Followed { key: Some(key.clone()), netns, ifindex })
     }
 
-    /// No longer follows it. Whether no program saw the end of its link: if that is gone all the same,
-    /// the programs do not see what they should.
+    /// Stops following it. Returns true if no program saw the end of its link: if that link is gone, the
+    /// programs miss events.
     pub fn forget(&mut self, key: &AttachmentKey) -> Result<bool, Error> {
         let id = number(key);
         self.forget_departed(|of| of == id)?;
@@ -146,8 +146,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Removes what an earlier agent followed and this one does not: to be called when all
-    /// attachments of the journal were followed.
+    /// Removes the entries of an earlier agent that this one does not follow: call it after all attachments
+    /// of the journal are followed.
     pub fn settle(&mut self) -> Result<(), Error> {
         let followed: BTreeSet<u64> = self.followed.keys().copied().collect();
         self.forget_departed(|id| !followed.contains(&id))?;
@@ -162,8 +162,8 @@ impl Attachments {
         Ok(())
     }
 
-    /// Wants to be told of the next exit of a task in the attachment's namespace. To be called
-    /// *before* the tasks are looked at: then none that exits meanwhile is missed.
+    /// Requests an event for the next exit of a task in the attachment's namespace. Call it *before* the
+    /// tasks are read, so that an exit in between is not missed.
     pub fn rearm(&mut self, key: &AttachmentKey) -> Result<(), Error> {
         let space = self.followed.get(&number(key)).and_then(|followed| self.spaces.get(&followed.netns));
         match space.map(|space| space.slot) {
@@ -172,12 +172,12 @@ impl Attachments {
         }
     }
 
-    /// How many attachments are followed.
+    /// Number of attachments followed.
     pub fn len(&self) -> usize {
         self.followed.len()
     }
 
-    /// Whether none is followed.
+    /// True if none is followed.
     pub fn is_empty(&self) -> bool {
         self.followed.is_empty()
     }
@@ -211,13 +211,13 @@ impl Attachments {
         Ok(())
     }
 
-    /// Whether its entry was still there.
+    /// Removes an attachment; returns true if its entry still existed.
     fn take(&mut self, id: u64) -> Result<bool, Error> {
         let Some(followed) = self.followed.remove(&id) else { return Ok(false) };
         let mut unseen = false;
         if let Some(ifindex) = followed.ifindex {
             let key = AttachKey { netns: followed.netns, ifindex, pad: 0 }.to_bytes();
-            // Another attachment may have been given the same place by now: then it is not ours.
+            // Another attachment may have the same place now: then the entry belongs to it.
             let value = AttachValue { id }.to_bytes();
             if self.attach.get(&key, 0).is_ok_and(|found| found == value) {
                 unseen = true;
@@ -235,7 +235,7 @@ impl Attachments {
             return self.netns.insert(netns, value, 0).map_err(|error| full(error, NETNS));
         }
         let slot = match self.left.spaces.remove(&netns) {
-            // Its slot is kept: an exit that was told and not yet read stays told.
+            // Its slot is kept: an exit that was reported and not yet read stays reported.
             Some(slot) if self.slots.is_used(slot) => slot,
             _ => self.slots.take().ok_or(Error::Full { name: EXITS, capacity: ATTACHMENTS_MAX })?,
         };

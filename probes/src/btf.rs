@@ -1,9 +1,9 @@
-//! The kernel's description of its own types (BTF): enough of it to find where a member lies.
+//! The kernel's description of its own types (BTF), as far as needed to find the offset of a member.
 //!
-//! Pure: bytes in, offsets out. Left out: functions, variables, relocations. The invariant: no bytes
-//! make it panic, loop or allocate more than a few times their length, a lookup costs no more than
-//! [`MEMBERS_MAX`] comparisons, and what it does not understand is an error, never a guess: a wrong
-//! offset would read another member.
+//! Pure: bytes in, offsets out. Left out: functions, variables, relocations. Invariant: no input causes a
+//! panic, an endless loop or an allocation of more than a few times its length. A lookup costs at most
+//! [`MEMBERS_MAX`] comparisons, and unknown data is an error, never a guess: a wrong offset would read
+//! another member.
 
 use std::collections::HashMap;
 
@@ -15,26 +15,26 @@ const HEADER: usize = 24;
 const TYPE: usize = 12;
 /// Typedefs of typedefs, and members without a name inside one another, end before this.
 const DEPTH_MAX: usize = 16;
-/// How many members one lookup compares; the largest structures have some hundreds. Without it a few
-/// hundred bytes of structures within structures would keep the agent for ever.
+/// Maximum number of members that one lookup compares; the largest structures have some hundreds. Without it
+/// a few hundred bytes of nested structures would occupy the agent without end.
 pub const MEMBERS_MAX: u32 = 1 << 16;
 /// Names of structures are shorter: the kernel's symbols have at most 512 bytes.
 const NAME_MAX: usize = 1024;
 
-/// Why types could not be read, or are not as they should be.
+/// Reason why types could not be read, or are not as they should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BtfError {
     /// The magic number is missing.
-    #[error("this is no type information of this machine's byte order")]
+    #[error("not BTF data, or of another byte order")]
     NotBtf,
     /// It is of a version or has a kind of type that is not known here.
-    #[error("unknown type information: {0}; this kernel may be newer than this program")]
+    #[error("unsupported BTF data: {0}; this kernel may be newer than this program")]
     Unknown(String),
     /// It is longer than any kernel's.
-    #[error("the type information is longer than {0} bytes")]
+    #[error("the BTF data is longer than {0} bytes")]
     TooLong(u64),
     /// It ends before its own contents do.
-    #[error("the type information is cut short at byte {0}")]
+    #[error("the BTF data is truncated at byte {0}")]
     Short(usize),
     /// A type refers to one that does not exist.
     #[error("type {0} does not exist")]
@@ -43,9 +43,9 @@ pub enum BtfError {
     #[error("types are nested more than {DEPTH_MAX} deep")]
     TooDeep,
     /// A lookup has no end.
-    #[error("a structure has more than {MEMBERS_MAX} members, with those of members without a name")]
+    #[error("a structure has more than {MEMBERS_MAX} members, including those of unnamed members")]
     TooManyMembers,
-    /// No structure is called so.
+    /// The name is too long for a structure.
     #[error("the name at byte {0} of the strings is longer than {NAME_MAX} bytes")]
     LongName(u32),
     /// The kernel has no such structure.
@@ -54,22 +54,22 @@ pub enum BtfError {
     /// The structure has no such member.
     #[error("struct {holder} has no member {member}")]
     NoMember {
-        /// The structure.
+        /// Name of the structure.
         holder: String,
-        /// The member.
+        /// Name of the member.
         member: String,
     },
     /// The member does not start at a byte.
     #[error("member {0} does not start at a byte")]
     NotAtByte(String),
     /// The member is of another kind or size than the programs read.
-    #[error("member {member} is {found}, where {wanted} was expected")]
+    #[error("member {member} is {found}; expected {wanted}")]
     OtherShape {
-        /// The member.
+        /// Name of the member.
         member: String,
-        /// What it is.
+        /// Type in the kernel.
         found: String,
-        /// What the programs read.
+        /// Type that the programs read.
         wanted: String,
     },
 }
@@ -77,11 +77,11 @@ pub enum BtfError {
 /// A member of a structure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Member {
-    /// Where it starts, in bytes.
+    /// Offset of the member in bytes.
     pub offset: u32,
     /// Its size, in bytes.
     pub size: u32,
-    /// Whether it is a pointer.
+    /// True if it is a pointer.
     pub is_pointer: bool,
 }
 
@@ -90,7 +90,7 @@ pub struct Member {
 pub struct Btf<'a> {
     types: &'a [u8],
     strings: &'a [u8],
-    /// Where the type of each number starts; number 0 is `void` and has no place.
+    /// Position of the type of each number; number 0 is `void` and has none.
     places: Vec<usize>,
     structs: HashMap<&'a [u8], u32>,
 }
@@ -113,9 +113,9 @@ struct Type {
     at: usize,
     kind: Kind,
     count: usize,
-    /// Whether members carry the size of bit fields.
+    /// True if members carry the size of bit fields.
     with_bits: bool,
-    /// Its size, or the type behind it, as the kind wants it.
+    /// Size of the type, or the number of the type behind it, depending on the kind.
     argument: u32,
 }
 
@@ -249,14 +249,14 @@ impl<'a> Btf<'a> {
         }
     }
 
-    /// Whether the string at a place is this one; no more of it is read than that takes.
+    /// True if the string at an offset equals the name; it reads no more of the string than that takes.
     fn is_named(&self, at: u32, name: &[u8]) -> Result<bool, BtfError> {
         let rest = self.strings.get(at as usize..).ok_or(BtfError::Short(at as usize))?;
         Ok(rest.strip_prefix(name).is_some_and(|rest| rest.first() == Some(&0)))
     }
 
-    /// Where a member lies in a structure. `path` goes down through members with a name, one by
-    /// one, separated by dots; those without a name are passed through.
+    /// Offset of a member in a structure. `path` descends through named members, separated by dots; unnamed
+    /// ones are passed through.
     pub fn member(&self, holder: &str, path: &str) -> Result<Member, BtfError> {
         let number =
             self.structs.get(holder.as_bytes()).ok_or_else(|| BtfError::NoStruct(holder.to_owned()))?;

@@ -47,7 +47,7 @@ impl Blob {
         self.add(name, 4, u16::try_from(members.len()).unwrap_or(u16::MAX), flag, size, &words);
     }
 
-    /// With a header that fits.
+    /// The blob with a valid header.
     pub fn bytes(&self) -> Vec<u8> {
         let (types, strings) = (length(&self.types), length(&self.strings));
         let mut bytes = 0xeb9f_u16.to_ne_bytes().to_vec();
@@ -91,7 +91,7 @@ pub fn sample() -> Blob {
     blob
 }
 
-/// All that [`crate::kernel::resolve`] looks for, each behind a member that nobody asked for.
+/// All members of [`crate::kernel::resolve`], each after an unrelated member.
 pub fn kernel() -> Blob {
     let (int, pointer, name, long) = (1, 2, 3, 5);
     let (net_pointer, namespace) = (6, 7);

@@ -62,7 +62,7 @@ fn a_hollow_copy_keeps_the_numbers_and_the_names_that_were_asked_for() {
     blob.add("other", 12, 0, false, 1, &[]);
     let bytes = blob.bytes();
     let whole = Btf::parse(&bytes).unwrap();
-    // A struct of that name is no function.
+    // A struct of that name does not match a function.
     let copy = whole.hollow(&["wanted", "device"]).unwrap();
     let hollow = Btf::parse(&copy).unwrap();
     assert_eq!(hollow.places.len(), whole.places.len());
@@ -120,7 +120,7 @@ fn names_without_an_end_are_refused_at_once() {
     // Without any end they are cut short.
     blob.strings = vec![b'x'; 10];
     assert_eq!(Btf::parse(&blob.bytes()).unwrap_err(), BtfError::Short(0));
-    // As a member's name, or one that nobody reads, it does no harm.
+    // As the name of a member, or of an unread one, it is harmless.
     let mut blob = Blob::default();
     blob.add(&"x".repeat(5000), 1, 0, false, 4, &[32]);
     blob.structure("device", 8, false, &[(&"x".repeat(5000), 1, 0), ("index", 1, 32)]);

@@ -1,8 +1,8 @@
-//! The canary: a device in a namespace of its own, whose end must be told with its name, index,
-//! cookie and address. That proves at once that a program is attached, that its offsets are right,
-//! and that its events arrive.
+//! The canary: a device in a separate namespace, with an end that must be reported with its name, index,
+//! cookie and address. That proves in one step that a program is attached, that its offsets are correct, and
+//! that its events arrive.
 //!
-//! The namespace belongs to one thread and ends with it, whatever happens, and the devices with it.
+//! The namespace belongs to one thread and ends with it in every case, and the devices with it.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -19,17 +19,17 @@ use crate::event::{Raw, name};
 use crate::ladder::{Rung, chain};
 use berth_ebpf_common::Kind;
 
-/// How long the end of the device may take to arrive.
+/// Time limit for the event of the device's end.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(1);
-/// How long a step of the thread may take; making a device waits for others who make some.
+/// Time limit of a step of the thread; creating a device waits for concurrent changes.
 const STEP: Duration = Duration::from_secs(5);
-/// From the block for documentation; nobody outside the namespace sees it.
+/// From the block for documentation; it is invisible outside the namespace.
 const ADDRESS: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 /// A device that waits for its end.
 #[derive(Debug)]
 pub(crate) struct Canary {
-    /// Which it is.
+    /// Identity of the device.
     pub identity: Identity,
     /// Its number in maps.
     pub number: u64,
@@ -38,7 +38,7 @@ pub(crate) struct Canary {
     thread: Option<JoinHandle<()>>,
 }
 
-/// What its end must say.
+/// Expected content of its event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Identity {
     pub cookie: NetnsCookie,
@@ -68,7 +68,7 @@ impl Canary {
         let _ = self.go.send(());
     }
 
-    /// How the deletion went, once it is over; never waits.
+    /// Result of the deletion, if it is over; never waits.
     pub(crate) fn ended(&self) -> Option<Result<(), String>> {
         match self.done.try_recv() {
             Ok(result) => Some(result),
@@ -82,7 +82,8 @@ impl Canary {
         self.done.recv_timeout(STEP).map_err(|_| "it was not deleted in time".to_owned())?
     }
 
-    /// What an event says of this canary, if it is about it: nothing is wrong, or what is.
+    /// Result of an event about this canary: correct, or the description of the fault; `None` for other
+    /// events.
     pub(crate) fn verdict(&self, rung: Rung, raw: &Raw) -> Option<Result<(), String>> {
         let Raw::Device(Kind::DeviceDown, source, event) = raw else { return None };
         if event.id != self.number | CANARY {
@@ -167,7 +168,7 @@ async fn make(handle: &rtnetlink::Handle, name: &str) -> Result<Identity, String
         .await
         .map_err(|error| failed("make a pair of devices", error))?;
     let mut ifindex = None;
-    // Both ends up: only a device with a carrier has queues, whose end one rung sees.
+    // Both ends up: only a device with a carrier has queues, and one attach mode observes their end.
     for end in [peer.as_str(), name] {
         let index = index_of(handle, end).await?;
         handle

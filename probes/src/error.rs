@@ -1,4 +1,4 @@
-//! What can go wrong that is more than a refused program.
+//! Errors other than a refused program.
 
 use std::io;
 use std::path::PathBuf;
@@ -15,72 +15,72 @@ use crate::btf::BtfError;
 #[non_exhaustive]
 pub enum Error {
     /// The object with the programs cannot be read.
-    #[error("read the eBPF object {path}; `cargo xtask build-ebpf` makes it")]
+    #[error("cannot read the eBPF object {path}; `cargo xtask build-ebpf` builds it")]
     ReadObject {
-        /// Where it should be.
+        /// Path of the object.
         path: PathBuf,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: io::Error,
     },
-    /// The kernel's description of its own types cannot be read.
-    #[error("read the kernel's types from {path}")]
+    /// The kernel's BTF cannot be read.
+    #[error("cannot read the kernel's BTF from {path}")]
     ReadTypes {
-        /// Where they should be.
+        /// Path of the BTF.
         path: PathBuf,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: io::Error,
     },
     /// The kernel's types are not what the programs need.
-    #[error("understand the kernel's types")]
+    #[error("cannot parse the kernel's BTF")]
     Types(#[source] BtfError),
     /// The object cannot be taken apart, or its maps cannot be made.
-    #[error("load the eBPF object")]
+    #[error("cannot load the eBPF object")]
     Load(#[source] Box<EbpfError>),
     /// The object is of another version than this program.
     #[error("the eBPF object is of another version: {what}; build it again with `cargo xtask build-ebpf`")]
     OtherVersion {
-        /// What does not fit.
+        /// Description of the mismatch.
         what: String,
     },
     /// The object lacks a map or program.
     #[error("the eBPF object has no {0}; build it again with `cargo xtask build-ebpf`")]
     Missing(&'static str),
     /// A map cannot be opened.
-    #[error("open the map {name}")]
+    #[error("cannot open the map {name}")]
     OpenMap {
-        /// Which.
+        /// Name of the map.
         name: &'static str,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Box<MapError>,
     },
     /// A map cannot be read or written.
-    #[error("{operation} the map {name}")]
+    #[error("cannot {operation} the map {name}")]
     UseMap {
-        /// What was tried.
+        /// The failed operation.
         operation: &'static str,
-        /// Which.
+        /// Name of the map.
         name: &'static str,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Box<MapError>,
     },
     /// More attachments, namespaces or addresses than the maps hold.
-    #[error("the map {name} is full: it holds {capacity}; what does not fit is found by reads alone")]
+    #[error("map {name} is full ({capacity} entries); the rest is detected by reads alone")]
     Full {
-        /// Which.
+        /// Name of the map.
         name: &'static str,
-        /// How many it holds.
+        /// Capacity in entries.
         capacity: u32,
     },
     /// The watcher cannot be put on a device.
-    #[error("watch the wire {device}")]
+    #[error("cannot attach the watcher to {device}")]
     Watch {
-        /// Which.
+        /// Name of the device.
         device: IfName,
-        /// Why not.
+        /// Cause of the failure.
         #[source]
         cause: Box<ProgramError>,
     },

@@ -1,4 +1,4 @@
-//! What the programs say, in the agent's own words.
+//! Events of the programs, in the agent's types.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -8,12 +8,12 @@ use berth_ipam::identity::NetnsCookie;
 use berth_ipam::mac::Mac;
 use berth_ipam::time::Time;
 
-/// A hint from the kernel. No hint decides anything: whoever acts on one reads first.
+/// A hint from the kernel. It proves nothing: the agent reads the state before it acts on one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ProbeEvent {
     /// The link of an attachment is being torn down.
     DeviceDown {
-        /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
+        /// Key of the attachment; `None`: an earlier agent followed it and this one does not.
         key: Option<AttachmentKey>,
         /// The namespace it is in; 0 on kernels below 5.14.
         cookie: NetnsCookie,
@@ -23,101 +23,101 @@ pub enum ProbeEvent {
         name: String,
         /// The link's first IPv4 addresses.
         ipv4: Vec<Ipv4Addr>,
-        /// Whether the whole namespace is being torn down; `None`: this kernel keeps that elsewhere.
+        /// True if the whole namespace is being torn down; `None`: unknown on this kernel.
         namespace_ends: Option<bool>,
-        /// When, and who saw it.
+        /// Time and source of the event.
         seen: Seen,
     },
     /// The link of an attachment is leaving its namespace. No later link with its index is taken for it; if it
     /// turns out to be there still, follow it again. The device itself is followed on, see
     /// [`Self::DepartedDown`].
     DeviceLeaving {
-        /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
+        /// Key of the attachment; `None`: an earlier agent followed it and this one does not.
         key: Option<AttachmentKey>,
-        /// When, and who saw it.
+        /// Time and source of the event.
         seen: Seen,
     },
     /// A link that left its namespace is being torn down, wherever it is.
     DepartedDown {
-        /// Whose; `None`: an attachment that an earlier agent followed and this one does not know.
+        /// Key of the attachment; `None`: an earlier agent followed it and this one does not.
         key: Option<AttachmentKey>,
         /// The namespace that it left; 0 on kernels below 5.14.
         cookie: NetnsCookie,
         /// The link's index there.
         ifindex: u32,
-        /// When, and who saw it.
+        /// Time and source of the event.
         seen: Seen,
     },
     /// A namespace ended, and all devices in it are gone.
     NamespaceEnd {
         /// The attachments that were in it.
         keys: Vec<AttachmentKey>,
-        /// Which; 0 on kernels below 5.14.
+        /// Cookie of the namespace; 0 on kernels below 5.14.
         cookie: NetnsCookie,
-        /// When, and who saw it.
+        /// Time and source of the event.
         seen: Seen,
     },
     /// Some namespaces are about to be torn down; which ones is not known.
     NamespacesEnding {
-        /// When, and who saw it.
+        /// Time and source of the event.
         seen: Seen,
     },
-    /// A task exits in the namespace of attachments: it may be the last one. Not told again for
-    /// this namespace before [`crate::Probes::rearm`].
+    /// A task exits in the namespace of attachments: it may be the last one. Not reported again for this
+    /// namespace before [`crate::Probes::rearm`].
     TaskExit {
         /// The attachments in it.
         keys: Vec<AttachmentKey>,
-        /// Which; 0 on kernels below 5.14.
+        /// Cookie of the namespace; 0 on kernels below 5.14.
         cookie: NetnsCookie,
-        /// Its inode.
+        /// Inode of the namespace.
         inode: u64,
-        /// The task.
+        /// ID of the task.
         pid: u32,
-        /// When, and who saw it.
+        /// Time and source of the event.
         seen: Seen,
     },
-    /// Somebody spoke for a watched address on the wire.
+    /// A frame claimed a watched address on the segment.
     Wire(Heard),
     /// Events were lost since the last one: read everything again.
     Lost(u64),
 }
 
-/// When, and by which program.
+/// Time and source of an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// When the kernel saw it.
+    /// Time at which the kernel saw it.
     pub at: Time,
-    /// Which program told it.
+    /// Program that reported it.
     pub by: Source,
 }
 
-/// A frame that spoke for a watched address.
+/// A frame that claimed a watched address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Heard {
-    /// The index of the device on which it was heard.
+    /// Index of the device on which it was seen.
     pub parent: u32,
     /// The VLAN on it.
     pub vlan: Option<u16>,
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
-    /// Who spoke.
+    /// MAC of the claim.
     pub mac: Mac,
-    /// Who holds it, where it has a holder here and somebody else spoke.
+    /// Holder of the address, if it has one here and another station claimed it.
     pub holder: Option<(Option<AttachmentKey>, Mac)>,
-    /// How often the address was spoken for so far.
+    /// Number of claims of the address so far.
     pub hits: u32,
-    /// When, and in which direction.
+    /// Time and direction of the frame.
     pub seen: Seen,
 }
 
 impl Heard {
-    /// Whether the frame came from this node.
+    /// True if the frame came from this node.
     pub fn is_outgoing(&self) -> bool {
         self.seen.by == Source::Egress
     }
 }
 
-/// An event as it lies in the ring.
+/// An event in the form of the ring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Raw {
     Device(Kind, Source, DeviceEvent),
@@ -145,17 +145,17 @@ pub(crate) fn read(bytes: &[u8]) -> Option<Raw> {
     }
 }
 
-/// Whose attachments and namespaces the numbers in events are.
+/// Lookup of the attachments and namespaces behind the numbers in events.
 pub(crate) trait Names {
     /// The attachment of a number.
     fn attachment(&self, id: u64) -> Option<AttachmentKey>;
     /// The attachments in a namespace.
     fn inside(&self, netns: u64) -> Vec<AttachmentKey>;
-    /// Whether the programs can tell that a namespace is being torn down.
+    /// True if the programs can report that a namespace is being torn down.
     fn knows_endings(&self) -> bool;
 }
 
-/// The event in the agent's words; `None`: it says nothing that can be understood.
+/// The event in the agent's types; `None`: it cannot be interpreted.
 pub(crate) fn told(raw: &Raw, names: &impl Names) -> Option<ProbeEvent> {
     match *raw {
         Raw::Device(kind, by, event) => Some(device(kind, by, &event, names)),

@@ -19,10 +19,10 @@ use crate::watch::{self, Wire};
 const GUARD: &str = "GUARD";
 const PASS: &str = "PASS";
 
-/// What a guard dropped.
+/// Frames that a guard dropped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seen {
-    /// How many frames.
+    /// Number of dropped frames.
     pub dropped: u64,
     /// The last one: when, from which MAC, for which address.
     pub last: Option<(Time, Mac, IpAddr)>,
@@ -45,31 +45,31 @@ impl Guards {
         })
     }
 
-    /// Guards a wire whose device has this MAC; what was counted is kept.
+    /// Guards a segment on a device with this MAC; the counters are kept.
     pub fn guard(&mut self, wire: Wire, own: Mac) -> Result<(), Error> {
         let before = self.value(wire)?.unwrap_or_default();
         let value = GuardValue { own: own.0, ..before };
         self.guard.insert(key(wire), value.to_bytes(), 0).map_err(Error::using("write to", GUARD))
     }
 
-    /// No longer guards it.
+    /// Stops guarding a segment.
     pub fn unguard(&mut self, wire: Wire) -> Result<(), Error> {
         gone(self.guard.remove(&key(wire))).map_err(Error::using("delete from", GUARD))
     }
 
-    /// Lets a MAC alone speak for an address; `None`: any.
+    /// Permits claims of an address by one MAC; `None`: by any.
     pub fn pass(&mut self, wire: Wire, address: IpAddr, mac: Option<Mac>) -> Result<(), Error> {
         let value = PassValue { mac: mac.map_or([0; 6], |mac| mac.0), pad: 0 };
         let inserted = self.pass.insert(watch::key(wire, address), value.to_bytes(), 0);
         inserted.map_err(Error::using("write to", PASS))
     }
 
-    /// Lets no pod speak for it.
+    /// Permits claims of the address by no pod.
     pub fn unpass(&mut self, wire: Wire, address: IpAddr) -> Result<(), Error> {
         gone(self.pass.remove(&watch::key(wire, address))).map_err(Error::using("delete from", PASS))
     }
 
-    /// What the guard of a wire dropped; `None`: it has none.
+    /// Frames that the guard of a segment dropped; `None`: it has none.
     pub fn seen(&self, wire: Wire) -> Result<Option<Seen>, Error> {
         Ok(self.value(wire)?.map(|value| {
             let [a, b, c, d, ..] = value.address;

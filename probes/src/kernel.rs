@@ -12,23 +12,23 @@ use berth_ebpf_common::{ABSENT, KernelLayout};
 use crate::btf::{Btf, BtfError};
 use crate::error::Error;
 
-/// Where the kernel tells its types.
+/// Path of the kernel's BTF.
 pub const TYPES: &str = "/sys/kernel/btf/vmlinux";
-/// No more is read of them: ten times what distributions' kernels have.
+/// Maximum size read: ten times that of distributions' kernels.
 const TYPES_MAX: u64 = 64 << 20;
 
-/// What a member must be.
+/// Expected type of a member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Shape {
     Pointer,
-    /// So many bytes.
+    /// A value of this number of bytes.
     Bytes(u32),
 }
 
-/// What is known of the running kernel.
+/// Properties of the running kernel.
 #[derive(Debug)]
 pub(crate) struct Kernel {
-    /// Where members lie.
+    /// Offsets of the members.
     pub layout: KernelLayout,
     /// Its types without what is behind them; see [`Btf::hollow`].
     pub hollow: Vec<u8>,
@@ -46,7 +46,7 @@ pub(crate) fn read(path: &Path, targets: &[&str]) -> Result<Kernel, Error> {
         .ok()
         .and_then(|symbols| address(&symbols, "cleanup_net"))
         .unwrap_or(0);
-    // The type of a tracepoint's arguments goes by this name.
+    // Name of the type of a tracepoint's arguments.
     let tracepoints: Vec<String> = targets.iter().map(|target| format!("btf_trace_{target}")).collect();
     let names: Vec<&str> = targets.iter().copied().chain(tracepoints.iter().map(String::as_str)).collect();
     Ok(Kernel { layout, hollow: btf.hollow(&names).map_err(Error::Types)? })
@@ -61,7 +61,7 @@ fn types(path: &Path) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Finds all members. `cleanup_net` stays 0: an address is no type.
+/// Finds all members. `cleanup_net` stays 0: it is an address, and BTF has none.
 pub fn resolve(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
     let find = |holder: &str, member: &str, shape: Shape| offset(btf, holder, member, shape);
     Ok(KernelLayout {
@@ -87,7 +87,8 @@ pub fn resolve(btf: &Btf<'_>) -> Result<KernelLayout, BtfError> {
     })
 }
 
-/// The count of a namespace's users has had three places; it only tells a dying namespace sooner.
+/// Offset of a namespace's user count, which has had three places; it only serves to report a dying namespace
+/// sooner.
 fn users(btf: &Btf<'_>) -> u32 {
     ["count", "ns.__ns_ref", "ns.count"]
         .into_iter()

@@ -1,7 +1,8 @@
-//! The ladder: which programs see teardowns, in the order of preference, and why others do not.
+//! Attach modes: the programs that observe teardowns, in order of preference, and the reasons why others are
+//! not used.
 //!
-//! Pure but for reading an error's parts. Versions and configuration mislead (vendors ban what a
-//! version promises), so nobody asks them: a rung is tried, and what came of it is kept here.
+//! Pure, except for reading the parts of an error. Versions and configuration are unreliable (vendors disable
+//! features of a version), so each mode is tried, and its result is kept here.
 
 use std::fmt;
 use std::io;
@@ -9,7 +10,7 @@ use std::io;
 use aya::programs::ProgramError;
 use berth_ebpf_common::Source;
 
-/// How much of a verifier's log is kept: its end, where it says what it refused.
+/// Length of the kept part of a verifier log: its end, which names the refused instruction.
 const LOG_TAIL: usize = 600;
 
 /// A way to see teardowns.
@@ -27,7 +28,7 @@ impl Rung {
     /// All, the best first.
     pub const ALL: [Self; 3] = [Self::Fentry, Self::TpBtf, Self::Kprobe];
 
-    /// The word for it on the command line and in reports.
+    /// Name of the mode on the command line and in reports.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Fentry => "fentry",
@@ -36,7 +37,7 @@ impl Rung {
         }
     }
 
-    /// What its events name as their source.
+    /// Source of its events.
     pub fn source(self) -> Source {
         match self {
             Self::Fentry => Source::Fentry,
@@ -45,8 +46,7 @@ impl Rung {
         }
     }
 
-    /// Its programs: name in the object, where it is attached, and whether the rung is worth
-    /// nothing without it.
+    /// Programs of the mode: name in the object, attach target, and whether the mode requires it.
     pub(crate) fn programs(self) -> &'static [(&'static str, &'static str, bool)] {
         match self {
             Self::Fentry => {
@@ -68,7 +68,7 @@ impl fmt::Display for Rung {
     }
 }
 
-/// Which rungs may be tried.
+/// Attach modes that may be tried.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Allowed {
     /// All, the best first.
@@ -105,7 +105,7 @@ impl std::str::FromStr for Allowed {
     }
 }
 
-/// How far a program came.
+/// Progress of a program.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// The kernel did not take it.
@@ -116,16 +116,16 @@ pub enum Stage {
     Prove,
 }
 
-/// Why a program is not used.
+/// Reason why a program is not used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// The program's name.
     pub program: &'static str,
-    /// Where it was to be attached.
+    /// Attach target of the program.
     pub target: &'static str,
-    /// How far it came.
+    /// Stage that it reached.
     pub stage: Stage,
-    /// What the kernel returned, if it was the kernel.
+    /// Error number, if the kernel returned one.
     pub errno: Option<i32>,
     /// The reason, with the end of the verifier's log if it wrote one.
     pub reason: String,
@@ -160,8 +160,8 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why the kernel did not take a program. A ban and a missing capability look the same: EPERM, and
-/// the verifier never came to speak.
+/// Reason why the kernel refused a program. A ban and a missing capability look the same: EPERM, and an empty
+/// verifier log.
 fn load_reason(error: &io::Error, log: &str) -> String {
     let log = tail(log);
     if !log.is_empty() {

@@ -1,12 +1,12 @@
-//! The user side of Berth's eBPF programs: what the kernel says at once of a device, a namespace, a
-//! task or a neighbour's frame that concerns an attachment.
+//! The user-space side of Berth's eBPF programs: immediate events about a device, a namespace, a task or a
+//! neighbour's frame that concerns an attachment.
 //!
-//! Everything that comes from here is a hint. It says when to look, never what is so: the ledger
-//! decides by reads as before, and a node where nothing of this can be loaded loses time, not
-//! correctness. Left out: the kernel side (`ebpf/`), verdicts, and any reading that a verdict needs.
+//! Everything from here is a hint, which triggers a read and proves nothing: the ledger decides by reads. A
+//! node on which none of the programs can be loaded loses time, not correctness. Left out: the kernel side
+//! (`ebpf/`), verdicts, and the reads for a verdict.
 //!
-//! The invariant: which programs run is chosen by trying, and proved by a device whose end must be
-//! told in full; a refusal is kept with its reason, and no refusal is an error of the agent.
+//! Invariant: the programs are selected by trying them, and verified with a device of which the end must be
+//! reported in full. A refusal is kept with its reason, and is not an error of the agent.
 
 #[cfg(any(test, fuzzing))]
 pub mod agreement;

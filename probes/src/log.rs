@@ -1,10 +1,9 @@
-//! The programs' own log lines: how many are written, and passing them on to `tracing`.
+//! Log lines of the programs: their level, and forwarding to `tracing`.
 //!
-//! The level is written into the object before it is loaded, and frozen there: what is below it the
-//! verifier takes out, so a level that is off costs nothing. Lines come by a ring of their own
-//! (`AYA_LOGS`), never by that of events; lines that find it full are lost, and nothing depends on
-//! them. The invariant: at most [`LINES_MAX`] lines are passed on in a second, and what is held back
-//! is counted and told.
+//! The level is written into the object before it is loaded, and frozen there: the verifier removes code
+//! below it, so a level that is off costs nothing. Lines use a separate ring (`AYA_LOGS`), never that of
+//! events. Lines that find it full are lost, which is harmless. Invariant: at most [`LINES_MAX`] lines are
+//! forwarded in a second; the suppressed ones are counted and reported.
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -21,22 +20,22 @@ pub(crate) const MAP: &str = "AYA_LOGS";
 pub(crate) const LEVEL: &str = aya_log::LEVEL;
 /// The target under which lines are passed on.
 pub const TARGET: &str = "berth_ebpf";
-/// How many lines are passed on in [`WINDOW`].
+/// Number of lines passed on in [`WINDOW`].
 pub const LINES_MAX: u32 = 100;
 const WINDOW: Duration = Duration::from_secs(1);
 
-/// How much the programs write.
+/// Level of the programs' log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(u8)]
 pub enum LogLevel {
-    /// Nothing.
+    /// No log lines.
     #[default]
     Off = 0,
-    /// What should not be.
+    /// Unexpected conditions only.
     Error = 1,
-    /// Losses too.
+    /// Also lost events.
     Warn = 2,
-    /// What an operator may want to know too.
+    /// Also events of interest to an operator.
     Info = 3,
     /// The ends of what is followed too.
     Debug = 4,
@@ -45,7 +44,7 @@ pub enum LogLevel {
 }
 
 impl LogLevel {
-    /// All, the quietest first, with the word that names each.
+    /// All levels, the quietest first, with the name of each.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Off, "off"),
         (Self::Error, "error"),
@@ -55,7 +54,7 @@ impl LogLevel {
         (Self::Trace, "trace"),
     ];
 
-    /// The word for it on the command line.
+    /// Name of the level on the command line.
     pub fn as_str(self) -> &'static str {
         Self::ALL[self as usize].1
     }
@@ -90,7 +89,7 @@ pub(crate) struct ProgramLog {
 }
 
 impl ProgramLog {
-    /// `None`: nothing will come, because nothing was asked for, or because the object cannot tell.
+    /// `None`: no lines will come, because logging is off or the object has none.
     pub(crate) fn open(ebpf: &mut Ebpf, level: LogLevel) -> Option<Self> {
         if level == LogLevel::Off {
             return None;
@@ -99,7 +98,7 @@ impl ProgramLog {
         match EbpfLogger::init_with_logger(ebpf, Bridge(Arc::clone(&pace))) {
             Ok(logger) => Some(Self { logger, pace }),
             Err(error) => {
-                // A log is a comfort: an object without one is as good as any.
+                // The log is optional: an object without one works as well.
                 tracing::warn!(error = crate::ladder::chain(&error), "the eBPF programs cannot log");
                 None
             }
@@ -130,7 +129,7 @@ impl AsFd for ProgramLog {
     }
 }
 
-/// From the facade that aya speaks to `tracing`.
+/// Adapter from the `log` facade of aya to `tracing`.
 struct Bridge(Arc<Mutex<Pace>>);
 
 impl log::Log for Bridge {
@@ -167,21 +166,21 @@ fn tell_held(held: u64) {
     }
 }
 
-/// How fast lines come. Pure: the time is an argument.
+/// Rate limit of lines. Pure: the time is an argument.
 #[derive(Debug, Default)]
 struct Pace {
-    /// When the window began.
+    /// Time at which the window began.
     since: Option<Instant>,
-    /// How many lines were passed on in it.
+    /// Number of lines passed on in it.
     told: u32,
-    /// How many were held back, and not yet told of.
+    /// Number of suppressed lines that are not reported yet.
     held: u64,
-    /// How many there were in all.
+    /// Number of there in all.
     lines: u64,
 }
 
 impl Pace {
-    /// Whether a line may pass; then also how many were held back before it.
+    /// Admits a line or not; if admitted, returns the number of lines suppressed before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
         self.lines += 1;
         if self.is_over(now) {
@@ -196,7 +195,7 @@ impl Pace {
         None
     }
 
-    /// How many were held back in a window that is over, for when no further line comes.
+    /// Number of lines suppressed in a window that is over, for use when no further line comes.
     fn overdue(&mut self, now: Instant) -> u64 {
         if self.is_over(now) { std::mem::take(&mut self.held) } else { 0 }
     }
@@ -228,7 +227,7 @@ mod tests {
         let admitted = (0..250).filter(|_| pace.admit(start).is_some()).count();
         assert_eq!((admitted, pace.lines), (100, 250));
         assert_eq!(pace.overdue(start + WINDOW / 2), 0, "not while more may come");
-        // The first line after it tells of it, once.
+        // The first line after it reports the suppressed ones, once.
         assert_eq!(pace.admit(start + WINDOW), Some(150));
         assert_eq!(pace.admit(start + WINDOW), Some(0));
     }

@@ -4,8 +4,8 @@
 //! keeps them for later use that never comes: measured 17 MB, against 2 MB afterwards.
 #![expect(unsafe_code, reason = "the C library's allocator has no safe interface")]
 
-/// Has all threads share one heap. Each would else get one of its own, whose end the C library never
-/// gives back: measured 12 MB after loading on a thread. To be called before any thread is started.
+/// Makes all threads share one heap. Otherwise each thread gets its own heap, and the C library never returns
+/// its end: measured 12 MB after loading on a thread. Call it before any thread is started.
 pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes numbers, sets a limit for heaps that are yet to be made.
@@ -17,7 +17,7 @@ pub fn share_one_heap() {
 /// Asks the allocator to give back what is free. Other C libraries than GNU's have no such call.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes a number, touches only memory that nobody uses.
+    // SAFETY: takes a number and touches only unused memory.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -1,9 +1,9 @@
-//! Pins: maps and links under a folder of the BPF file system, so that the kernel goes on filling
-//! the ring while no agent runs, and so that an operator can look at them.
+//! Pins: maps and links under a folder of the BPF file system. The kernel continues to fill the ring while no
+//! agent runs, and an operator can read the maps.
 //!
-//! The version of the layouts is in the path, and every pinned map is compared with what this
-//! program expects: one of another layout is unlinked, not used. A BPF file system that is absent,
-//! full or not writable costs the pins, never the programs.
+//! The version of the layouts is in the path, and every pinned map is compared with the one that this program
+//! expects: one of another layout is unlinked, not used. A BPF file system that is absent, full or not
+//! writable costs the pins, never the programs.
 
 use std::fs;
 use std::io;
@@ -16,7 +16,7 @@ use berth_ebpf_common::{
     RING_BYTES, WATCHES_MAX, WatchKey, WatchValue,
 };
 
-/// `BPF_FS_MAGIC` (linux/magic.h).
+/// `BPF_FS_MAGIC` of the kernel (linux/magic.h).
 const BPF_FS: u64 = 0xcafe_4a11;
 
 /// A map as this version makes it: name, bytes of key and value, entries.
@@ -34,12 +34,12 @@ pub(crate) const MAPS: [Shape; 7] = [
     Shape("COUNTERS", 4, 8, Counter::SLOTS),
 ];
 
-/// Where pins are, or why there are none.
+/// Place of the pins, or the reason for having none.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Pins {
     /// Under this folder.
     At(PathBuf),
-    /// Nowhere; an agent that starts again begins with empty maps and reads everything.
+    /// No pins; an agent that restarts begins with empty maps and reads everything.
     None(String),
 }
 
@@ -55,8 +55,8 @@ impl Pins {
         }
     }
 
-    /// Unlinks everything that an agent of any version pinned below `base`: its programs end with that,
-    /// and its maps when nobody uses them. Not while an agent uses it.
+    /// Unlinks all pins of an agent of any version below `base`. Its programs end with that, and its maps
+    /// when they are unused. Do not call it while an agent uses them.
     pub fn remove_all(base: &Path) -> io::Result<()> {
         if !base.is_dir() {
             return Ok(());
@@ -79,7 +79,7 @@ impl Pins {
     /// Unlinks what keeps an earlier agent's program in its place.
     pub(crate) fn drop_link(&self, program: &str) {
         if let Some(folder) = self.folder() {
-            // If it cannot be unlinked both programs run, and tell of each end once between them.
+            // If it cannot be unlinked both programs run, and report each end once between them.
             let _ = fs::remove_file(folder.join(link_name(program)));
         }
     }
@@ -104,7 +104,7 @@ impl Pins {
     }
 }
 
-/// The folders of pins below `base`, each with its version; none if there is no such folder.
+/// Folders of pins below `base`, each with its version; none if `base` does not exist.
 fn versions(base: &Path) -> io::Result<Vec<(PathBuf, u32)>> {
     let entries = match fs::read_dir(base) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
@@ -156,7 +156,7 @@ fn folder(base: &Path) -> io::Result<(PathBuf, Lock)> {
     Ok((folder, lock))
 }
 
-/// Whether the pinned map is as this version makes it. One that cannot be looked at is not.
+/// True if the pinned map is as this version makes it. One that cannot be looked at is not.
 fn fits(path: &Path, shape: Shape) -> bool {
     let Ok(info) = MapInfo::from_pin(path) else { return false };
     let sizes = (u64::from(info.key_size()), u64::from(info.value_size()), info.max_entries());

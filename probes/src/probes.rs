@@ -1,8 +1,8 @@
-//! Starting the programs, and what the agent does with them afterwards.
+//! Start of the programs, and their use by the agent.
 //!
-//! One object is loaded once; its programs are loaded one by one, so that a refused one spoils no
-//! other. Everything here blocks for a moment (the canary for up to a second) and belongs on a
-//! thread of its own, or at the agent's start.
+//! One object is loaded once; its programs are loaded one by one, so that a refused one does not affect
+//! others. Everything here blocks for a moment (the canary for up to a second) and belongs on a separate
+//! thread, or at the agent's start.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -38,7 +38,7 @@ const LAYOUT: &str = "LAYOUT_V1";
 const MARK: &str = "PROBE_MARK";
 const TASKS: (&str, &str) = ("task_exit_tp", "sched_process_exit");
 
-/// Where the object with the programs is.
+/// Source of the object with the programs.
 #[derive(Debug, Clone)]
 pub enum Object {
     /// In a file.
@@ -58,20 +58,20 @@ impl Object {
     }
 }
 
-/// How to start.
+/// Options of the start.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The object that `cargo xtask build-ebpf` makes.
     pub object: Object,
     /// A folder in a BPF file system for pins; `None`: no pins.
     pub bpffs: Option<PathBuf>,
-    /// Which rungs may be tried.
+    /// Attach modes that may be tried.
     pub allowed: Allowed,
-    /// Where the kernel tells its types.
+    /// Path of the kernel's BTF.
     pub types: PathBuf,
-    /// How much the programs write to their log; [`Probes::drain_log`] passes it on.
+    /// Level of the programs' log; [`Probes::drain_log`] forwards it.
     pub log: LogLevel,
-    /// The mark of frames that are to be heard by the links under the parent on which they leave; 0: of none.
+    /// Socket mark of frames that must reach the links under their parent; 0: none.
     pub mark: u32,
 }
 
@@ -98,7 +98,7 @@ pub struct Probes {
     refusals: Vec<Refusal>,
     pins: Pins,
     log: Option<ProgramLog>,
-    /// How much the ring had lost when that was last told.
+    /// Losses of the ring at the last report.
     lost: u64,
     canaries: u64,
     proof: Option<Proof>,
@@ -108,7 +108,7 @@ pub struct Probes {
     _lock: Option<Lock>,
 }
 
-/// What keeps a program in its place.
+/// Handle that keeps a program attached.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for what happens when it is dropped")]
 enum Held {
@@ -125,8 +125,8 @@ impl std::fmt::Debug for Probes {
 }
 
 impl Probes {
-    /// Loads the object, climbs the ladder, and proves the rung it stands on. That no rung can be
-    /// used is no error: [`Self::rung`] is `None` then, and [`Self::refusals`] says why.
+    /// Loads the object, tries the attach modes in order, and proves the selected one. Having no usable mode
+    /// is not an error: [`Self::rung`] is `None` then, and [`Self::refusals`] has the reasons.
     pub fn start(options: &Options) -> Result<Self, Error> {
         let object = options.object.bytes()?;
         let (layout, types) = read_kernel(&options.types)?;
@@ -242,7 +242,7 @@ impl Probes {
         }
     }
 
-    /// Whether all programs without which the rung is worth nothing are in their places.
+    /// True if all programs without which the rung is worth nothing are in their places.
     fn attach_rung(&mut self, rung: Rung, types: &Btf) -> bool {
         for &(program, target, needed) in rung.programs() {
             match put(&mut self.ebpf, types, program, target) {
@@ -286,7 +286,7 @@ impl Probes {
                 Ok(Some(pinned)) => self.held.push((program, Held::Pinned(pinned))),
                 Ok(None) => {}
                 Err(reason) => {
-                    // The link went with the failed pin: put the program back without one.
+                    // The link ended with the failed pin: attach the program again without one.
                     self.pins = Pins::None(format!("pin the link of {program}: {reason}"));
                     let target = target_of(program);
                     match put(&mut self.ebpf, types, program, target) {
@@ -298,7 +298,7 @@ impl Probes {
         }
     }
 
-    /// Proves again that the programs see ends, with a device of its own. Takes up to some seconds.
+    /// Proves again that the programs see ends, with a separate device. Takes up to some seconds.
     pub fn prove(&mut self) -> Result<Verdict, Error> {
         match self.rung {
             Some(rung) => self.prove_rung(rung),
@@ -316,7 +316,7 @@ impl Probes {
         let mut heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(rung, raw));
         let mut gone = None;
         if heard.is_none() {
-            // Deleting a device waits for others who do; from then on the word has a second once more.
+            // Deleting a device waits for concurrent changes; after that the event has another second.
             gone = Some(canary.wait_for_end());
             heard = self.ring.wait_for(PATIENCE, |raw| canary.verdict(rung, raw));
         }
@@ -329,7 +329,7 @@ impl Probes {
         u64::from(std::process::id()) << 20 | (self.canaries & 0xf_ffff)
     }
 
-    /// Begins a proof that nobody waits for, unless one is under way: [`Self::proved`] tells its end.
+    /// Starts a proof in the background, unless one is running: [`Self::proved`] reports its end.
     pub fn begin_proof(&mut self) -> Result<(), String> {
         if let (Some(rung), None) = (self.rung, &self.proof) {
             let number = self.next_canary();
@@ -338,12 +338,12 @@ impl Probes {
         Ok(())
     }
 
-    /// Whether a proof is under way: then [`Self::proved`] wants to be called every few milliseconds.
+    /// True if a proof is running: then [`Self::proved`] must be called every few milliseconds.
     pub fn is_proving(&self) -> bool {
         self.proof.is_some()
     }
 
-    /// What came of the proof under way, once; `None`: nothing yet. To be called after [`Self::drain`].
+    /// Verdict of the running proof, once; `None`: none yet. Call it after [`Self::drain`].
     pub fn proved(&mut self) -> Result<Option<Verdict>, Error> {
         let Some(proof) = &mut self.proof else { return Ok(None) };
         let verdict = proof.advance(&mut self.attachments)?;
@@ -353,12 +353,12 @@ impl Probes {
         Ok(verdict)
     }
 
-    /// Where teardowns are seen; `None`: nowhere.
+    /// Attach mode that observes teardowns; `None`: no mode does.
     pub fn rung(&self) -> Option<Rung> {
         self.rung
     }
 
-    /// Whether exits of tasks are seen.
+    /// True if exits of tasks are seen.
     pub fn sees_tasks(&self) -> bool {
         self.tasks
     }
@@ -368,7 +368,7 @@ impl Probes {
         &self.refusals
     }
 
-    /// Where the pins are, or why there are none.
+    /// Place of the pins, or the reason for having none.
     pub fn pins(&self) -> &Pins {
         &self.pins
     }
@@ -388,12 +388,12 @@ impl Probes {
         &mut self.guards
     }
 
-    /// See [`Guards::seen`].
+    /// Wrapper of [`Guards::seen`].
     pub fn guard_seen(&self, wire: crate::watch::Wire) -> Result<Option<Seen>, Error> {
         self.guards.seen(wire)
     }
 
-    /// See [`Watches::known`].
+    /// Wrapper of [`Watches::known`].
     pub fn watched(
         &self,
         wire: crate::watch::Wire,
@@ -402,7 +402,7 @@ impl Probes {
         self.watches.known(wire, address)
     }
 
-    /// See [`Attachments::rearm`].
+    /// Wrapper of [`Attachments::rearm`].
     pub fn rearm(&mut self, key: &berth_ipam::attachment::AttachmentKey) -> Result<(), Error> {
         self.attachments.rearm(key)
     }
@@ -455,13 +455,13 @@ impl Probes {
         Ok(events)
     }
 
-    /// Whether [`Self::drain`] has something that the descriptor does not tell of: events that came
-    /// while the canary was waited for, or that the last turn left.
+    /// True if [`Self::drain`] has events that do not make the descriptor readable: events that arrived
+    /// during the wait for the canary, or that the last turn left.
     pub fn has_kept(&self) -> bool {
         self.ring.has_kept()
     }
 
-    /// Whether the watcher still sits on a device, first in line; `None`: that cannot be told.
+    /// True if the watcher is still attached to a device, first in order; `None`: unknown.
     pub fn is_watching(&self, device: &IfName) -> Option<bool> {
         self.seats.is_there(&self.ebpf, device)
     }
@@ -505,7 +505,7 @@ impl AsFd for Probes {
     }
 }
 
-/// Where the kernel keeps what the programs read, and its types as aya takes them.
+/// Reads the offsets of the members, and the kernel's BTF in aya's form.
 fn read_kernel(path: &Path) -> Result<(KernelLayout, Btf), Error> {
     let targets: Vec<&str> = Rung::ALL
         .into_iter()
@@ -540,7 +540,7 @@ fn load(
         loader.override_global(log::LEVEL, &number, false);
         loader.override_global(MARK, mark, true);
         if *level == LogLevel::Off {
-            // Nobody writes to it, and the kernel takes no ring below a page.
+            // The map has no writer, and the kernel accepts no ring below a page.
             let page = u32::try_from(rustix::param::page_size()).unwrap_or(u32::MAX);
             loader.map_max_entries(log::MAP, page);
         }

@@ -1,7 +1,7 @@
-//! A proof of the rung in use while the agent works: nobody waits for it.
+//! A proof of the attach mode in use while the agent works, without waiting.
 //!
-//! The canary hatches on a thread of its own; its end is looked for among the events that are drained
-//! anyhow. The invariant: at most one proof is under way, and each ends: with a verdict, or by time.
+//! The canary is created on a separate thread; its end is found among the events that are drained anyway.
+//! Invariant: at most one proof is running, and each ends, with a verdict or by time.
 
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
@@ -12,18 +12,18 @@ use crate::error::Error;
 use crate::event::Raw;
 use crate::ladder::Rung;
 
-/// What came of a proof.
+/// Result of a proof.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// The canary's end was told in full.
+    /// The canary's end was reported in full.
     Proved,
-    /// It was not told, or wrongly, although the canary ended.
+    /// It was not reported, or incorrectly, although the canary ended.
     Refuted(String),
-    /// There was no canary, or it did not end in time: that says nothing of the programs.
+    /// The canary was not created, or did not end in time: that proves nothing about the programs.
     Unknown(String),
 }
 
-/// How long hatching and the deletion may take, which wait for everybody else who changes devices.
+/// Time limit for the creation and the deletion, which wait for concurrent changes of devices.
 const KERNEL: Duration = Duration::from_secs(15);
 
 /// See the module's head.
@@ -99,12 +99,12 @@ impl Proof {
     }
 }
 
-/// What was heard of a canary's end, and how that went, as a verdict.
+/// Verdict from the event of a canary's end and the result of its deletion.
 pub(crate) fn verdict_of(heard: Option<Result<(), String>>, ended: Result<(), String>) -> Verdict {
     match (heard, ended) {
         (Some(Ok(())), _) => Verdict::Proved,
         (Some(Err(wrong)), _) => Verdict::Refuted(format!("of the canary's end {wrong}")),
-        (None, Ok(())) => Verdict::Refuted("the canary's end was not told within a second".to_owned()),
+        (None, Ok(())) => Verdict::Refuted("the canary's end was not reported within a second".to_owned()),
         (None, Err(reason)) => Verdict::Unknown(format!("the canary: {reason}")),
     }
 }
@@ -112,7 +112,7 @@ pub(crate) fn verdict_of(heard: Option<Result<(), String>>, ended: Result<(), St
 impl Drop for Proof {
     fn drop(&mut self) {
         let (_, nobody) = channel();
-        // The end of a canary waits for the kernel's; that is no business of whoever drops the proof.
+        // The end of a canary waits for the kernel; the drop of the proof does not.
         let stage = std::mem::replace(&mut self.stage, Stage::Hatching(nobody));
         let ended = std::thread::Builder::new().name("berth-hatch".to_owned()).spawn(move || drop(stage));
         drop(ended);

@@ -14,14 +14,14 @@ pub struct Readable(AsyncFd<OwnedFd>);
 impl Readable {
     /// `ring` becomes readable when events wait.
     pub(crate) fn new(ring: OwnedFd) -> io::Result<Self> {
-        // SAFETY: the descriptor is owned by the value, stays open as long as that, and is always the
-        // same one: nobody outside can reach it.
+        // SAFETY: the descriptor is owned by the value, stays open as long as that, and is always the same
+        // one: it is unreachable from outside.
         let registered = unsafe { AsyncFd::register_with_interest(ring, Interest::READABLE) };
         registered.map(Self).map_err(|error| error.into_parts().1)
     }
 
-    /// Waits until events may wait. Whoever is woken takes all that there are: what comes while they
-    /// do wakes again.
+    /// Waits until events are available. The woken task takes all of them; an event that arrives meanwhile
+    /// wakes it again.
     pub async fn ready(&self) {
         // An error means that the runtime is ending.
         if let Ok(mut guard) = self.0.readable().await {

@@ -13,17 +13,17 @@ use crate::event::{Raw, read};
 
 const EVENTS: &str = "EVENTS";
 
-/// How many events one turn takes, so that a flood cannot hold the caller.
+/// Number of events that one turn takes, so that a flood cannot hold the caller.
 const BATCH: usize = 512;
 
 /// See the module's head.
 pub(crate) struct Ring {
     map: RingBuf<MapData>,
-    /// Taken out by somebody who was looking for other ones.
+    /// Events taken out during a wait for other ones.
     kept: VecDeque<Raw>,
     /// Events of another version or kind.
     unread: u64,
-    /// Whether the last turn ended before the ring was empty.
+    /// True if the last turn ended before the ring was empty.
     more: bool,
 }
 
@@ -50,7 +50,7 @@ impl Ring {
         events
     }
 
-    /// Waits until one is `wanted` or time is up; others are kept for [`Self::drain`].
+    /// Waits until an event is `wanted` or time is up; others are kept for [`Self::drain`].
     pub(crate) fn wait_for<T>(
         &mut self,
         patience: Duration,
@@ -76,12 +76,12 @@ impl Ring {
         }
     }
 
-    /// How many events were of another version or kind.
+    /// Number of events of another version or kind.
     pub(crate) fn unread(&self) -> u64 {
         self.unread
     }
 
-    /// Whether something waits that no descriptor tells of.
+    /// True if events are kept that do not make the descriptor readable.
     pub(crate) fn has_kept(&self) -> bool {
         self.more || !self.kept.is_empty()
     }

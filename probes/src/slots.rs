@@ -23,14 +23,14 @@ impl Slots {
         Some(slot)
     }
 
-    /// Gives back a slot. One that is not in use stays as it is.
+    /// Releases a slot. An unused one stays unused.
     pub fn give_back(&mut self, slot: u32) {
         if self.used.remove(&slot) {
             self.free.push_back(slot);
         }
     }
 
-    /// Whether the slot is in use.
+    /// True if the slot is in use.
     pub fn is_used(&self, slot: u32) -> bool {
         self.used.contains(&slot)
     }

@@ -1,7 +1,7 @@
-//! The addresses that the watcher on the wires keeps an eye on: what is in the map WATCH.
+//! The addresses that the watcher observes on the segments: content of the map WATCH.
 //!
-//! An address with a holder here is watched for others who speak for it; one without is watched for
-//! anybody. The programs count and date, and tell of changes; what they wrote can be read back.
+//! An address with a holder here is watched for claims of other stations; one without is watched for any
+//! claim. The programs count and date claims, and report changes; their values can be read back.
 
 use std::net::IpAddr;
 
@@ -17,7 +17,7 @@ use crate::error::Error;
 
 const WATCH: &str = "WATCH";
 
-/// Where an address is watched: a device, and the VLAN on it.
+/// Place at which an address is watched: a device, and the VLAN on it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Wire {
     /// The device's index in the agent's namespace.
@@ -26,18 +26,18 @@ pub struct Wire {
     pub vlan: Option<u16>,
 }
 
-/// What the programs know of an address.
+/// Observations of the programs about an address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Known {
-    /// When it was last spoken for by a frame from outside.
+    /// Time of the last claim in a frame from outside.
     pub heard_in: Option<Time>,
-    /// When it was last spoken for by a frame from this node.
+    /// Time of the last claim in a frame from this node.
     pub heard_out: Option<Time>,
-    /// Who spoke last; of an address with a holder, who else did.
+    /// Last claimant; for an address with a holder, the last other one.
     pub speaker: Option<Mac>,
-    /// How often it was spoken for.
+    /// Number of claims.
     pub hits: u32,
-    /// How often by somebody else than its holder.
+    /// Number of claims by others than the holder.
     pub conflicts: u32,
 }
 
@@ -67,7 +67,7 @@ impl Watches {
             None => (0, [0; 6], 0),
         };
         if (value.id, value.flags) != (id, flags) || (flags != 0 && value.mac != mac) {
-            // Another holder: whoever is heard next is news.
+            // Another holder: the next claim is a change.
             value = WatchValue { id, mac, flags, other: [0; 6], told: 0, ..value };
         }
         self.map.insert(key, value.to_bytes(), 0).map_err(|error| match &error {
@@ -78,13 +78,13 @@ impl Watches {
         })
     }
 
-    /// No longer watches it.
+    /// Stops watching an address.
     pub fn unwatch(&mut self, wire: Wire, address: IpAddr) -> Result<(), Error> {
         gone(self.map.remove(&key(wire, address))).map_err(Error::using("delete from", WATCH))
     }
 
-    /// No longer watches anything for which `keep` is false: what an earlier agent left, or a
-    /// parent that is gone.
+    /// Stops watching all addresses for which `keep` is false: those of an earlier agent, or of a parent that
+    /// is gone.
     pub fn retain(&mut self, keep: impl Fn(Wire, IpAddr) -> bool) -> Result<(), Error> {
         let mut out = Vec::new();
         for bytes in self.map.keys() {
@@ -100,7 +100,7 @@ impl Watches {
         Ok(())
     }
 
-    /// What is known of an address; `None`: it is not watched.
+    /// Observations about an address; `None`: it is not watched.
     pub fn known(&self, wire: Wire, address: IpAddr) -> Result<Option<Known>, Error> {
         let time = |ns| (ns != 0).then_some(Time(ns));
         Ok(self.get(&key(wire, address))?.map(|value| {

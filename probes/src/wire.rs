@@ -15,18 +15,18 @@ use berth_ipam::name::IfName;
 
 use crate::error::Error;
 
-/// The first of all: a program before ours that takes or drops a frame would make us deaf for it.
-/// Nobody else's use is disturbed, because ours always say "next".
+/// The highest priority: an earlier program that consumes or drops a frame would hide it from ours. Other
+/// programs are not affected, because ours always return "next".
 const PRIORITY: u16 = 1;
 const HANDLE: TcHandle = TcHandle::new(0, 1);
 
 const ENDS: [(&str, TcAttachType); 2] =
     [("arp_in", TcAttachType::Ingress), ("arp_out", TcAttachType::Egress)];
 
-/// How the watcher sits on a device.
+/// Kind of the watcher's attachment to a device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Seat {
-    /// By links of its own.
+    /// Attached by tcx links.
     Tcx,
     /// By filters of the clsact queueing discipline.
     Clsact,
@@ -41,7 +41,7 @@ impl std::fmt::Display for Seat {
     }
 }
 
-/// What holds the programs on one device.
+/// Links that keep the programs on one device.
 type Links = Vec<(&'static str, SchedClassifierLinkId)>;
 
 /// The devices that are watched.
@@ -61,7 +61,7 @@ impl Seats {
     pub(crate) fn take_as(&mut self, ebpf: &mut Ebpf, device: &IfName, seat: Seat) -> Result<Seat, Error> {
         let failed = |cause| Error::Watch { device: device.clone(), cause: Box::new(cause) };
         if seat == Seat::Clsact {
-            // It may be there already; if it is not, attaching says so.
+            // It may exist already; otherwise the attach call fails and reports that.
             let _ = qdisc_add_clsact(device.as_str());
         }
         let mut links = Vec::new();
@@ -86,7 +86,7 @@ impl Seats {
         }
     }
 
-    /// Whether it still sits there, first in line. `None`: this kind of seat does not tell.
+    /// True if it is still attached, first in order. `None`: this kind of attachment does not report it.
     pub(crate) fn is_there(&self, ebpf: &Ebpf, device: &IfName) -> Option<bool> {
         let (Seat::Tcx, _) = self.by_device.get(device)? else { return None };
         let mut there = true;
@@ -101,13 +101,13 @@ impl Seats {
     /// Loads the programs, so that sitting down takes no time.
     pub(crate) fn load(ebpf: &mut Ebpf) -> Result<(), Error> {
         for (name, _) in ENDS {
-            // What is refused here is refused again, and told, when a seat is taken.
+            // A refusal here is repeated, and reported, when a program is attached.
             let _ = program(ebpf, name)?.load();
         }
         Ok(())
     }
 
-    /// Where it sits, and how.
+    /// Devices with an attached watcher, and its kind.
     pub(crate) fn all(&self) -> impl Iterator<Item = (&IfName, Seat)> {
         self.by_device.iter().map(|(device, (seat, _))| (device, *seat))
     }

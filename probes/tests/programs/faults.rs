@@ -1,5 +1,5 @@
-//! Faults that are planted, and must be noticed: an offset that is wrong, a program that is in its
-//! place and never says a word, events that are lost, a map that is full.
+//! Planted faults that must be detected: a wrong offset, an attached program that sends no event, lost
+//! events, a full map.
 
 use std::time::Duration;
 
@@ -58,24 +58,24 @@ fn an_index_that_is_read_from_another_member_is_not_proved() {
     let Some((stage, reason)) = start_with("ifindex", "mtu") else { return };
     // The entry is looked up by the wrong index and not found.
     assert_eq!(stage, Stage::Prove, "{reason}");
-    assert!(reason.contains("not told within a second"), "{reason}");
+    assert!(reason.contains("not reported within a second"), "{reason}");
 }
 
 #[test]
 fn a_program_that_never_says_a_word_is_not_proved() {
     let Some((stage, reason)) = start_with("reg_state", "addr_len") else { return };
     assert_eq!(stage, Stage::Prove, "{reason}");
-    assert!(reason.contains("not told within a second"), "{reason}");
+    assert!(reason.contains("not reported within a second"), "{reason}");
 }
 
 #[test]
 fn an_address_list_that_is_read_from_another_pointer_is_not_proved() {
     let Some((stage, reason)) = start_with("ip_ptr", "ip6_ptr") else { return };
-    // The verifier knows the member's type and refuses, or the canary's address is wrong.
+    // The verifier has the member's type and refuses, or the canary's address is wrong.
     assert!(stage == Stage::Load || reason.contains("its address arrived"), "{stage:?} {reason}");
 }
 
-/// More events than the ring holds while nobody reads it.
+/// More events than the ring holds without a reader.
 #[test]
 fn events_that_are_lost_are_told() {
     let Some(options) = options() else { return };
@@ -97,7 +97,7 @@ fn events_that_are_lost_are_told() {
         let socket = PacketSocket::sending(Device::by_name("other").unwrap().ifindex).unwrap();
         for address in &addresses {
             let frame = frame::announcement(Mac([2, 0, 0, 0, 0, 9]), *address);
-            // A full queue is no failure of the test; the count below is what matters.
+            // A full queue does not fail the test; the count below does.
             let _ = socket.send(&frame, *address);
         }
     })
@@ -112,9 +112,12 @@ fn events_that_are_lost_are_told() {
         _ => None,
     });
     let lost = usize::try_from(lost.unwrap()).unwrap();
-    assert_eq!(heard + lost, 4000, "each is told or counted");
+    assert_eq!(heard + lost, 4000, "each is reported or counted");
     assert!((1500..2500).contains(&heard), "frames fill half of the ring: {heard}");
-    assert!(!probes.drain().unwrap().iter().any(|event| matches!(event, ProbeEvent::Lost(_))), "told once");
+    assert!(
+        !probes.drain().unwrap().iter().any(|event| matches!(event, ProbeEvent::Lost(_))),
+        "reported once"
+    );
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::world::{Netns, key, options};
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// What tracing would print, kept.
+/// Captured output of `tracing`.
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
@@ -33,8 +33,8 @@ impl Write for Lines {
     }
 }
 
-/// What was logged of the ends of a followed device and of another one. Lines about the canary, which
-/// is followed, too, may come late; they name other namespaces.
+/// Log lines of the ends of a followed device and of another one. Lines about the canary, which is followed
+/// too, may come late; they name other namespaces.
 struct Logged {
     /// Lines about the followed device's namespace.
     followed: Vec<String>,
@@ -70,7 +70,7 @@ fn logged(level: LogLevel) -> Option<Logged> {
             told = !probes.drain().unwrap().is_empty();
             std::thread::sleep(Duration::from_millis(2));
         }
-        assert!(told, "the end is told");
+        assert!(told, "the end is logged");
         let patience = if level < LogLevel::Debug { Duration::from_millis(50) } else { SOON };
         let end = Instant::now() + patience;
         while lines.of(&pod).is_empty() && Instant::now() < end {

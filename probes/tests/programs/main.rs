@@ -1,8 +1,8 @@
-//! The programs in the running kernel: which are taken, which are refused, and what they tell.
+//! The programs in the running kernel: those accepted, those refused, and their events.
 //!
-//! Needs root and the object that `cargo xtask build-ebpf` makes; without either each test says so.
-//! Every test has maps of its own (no pins, or a BPF file system of its own), so several runs at
-//! once do not meet; other tests' devices and namespaces are filtered by what is followed.
+//! Needs root and the object of `cargo xtask build-ebpf`; without either each test reports a skip. Every test
+//! has its own maps (no pins, or a separate BPF file system), so concurrent runs do not interfere. Devices
+//! and namespaces of other tests are filtered out, because they are not followed.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail it by panicking")]
 

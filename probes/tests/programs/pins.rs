@@ -68,7 +68,7 @@ fn what_happens_while_no_agent_runs_is_told_to_the_next() {
         let key = key(&format!("pin{number}"));
         second.attachments().follow(&key, &pod.identity(), Some(indices[number])).unwrap();
     }
-    // The third is not followed again: after settling nobody hears of it.
+    // The third is not followed again: after settling it has no events.
     second.attachments().settle().unwrap();
     pods[2].ip("link del net1");
     let mut told = Vec::new();

@@ -11,8 +11,8 @@ use crate::world::{Netns, key, options, probes, wait_for};
 
 const SOON: Duration = Duration::from_secs(2);
 
-/// Each rung is either proved or refused with a reason. On the kernel that this was written on,
-/// the vendor bans entries of functions and there are no breakpoints; tracepoints work.
+/// Each attach mode is either proved or refused with a reason. On the kernel of the first run, the vendor
+/// bans function entries and has no breakpoints; tracepoints work.
 #[test]
 fn every_rung_is_proved_or_refused_with_a_reason() {
     let Some(options) = options() else { return };
@@ -88,7 +88,7 @@ fn a_followed_link_is_told_once_and_an_unfollowed_one_is_not() {
     );
 }
 
-/// What was told within a moment: of ends, and of links that leave.
+/// Events of a moment: ends, and links that leave.
 fn ends_and_leavings(probes: &mut Probes) -> (usize, Vec<Option<AttachmentKey>>) {
     let (mut ends, mut leavings) = (0, Vec::new());
     wait_for(probes, Duration::from_millis(300), |event| -> Option<()> {
@@ -118,7 +118,8 @@ fn a_link_that_moves_to_another_namespace_leaves_and_its_index_is_nobodys_afterw
     assert_eq!(ends_and_leavings(&mut probes), (0, vec![]));
 }
 
-/// The attachments whose departed links were told to be torn down within a moment, each with the place that it left.
+/// Attachments with departed links that were reported as torn down within a moment, each with the place that
+/// it left.
 fn departed_ends(probes: &mut Probes) -> Vec<(Option<AttachmentKey>, NetnsCookie, u32)> {
     let mut found = Vec::new();
     wait_for(probes, Duration::from_millis(500), |event| -> Option<()> {
@@ -130,7 +131,7 @@ fn departed_ends(probes: &mut Probes) -> Vec<(Option<AttachmentKey>, NetnsCookie
     found
 }
 
-/// A link that is up in `pod`, and that only the end of its own namespace ends.
+/// A link that is up in `pod`, and that ends only with its own namespace.
 fn lone_link(pod: &Netns, outside: &Netns) -> u32 {
     pod.ip(&format!("link add net1 type veth peer name peer netns {}", outside.name));
     outside.ip("link set peer up");
@@ -150,7 +151,7 @@ fn a_link_that_left_is_followed_through_every_move_until_its_teardown_and_told_o
         from.ip(&format!("link set net1 netns {}", to.name));
         to.ip("link set net1 up");
     }
-    // From here on the attachment is one whose link is elsewhere.
+    // From here on the link of the attachment is elsewhere.
     probes.attachments().follow(&key("moved"), &identity, None).unwrap();
     pod.delete();
     child.delete();
@@ -206,7 +207,7 @@ fn an_end_that_no_program_saw_shows_when_the_attachment_is_forgotten() {
     assert_eq!(ends_and_leavings(&mut probes).0, 1);
     assert!(!probes.attachments().forget(&key("seen")).unwrap());
     assert!(probes.attachments().forget(&key("unseen")).unwrap());
-    assert!(!probes.attachments().forget(&key("unseen")).unwrap(), "nobody followed it");
+    assert!(!probes.attachments().forget(&key("unseen")).unwrap(), "it was not followed");
 }
 
 #[test]
@@ -219,11 +220,11 @@ fn a_proof_that_nobody_waits_for_ends_by_itself() {
     let end = std::time::Instant::now() + Duration::from_secs(5);
     while verdicts.is_empty() && std::time::Instant::now() < end {
         assert!(probes.is_proving());
-        // Namespaces of other tests end meanwhile, and are told without a name.
+        // Namespaces of other tests end meanwhile, and are reported without a name.
         let about_links = |event: &ProbeEvent| {
             matches!(event, ProbeEvent::DeviceDown { .. } | ProbeEvent::DeviceLeaving { .. })
         };
-        assert!(!probes.drain().unwrap().iter().any(about_links), "the canary is nobody's business");
+        assert!(!probes.drain().unwrap().iter().any(about_links), "the canary causes no event");
         verdicts.extend(probes.proved().unwrap());
         std::thread::sleep(Duration::from_millis(2));
     }
@@ -295,7 +296,7 @@ fn a_namespace_that_ends_is_told_with_its_devices() {
         }
         _ => None,
     });
-    assert_eq!(ends, Some(Some(true)), "told, and as part of the namespace's end");
+    assert_eq!(ends, Some(Some(true)), "reported, and as part of the namespace's end");
     if probes.rung() != Some(Rung::TpBtf) {
         let told = wait_for(&mut probes, SOON, |event| match event {
             ProbeEvent::NamespaceEnd { keys, cookie, .. } if *cookie == identity.cookie => Some(keys.clone()),
@@ -305,7 +306,7 @@ fn a_namespace_that_ends_is_told_with_its_devices() {
     }
 }
 
-/// 100 namespaces in one go: each is told once, and nothing is lost.
+/// 100 namespaces at the same time: each is reported once, and nothing is lost.
 #[test]
 fn a_hundred_ends_at_once_are_all_told_once() {
     let Some(mut probes) = probes() else { return };

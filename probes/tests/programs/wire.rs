@@ -1,4 +1,4 @@
-//! The watcher on a parent: who speaks for which address.
+//! The watcher on a parent: claims of addresses.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -105,17 +105,17 @@ fn a_free_address(seat: Option<Seat>) {
         let heard = world.heard(SOON).unwrap();
         assert_eq!((heard.address, heard.mac, heard.parent), (address(text), NEIGHBOUR, world.parent));
         assert!(heard.holder.is_none() && !heard.is_outgoing() && heard.vlan.is_none(), "{heard:?}");
-        // The same again is no news, but it is counted and dated.
+        // A repetition is not reported, but it is counted and dated.
         world.receive(&announcement);
         assert_eq!(world.heard(QUIET), None);
         let known = world.probes.watches().known(wire, address(text)).unwrap().unwrap();
         assert_eq!((known.hits, known.speaker, known.heard_out), (2, Some(NEIGHBOUR), None));
         assert!(known.heard_in.is_some());
-        // After a second it is told again: a veto must not grow old while somebody speaks.
+        // After a second it is reported again: a veto must not become stale while claims continue.
         std::thread::sleep(Duration::from_secs(1));
         world.receive(&announcement);
         assert!(world.heard(SOON).is_some());
-        // Nobody asked for this one.
+        // This address is not watched.
         world.probes.watches().unwatch(wire, address(text)).unwrap();
         world.receive(&announcement);
         assert_eq!(world.heard(QUIET), None);
@@ -144,7 +144,7 @@ fn a_second_holder_is_told_with_the_first_and_the_first_alone_is_not() {
     assert!(known.heard_out.is_some() && known.heard_in.is_none() && known.conflicts == 0, "{known:?}");
     world.receive(&frame::announcement(NEIGHBOUR, bound));
     let heard = world.heard(SOON).unwrap();
-    // The programs know the holder by number; who that is, the one who follows it says.
+    // The programs identify the holder by number; the map of followed attachments has its key.
     assert_eq!((heard.mac, heard.holder), (NEIGHBOUR, Some((None, POD))));
     let known = world.probes.watches().known(wire, bound).unwrap().unwrap();
     assert_eq!((known.conflicts, known.speaker), (1, Some(NEIGHBOUR)));
@@ -172,7 +172,7 @@ fn a_tag_in_the_frame_is_read_and_one_inside_another_is_counted() {
     let wire = world.wire(Some(12));
     world.probes.watches().watch(wire, watched, None).unwrap();
     let plain = frame::announcement(NEIGHBOUR, watched);
-    // Untagged, and on another VLAN: somebody else's wire.
+    // Untagged, and on another VLAN: another segment.
     world.receive(&plain);
     world.receive(&tagged(&plain, &[13]));
     assert_eq!(world.heard(QUIET), None);
@@ -258,7 +258,7 @@ fn a_parent_that_is_gone_and_comes_back_is_watched_again() {
     world.probes.unwatch_wire(&device);
     assert!(world.probes.wires().is_empty());
     let again = run_in(&world.node.file(), || world.probes.watch_wire(&device)).unwrap();
-    assert!(again.is_err(), "there is no such device");
+    assert!(again.is_err(), "the device does not exist");
     world.node.ip(&format!("link add parent type veth peer name eth0 netns {}", world.host.name));
     world.node.ip("link set parent up");
     world.host.ip("link set eth0 up");

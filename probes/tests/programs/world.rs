@@ -1,4 +1,4 @@
-//! What the tests share: the object, namespaces with unique names, and waiting for events.
+//! Shared parts of the tests: the object, namespaces with unique names, and waiting for events.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -61,7 +61,7 @@ pub fn unique(role: &str) -> String {
 /// A namespace in /run/netns, removed with this value.
 #[derive(Debug)]
 pub struct Netns {
-    /// Its name.
+    /// Name of the namespace.
     pub name: String,
 }
 
@@ -129,7 +129,7 @@ pub fn key(container: &str) -> AttachmentKey {
     }
 }
 
-/// Drains until an event is wanted, for at most `patience`.
+/// Drains until a wanted event arrives, for at most `patience`.
 pub fn wait_for<T>(
     probes: &mut Probes,
     patience: Duration,

@@ -1,15 +1,14 @@
-//! What a runtime sends: the network configuration on standard input, and the result in it.
+//! Input from a runtime: the network configuration on standard input, and the result in it.
 //!
-//! Which keys Berth's own settings are is the plugin's business; here they are read as it reads them,
-//! by path. The invariant that is tried: whatever is accepted can be printed in every version, read
-//! again, and says the same; whatever is refused is refused in few words.
+//! Berth's own settings are read by path, as the plugin reads them. Tested invariant: an accepted input can
+//! be printed in every version and parsed again with the same content; a refused input has a short error.
 
 use berth_cni::{Args, CniResult, Error, NetConf, Version};
 use serde_json::Value;
 
 /// An error quotes what it is about, but a megabyte of nonsense does not become a megabyte of error.
 const MESSAGE_MAX: usize = 2048;
-/// What the plugin reads by path.
+/// Keys that the plugin reads by path.
 const PATHS: [&str; 9] = [
     "type",
     "network",
@@ -52,7 +51,7 @@ pub fn conf(input: &[u8]) {
     let listed =
         ["cni.dev/valid-attachments", "cni.dev/attachments"].iter().any(|key| conf.raw().contains_key(*key));
     match conf.valid_attachments() {
-        Ok(_) => assert!(listed, "an absent list is no empty one"),
+        Ok(_) => assert!(listed, "an absent list is not an empty one"),
         Err(error) => {
             assert_eq!(listed, !matches!(error, Error::MissingField { .. }));
             told(&error);
@@ -63,7 +62,7 @@ pub fn conf(input: &[u8]) {
     assert_eq!(NetConf::parse(printed.as_bytes()).ok().as_ref(), Some(&conf), "what a delegate gets");
 }
 
-/// A result, after a byte that says which version it is of if it says nothing itself.
+/// A result, after a byte that selects the version of a result without one.
 pub fn prev_result(input: &[u8]) {
     let Some((&choice, text)) = input.split_first() else { return };
     let default = Version::ALL[usize::from(choice) % Version::ALL.len()];
@@ -90,7 +89,7 @@ pub fn prev_result(input: &[u8]) {
         }
     }
     let names = value.get("cniVersion").and_then(Value::as_str);
-    // In the version that it came in, nothing is lost, whatever it is.
+    // In its own version a result loses nothing.
     if let Some(origin) = names.and_then(|name| name.parse::<Version>().ok())
         && origin >= Version::V0_3_0
     {

@@ -1,9 +1,9 @@
-//! What each target does with an input. A target fails by panicking, or by taking too long.
+//! Fuzz targets. A target fails if it panics or takes too long.
 //!
-//! Only parsers of what comes from outside: the kernel's types and its netlink replies, frames from the
-//! wire, what a runtime sends, the lines between plugin and agent, the rows in the agent's files. Beside
-//! "does not panic" each target asserts what must hold of whatever is read. Left out: the loop, the
-//! coverage and the shrinking, which are libFuzzer's; and running it, which is `cargo xtask fuzz`.
+//! Only parsers of outside input: the kernel's types and its netlink replies, frames, input from a runtime,
+//! the lines between plugin and agent, the rows in the agent's files. Each target also asserts the properties
+//! of a parsed input. Left out: the loop, the coverage and the shrinking, which libFuzzer does; and the
+//! start, which `cargo xtask fuzz` does.
 
 #![cfg(fuzzing)]
 
@@ -21,7 +21,7 @@ pub use rows::{message, record};
 
 /// Names that the agent asks a kernel for.
 const NAMES: [&str; 4] = ["dev_shutdown", "rtnetlink_net_exit", "btf_trace_qdisc_destroy", "qdisc_destroy"];
-/// Lookups beside those of [`kernel::resolve`], which ends at its first error.
+/// Lookups in addition to those of [`kernel::resolve`], which ends at its first error.
 const MEMBERS: [(&str, &str); 6] = [
     ("net_device", "nd_net.net"),
     ("net_device", "reg_state"),
@@ -31,8 +31,8 @@ const MEMBERS: [(&str, &str); 6] = [
     ("holder", "device.name"),
 ];
 
-/// Type information. The first byte says whether its header comes with it, or is made to fit: few
-/// random changes leave all lengths right.
+/// Type information. The first byte selects whether its header comes with it or is constructed: few random
+/// changes leave all lengths valid.
 pub fn btf(input: &[u8]) {
     let Some((mode, rest)) = input.split_first() else { return };
     if mode & 1 == 0 {
@@ -60,7 +60,7 @@ fn types(bytes: &[u8]) {
     let _ = aya::Btf::parse(&hollow, aya::Endianness::default());
 }
 
-/// A frame, after a byte that says what the kernel knows of it and two of a tag that was taken out.
+/// A frame, after a byte of kernel metadata and two of a removed tag.
 pub fn frame(input: &[u8]) {
     let Some((&[flags, high, low], bytes)) = input.split_first_chunk::<3>() else { return };
     let protocol = match flags >> 1 & 7 {
@@ -80,7 +80,7 @@ pub fn frame(input: &[u8]) {
     agree(&repaired);
 }
 
-/// What the programs would write into the map, if somebody watched the address.
+/// Checks the values that the programs would write into the map for a watched address.
 fn believable(claim: &Claim) {
     assert!(claim.vlan < 4096);
     assert!(claim.mac[0] & 1 == 0 && claim.mac != [0; 6], "{claim:?}");

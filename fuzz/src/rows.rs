@@ -1,9 +1,9 @@
-//! JSON that plugin and agent write for each other, and for themselves: lines on the socket, files of
-//! the spool, the sign of life, rows of journal and store.
+//! JSON that plugin and agent write for each other, and for themselves: lines on the socket, files of the
+//! spool, the sign of life, rows of journal and store.
 //!
-//! Each comes from the same program and is read as if it did not. What is read says the same when it is
-//! written and read again, and a ledger that finds any rows at its start goes on. Left out: the
-//! database's own pages, which redb checks by sums.
+//! Each comes from the same program and is parsed as untrusted input. A parsed value survives a write and a
+//! second parse, and a ledger that finds arbitrary rows at its start continues. Left out: the database's own
+//! pages, which redb checks by sums.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -23,7 +23,7 @@ use berth_protocol::{Answer, Call, alias, spool};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// How often the ledger is woken when it asks for that.
+/// Number of times that the ledger is woken when it requests that.
 const WAKES: usize = 8;
 
 /// A line either way, an entry of the spool, a sign of life, a link's alias: by the first byte.
@@ -51,8 +51,8 @@ pub fn message(input: &[u8]) {
     }
 }
 
-/// Rows of journal and store, one a line, after a letter that says what it is; then a ledger that
-/// finds them.
+/// Rows of journal and store, one per line, after a letter that selects the type; then a ledger that loads
+/// them.
 pub fn record(input: &[u8]) {
     let mut loaded = Loaded { hears_all: true, ..Loaded::default() };
     for line in input.split(|byte| *byte == b'\n').take(32) {
@@ -122,7 +122,7 @@ fn config() -> Option<Config> {
     })
 }
 
-/// What the bytes say, if they say it: written again as one line, they say the same.
+/// The parsed value, if the bytes are valid: written again as one line and parsed, it is equal.
 fn same_again<T: Serialize + DeserializeOwned + PartialEq + Debug>(bytes: &[u8]) -> Option<T> {
     let value: T = serde_json::from_slice(bytes).ok()?;
     let written = match serde_json::to_string(&value) {

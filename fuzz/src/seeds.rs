@@ -1,5 +1,5 @@
-//! Where each target starts from: inputs that reach deep, made here because git is no place for
-//! binary files. Written into the folder that `BERTH_FUZZ_SEEDS` names, before libFuzzer reads it.
+//! Seeds of each target: inputs that reach deep code, generated here because git is not a place for binary
+//! files. Written into the folder of `BERTH_FUZZ_SEEDS` before libFuzzer reads it.
 
 mod json;
 
@@ -12,7 +12,7 @@ use berth_probes::{btf_blob, kernel};
 
 pub use json::{conf, message, prev_result, record};
 
-/// So much of the running kernel's types goes into a seed: libFuzzer slows down with the length.
+/// Maximum size of the kernel's types in a seed: libFuzzer slows down with the length.
 const KERNEL_TYPES: usize = 16 << 10;
 const KERNEL_STRINGS: usize = 16 << 10;
 

@@ -1,4 +1,4 @@
-//! See `berth_fuzz::btf`.
+//! Target of `berth_fuzz::btf`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! See `berth_fuzz::conf`.
+//! Target of `berth_fuzz::conf`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! See `berth_fuzz::frame`.
+//! Target of `berth_fuzz::frame`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

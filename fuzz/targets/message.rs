@@ -1,4 +1,4 @@
-//! See `berth_fuzz::message`.
+//! Target of `berth_fuzz::message`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

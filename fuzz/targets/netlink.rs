@@ -1,4 +1,4 @@
-//! See `berth_fuzz::netlink`.
+//! Target of `berth_fuzz::netlink`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

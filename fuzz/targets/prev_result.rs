@@ -1,4 +1,4 @@
-//! See `berth_fuzz::prev_result`.
+//! Target of `berth_fuzz::prev_result`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

@@ -1,4 +1,4 @@
-//! See `berth_fuzz::record`.
+//! Target of `berth_fuzz::record`.
 #![cfg_attr(fuzzing, no_main)]
 
 #[cfg(fuzzing)]

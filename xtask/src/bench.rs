@@ -1,7 +1,8 @@
-//! `cargo xtask bench`: what Berth costs, beside the plugins that Debian ships and upstream's newest, in one run.
+//! `cargo xtask bench`: the cost of Berth, compared with the plugins that Debian ships and upstream's newest,
+//! in one run.
 //!
-//! Contestants take turns within one world on one machine, so a busy machine slows both; what counts
-//! is the ratio. The binaries are those of `dist`. Everything is printed, and written as JSON to
+//! Contestants take turns within one world on one machine, so a busy machine slows both; the ratio counts.
+//! The binaries are those of `dist`. All results are printed, and written as JSON to
 //! target/bench/report.json; docs/benchmarks.md keeps the ratios.
 
 mod agent;
@@ -24,13 +25,13 @@ use crate::install::{self, InstallArgs};
 use crate::repo;
 use report::Report;
 
-/// Measure Berth beside Debian's and upstream's newest macvlan and host-local.
+/// Compare Berth with Debian's and upstream's newest macvlan and host-local.
 #[derive(Debug, clap::Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub struct Args {
     #[command(subcommand)]
     suite: Option<Suite>,
-    /// What to measure; everything if nothing is named.
+    /// Parts to measure; all if empty.
     #[arg(value_enum)]
     parts: Vec<Part>,
     /// Rounds in which the contestants take turns.
@@ -48,19 +49,19 @@ pub struct Args {
     install: InstallArgs,
 }
 
-/// What is measured by a program of its own, with flags of its own.
+/// Measurements in separate programs, with their own flags.
 #[derive(Debug, clap::Subcommand)]
 enum Suite {
     /// Pods in a cluster: create, rebuild, recover, delete. All flags: `cargo xtask bench pods --help`.
     #[command(disable_help_flag = true)]
     Pods(pods::Args),
-    /// What the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight. All
-    /// flags: `cargo xtask bench bounds --help`.
+    /// Measure the bounds for a cluster: time until addresses are free, the agent's part of ADD, its memory
+    /// and CPU. All flags: `cargo xtask bench bounds --help`.
     #[command(disable_help_flag = true)]
     Bounds(pods::Args),
 }
 
-/// What can be measured.
+/// Parts of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Part {
     /// VERSION, STATUS, ADD and DEL of the whole plugin, 1 and 8 at a time, and of both families.

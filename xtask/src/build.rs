@@ -1,7 +1,7 @@
-//! The binaries that other verbs need, built and put where nobody else's build replaces them.
+//! Binaries that other verbs need, built and put where no other build replaces them.
 //!
-//! A run must not see its binaries change under it, so they are copied out of cargo's folder, each
-//! by a rename. Which cargo folder that is is read from cargo's own messages.
+//! Binaries must not change during a run, so they are copied out of cargo's folder, each by a rename. The
+//! path of that folder is read from cargo's own messages.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -19,7 +19,7 @@ pub const BINARIES: [(&str, &str); 3] =
 pub enum Variant {
     /// With fault points, optimised but without link-time optimisation: for tests and the demo.
     Trial,
-    /// What operators get: static, small, no fault points.
+    /// The form for operators: static, small, no fault points.
     Dist,
 }
 
@@ -33,7 +33,7 @@ impl Variant {
     }
 }
 
-/// Tells the agent's build which object to embed, and the tests of the probes which one to load.
+/// Variable with the object that the agent's build embeds and the tests of the probes load.
 pub const OBJECT_VARIABLE: &str = "BERTH_EBPF_OBJECT";
 
 /// Builds `variant`, with the programs of `object` in the agent if there are any, and returns the
@@ -97,7 +97,7 @@ fn compile(root: &Path, variant: Variant, object: Option<&Path>) -> Result<Vec<P
     executables(&process::output(&mut command)?)
 }
 
-/// The target triple of the compiler in use, which must be one whose C library can be linked statically.
+/// The target triple of the compiler in use, which must have a C library that can be linked statically.
 pub fn host_target() -> Result<String> {
     let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
     let text = process::output(command.arg("-vV").stderr(Stdio::inherit()))?;
@@ -154,7 +154,7 @@ mod tests {
             set.map(|(_, value)| value.map(PathBuf::from))
         };
         assert_eq!(value(Some(Path::new("a.o"))), Some(Some(PathBuf::from("a.o"))));
-        assert_eq!(value(None), Some(None), "unset, whatever the environment says");
+        assert_eq!(value(None), Some(None), "unset, even if the environment sets it");
     }
 
     #[test]

@@ -1,11 +1,10 @@
 //! `cargo xtask build-ebpf`: the programs for the kernel, with type information, as target/ebpf/berth.o.
 //!
-//! The target has no precompiled core library in an ordinary toolchain. Two ways lead to one: a
-//! rustup nightly with `rust-src` and a bpf-linker on the search path, taken if it is complete; else
-//! Debian's compiler with its BPF library, and a bpf-linker built into target/tools. Both compile the
-//! same sources, in a target folder of their own, so that neither waits for other builds. The
-//! invariant: target/ebpf/berth.o is whole, or the one before it, or absent; nothing else in the
-//! repository needs it to compile.
+//! The target has no precompiled core library in an ordinary toolchain. Two ways lead to one: a rustup
+//! nightly with `rust-src` and a bpf-linker on the search path, taken if it is complete; else Debian's
+//! compiler with its BPF library, and a bpf-linker built into target/tools. Both compile the same sources, in
+//! a separate target folder, so that neither waits for other builds. Invariant: target/ebpf/berth.o is
+//! complete, or the previous one, or absent; nothing else in the repository needs it to compile.
 
 mod object;
 
@@ -25,7 +24,7 @@ pub struct Args {
     install: InstallArgs,
 }
 
-/// The bpf-linker that fits Debian's compiler: both speak LLVM 22.
+/// The bpf-linker that fits Debian's compiler: both use LLVM 22.
 const LINKER_VERSION: &str = "0.13.0";
 const LLVM: &str = "/usr/lib/llvm-22";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
@@ -43,15 +42,15 @@ const NEEDS: [Need; 4] = [
     Need { probe: Probe::Command("c++"), package: "g++" },
 ];
 
-/// The flag of every verb whose binaries carry the programs.
+/// The flag of every verb with binaries that contain the programs.
 #[derive(Debug, Clone, Copy, Default, clap::Args)]
 pub struct EbpfArgs {
-    /// Go on without the programs for the kernel: netlink, reads and a packet socket stand in.
+    /// Continue without the programs for the kernel: netlink, reads and a packet socket replace them.
     #[arg(long)]
     pub without_ebpf: bool,
 }
 
-/// The object for a verb that wants the programs; `None` if it is told to go on without.
+/// The object for a verb that needs the programs; `None` if it must continue without.
 pub fn wanted(args: EbpfArgs, install: InstallArgs) -> Result<Option<PathBuf>> {
     if args.without_ebpf {
         return Ok(None);
@@ -72,7 +71,7 @@ enum Toolchain {
     Debian { linker: PathBuf },
 }
 
-/// Builds the object and says where it is.
+/// Builds the object and prints its path.
 pub fn run(args: Args) -> Result<()> {
     let path = object(args.install)?;
     let size = std::fs::metadata(&path).with_context(|| format!("look at {}", path.display()))?.len();
@@ -120,8 +119,8 @@ fn replace(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&temporary, path)
 }
 
-/// The rustup nightly, if everything that is needed of it is there. Whether its LLVM is the
-/// linker's shows only when it links; then the linker says "Invalid record".
+/// The rustup nightly, if all of its required parts exist. A mismatch between its LLVM and the linker's shows
+/// only during linking, with the error "Invalid record".
 fn nightly() -> Option<Toolchain> {
     let answer = |command: &mut Command| {
         let output = command.stdin(Stdio::null()).stderr(Stdio::null()).output().ok()?;
@@ -241,10 +240,10 @@ mod tests {
         let first = File::open(&path).unwrap();
         replace(&path, b"one").unwrap();
         assert_eq!(inode(), std::os::unix::fs::MetadataExt::ino(&first.metadata().unwrap()));
-        // The first one is open still, so its inode is nobody else's.
+        // The first file is still open, so its inode is not reused.
         replace(&path, b"two").unwrap();
         assert_ne!(inode(), std::os::unix::fs::MetadataExt::ino(&first.metadata().unwrap()));
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left beside it");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "no other file is left");
     }
 
     #[test]

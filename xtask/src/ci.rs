@@ -1,7 +1,7 @@
-//! `cargo xtask ci`: everything that must hold before a change is merged, each step timed.
+//! `cargo xtask ci`: all checks that must pass before a change is merged, each step timed.
 //!
-//! All steps run even after one failed, so that one run tells everything; the exit status covers
-//! all of them. The count of the tests is the last line, for whoever reads only that.
+//! All steps run even after one failed, so that one run shows all failures; the exit status covers all of
+//! them. The count of the tests is the last line.
 
 use std::time::{Duration, Instant};
 
@@ -23,10 +23,10 @@ pub struct Args {
     full: bool,
 }
 
-/// What is built apart.
+/// Manifests of crates outside the workspace.
 const OUTSIDE: [&str; 2] = ["ebpf/Cargo.toml", "fuzz/Cargo.toml"];
 
-/// One step and what came of it.
+/// One step and its result.
 struct Step {
     name: &'static str,
     took: Duration,
@@ -42,7 +42,7 @@ pub fn run(args: &Args) -> Result<()> {
     step(&mut steps, "fmt", || {
         let cargo = |arguments: &[&str]| process::run(process::cargo(&root).args(arguments));
         cargo(&["fmt", "--all", "--check"])?;
-        // These are no members of the workspace.
+        // These are not members of the workspace.
         OUTSIDE.into_iter().try_for_each(|manifest| cargo(&["fmt", "--manifest-path", manifest, "--check"]))
     });
     let mut object = None;
@@ -96,7 +96,7 @@ pub fn run(args: &Args) -> Result<()> {
     if failed { Err(process::AlreadyTold.into()) } else { Ok(()) }
 }
 
-/// Another verb of this program in a process of its own: it sets up signal handling for its worlds.
+/// Another verb of this program in a separate process: it sets up signal handling for its worlds.
 fn own_verb(arguments: &[&str]) -> Result<()> {
     let own = std::env::current_exe().context("find this program's own path")?;
     process::run(std::process::Command::new(own).args(arguments))

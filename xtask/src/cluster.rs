@@ -1,8 +1,8 @@
 //! `cargo xtask cluster up | down | status | power`: a Kubernetes cluster on this machine.
 //!
-//! Here is what it needs (programs, plugins, binaries) and where that is; the cluster is the crate
-//! `berth-cluster`, whose flags these are. It is built and run as a program, so that xtask itself knows no
-//! Kubernetes client, and so that a cluster can stay when the verb ends.
+//! This file prepares its needs (programs, plugins, binaries); the cluster is the crate `berth-cluster`,
+//! which has the flags. It is built and run as a program, so that xtask itself needs no Kubernetes client,
+//! and so that a cluster can stay up when the verb ends.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -14,13 +14,13 @@ use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs, Need};
 use crate::{process, repo, tools};
 
-/// What a cluster needs beside its programs.
+/// Needs of a cluster in addition to its programs.
 const NEEDS: [Need; 3] = [install::IPROUTE2, install::UTIL_LINUX, install::CNI_PLUGINS];
 
 /// Build a Kubernetes cluster in namespaces, leave it running, take it down.
 ///
-/// up [--nodes N] [--cni host-local|berth] builds one, down removes it, status says what is up, power takes a node's power and gives it back. All flags:
-/// `cargo xtask cluster up --help`.
+/// up [--nodes N] [--cni host-local|berth] builds one, down removes it, status shows the state, power takes a
+/// node's power and gives it back. All flags: `cargo xtask cluster up --help`.
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
 pub struct Args {
@@ -50,7 +50,7 @@ pub fn run(args: &Args) -> Result<()> {
     foreground(&mut command)
 }
 
-/// The program with everything that a cluster needs, got and built; with Berth's binaries if they are wanted.
+/// The program with all needs of a cluster, installed and built; with Berth's binaries if they are wanted.
 pub fn prepared(what: &str, berth: bool) -> Result<Command> {
     install::ensure(what, &NEEDS, InstallArgs::default())?;
     let control = tools::kubernetes::ensure(InstallArgs::default())?;
@@ -72,13 +72,13 @@ fn binaries() -> Result<PathBuf> {
     build::binaries(Variant::Trial, object.as_deref())
 }
 
-/// Whether the flags ask for Berth: `--cni berth` or `--cni=berth`.
+/// True if the flags ask for Berth: `--cni berth` or `--cni=berth`.
 pub fn berth_is_wanted(words: &[String]) -> bool {
     words.iter().any(|word| word == "--cni=berth")
         || words.windows(2).any(|pair| pair[0] == "--cni" && pair[1] == "berth")
 }
 
-/// Runs the program at the terminal. What it has to say it has said.
+/// Runs the program at the terminal. It has printed its own messages.
 pub fn foreground(command: &mut Command) -> Result<()> {
     let name = Path::new(command.get_program()).display().to_string();
     let status = command.status().with_context(|| format!("start {name}"))?;

@@ -1,9 +1,9 @@
-//! `cargo xtask crds`: `deploy/crds.yaml`, the definitions that an API server is given, and
-//! `deploy/berth.yaml`, these and what agents need beside them (`deploy/agent.yaml`, written by hand).
+//! `cargo xtask crds`: `deploy/crds.yaml`, the definitions for an API server, and `deploy/berth.yaml`, these
+//! and the other objects that agents need (`deploy/agent.yaml`, not generated).
 //!
-//! Definitions are generated from the types in `api/`, so that types and rules have one source; the
-//! files are in the repository because operators apply them. The invariant: what is there is what the
-//! types say, which `--check` (a step of `ci`) compares.
+//! Definitions are generated from the types in `api/`, so that types and rules have one source; the files are
+//! in the repository because operators apply them. Invariant: the files equal the output of the types, which
+//! `--check` (a step of `ci`) compares.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub fn run(args: &Args) -> Result<()> {
     let root = repo::root()?;
     let crds = definitions(&root)?;
     let agent = std::fs::read_to_string(root.join(AGENT)).with_context(|| format!("read {AGENT}"))?;
-    // Its head is for who edits it.
+    // Its head is for its editors.
     let agent = agent.split_once("---\n").map_or(agent.as_str(), |(_, documents)| documents);
     let all = format!("{crds}---\n{agent}");
     keep(args, &root, CRDS, &crds)?;
@@ -50,12 +50,12 @@ fn keep(args: &Args, root: &Path, file: &str, wanted: &str) -> Result<()> {
         std::fs::write(&path, wanted).with_context(|| format!("write {file}"))?;
         println!("wrote {file}");
     } else {
-        println!("{file} is what the types say");
+        println!("{file} matches the types");
     }
     Ok(())
 }
 
-/// The definitions as one text, from the program that knows the types.
+/// The definitions as one text, from the program with the types.
 pub fn definitions(root: &Path) -> Result<String> {
     process::output(process::cargo(root).args([
         "run",
@@ -76,7 +76,7 @@ fn difference(file: &str, found: Option<&str>, wanted: &str) -> Option<String> {
     }
     let same = found.lines().zip(wanted.lines()).take_while(|(left, right)| left == right).count();
     let line = wanted.lines().nth(same).unwrap_or("(nothing more)");
-    Some(format!("{file}:{}: the types say {:?}", same + 1, line.trim()))
+    Some(format!("{file}:{}: the types generate {:?}", same + 1, line.trim()))
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
-//! `cargo xtask demo`: builds Berth with fault points and plays all its cases in a little world.
+//! `cargo xtask demo`: builds Berth with fault points and runs all of its cases in a small network.
 //!
-//! Here is only the command line; the world and the cases are the crate `berth-testbed`.
+//! This file has only the command line; the world and the cases are the crate `berth-testbed`.
 
 use anyhow::Result;
 use berth_testbed::demo::{self, Settings};
@@ -19,7 +19,7 @@ pub struct Args {
     /// Play only this case (1 to 13); may be given several times.
     #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=13))]
     cases: Vec<u32>,
-    /// How the agents see teardowns, where a case does not say; its bounds follow from that.
+    /// Attach mode of the agents for teardowns, unless a case sets it; its bounds depend on it.
     #[arg(long, default_value = "any", value_name = "RUNG",
           value_parser = ["any", "fentry", "tp_btf", "kprobe", "none"])]
     rung: String,

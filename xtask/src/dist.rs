@@ -42,7 +42,7 @@ fn check_static(path: &Path) -> Result<()> {
     }
 }
 
-/// Whether the ELF file asks for a dynamic loader (program header `PT_INTERP`); `None`: no such ELF file.
+/// True if the ELF file needs a dynamic loader (program header `PT_INTERP`); `None`: not such an ELF file.
 fn has_interpreter(elf: &[u8]) -> Option<bool> {
     const INTERPRETER: u32 = 3;
     if elf.get(..6)? != b"\x7fELF\x02\x01" {

@@ -1,9 +1,9 @@
-//! `cargo xtask fuzz`: inputs at random for the parsers of what comes from outside.
+//! `cargo xtask fuzz`: random inputs for the parsers of outside input.
 //!
-//! Built with the stable compiler: the coverage that libFuzzer wants is a pass of LLVM. No address
-//! sanitizer: there is no unsafe code in what is fuzzed. What was found is kept in target/fuzz/ and
-//! used again; an input that fails a target becomes a unit test with its bytes in the source. The
-//! invariant: a crash, a time-out, or a run in which nothing was executed fails the verb.
+//! Built with the stable compiler: the coverage that libFuzzer needs is a pass of LLVM. No address sanitizer:
+//! the fuzzed code has no unsafe code. The corpus is kept in target/fuzz/ and reused; an input that fails a
+//! target becomes a unit test with its bytes in the source. Invariant: a crash, a time-out, or a run without
+//! executions fails the verb.
 
 use std::collections::VecDeque;
 use std::io::{BufRead, BufReader};
@@ -20,17 +20,17 @@ use crate::{build, process, repo};
 /// Give the parsers inputs at random.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// What to fuzz; everything if nothing is named.
+    /// Targets to fuzz; all if empty.
     #[arg(value_enum)]
     targets: Vec<Target>,
-    /// How long each runs.
+    /// Duration of each run in seconds.
     #[arg(long, default_value_t = 20, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     seconds: u32,
     #[command(flatten)]
     install: InstallArgs,
 }
 
-/// A parser.
+/// A fuzz target.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum Target {
     /// The kernel's description of its types.
@@ -67,7 +67,7 @@ impl Target {
 /// libFuzzer is C++.
 const NEEDS: [Need; 1] = [Need { probe: Probe::Command("c++"), package: "g++" }];
 
-/// What cargo-fuzz passes, but for the address sanitizer, which the stable compiler does not have.
+/// Flags of cargo-fuzz, except for the address sanitizer, which the stable compiler does not have.
 const FLAGS: [&str; 8] = [
     "-Cpasses=sancov-module",
     "-Cllvm-args=-sanitizer-coverage-level=4",
@@ -82,12 +82,12 @@ const FLAGS: [&str; 8] = [
 /// A single input may take this many seconds: all take microseconds.
 const INPUT_SECONDS: u32 = 10;
 const MEMORY_MB: u32 = 1024;
-/// So many targets run at a time; CI has two processors.
+/// Number of concurrent targets; CI has two processors.
 const AT_ONCE: usize = 2;
-/// How much of a failed run is shown.
+/// Number of lines of a failed run that are shown.
 const LINES_SHOWN: usize = 60;
 
-/// Builds the targets, runs each, and says what they did.
+/// Builds the targets, runs each, and prints the results.
 pub fn run(args: &Args) -> Result<()> {
     install::ensure("fuzz", &NEEDS, args.install)?;
     let root = repo::root()?;
@@ -102,7 +102,7 @@ pub fn run(args: &Args) -> Result<()> {
     if outcomes.iter().all(|(_, outcome)| outcome.failure().is_none()) {
         return Ok(());
     }
-    println!("\nan input that failed: fix it, and keep its bytes as a unit test beside the parser");
+    println!("\nan input that failed: fix it, and keep its bytes as a unit test next to the parser");
     Err(process::AlreadyTold.into())
 }
 
@@ -178,7 +178,7 @@ fn fuzz(target: Target, binaries: &Path, folder: &Path, seconds: u32) -> Result<
     let mut report = Report::default();
     if let Some(output) = child.stderr.take() {
         for line in BufReader::new(output).split(b'\n') {
-            let line = line.with_context(|| format!("read what the target {name} says"))?;
+            let line = line.with_context(|| format!("read the output of the target {name}"))?;
             report.read(&String::from_utf8_lossy(&line));
         }
     }
@@ -190,12 +190,12 @@ fn fuzz(target: Target, binaries: &Path, folder: &Path, seconds: u32) -> Result<
     Ok(report.end(status.success()))
 }
 
-/// What libFuzzer tells, line by line.
+/// Output of libFuzzer, line by line.
 #[derive(Debug, Default)]
 struct Report {
     executions: u64,
     coverage: u64,
-    /// Where the input is that failed.
+    /// Path of the input that failed.
     artifact: Option<String>,
     last: VecDeque<String>,
 }
@@ -224,7 +224,7 @@ impl Report {
     }
 }
 
-/// What came of one target.
+/// Result of one target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Outcome {
     executions: u64,

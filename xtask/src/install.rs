@@ -1,8 +1,8 @@
-//! What a verb needs beside Rust, and getting it from Debian after saying so.
+//! Needs of a verb in addition to Rust, and their installation from Debian after a message.
 //!
-//! Each verb names its own needs; a need is probed by the presence of its command or file, never
-//! by the package database, so that a machine that has it from elsewhere is left alone. With
-//! `--no-install` the exact commands are printed and nothing is changed.
+//! Each verb names its own needs. A need is detected by the presence of its command or file, never by the
+//! package database, so that a machine that has it from elsewhere is left alone. With `--no-install` the
+//! exact commands are printed and nothing is changed.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -11,16 +11,16 @@ use anyhow::{Context, Result, bail};
 
 use crate::process;
 
-/// One thing that must be there.
+/// One program or file that must exist.
 #[derive(Debug, Clone, Copy)]
 pub struct Need {
-    /// How its presence is seen.
+    /// Detection of its presence.
     pub probe: Probe,
     /// The Debian package that brings it.
     pub package: &'static str,
 }
 
-/// How the presence of a need is seen.
+/// Detection of the presence of a need.
 #[derive(Debug, Clone, Copy)]
 pub enum Probe {
     /// A command on the search path, the system folders included.

@@ -1,8 +1,8 @@
-//! `cargo xtask VERB`: every developer command, one module a verb.
+//! `cargo xtask VERB`: every developer command, one module per verb.
 //!
-//! Here is only the command line. A newcomer's machine has root, a Rust toolchain with its C
-//! linker and this repository; whatever else a verb needs it installs itself after saying so
-//! (`install`). Nothing here is part of what operators run.
+//! This file has only the command line. A newcomer's machine has root, a Rust toolchain with its C linker and
+//! this repository; every other need of a verb is installed after a message (`install`). Nothing here is part
+//! of an operator's installation.
 
 mod bench;
 mod build;
@@ -38,7 +38,7 @@ enum Verb {
     Demo(demo::Args),
     /// Run all tests; the last line counts passed, failed and skipped.
     Test(test::Args),
-    /// Measure Berth beside Debian's and upstream's newest macvlan and host-local.
+    /// Compare Berth with Debian's and upstream's newest macvlan and host-local.
     Bench(bench::Args),
     /// Build the programs for the kernel, with type information, into target/ebpf/berth.o.
     BuildEbpf(build_ebpf::Args),
@@ -75,7 +75,7 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            // A failure that has been told in full already (tests, tidy) carries no text.
+            // A failure that is already reported in full (tests, tidy) carries no text.
             if !error.is::<process::AlreadyTold>() {
                 eprintln!("error: {error:#}");
             }

@@ -1,8 +1,7 @@
-//! Running the tools that the verbs drive, and failing with the command line that failed.
+//! Execution of the tools that the verbs use, with the command line in an error.
 //!
-//! Nothing is captured that a person should see: tools write to the terminal unless the verb needs
-//! their answer. The standard input of a tool is closed always, so that none waits for a person
-//! who is not there (CI).
+//! Output for the developer is not captured: tools write to the terminal unless the verb needs their output.
+//! The standard input of a tool is always closed, so that none waits for input that never comes (CI).
 
 use std::fmt;
 use std::path::Path;
@@ -10,7 +9,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail};
 
-/// A failure whose reasons are on the terminal already; only the exit status is left to set.
+/// A failure with its reasons already on the terminal; only the exit status is left to set.
 #[derive(Debug)]
 pub struct AlreadyTold;
 
@@ -24,7 +23,7 @@ impl std::error::Error for AlreadyTold {}
 
 /// `cargo` as the one that runs this program, in `directory`.
 pub fn cargo(directory: &Path) -> Command {
-    // The cargo that started this program knows better than PATH which toolchain is meant.
+    // The cargo that started this program identifies the toolchain better than PATH.
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.current_dir(directory).stdin(Stdio::null());
     // Set for this program by `cargo run`; left alone they make every nested build start afresh.

@@ -1,7 +1,7 @@
-//! Where things are: the repository's root and the documented output folders below it.
+//! Paths: the repository's root and the documented output folders below it.
 //!
-//! Caches follow `CARGO_TARGET_DIR`; what a person looks for (`target/dist`, `target/demo`,
-//! `target/tools`) is always below the root.
+//! Caches follow `CARGO_TARGET_DIR`; outputs for the developer (`target/dist`, `target/demo`, `target/tools`)
+//! are always below the root.
 
 use std::path::{Path, PathBuf};
 

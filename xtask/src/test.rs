@@ -1,8 +1,8 @@
-//! `cargo xtask test`: all tests, those that need nothing first, and one line that counts them.
+//! `cargo xtask test`: all tests, those without needs first, and one line that counts them.
 //!
-//! libtest's result lines are added up. A test that skips itself says why through
-//! `berth_testbed::skip`, and counts as skipped, not as passed. A test process that dies without a
-//! result line counts as one failure: a crash must not make the sum look better.
+//! libtest's result lines are added up. A test that skips itself reports the reason through
+//! `berth_testbed::skip`, and counts as skipped, not as passed. A test process that ends without a result
+//! line counts as one failure: a crash must not make the sum look better.
 
 mod cni;
 
@@ -17,7 +17,7 @@ use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs, Need};
 use crate::{process, repo, tools};
 
-/// What the tests with namespaces and with programs in the kernel need.
+/// Needs of the tests with namespaces and with programs in the kernel.
 const NEEDS: [Need; 5] =
     [install::IPROUTE2, install::UTIL_LINUX, install::PROCPS, install::CNI_PLUGINS, install::BPFTOOL];
 
@@ -30,10 +30,10 @@ pub struct Args {
     /// Only the tests of this package (may be given several times).
     #[arg(short, long, value_name = "NAME")]
     package: Vec<String>,
-    /// Only the tests that need neither root nor the built binaries.
+    /// Only the tests without root and without the built binaries.
     #[arg(long, conflicts_with = "package")]
     unit: bool,
-    /// Only tests whose name contains this.
+    /// Only tests with this text in their name.
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
     #[command(flatten)]
@@ -42,14 +42,14 @@ pub struct Args {
     install: InstallArgs,
 }
 
-/// A suite that has flags of its own. Without them it is one of all tests.
+/// A suite with its own flags. Without them it is one of all tests.
 #[derive(Debug, clap::Subcommand)]
 enum Suite {
     /// A test for each rule of CNI, for Berth and for Debian's macvlan with host-local.
     Cni(cni::Args),
 }
 
-/// What was counted.
+/// Numbers of tests by result.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Count {
     passed: usize,
@@ -58,10 +58,10 @@ pub struct Count {
 }
 
 impl Count {
-    /// What stands for tests that could not even be built: nothing ran, and that is a failure.
+    /// Count of tests that could not even be built: nothing ran, and that is a failure.
     pub const NOT_RUN: Self = Self { passed: 0, failed: 1, skipped: 0 };
 
-    /// Whether a test failed.
+    /// True if a test failed.
     pub fn has_failures(self) -> bool {
         self.failed > 0
     }
@@ -123,8 +123,8 @@ pub fn count(args: &Args) -> Result<Count> {
     Ok(tally.count(skipped.len()))
 }
 
-/// The targets of each run of cargo, least powerful first: a broken pure test is told before
-/// minutes go into namespaces.
+/// The targets of each run of cargo, least powerful first: a broken pure test is reported before minutes go
+/// into namespaces.
 fn phases(args: &Args) -> Vec<Vec<&str>> {
     if !args.package.is_empty() {
         return vec![args.package.iter().flat_map(|name| ["--package", name.as_str()]).collect()];
@@ -137,7 +137,7 @@ fn phases(args: &Args) -> Vec<Vec<&str>> {
     phases
 }
 
-/// Whether tests of one of these packages run that need more than the compiler.
+/// True if tests of one of these packages run that need more than the compiler.
 fn needs(args: &Args, packages: &[&str]) -> bool {
     let named = args.package.iter().any(|name| packages.contains(&name.as_str()));
     !args.unit && (args.package.is_empty() || named)
@@ -153,7 +153,7 @@ fn run_phase(command: &mut Command, tally: &mut Tally) -> Result<()> {
         .with_context(|| format!("start {line}"))?;
     let before = tally.failed;
     if let Some(output) = child.stdout.take() {
-        // Not lines(): a test may print what is no UTF-8.
+        // Not lines(): the output of a test may not be UTF-8.
         for bytes in BufReader::new(output).split(b'\n') {
             let bytes = bytes.with_context(|| format!("read the output of {line}"))?;
             let text = String::from_utf8_lossy(&bytes);
@@ -186,7 +186,7 @@ struct Tally {
     passed: usize,
     failed: usize,
     ignored: usize,
-    /// A test process has said how many tests it runs, and not yet what came of them.
+    /// A test process has announced its number of tests, but not yet their results.
     open: bool,
 }
 
@@ -203,7 +203,7 @@ impl Tally {
         }
     }
 
-    /// A process that announced tests and told no result has died.
+    /// A process that announced tests and reported no result has crashed.
     fn end_of_process(&mut self) {
         if std::mem::take(&mut self.open) {
             println!("a test process ended without a result: counted as one failure");

@@ -1,8 +1,8 @@
 //! `cargo xtask tidy`: the rules of this repository that no compiler checks.
 //!
-//! Each check is a function from text to findings, with a test that shows that it can fail; this
-//! file only reads the files and hands them round. Function length and the ban on panics are
-//! clippy's business; here is only checked that clippy is told so.
+//! Each check is a function from text to findings, with a test that shows that it can fail; this file only
+//! reads the files and passes them on. Clippy checks function length and the ban on panics; tidy only checks
+//! that clippy is configured so.
 
 mod codes;
 mod docs;
@@ -28,9 +28,9 @@ pub struct Args {
 /// One breach of a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Finding {
-    /// Where: a path, with a line number if there is one.
+    /// Place: a path, with a line number if there is one.
     pub place: String,
-    /// What is wrong and what to do instead.
+    /// Description of the fault, and the correction.
     pub text: String,
 }
 
@@ -46,7 +46,7 @@ impl Finding {
 pub struct Source {
     /// Relative to the root.
     pub path: PathBuf,
-    /// Its content.
+    /// Content of the file.
     pub text: String,
 }
 
@@ -56,13 +56,13 @@ impl Source {
         self.path.to_string_lossy().into_owned()
     }
 
-    /// Whether the path ends in `.extension`.
+    /// True if the path ends in `.extension`.
     pub fn has_extension(&self, extension: &str) -> bool {
         self.path.extension().is_some_and(|found| found == extension)
     }
 }
 
-/// Reads everything, checks everything, tells everything.
+/// Reads all files, runs all checks, prints all findings.
 pub fn run(args: &Args) -> Result<()> {
     let root = repo::root()?;
     if args.fix {
@@ -108,7 +108,7 @@ pub fn run(args: &Args) -> Result<()> {
     if findings.is_empty() { Ok(()) } else { Err(process::AlreadyTold.into()) }
 }
 
-/// All text files; what is no UTF-8 (an image) has no rules.
+/// All text files; a file that is not UTF-8 (an image) has no rules.
 fn read(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for path in repo::files(root)? {
@@ -120,7 +120,7 @@ fn read(root: &Path) -> Result<Vec<Source>> {
     Ok(sources)
 }
 
-/// The text of one file; empty if there is none, which the checks report in their own words.
+/// Text of one file; empty if the file is missing, which the checks report themselves.
 fn text_of<'a>(sources: &'a [Source], name: &str) -> &'a str {
     let found = sources.iter().find(|source| source.path == Path::new(name));
     found.map_or("", |source| source.text.as_str())

@@ -1,11 +1,11 @@
-//! `cargo xtask tools`: the software that others wrote and that Berth is shown against, in target/tools/bin.
+//! `cargo xtask tools`: third-party software with which Berth is tested and compared, in target/tools/bin.
 //!
-//! Built from Go modules by the ordinary Go client: `cnitool`, upstream's newest plugins, and a small
-//! program of our own that drives the reference runtime library (tools/libcni). What is built, and of
-//! which version, is said by tools/go.mod and tools/go.sum alone; Go's caches stay where Go keeps them,
-//! so that nothing is built twice. `cargo xtask tools kubernetes` builds a control plane in the same way (its
-//! own module, tools/kubernetes, and its own cache). Go itself is not installed: Debian's is too old. The invariant: who
-//! has no Go can do everything else, and is told what is left out.
+//! Built from Go modules by the ordinary Go client: `cnitool`, upstream's newest plugins, and a small program
+//! of this repository that drives the reference runtime library (tools/libcni). tools/go.mod and tools/go.sum
+//! alone define the modules and their versions; Go's caches stay in Go's own place, so that nothing is built
+//! twice. `cargo xtask tools kubernetes` builds a control plane in the same way (a separate module,
+//! tools/kubernetes, and a separate cache). Go itself is not installed: Debian's is too old. Invariant:
+//! everything else works without Go, and the omissions are reported.
 
 pub mod kubernetes;
 
@@ -20,14 +20,14 @@ use crate::{process, repo};
 /// Build the programs that Berth is shown against.
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub struct Args {
-    /// What to build.
+    /// The tools to build.
     #[arg(value_enum, default_value_t = What::Plugins)]
     what: What,
     #[command(flatten)]
     install: InstallArgs,
 }
 
-/// What can be built.
+/// Sets of tools.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 enum What {
     /// Upstream's plugins and callers, into target/tools/bin.
@@ -36,16 +36,16 @@ enum What {
     Kubernetes,
 }
 
-/// Where the official archives of Go unpack to; often not on the search path.
+/// Folder of the official archives of Go, often not on the search path.
 const USUAL: &str = "/usr/local/go/bin/go";
 /// The folder of the module.
 const MODULE: &str = "tools";
 /// Our own program, and `tool`: all that go.mod lists as tools.
 const PACKAGES: [&str; 2] = ["./libcni", "tool"];
-/// The two modules whose versions a reader wants to know.
+/// The two modules with versions of interest to the reader.
 const UPSTREAM: [&str; 2] = ["github.com/containernetworking/cni", "github.com/containernetworking/plugins"];
 
-/// Builds them and says which versions they are of.
+/// Builds the tools and prints their versions.
 pub fn run(args: Args) -> Result<()> {
     match args.what {
         What::Plugins => build().map(drop),
@@ -53,7 +53,7 @@ pub fn run(args: Args) -> Result<()> {
     }
 }
 
-/// The folder with the programs, built; an error if there is no Go.
+/// Folder with the programs, built; an error if Go is missing.
 pub fn build() -> Result<PathBuf> {
     let root = repo::root()?;
     let text = manifest(&root)?;
@@ -69,7 +69,7 @@ pub fn build() -> Result<PathBuf> {
     Ok(folder)
 }
 
-/// The folder with the programs for a verb that can do without them: then it says why, and goes on.
+/// Folder with the programs for a verb that can continue without them: then it prints the reason.
 pub fn wanted(what: &str) -> Option<PathBuf> {
     match build() {
         Ok(folder) => Some(folder),
@@ -80,7 +80,7 @@ pub fn wanted(what: &str) -> Option<PathBuf> {
     }
 }
 
-/// Where Go is; an error says what a module with this go.mod wants.
+/// Path of Go; an error names the version that a module with this go.mod requires.
 fn go(manifest: &str) -> Result<PathBuf> {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path)
@@ -115,7 +115,7 @@ fn manifest(root: &Path) -> Result<String> {
     Ok(text)
 }
 
-/// The word behind `key` in a go.mod.
+/// The word after `key` in a go.mod.
 fn directive(text: &str, key: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let mut words = line.split_whitespace().filter(|word| *word != "require");

@@ -1,4 +1,4 @@
-//! Seeds that are text: what runtimes, plugins and the agent really write, and a little beside it.
+//! Seeds that are text: actual output of runtimes, plugins and the agent, and some variations.
 
 /// Configurations of each role and version, with every channel by which something is asked for.
 pub fn conf() -> Vec<Vec<u8>> {

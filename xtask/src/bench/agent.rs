@@ -1,4 +1,4 @@
-//! What the agent costs while nothing happens: resident memory and CPU with many leases held.
+//! Cost of the agent while idle: resident memory and CPU with many leases held.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ use super::stand::{Contestant, Stand};
 pub const MEMORY_MAX: f64 = 30.0;
 /// The design's bound for idle CPU with 1,000 leases, in percent of a core.
 pub const IDLE_MAX: f64 = 0.5;
-/// What comes before the measurement: the last ADD's aftermath is no idleness.
+/// Wait before the measurement: the time right after the last ADD is not idle.
 const QUIET: Duration = Duration::from_secs(5);
 /// For how long CPU is counted; longer than one periodic reconcile.
 const WINDOW: Duration = Duration::from_secs(40);
@@ -32,7 +32,7 @@ pub fn measure(binaries: &Path, leases: u32, report: &mut Report) -> Result<()> 
     Ok(())
 }
 
-/// Attaches so many pods, which must be all that the agent has.
+/// Attaches this number of pods, which must be all that the agent has.
 pub fn crowd(stand: &Stand, berth: &Contestant, leases: u32) -> Result<Vec<Pod>> {
     println!("attaching {leases} pods ...");
     let mut pods = Vec::new();
@@ -49,7 +49,7 @@ pub fn crowd(stand: &Stand, berth: &Contestant, leases: u32) -> Result<Vec<Pod>>
     Ok(pods)
 }
 
-/// The CPU of a process that nobody asks for anything, in percent of a core.
+/// CPU of a process without requests, in percent of a core.
 pub fn idle(process: &str) -> Result<f64> {
     cleanup::pause(QUIET)?;
     let (began, before) = (Instant::now(), cpu(process)?);

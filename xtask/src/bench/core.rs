@@ -8,7 +8,7 @@ use super::report::Report;
 use crate::install::InstallArgs;
 use crate::{process, repo};
 
-/// The runner speaks only with the library of its own version.
+/// The runner works only with the library of its own version.
 const LIBRARY: &str = "gungraun";
 
 /// Counts instructions; needs valgrind.
@@ -64,7 +64,7 @@ fn instructions(text: &str) -> Vec<(String, f64)> {
             let count = rest.split('|').next().and_then(|number| number.trim().parse::<f64>().ok());
             found.extend(name.take().zip(count));
         } else if line.contains("::") && !line.starts_with(' ') {
-            // `core::allocator::candidates all_free:(set(0))` is told as `candidates all_free`.
+            // `core::allocator::candidates all_free:(set(0))` is printed as `candidates all_free`.
             let path = line.split(":(").next().unwrap_or(line);
             name = path.rsplit("::").next().map(str::to_owned);
         }

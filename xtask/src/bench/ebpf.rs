@@ -1,8 +1,8 @@
-//! What the programs in the kernel cost: packets on the watched parent, teardowns, ADD and the agent.
+//! Cost of the eBPF programs: packets on the watched parent, teardowns, ADD and the agent.
 //!
-//! Two kinds of numbers. Nanoseconds a run are the kernel's own count, and hold what counting costs.
-//! Ratios compare the same agent with its programs and with `--rung none`, in turns and with nothing
-//! counted. The invariant: a side without programs has none, pinned ones of the other side included.
+//! Two kinds of numbers. Nanoseconds per run are the kernel's own count, and include the cost of counting.
+//! Ratios compare the same agent with its programs and with `--rung none`, in turns and without counting.
+//! Invariant: a side without programs has none, pinned ones of the other side included.
 
 mod handlers;
 mod sides;
@@ -23,18 +23,18 @@ use berth_testbed::world::{PARENT, Pod};
 use super::report::Report;
 use super::stand::{Contestant, Stand};
 
-/// The rung's word for no programs at all.
+/// Name of the attach mode without programs.
 const NONE: &str = "none";
-/// How the two sides are called in the report.
+/// Names of the two sides in the report.
 const SIDES: [(&str, Option<&str>); 2] = [("with programs", None), ("--rung none", Some(NONE))];
-/// How long loading, attaching and proving the programs may take.
+/// Time limit for loading, attaching and proving the programs.
 const SETTLE: Duration = Duration::from_secs(15);
 /// From one look at the agent's state to the next.
 const POLL: Duration = Duration::from_millis(20);
-/// How long after the last teardown all addresses must be free.
+/// Time limit from the last teardown until all addresses are free.
 const FREE: Duration = Duration::from_mins(1);
 
-/// Measures everything.
+/// Measures all parts.
 pub fn measure(binaries: &Path, rounds: u32, leases: u32, report: &mut Report) -> Result<()> {
     watcher::measure(binaries, report)?;
     handlers::measure(binaries, report)?;
@@ -42,8 +42,8 @@ pub fn measure(binaries: &Path, rounds: u32, leases: u32, report: &mut Report) -
     teardowns::measure(binaries, leases, report)
 }
 
-/// Waits until the agent's programs are all in their places, or until it is certain that it has none
-/// where none are wanted. An error says what the agent says.
+/// Waits until the agent's programs are all attached, or until it is certain that it has none if none are
+/// wanted. An error contains the agent's finding.
 fn settled(stand: &Stand) -> Result<Vec<Program>> {
     let mut client = Client::new(&stand.setup.socket());
     let none = stand.setup.rung.as_deref() == Some(NONE);
@@ -56,7 +56,7 @@ fn settled(stand: &Stand) -> Result<Vec<Program>> {
         if none || (rung.ok && seated) {
             let programs = runs::of(stand.pid()?)?;
             if programs.is_empty() != none {
-                bail!("the agent says \"{}\", and holds {} programs", rung.text, programs.len());
+                bail!("the agent reports \"{}\", and holds {} programs", rung.text, programs.len());
             }
             return Ok(programs);
         }
@@ -71,7 +71,8 @@ fn settled(stand: &Stand) -> Result<Vec<Program>> {
     }
 }
 
-/// Replaces the agent by one of this rung, and waits for its programs and for the end of the former's.
+/// Replaces the agent by one with this attach mode, and waits for its programs and for the end of the
+/// previous agent's.
 fn switch(stand: &mut Stand, rung: Option<&str>) -> Result<()> {
     let former = runs::of(stand.pid()?)?;
     stand.restart(rung)?;
@@ -81,7 +82,7 @@ fn switch(stand: &mut Stand, rung: Option<&str>) -> Result<()> {
         let left = runs::left(&former)?;
         let Some(program) = left.first() else { return Ok(()) };
         if Instant::now() > deadline {
-            bail!("{} programs of the former agent still run, {} for one", left.len(), program.name);
+            bail!("{} programs of the previous agent still run, {} for one", left.len(), program.name);
         }
         cleanup::pause(POLL)?;
     }
@@ -111,7 +112,7 @@ fn attach(stand: &Stand, berth: &Contestant) -> Result<Attached> {
     }
 }
 
-/// Waits until the agent holds no address any more, asking seldom: each answer is work for it.
+/// Waits until the agent holds no address, with few requests: each response is work for it.
 fn all_free(stand: &Stand) -> Result<()> {
     let mut client = Client::new(&stand.setup.socket());
     let deadline = Instant::now() + FREE;

@@ -1,8 +1,9 @@
-//! VERSION, STATUS, ADD and DEL of the whole plugin beside Debian's and upstream's newest, all in one run.
+//! VERSION, STATUS, ADD and DEL of the whole plugin, compared with Debian's and upstream's newest, all in one
+//! run.
 //!
-//! Contestants take turns in one world. Two kinds of ADD are apart: one whose address was not probed
-//! ahead, because it was asked for by name, and those of a dual stack, in which the references wait for
-//! the kernel's duplicate address detection. Without Go upstream's newest is left out, which is said.
+//! Contestants take turns in one world. Two kinds of ADD are separate: one with an address that was not
+//! probed ahead, because it was requested by name, and those of a dual stack, in which the references wait
+//! for the kernel's duplicate address detection. Without Go upstream's newest is left out, which is reported.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -18,7 +19,7 @@ use super::report::Report;
 use super::stand::{self, BURST, Contestant, Reference, Stand};
 use crate::{process, repo, tools};
 
-/// How many calls run at a time in the second part.
+/// Number of concurrent calls in the second part.
 const CROWD: usize = 8;
 /// The design's limit of ADD, against the faster of the references.
 const ADD_WANTED: f64 = 0.6;
@@ -27,9 +28,9 @@ const VERSION_WANTED: f64 = 0.3;
 /// The limit of a burst of ADDs on the addresses of as many pods that just ended, against the faster of the
 /// references.
 const BURST_WANTED: f64 = 1.2;
-/// A burst is a hundred ADDs and as many DELs: so many rounds are one of it.
+/// A burst is a hundred ADDs and as many DELs: this number of rounds is one of it.
 const BURST_EVERY: u32 = 20;
-/// A reference's ADD of both families takes seconds: so many rounds are one of theirs.
+/// A reference's ADD of both families takes seconds: this number of rounds is one of theirs.
 const DUAL_EVERY: u32 = 4;
 
 /// Measures the whole plugin, the contestants taking turns.
@@ -58,8 +59,8 @@ pub fn measure(binaries: &Path, rounds: u32, report: &mut Report) -> Result<()> 
     burst(binaries, &references, rounds.div_ceil(BURST_EVERY), report)
 }
 
-/// As many ADDs at once as there are addresses, right after as many DELs: no address rests, and each was
-/// spoken for by its former holder just before.
+/// As many concurrent ADDs as there are addresses, right after as many DELs: no address is idle, and each was
+/// claimed by its previous holder just before.
 fn burst(binaries: &Path, references: &[Reference], rounds: u32, report: &mut Report) -> Result<()> {
     let stand = Stand::build_exact(binaries)?;
     let others: Vec<_> = references.iter().map(|reference| stand.macvlan(reference)).collect();
@@ -93,8 +94,8 @@ fn pods(world: &World, count: usize) -> Result<Vec<Pod>> {
     Ok((0..count).map(|_| world.pod()).collect::<Result<Vec<_>, _>>()?)
 }
 
-/// VERSION of all, with the cost of starting any process beside them: the cheapest that the compiler
-/// makes, and one that is linked as usual.
+/// VERSION of all contestants, compared with the start of any process: the cheapest program that the compiler
+/// makes, and one with ordinary linking.
 fn version(
     stand: &Stand,
     berth: &Contestant,
@@ -195,7 +196,7 @@ fn attach(
     Ok(())
 }
 
-/// ADDs whose address nobody could probe ahead, beside the others: what the wire's silence costs.
+/// ADDs with an address that could not be probed ahead, next to the others: the cost of waiting for silence.
 fn inline(stand: &Stand, berth: &Contestant, rounds: u32, report: &mut Report) -> Result<()> {
     let mut times = Times::default();
     for (_, address) in (0..rounds).zip(stand::last_addresses()) {
@@ -225,12 +226,12 @@ fn against(
     }
 }
 
-/// What is left of each one's VERSION when starting a program is taken off.
+/// Each contestant's VERSION minus the start of a program.
 fn above(contestant: &Contestant, times: &Times, empty: &Times, report: &mut Report) {
     let pairs = [("least", times.min(), empty.min()), ("median", times.percentile(50), empty.percentile(50))];
     for (how, all, start) in pairs {
         if let (Some(all), Some(start)) = (all, start) {
-            // On a busy machine it may be less than nothing, which then says how busy.
+            // On a busy machine the value may be negative, which shows the noise.
             let (what, unit) =
                 (format!("VERSION above an empty program, {how}"), format!("ms, {}", contestant.name));
             report.value(&what, millis(all) - millis(start), &unit, None);
@@ -259,7 +260,7 @@ fn one_round(world: &World, contestant: &Contestant, crowd: usize, times: &mut S
     Ok(())
 }
 
-/// Runs a command for all pods at once.
+/// Runs a command for all pods at the same time.
 fn together(contestant: &Contestant, command: &str, pods: &[Pod]) -> Result<Vec<Outcome>> {
     std::thread::scope(|scope| {
         let started: Vec<_> =

@@ -1,5 +1,5 @@
-//! `cargo xtask bench pods` and `bench bounds`: a thousand pods on a thousand addresses, and the bounds that the
-//! design sets for a cluster. Both are the crate `berth-cluster`, whose flags these are; here is what they need.
+//! `cargo xtask bench pods` and `bench bounds`: a thousand pods on a thousand addresses, and the bounds for a
+//! cluster. Both are in the crate `berth-cluster`, which has their flags; this file prepares their needs.
 
 use std::process::Command;
 

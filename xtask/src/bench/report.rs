@@ -1,4 +1,4 @@
-//! What was measured, as a table for people and as JSON for programs.
+//! Results, as a table for the terminal and as JSON for programs.
 
 use std::fmt::Write as _;
 
@@ -45,9 +45,9 @@ impl Report {
         self.times.push(Timing { what: what.to_owned(), who, times });
     }
 
-    /// Adds the ratio of two contestants' times, the first by the second: by their medians, by their
-    /// least times (which a busy machine disturbs less) and by their 99th percentiles. `wanted` is the
-    /// design's limit for the median.
+    /// Adds the ratio of two contestants' times, the first by the second: of their medians, of their least
+    /// times (which a busy machine disturbs less) and of their 99th percentiles. `wanted` is the bound of the
+    /// median's ratio.
     pub fn ratio(&mut self, what: &str, ours: &Times, theirs: (&'static str, &Times), wanted: Option<f64>) {
         let by = |pick: &dyn Fn(&Times) -> Option<std::time::Duration>| -> Option<f64> {
             let (ours, theirs) = (pick(ours)?.as_secs_f64(), pick(theirs.1)?.as_secs_f64());

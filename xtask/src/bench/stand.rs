@@ -1,5 +1,5 @@
-//! The stand on which contestants meet: one world, a running agent, and for each contestant a
-//! network configuration of the same subnet and size.
+//! Environment of the contestants: one world, a running agent, and for each contestant a network
+//! configuration of the same subnet and size.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -12,11 +12,11 @@ use berth_testbed::plugin::{Call, Outcome, Plugin};
 use berth_testbed::world::{GATEWAY, PARENT, Pod, SUBNET, World};
 use serde_json::{Value, json};
 
-/// Where Debian's package puts its plugins.
+/// Folder of the plugins in Debian's package.
 pub const DEBIAN_PLUGINS: &str = "/usr/lib/cni";
 /// Berth's pool: 1,000 addresses.
 const RANGE: (&str, &str) = ("10.77.4.1", "10.77.7.232");
-/// How many addresses the pools have that fit exactly.
+/// Number of addresses of the pools that fit exactly.
 pub const BURST: usize = 50;
 /// The IPv6 pool of a dual stack.
 const SUBNET_V6: &str = "fd00:77::/64";
@@ -27,7 +27,7 @@ const SUBNET_V6: &str = "fd00:77::/64";
 pub struct Reference {
     /// Its name in the report.
     pub name: &'static str,
-    /// That of its IPAM.
+    /// Name of its IPAM.
     pub ipam: &'static str,
     /// The folder with its plugins.
     pub folder: PathBuf,
@@ -36,7 +36,7 @@ pub struct Reference {
 }
 
 impl Reference {
-    /// What Debian packages.
+    /// The plugins that Debian packages.
     pub fn debian() -> Self {
         Self {
             name: "Debian's macvlan+host-local",
@@ -59,12 +59,12 @@ impl Reference {
     }
 }
 
-/// Which addresses a stand's contestants give.
+/// Address families of a stand's contestants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stack {
-    /// IPv4 alone.
+    /// Only IPv4 addresses.
     V4,
-    /// Both families.
+    /// Addresses of both families.
     Dual,
     /// IPv4 alone, from pools of [`BURST`] addresses.
     Exact,
@@ -107,8 +107,8 @@ impl Contestant {
         Self { name, plugin, config: Value::Null }
     }
 
-    /// How long VERSION takes. It needs no namespace, so it is started in the cheapest way (no fork of
-    /// this process): the start must not outweigh what is measured.
+    /// Duration of VERSION. It needs no namespace, so it is started in the cheapest way (no fork of this
+    /// process): the start must not outweigh the measured call.
     pub fn version(&self) -> Result<Duration> {
         let mut command = Command::new(&self.plugin.binary);
         command.env_clear().env("CNI_COMMAND", "VERSION");
@@ -126,15 +126,15 @@ impl Contestant {
 /// One world with an agent in it. Its fields are dropped in order: the agent ends before its files go.
 pub struct Stand {
     agent: Option<Agent>,
-    /// Its set-up.
+    /// Parameters of the agent's start.
     pub setup: AgentSetup,
-    /// The world.
+    /// Network of the stand.
     pub world: World,
     stack: Stack,
 }
 
 impl Stand {
-    /// Builds the world and starts the agent of `binaries`, which sees teardowns as it likes.
+    /// Builds the world and starts the agent of `binaries`, with its own choice of attach mode.
     pub fn build(binaries: &Path) -> Result<Self> {
         Self::build_on(binaries, None)
     }
@@ -178,8 +178,8 @@ impl Stand {
         Ok(())
     }
 
-    /// Replaces the agent by one of another rung (`None`: as it likes), which keeps the leases, and
-    /// nothing in the kernel: what the former one pinned there would go on to run.
+    /// Replaces the agent by one with another attach mode (`None`: its choice), which keeps the leases, but
+    /// nothing in the kernel: the programs that the previous agent pinned there would continue to run.
     pub fn restart(&mut self, rung: Option<&str>) -> Result<()> {
         if let Some(agent) = self.agent.take() {
             agent.stop()?;
@@ -194,7 +194,7 @@ impl Stand {
         self.start()
     }
 
-    /// The agent.
+    /// The running agent.
     pub fn agent(&self) -> Result<&Agent> {
         self.agent.as_ref().context("the agent was stopped")
     }

@@ -1,12 +1,12 @@
-//! What an object for the kernel must be before it takes the place of the one before it.
+//! Requirements of an object for the kernel before it replaces the previous one.
 //!
-//! Reads the few fields of ELF that this needs, by hand. Left out: whether the kernel takes the
-//! programs, which only the kernel can say. The invariant: an object that would be refused under
-//! lockdown on a main rung is not handed out, whoever made it so, a library's macro included.
+//! Reads the few required fields of ELF directly. Left out: acceptance of the programs, which only the kernel
+//! can decide. Invariant: an object that would be refused under lockdown in a preferred attach mode is not
+//! handed out, even if a library's macro is the cause.
 
 use anyhow::{Context, Result, bail};
 
-/// `EM_BPF`.
+/// Machine number `EM_BPF` in ELF.
 const MACHINE: [u8; 2] = [247, 0];
 /// `SHF_EXECINSTR`: the section holds instructions.
 const EXECUTABLE: u64 = 4;
@@ -18,11 +18,11 @@ const READERS: [u32; 4] = [4, 45, 113, 115];
 /// Only breakpoints have arguments without a type, and are refused under lockdown anyway.
 const MAY_READ: &str = "kprobe/";
 
-/// Whether it is an object for the BPF machine, with type information, which the linker leaves out
-/// when it does not understand the compiler's debug information, and fit for lockdown.
+/// Checks that it is an object for the BPF machine, fit for lockdown, and with type information, which the
+/// linker leaves out when it does not understand the compiler's debug information.
 pub fn check(bytes: &[u8]) -> Result<()> {
     if bytes.get(..4) != Some(b"\x7fELF") || bytes.get(18..20) != Some(&MACHINE) {
-        bail!("it is no object for the BPF machine");
+        bail!("it is not an object for the BPF machine");
     }
     let sections = sections(bytes).context("it is cut short")?;
     if !sections.iter().any(|section| section.name == ".BTF") {
@@ -148,7 +148,7 @@ mod tests {
         for section in ["fentry/dev_shutdown", "tp_btf/qdisc_destroy", "classifier", ".text"] {
             let refused = check(&object(&[(section, &[call(0, 131), read].concat())])).unwrap_err();
             assert!(refused.to_string().contains(section), "{refused}");
-            // Another helper, and a function of the object's own whose distance is that number.
+            // Another helper, and a function of the object itself at that distance.
             check(&object(&[(section, &[call(0, 131), call(1, 113)].concat())])).unwrap();
         }
     }

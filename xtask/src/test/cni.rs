@@ -1,7 +1,7 @@
-//! `cargo xtask test cni`: the conformance suite with its flags: another plugin instead of Berth, and
-//! writing the document that says what was found.
+//! `cargo xtask test cni`: the conformance suite with its flags: another plugin instead of Berth, and writing
+//! the document of the findings.
 //!
-//! Here is only the command line; the suite is `berth_testbed::conformance`, and `cargo xtask test`
+//! This file has only the command line; the suite is `berth_testbed::conformance`, and `cargo xtask test`
 //! runs it with all other tests.
 
 use std::path::PathBuf;
@@ -15,7 +15,7 @@ use crate::build_ebpf::{self, EbpfArgs};
 use crate::install::{self, InstallArgs, Need};
 use crate::{cluster, process, repo};
 
-/// What its worlds and its reference need.
+/// Needs of its worlds and its reference.
 const NEEDS: [Need; 3] = [install::IPROUTE2, install::UTIL_LINUX, install::CNI_PLUGINS];
 
 /// A test for each rule of CNI, for Berth and for Debian's macvlan with host-local.
@@ -34,7 +34,7 @@ pub struct Args {
     #[arg(long, default_value = "embedded", value_name = "STORE", value_parser = ["embedded", "kubernetes"],
           conflicts_with_all = ["plugin", "write_docs"])]
     store: String,
-    /// Only tests whose name contains this.
+    /// Only tests with this text in their name.
     #[arg(value_name = "FILTER")]
     filter: Option<String>,
     #[command(flatten)]

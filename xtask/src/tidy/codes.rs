@@ -1,8 +1,8 @@
-//! Codes that users meet, and the documents that explain them: the numbers of errors in
-//! docs/errors.md, the words of events in docs/verdicts.md.
+//! Codes that users meet, and the documents that explain them: the numbers of errors in docs/errors.md, the
+//! codes of events in docs/verdicts.md.
 //!
-//! Both ways for numbers: an undocumented one helps nobody, a documented one that nothing returns
-//! misleads. What the rows say is for people to judge.
+//! Numbers are checked in both directions: an undocumented one is useless, and a documented one that is never
+//! returned misleads. The content of the rows is left to reviewers.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use super::{Finding, Source};
 const ERRORS: &str = "docs/errors.md";
 const EVENTS: &str = "docs/verdicts.md";
 
-/// Whether docs/errors.md has one row for each number that the code returns, and no other.
+/// Checks that docs/errors.md has one row for each number that the code returns, and no other.
 pub fn check_errors(sources: &[Source]) -> Vec<Finding> {
     let page = super::text_of(sources, ERRORS);
     let mut documented: Vec<u32> = Vec::new();
@@ -41,7 +41,7 @@ pub fn check_errors(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Whether docs/verdicts.md names each code of an event in backticks.
+/// Checks that docs/verdicts.md names each code of an event in backticks.
 pub fn check_events(sources: &[Source]) -> Vec<Finding> {
     let page = super::text_of(sources, EVENTS);
     let mut codes: BTreeMap<String, String> = BTreeMap::new();
@@ -96,7 +96,7 @@ fn event_codes(code: &str) -> impl Iterator<Item = &str> {
     const FIRST_TEXT: &[&str] = &["NoteKind::", ".observe(", ".finalize("];
     let outright = OUTRIGHT.iter().flat_map(|start| code.split(start).skip(1));
     let noted = FIRST_TEXT.iter().flat_map(|start| code.split(start).skip(1)).filter_map(|rest| {
-        // Within the call: a word that comes as a variable is none of the next call's.
+        // Only within the call: a literal of the next call does not belong to a call with a variable.
         let (before, text) = rest.split_once(", \"")?;
         (!before.contains([';', ')'])).then_some(text)
     });

@@ -7,7 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Finding, Source};
 
-/// Whether every relative link of every Markdown file leads to a file, and to a heading of it if it names one.
+/// Checks that every relative link of every Markdown file leads to a file, and to a heading of it if it names
+/// one.
 pub fn check_links(sources: &[Source], exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
     let mut findings = Vec::new();
     for source in sources.iter().filter(|source| source.has_extension("md")) {
@@ -95,7 +96,7 @@ fn anchors(text: &str) -> BTreeSet<String> {
         .collect()
 }
 
-/// Whether ARCHITECTURE.md names every crate, and every path that it names exists.
+/// Checks that ARCHITECTURE.md names every crate, and that every path in it exists.
 pub fn check_code_map(text: &str, crates: &[&str], exists: &dyn Fn(&Path) -> bool) -> Vec<Finding> {
     const PAGE: &str = "ARCHITECTURE.md";
     if text.is_empty() {

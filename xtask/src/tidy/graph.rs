@@ -1,7 +1,7 @@
-//! Which crate may know which, and which crates may be in the tree at all.
+//! Permitted dependencies between crates, and permitted crates in the tree.
 //!
-//! Read from cargo's own answer and from the lock file, not from manifests: that is what is built.
-//! Dependencies of tests alone are free; they reach nobody.
+//! Read from cargo's own output and from the lock file, not from manifests: these describe the actual build.
+//! Dependencies of tests alone are free; they are not part of a product.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,7 +12,7 @@ use super::Finding;
 /// One crate of the workspace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package {
-    /// Its name.
+    /// Name of the package.
     pub name: String,
     /// Its folder below the root.
     pub folder: String,
@@ -20,7 +20,7 @@ pub struct Package {
     pub dependencies: BTreeSet<String>,
 }
 
-/// For each crate, the crates of this workspace that it may know. Who is not listed may know all.
+/// For each crate, the permitted crates of this workspace. An unlisted crate may depend on all.
 const MAY_KNOW: &[(&str, &[&str])] = &[
     ("berth-ipam", &[]),
     ("berth-protocol", &["berth-ipam"]),
@@ -58,11 +58,11 @@ const MUST_NOT_REACH: &[(&str, &[&str])] = &[
     ("berth-meta-plugin", &["redb", "kube", "k8s-openapi", "clap", "anyhow"]),
     ("berth-testbed", &["redb", "kube"]),
     ("berth-cluster", &["redb"]),
-    // Everybody builds it first, for whichever verb.
+    // Every developer builds it first, for any verb.
     ("xtask", &["redb", "kube"]),
 ];
 
-/// Two generations of one of these do not unify, and the compiler's message does not say so.
+/// Two generations of one of these do not unify, and the compiler's message does not explain it.
 const ONE_VERSION: &[&str] = &[
     "netlink-sys",
     "netlink-packet-core",
@@ -97,7 +97,7 @@ fn read(package: &serde_json::Value, root: &str) -> Result<Package> {
     Ok(Package { name: name.to_owned(), folder: folder.to_owned(), dependencies: dependencies.collect() })
 }
 
-/// Whether dependencies point the one way that DESIGN section 3 draws.
+/// Checks that dependencies point in one direction, as the table above allows.
 pub fn check_directions(packages: &[Package]) -> Vec<Finding> {
     let by_name: BTreeMap<&str, &Package> =
         packages.iter().map(|package| (package.name.as_str(), package)).collect();
@@ -106,7 +106,7 @@ pub fn check_directions(packages: &[Package]) -> Vec<Finding> {
         let Some(package) = by_name.get(name) else { continue };
         for dependency in &package.dependencies {
             if by_name.contains_key(dependency.as_str()) && !allowed.contains(&dependency.as_str()) {
-                let text = format!("{name} must not depend on {dependency}; it may know {allowed:?}");
+                let text = format!("{name} must not depend on {dependency}; it may depend on {allowed:?}");
                 findings.push(Finding::new(format!("{}/Cargo.toml", package.folder), text));
             }
         }
@@ -140,7 +140,7 @@ fn reach<'a>(package: &'a Package, by_name: &BTreeMap<&str, &'a Package>) -> BTr
     found
 }
 
-/// Whether the lock file holds what must be there once, once, and what must not be there, not at all.
+/// Checks that the lock file holds certain packages exactly once, and others not at all.
 pub fn check_lock(lock: &str) -> Vec<Finding> {
     let mut versions: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for entry in lock.split("[[package]]").skip(1) {
@@ -154,7 +154,7 @@ pub fn check_lock(lock: &str) -> Vec<Finding> {
     }
     let mut findings = Vec::new();
     if versions.is_empty() {
-        findings.push(Finding::new("Cargo.lock", "names no package: builds would not be the same twice"));
+        findings.push(Finding::new("Cargo.lock", "names no package: builds would not be reproducible"));
     }
     for name in ONE_VERSION {
         if let Some(found) = versions.get(name).filter(|found| found.len() > 1) {
@@ -162,7 +162,7 @@ pub fn check_lock(lock: &str) -> Vec<Finding> {
         }
     }
     for name in BANNED.iter().filter(|name| versions.contains_key(*name)) {
-        let text = format!("{name} must not be in the tree; `cargo tree -i {name}` shows who brings it");
+        let text = format!("{name} must not be in the tree; `cargo tree -i {name}` shows its dependents");
         findings.push(Finding::new("Cargo.lock", text));
     }
     findings

@@ -2,7 +2,7 @@
 
 use super::{Finding, Source};
 
-/// Nobody reads a longer file.
+/// Maximum number of lines of a file.
 const LINES_MAX: usize = 900;
 /// Above this a file is worth a thought; most are shorter.
 const LINES_USUAL: usize = 300;
@@ -22,7 +22,7 @@ const UNSAFE_MODULES: &[&str] = &[
     "underlay/src/wire/socket.rs",
 ];
 
-/// The modules that enter a network namespace, on a thread that dies afterwards.
+/// The modules that enter a network namespace, on a thread that exits afterwards.
 const NAMESPACE_MODULES: &[&str] = &["underlay/src/netns.rs", "testbed/src/sys/netns.rs"];
 
 // The words are put together here so that this file does not break its own rules.
@@ -67,13 +67,13 @@ pub fn check(source: &Source) -> Vec<Finding> {
 fn breach(source: &Source, line: &str) -> Option<String> {
     let has = |words: &[&str]| words.iter().any(|word| line.contains(word));
     if has(UNFINISHED) && !names_an_issue(line) {
-        return Some("unfinished work without the number of its issue: write (#12) behind the word".into());
+        return Some("unfinished work without the number of its issue: write (#12) after the word".into());
     }
     if let Some(path) = MACHINE_PATHS.iter().find(|path| names_path(line, path)) {
         return Some(format!("{path} is a path of one machine; make it relative or an argument"));
     }
     if let Some(host) = REGISTRIES.iter().find(|host| line.contains(*host)) {
-        return Some(format!("{host} is a registry's host; whoever builds chooses the registry"));
+        return Some(format!("{host} is a registry's host; the build environment chooses the registry"));
     }
     if !source.has_extension("rs") {
         return None;
@@ -95,13 +95,13 @@ fn listed(source: &Source, modules: &[&str]) -> bool {
     modules.contains(&source.name().as_str())
 }
 
-/// Whether the line holds `#` and a digit, as in `(#12)`.
+/// True if the line holds `#` and a digit, as in `(#12)`.
 fn names_an_issue(line: &str) -> bool {
     line.as_bytes().windows(2).any(|pair| pair[0] == b'#' && pair[1].is_ascii_digit())
 }
 
-/// Whether the line holds `path` at the start of a path: the same folder below another (a process's
-/// own root in /proc) is none of a machine's.
+/// True if the line holds `path` at the start of a path: the same folder below another (a process's root in
+/// /proc) is not a path of a machine.
 fn names_path(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         let before = line[..at].chars().next_back();
@@ -116,7 +116,7 @@ fn check_length(source: &Source) -> Option<Finding> {
     })
 }
 
-/// A file that is longer than most, which is no breach.
+/// A file that is longer than most, which is not a breach.
 pub fn long(source: &Source) -> Option<Finding> {
     let count = source.text.lines().count();
     (source.has_extension("rs") && count > LINES_USUAL && count <= LINES_MAX)
@@ -124,13 +124,13 @@ pub fn long(source: &Source) -> Option<Finding> {
 }
 
 fn check_head(source: &Source) -> Option<Finding> {
-    // The tests of one module in a file of their own belong to that module's head.
+    // The tests of one module in a separate file are covered by that module's head.
     let own_tests = source.name().ends_with("tests.rs");
     let headless = source.has_extension("rs") && !own_tests && !source.text.trim_start().starts_with("//!");
     headless.then(|| {
         Finding::new(
             source.name(),
-            "no module head: start with //! and say what the file is for and leaves out",
+            "no module head: start with //! and state the purpose and the omissions of the file",
         )
     })
 }

@@ -1,7 +1,7 @@
-//! Tables in documents that must say what the code says.
+//! Tables in documents that must match the code.
 //!
-//! A table stands between `<!-- table: NAME -->` and `<!-- end -->`; it is generated from the code
-//! and compared, and `--fix` writes it. So nobody has to keep two lists in step.
+//! A table is between `<!-- table: NAME -->` and `<!-- end -->`; it is generated from the code and compared,
+//! and `--fix` writes it. So no list is maintained twice.
 
 use std::path::Path;
 
@@ -12,7 +12,7 @@ use berth_testbed::conformance;
 
 use super::{Finding, Source};
 
-/// A generated table: the file it stands in, its name, and its text.
+/// A generated table: its file, its name, and its text.
 struct Table {
     file: &'static str,
     name: &'static str,
@@ -63,7 +63,7 @@ fn verdicts(rows: &[Row]) -> String {
     text
 }
 
-/// Whether every generated table is in its document as the code has it.
+/// Checks that every generated table in its document matches the code.
 pub fn check(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     for table in tables() {
@@ -83,8 +83,8 @@ pub fn check(sources: &[Source]) -> Vec<Finding> {
     findings
 }
 
-/// Whether docs/conformance.md has each row of the suite once, in its words. What the tests found only a
-/// run of the suite can tell, and it compares the whole page.
+/// Checks that docs/conformance.md has each row of the suite once, with its text. Only a run of the suite can
+/// check the findings, and it compares the whole page.
 pub fn check_conformance(sources: &[Source]) -> Vec<Finding> {
     const PAGE: &str = "docs/conformance.md";
     let page = super::text_of(sources, PAGE);

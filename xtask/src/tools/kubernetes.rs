@@ -19,15 +19,15 @@ use crate::{process, repo};
 
 /// The folder of the module.
 const MODULE: &str = "tools/kubernetes";
-/// The module whose version names the cache.
+/// The module that gives the cache its version.
 const KUBERNETES: &str = "k8s.io/kubernetes";
 /// etcd's main package in the same module's list.
 const ETCD: &str = "go.etcd.io/etcd/server/v3";
 /// Debian's package with etcd.
 const PACKAGE: &str = "etcd-server";
 
-/// What a control plane is made of, if it is there already; nothing is built. The folder is what
-/// `BERTH_KUBERNETES_DIR` is to name, for whoever runs it.
+/// Programs of a control plane, if they already exist; nothing is built. The folder is the value of
+/// `BERTH_KUBERNETES_DIR` for the process that runs them.
 pub fn present() -> Result<Option<PathBuf>> {
     let cache = cache(&version(&manifest(&repo::root()?)?)?)?;
     Ok(Programs::find(&kubernetes::places(Some(cache.clone()))).is_ok().then_some(cache))
@@ -70,7 +70,7 @@ pub fn ensure(install: InstallArgs) -> Result<PathBuf> {
     }
 }
 
-/// For a verb that can do without: what is there, else it says how to get it.
+/// For a verb that can continue without: the existing programs, or a message about how to get them.
 pub fn wanted(what: &str) -> Option<PathBuf> {
     let found = present().unwrap_or_default();
     if found.is_none() {
@@ -131,7 +131,7 @@ fn plain(go: &Path, root: &Path) -> Command {
 
 fn compile(go: &Path, root: &Path, version: &str) -> Command {
     let mut command = plain(go, root);
-    // Without a version of its own an API server says that it is v0.0.0, and refuses newer clients.
+    // Without its own version an API server reports v0.0.0, and refuses newer clients.
     let parts = ["gitMajor", "gitMinor"].into_iter().zip(version.trim_start_matches('v').split('.'));
     let set = std::iter::once(("gitVersion", version)).chain(parts);
     let flags = set.map(|(name, value)| format!("-X k8s.io/component-base/version.{name}={value}"));
@@ -146,12 +146,12 @@ fn place(build: &mut Command, package: &str, folder: &Path, name: &str) -> Resul
     std::fs::rename(&temporary, folder.join(name)).with_context(|| format!("move {name} into the cache"))
 }
 
-/// Where programs of a version are kept: below the user's cache folder.
+/// Folder of the programs of a version, below the user's cache folder.
 fn cache(version: &str) -> Result<PathBuf> {
     let base = match (std::env::var_os("XDG_CACHE_HOME"), std::env::var_os("HOME")) {
         (Some(cache), _) if !cache.is_empty() => PathBuf::from(cache),
         (_, Some(home)) if !home.is_empty() => PathBuf::from(home).join(".cache"),
-        _ => bail!("neither XDG_CACHE_HOME nor HOME says where the user's cache is; set one"),
+        _ => bail!("neither XDG_CACHE_HOME nor HOME is set; set one to locate the user's cache"),
     };
     Ok(base.join("berth").join(format!("kubernetes-{version}")))
 }

@@ -1,9 +1,9 @@
-//! The time of the programs that see teardowns, by the kernel's count, on each rung.
+//! Run time of the programs that observe teardowns, by the kernel's count, in each attach mode.
 //!
-//! They are called for the whole machine: for every device, work item and task that ends or runs
-//! meanwhile, Berth's or not. What is none of its own is filtered, and counts in the mean. An event wakes
-//! the agent, which may take the processor from the program that sent it while that one's clock runs on;
-//! with the agent stopped meanwhile the programs are measured alone.
+//! They are called for the whole machine: for every device, work item and task that ends or runs meanwhile,
+//! Berth's or not. Foreign ones are filtered, and count in the mean. An event wakes the agent, which may take
+//! the processor from the program that sent it while that program's clock runs; with the agent stopped
+//! meanwhile the programs are measured alone.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,7 +24,7 @@ const PACE: Duration = Duration::from_millis(20);
 const SETTLED: Duration = Duration::from_secs(1);
 const RUNGS: [&str; 3] = ["fentry", "tp_btf", "kprobe"];
 
-/// Measures the rungs one after the other; one that this kernel refuses is told and left out.
+/// Measures the attach modes one after the other; one that this kernel refuses is reported and left out.
 pub fn measure(binaries: &Path, report: &mut Report) -> Result<()> {
     let mut stand = Stand::build(binaries)?;
     for rung in RUNGS {

@@ -19,7 +19,7 @@ const PACKETS: u32 = 10_000;
 const BURSTS: u32 = 10;
 /// ADDs and DELs, for each side and round.
 const CALLS: u32 = 10;
-/// From the first ADD until addresses for all others are known to be silent.
+/// Time from the first ADD until addresses for all others are probed as silent.
 const PROBED: Duration = Duration::from_millis(1500);
 
 /// One side's times.

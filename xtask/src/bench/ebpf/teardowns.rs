@@ -13,11 +13,11 @@ use crate::bench::agent::{IDLE_MAX, MEMORY_MAX, crowd, idle, resident};
 use crate::bench::report::Report;
 use crate::bench::stand::Stand;
 
-/// How often each side is measured, the other side first every other time.
+/// Number of measurements of each side, the other side first every other time.
 const ROUNDS: u32 = 2;
 /// Between two namespaces.
 const PACE: Duration = Duration::from_millis(5);
-/// What comes before the first reading of memory: the start's aftermath.
+/// Wait before the first reading of memory, because of the agent's start.
 const QUIET: Duration = Duration::from_secs(2);
 /// The unit of CPU times in /proc (`USER_HZ`), the same on every machine that Berth runs on.
 const TICK: Duration = Duration::from_millis(10);

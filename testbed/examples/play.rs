@@ -1,6 +1,7 @@
-//! Plays cases with the binaries in `BERTH_BIN_DIR`, building nothing: `play [ID]...`, for work on a case.
+//! Runs cases with the binaries in `BERTH_BIN_DIR`, without a build: `play [ID]...`, for work on a case.
 //!
-//! `BERTH_PLAY_RUNG` names a rung. `cargo xtask demo` is the real thing: it builds, installs what is missing and has the flags.
+//! `BERTH_PLAY_RUNG` names an attach mode. `cargo xtask demo` is the complete form: it builds, installs
+//! missing tools and has the flags.
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -12,38 +12,38 @@ use crate::error::{Error, Result};
 use crate::outside::Outside;
 use crate::world;
 
-/// How long the agent may take until it answers.
+/// Time limit for the agent's first response.
 const START_LIMIT: Duration = Duration::from_secs(20);
-/// How long it may take to end after SIGTERM.
+/// Time limit for its exit after SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(10);
-/// How much of its log a failure shows.
+/// Number of log lines that a failure shows.
 const LOG_LINES: usize = 40;
 
-/// Everything that an agent is started with. Its folder holds `config/`, `state/`, the files that
-/// stand for the machine's identity, and the log.
+/// Parameters of an agent's start. Its folder holds `config/`, `state/`, the files that replace the machine's
+/// identity, and the log.
 #[derive(Debug, Clone)]
 pub struct AgentSetup {
     /// The binary `berth-agent`.
     pub binary: PathBuf,
     /// The namespace of its node.
     pub node: PathBuf,
-    /// Its folder.
+    /// Folder of the agent.
     pub folder: PathBuf,
     /// Its node's name.
     pub node_name: String,
-    /// Where it pins what the kernel is to keep; below a BPF file system, if there is one.
+    /// Folder of its pins, below a BPF file system if there is one.
     pub bpffs: PathBuf,
-    /// How it sees teardowns (`--rung`); `None`: as it likes.
+    /// Attach mode for teardowns (`--rung`); `None`: the agent's choice.
     pub rung: Option<String>,
     /// Another file with its programs (`--ebpf-object`); `None`: those that it was built with.
     pub object: Option<PathBuf>,
-    /// What it is made deaf to, in test builds: [`NETLINK`], [`RECONCILE`].
+    /// Sources disabled in test builds: [`NETLINK`], [`RECONCILE`].
     pub deaf: Vec<&'static str>,
-    /// The cluster whose API server it uses; `None`: files, and a store of its own.
+    /// Cluster of its API server; `None`: files, and a local store.
     pub outside: Option<Arc<dyn Outside>>,
 }
 
-/// Where an agent built with fault points can be made to die.
+/// Fault points at which an agent in a test build can be killed.
 pub use berth_protocol::fault::AGENT_POINTS;
 
 /// The variable that makes an agent built with fault points deaf.
@@ -54,22 +54,22 @@ pub const NETLINK: &str = "netlink";
 pub const RECONCILE: &str = "reconcile";
 
 impl AgentSetup {
-    /// Where its configuration is.
+    /// Folder of its configuration.
     pub fn config(&self) -> PathBuf {
         self.folder.join("config")
     }
 
-    /// Where it keeps its state.
+    /// Folder of its state.
     pub fn state(&self) -> PathBuf {
         self.folder.join("state")
     }
 
-    /// Where it listens.
+    /// Path of its socket.
     pub fn socket(&self) -> PathBuf {
         self.folder.join("agent.sock")
     }
 
-    /// Where its log goes; all its runs append.
+    /// Path of its log; all its runs append.
     pub fn log(&self) -> PathBuf {
         self.folder.join("agent.log")
     }
@@ -147,13 +147,13 @@ impl AgentSetup {
     }
 }
 
-/// Flags that every agent on this machine needs. Where init shows its descriptors to nobody, every scan would
-/// be incomplete; the testbed's namespaces are its own, so it can answer for init.
+/// Flags that every agent on this machine needs. If init hides its descriptors, every scan would be
+/// incomplete; the testbed creates all of its namespaces, so it can vouch for init.
 pub fn trusted() -> &'static [&'static str] {
     if hides_descriptors("/proc/1") { &["--trusted-pid", "1"] } else { &[] }
 }
 
-/// Whether even root is refused the sight of a process's descriptors.
+/// True if even root is refused the sight of a process's descriptors.
 fn hides_descriptors(process: &str) -> bool {
     let folder = Path::new(process).join("fd");
     let Ok(entries) = std::fs::read_dir(&folder) else { return true };
@@ -169,7 +169,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// When it was started.
+    /// Time at which it was started.
     pub fn started(&self) -> Instant {
         self.started
     }
@@ -179,7 +179,7 @@ impl Agent {
         self.process.pid()
     }
 
-    /// Whether it has not ended.
+    /// True if it has not ended.
     pub fn runs(&mut self) -> bool {
         self.process.runs()
     }
@@ -228,7 +228,7 @@ impl Agent {
         }
     }
 
-    /// SIGSTOP: it does nothing until [`Self::resume`], and the kernel goes on.
+    /// Sends SIGSTOP: it does nothing until [`Self::resume`], while the kernel continues.
     pub fn pause(&self) {
         self.process.signal(libc::SIGSTOP);
     }

@@ -1,10 +1,10 @@
-//! Runtimes that others wrote: `cnitool`, and a small program around libcni (tools/libcni), each a
-//! process a call, on a configuration list that a test makes.
+//! Third-party runtimes: `cnitool`, and a small program around libcni (tools/libcni), each one process per
+//! call, on a configuration list that a test builds.
 //!
-//! What they do between the call and the plugins (order, `prevResult`, result cache, GC's own DELs) is
-//! the reference library's. Here is only how they are started, and where their files are: those of
-//! libcni in the world's folder; those of cnitool in the one place that it knows, under a name that is
-//! this world's alone, removed in the end.
+//! Their work between the call and the plugins (order, `prevResult`, result cache, GC's own DELs) is the
+//! reference library's. This file only starts them and names their files: those of libcni are in the world's
+//! folder, those of cnitool in its fixed place, under a name that is unique to this world, and are removed in
+//! the end.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -27,7 +27,7 @@ pub const TOOLS_VARIABLE: &str = "BERTH_TOOLS_DIR";
 pub struct Tools(PathBuf);
 
 impl Tools {
-    /// Those that a test run was given. `None`, with the reason noted as a skip, if there are none.
+    /// Tools passed to a test run. `None`, with the reason recorded as a skip, if there are none.
     pub fn of_tests() -> Option<Self> {
         let folder = std::env::var_os(TOOLS_VARIABLE).map(PathBuf::from);
         if folder.is_none() {
@@ -44,10 +44,10 @@ impl Tools {
     }
 }
 
-/// What a GC is told to keep.
+/// Attachments that a GC must keep.
 #[derive(Debug, Clone, Copy)]
 pub enum Keep<'a> {
-    /// Nothing is said: the key is absent.
+    /// The key is absent.
     Absent,
     /// A list that a runtime never filled: `null`.
     Null,
@@ -68,7 +68,7 @@ pub struct Runtime {
     pub cache: PathBuf,
     /// Capability arguments, a JSON object.
     pub capabilities: Value,
-    /// `CNI_ARGS`.
+    /// Value of `CNI_ARGS`.
     pub args: String,
 }
 
@@ -155,7 +155,7 @@ impl Runtime {
         finish(&format!("cnitool {verb}"), &mut command, &self.node)
     }
 
-    /// How many results cnitool keeps of this network.
+    /// Number of results that cnitool keeps of this network.
     pub fn kept_by_cnitool(&self) -> usize {
         self.files_of_cnitool().count()
     }

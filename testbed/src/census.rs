@@ -1,12 +1,13 @@
-//! Who answers for which address on a segment, asked by an outsider who knows nobody: ARP for IPv4,
-//! neighbour solicitation for IPv6.
+//! Scan of a segment from outside: the MACs that answer for each address, by ARP for IPv4 and neighbour
+//! solicitation for IPv6.
 //!
-//! Each address is asked for in some rounds, and every MAC that answers is noted: one is a holder, two are
-//! a duplicate, none is nobody (or a lost answer, hence the rounds). ARP asks as a probe does, without a
-//! sender's address: who answers need not remember the asker, and the table of neighbours, which all
-//! namespaces of a kernel share, holds a thousand or so. Solicitations carry the sender's own link-local
-//! address, so that they are answered by unicast: all nodes' multicast would reach every pod for each answer.
-//! So of these an answer can be missing for seconds, until the kernel has made room.
+//! Each address is probed in several rounds, and every MAC that answers is recorded: one is a holder, two are
+//! a duplicate, none is a free address (or a lost answer, hence the rounds). ARP requests are probes without
+//! a sender's address. A station that answers need not remember the sender, and the neighbour table, which
+//! all namespaces of a kernel share, holds about a thousand entries. Solicitations carry the sender's own
+//! link-local address, so that they are answered by unicast: all-nodes multicast would reach every pod for
+//! each answer. An answer to a solicitation can therefore be missing for seconds, until the kernel has made
+//! room.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -26,11 +27,11 @@ pub type Holders = BTreeMap<IpAddr, BTreeSet<Mac>>;
 
 const ARP: u16 = 0x0806;
 const IPV6: u16 = 0x86dd;
-/// How many are asked for before answers are taken: the reader's queue is bounded.
+/// Number of requests before answers are read: the reader's queue is bounded.
 const BURST: usize = 32;
-/// How long answers to one burst are waited for.
+/// Wait for answers to one burst.
 const BURST_PAUSE: Duration = Duration::from_millis(4);
-/// How long late answers are waited for at the end of a round.
+/// Wait for late answers at the end of a round.
 const ROUND_PAUSE: Duration = Duration::from_millis(300);
 /// From one further round to the next: the kernel makes room for neighbours that are five seconds old.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -39,8 +40,8 @@ const ICMPV6: u8 = 58;
 const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 
-/// Asks for `addresses` on `interface` of the namespace at `netns`, `rounds` times; then up to `more` times for
-/// those for which nobody has answered yet.
+/// Probes `addresses` on `interface` of the namespace at `netns`, `rounds` times; then up to `more` times
+/// those without an answer.
 pub fn take(netns: &Path, interface: &str, addresses: &[IpAddr], rounds: u32, more: u32) -> Result<Holders> {
     let work = || {
         let links = Netlink::open()?.links(None)?;
@@ -157,7 +158,7 @@ fn link_local(mac: Mac) -> Ipv6Addr {
     let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xfe, 0, 0, 0];
     octets[8..11].copy_from_slice(&mac.0[..3]);
     octets[13..].copy_from_slice(&mac.0[3..]);
-    // The bit that says "made up here" means the opposite in an address.
+    // The bit that means "locally administered" in a MAC has the opposite value in an address.
     octets[8] ^= 2;
     Ipv6Addr::from(octets)
 }
@@ -229,7 +230,7 @@ mod tests {
         assert_eq!(group, "ff02::1:ff01:203".parse::<Ipv6Addr>().unwrap());
         // A message with its right checksum sums up to nothing.
         assert_eq!(checksum(source, group, &frame[54..]), 0);
-        assert_eq!(advertised(&frame), None, "a question is no answer");
+        assert_eq!(advertised(&frame), None, "a request is not an answer");
     }
 
     #[test]

@@ -14,19 +14,19 @@ use crate::error::{Error, Result};
 use crate::sys;
 pub use crate::sys::process::Usage;
 
-/// Where named namespaces live, for `ip netns` too.
+/// Folder of named namespaces, also for `ip netns`.
 pub const NETNS_FOLDER: &str = "/run/netns";
 
-/// Where cnitool keeps results; it cannot be told otherwise.
+/// Folder of cnitool's results, which is fixed.
 pub const CNITOOL_RESULTS: &str = "/var/lib/cni/results";
 
 /// Marks every process that the testbed starts; its value is [`prefix`].
 pub const MARK: &str = "BERTH_TESTBED";
 
-/// How long an interrupted run may take to remove its things in order.
+/// Time limit for an interrupted run to clean up in order.
 const GRACE: Duration = Duration::from_secs(10);
 
-/// What there is to remove.
+/// Objects to remove.
 static LISTED: Mutex<BTreeSet<Item>> = Mutex::new(BTreeSet::new());
 
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,7 +52,7 @@ pub fn prefix() -> String {
 pub struct Netns(PathBuf);
 
 impl Netns {
-    /// Makes a namespace that `ip netns` knows as `name`.
+    /// Creates a namespace with the name `name` for `ip netns`.
     pub fn create(name: &str) -> Result<Self> {
         let path = Path::new(NETNS_FOLDER).join(name);
         listed().insert(Item::Netns(path.clone()));
@@ -76,7 +76,7 @@ impl Netns {
         Self(path)
     }
 
-    /// Its path.
+    /// Path of the namespace.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -109,7 +109,7 @@ impl Folder {
         Ok(guard)
     }
 
-    /// Its path.
+    /// Path of the folder.
     pub fn path(&self) -> &Path {
         &self.0
     }
@@ -149,7 +149,7 @@ impl Process {
     /// Sends a signal, unless it ended and was reaped.
     pub fn signal(&self, signal: i32) {
         if !self.reaped {
-            // It may end at any time: a signal to a zombie is no error, and an error changes nothing.
+            // It may end at any time: a signal to a zombie is not an error, and an error changes nothing.
             let _ = sys::process::send(self.pid(), signal);
         }
     }
@@ -209,12 +209,13 @@ impl Process {
         Ok(Some(ended))
     }
 
-    /// Whether it has not ended.
+    /// True if it has not ended.
     pub fn runs(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Guards it no longer: it goes on when this process ends, and whoever it is told removes it.
+    /// Releases the process from the guard: it continues when this process ends, and its new owner removes
+    /// it.
     pub fn let_go(mut self) {
         self.reaped = true;
         listed().remove(&Item::Process(self.pid()));
@@ -242,7 +243,7 @@ pub fn signal(pid: u32, signal: i32) {
     let _ = sys::process::send(pid, signal);
 }
 
-/// Sends a signal to a process group whose leader the caller knows to be unreaped.
+/// Sends a signal to a process group with a leader that the caller has not reaped.
 pub fn signal_group(leader: u32, signal: i32) {
     let _ = sys::process::send_group(leader, signal);
 }
@@ -277,7 +278,7 @@ pub fn watch_signals() -> Result<()> {
                 std::thread::sleep(Duration::from_millis(50));
                 let signals = sys::process::signals();
                 if signals > 0 && first.is_none() {
-                    eprintln!("interrupted: removing everything (again: at once)");
+                    eprintln!("interrupted: removing everything (again: immediately)");
                     first = Some(Instant::now());
                 }
                 if signals > 1 || first.is_some_and(|at| at.elapsed() > GRACE) {
@@ -337,13 +338,13 @@ fn remove_folder(path: &Path) {
     let _ = std::fs::remove_dir_all(path);
 }
 
-/// Mounts a disk of so many bytes on a folder of a world, to be filled up. It goes with the world.
+/// Mounts a disk of this size on a folder of a world, to be filled up. It is removed with the world.
 pub fn small_disk(path: &Path, bytes: u64) -> Result<()> {
     sys::netns::mount_memory(path, bytes)
         .map_err(Error::system(format!("mount a small disk on {}", path.display())))
 }
 
-/// Mounts a BPF file system of its own on a folder of a world; its pins go with the world, and the
+/// Mounts a separate BPF file system on a folder of a world. Its pins are removed with the world, and the
 /// programs behind them with the pins.
 pub fn bpf_folder(path: &Path) -> Result<()> {
     let doing = || Error::system(format!("mount a BPF file system on {}", path.display()));
@@ -356,8 +357,8 @@ pub fn unmount(path: &Path) {
     let _ = sys::netns::unmount(path);
 }
 
-/// Makes a folder for namespaces in which a removal reaches every mount namespace, as `ip netns` does
-/// with its own. It goes with the world's folder that it is in.
+/// Creates a folder for namespaces in which a removal reaches every mount namespace, as `ip netns` does with
+/// its own. It is removed with the world's folder.
 pub fn shared_folder(path: &Path) -> Result<()> {
     let doing = || Error::system(format!("make the shared folder {}", path.display()));
     std::fs::create_dir_all(path).map_err(doing())?;
@@ -369,7 +370,7 @@ fn entries(folder: impl AsRef<Path>) -> impl Iterator<Item = String> {
     list.filter_map(|entry| entry.file_name().into_string().ok())
 }
 
-/// Whether a process of that id exists and has not ended. Of one that was killed a number can be left for
+/// True if a process of that id exists and has not ended. Of one that was killed a number can be left for
 /// seconds, until its new parent takes note.
 fn lives(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
@@ -377,11 +378,11 @@ fn lives(pid: u32) -> bool {
     sys::process::exists(pid) && !ended
 }
 
-/// Whether `name` starts as [`prefix`] does, with the id of a process that does not exist.
+/// True if `name` starts as [`prefix`] does, with the id of a process that does not exist.
 fn orphaned(name: &str) -> bool {
     let Some(rest) = name.strip_prefix("bt") else { return false };
     let digits = rest.split('-').next().unwrap_or_default();
-    // A number without the dash that follows ours may be somebody else's name.
+    // A number without the following dash may belong to another name.
     let ours = rest.len() == digits.len() || rest.as_bytes().get(digits.len()) == Some(&b'-');
     ours && digits.parse::<u32>().is_ok_and(|pid| !lives(pid))
 }

@@ -1,4 +1,4 @@
-//! The agent's socket, spoken to by own code: one JSON object a line (docs/protocol.md).
+//! A second, independent client of the agent's socket: one JSON object per line (docs/protocol.md).
 
 use std::io::{self, BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
@@ -11,22 +11,22 @@ use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 
-/// How long an answer may take.
+/// Time limit of a response.
 const LIMIT: Duration = Duration::from_secs(5);
 
 /// One row of `leases`, as far as the testbed looks at it.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
     /// `reserved`, `bound`, `suspect`, `held`, `retained` or `quarantined`.
     pub state: String,
-    /// Why.
+    /// Reason code of the state.
     pub reason: String,
     /// The L2 domain in which it is.
     pub segment: String,
-    /// Its holder.
+    /// Container ID of its holder.
     #[serde(rename = "containerID")]
     pub container_id: Option<String>,
     /// Its holder's interface.
@@ -41,29 +41,29 @@ pub struct Row {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Event {
-    /// When, in milliseconds since the machine's start.
+    /// Time in milliseconds since the machine's start.
     pub at_ms: u64,
     /// `observation`, `verdict`, `action` or `warning`.
     pub kind: String,
     /// A stable code.
     pub code: String,
-    /// In words.
+    /// Text for the operator.
     pub text: String,
 }
 
-/// One thing that `doctor` looked at.
+/// Result of one check of `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Finding {
     /// A stable name.
     pub what: String,
-    /// Whether it is well.
+    /// True if it is well.
     pub ok: bool,
-    /// In words.
+    /// Text for the operator.
     pub text: String,
 }
 
-/// Opens `count` connections to the agent at once and keeps them.
+/// Opens `count` connections to the agent at the same time and keeps them.
 pub fn crowd(socket: &Path, count: usize) -> Result<Vec<UnixStream>> {
     let doing = || Error::system(format!("open {count} connections to {}", socket.display()));
     crate::sys::process::allow_descriptors().map_err(doing())?;
@@ -89,7 +89,7 @@ impl Client {
         self.ask("leases", &json!("leases"))
     }
 
-    /// What the agent observed and decided about an address, oldest first.
+    /// The agent's observations and decisions about an address, oldest first.
     pub fn history(&mut self, address: IpAddr) -> Result<Vec<Event>> {
         #[derive(Deserialize)]
         struct Explanation {
@@ -99,8 +99,7 @@ impl Client {
         Ok(answer.history)
     }
 
-    /// How often the watcher in the kernel heard somebody speak for an address; `None`: it watches it
-    /// on no wire.
+    /// Number of claims of an address seen by the eBPF watcher; `None`: it watches the address on no segment.
     pub fn hits(&mut self, address: IpAddr) -> Result<Option<u64>> {
         #[derive(Deserialize)]
         struct Wire {
@@ -114,7 +113,7 @@ impl Client {
         Ok(answer.wires.iter().map(|wire| wire.hits).max())
     }
 
-    /// What an operator can do where the state of an address lasts.
+    /// Advice for the operator if the state of an address lasts.
     pub fn to_do(&mut self, address: IpAddr) -> Result<Option<String>> {
         #[derive(Deserialize)]
         #[serde(rename_all = "camelCase")]
@@ -125,7 +124,7 @@ impl Client {
         Ok(answer.to_do)
     }
 
-    /// What the agent says of its own health.
+    /// The agent's findings about its own health.
     pub fn doctor(&mut self) -> Result<Vec<Finding>> {
         #[derive(Deserialize)]
         struct Diagnosis {
@@ -135,7 +134,7 @@ impl Client {
         Ok(answer.checks)
     }
 
-    /// Whether the agent can serve an ADD.
+    /// The agent's readiness to serve an ADD.
     pub fn status(&mut self) -> Result<Value> {
         self.ask("status", &json!({"status": {}}))
     }

@@ -1,4 +1,4 @@
-//! What a lab declares: the agent's configuration, and the runtime's network configuration.
+//! Declarations of a lab: the agent's configuration, and the runtime's network configuration.
 
 use std::net::Ipv4Addr;
 
@@ -10,16 +10,16 @@ use crate::world::{self, PARENT};
 /// The CNI network and the `UnderlayNetwork` of every lab.
 pub const NETWORK: &str = "lan";
 
-/// Which addresses the pods of a lab get.
+/// Address families of a lab's pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Families {
-    /// IPv4 only.
+    /// Only IPv4 addresses.
     V4,
     /// IPv4, and IPv6 from a /64.
     Dual,
 }
 
-/// What the runtime passes to the plugin of the agent that `setup` starts.
+/// Configuration that the runtime passes to the plugin of the agent that `setup` starts.
 pub fn runtime_config(setup: &AgentSetup) -> Value {
     json!({
         "cniVersion": "1.0.0", "name": NETWORK, "type": "berth", "network": NETWORK,

@@ -1,4 +1,4 @@
-//! The demo: all cases in order, the story as it goes, the table and `report.json` at the end.
+//! The demo: all cases in order, with progress lines, and the table and `report.json` at the end.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -11,26 +11,26 @@ use crate::narrate::Narrator;
 use crate::outside::Outside;
 use crate::report::Report;
 
-/// What to run.
+/// Parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The folder with `berth`, `berth-agent` and `berthctl`, built with fault points.
     pub binaries: PathBuf,
-    /// Where `report.json` goes.
+    /// Path of `report.json`.
     pub report: PathBuf,
     /// Multiplies every bound in time.
     pub slack: f64,
     /// Multiplies the number of attachments.
     pub scale: f64,
-    /// Which cases; empty: all.
+    /// IDs of the cases; empty: all.
     pub cases: Vec<u32>,
-    /// How agents see teardowns (`--rung`); `None`: as they like.
+    /// Attach mode of the agents for teardowns (`--rung`); `None`: their choice.
     pub rung: Option<String>,
     /// The cluster in which they are played; `None`: on a machine alone.
     pub outside: Option<Arc<dyn Outside>>,
 }
 
-/// Runs the cases; whether all held. Everything that was made is removed, whatever happens.
+/// Runs the cases; returns whether all held. Every created object is removed in any case.
 pub fn run(settings: &Settings) -> Result<bool> {
     cleanup::watch_signals()?;
     let binaries = Binaries::of(&settings.binaries);

@@ -1,5 +1,5 @@
-//! What can go wrong in the world itself. A promise that Berth breaks is no error here: it is a
-//! failed check in the report.
+//! Errors of the test world itself. A promise that Berth breaks is not an error here: it is a failed check in
+//! the report.
 
 use std::io;
 use std::path::PathBuf;
@@ -8,20 +8,20 @@ use std::time::Duration;
 /// The testbed's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the world could not be built, driven or read.
+/// Reason why the world could not be built, driven or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
     /// The cluster around a lab does not do what it should.
     #[error("the cluster around the lab: {why}")]
     Outside {
-        /// What is wrong, with its causes.
+        /// Description of the fault, with its causes.
         why: String,
     },
     /// A system call of the testbed failed.
     #[error("{what}")]
     System {
-        /// What was being done, with its object.
+        /// Failed operation, with its object.
         what: String,
         /// The kernel's answer.
         #[source]
@@ -32,19 +32,19 @@ pub enum Error {
     Command {
         /// The command line.
         command: String,
-        /// What it printed.
+        /// Output of the command.
         output: String,
     },
     /// One of Berth's binaries is not where it was looked for.
     #[error("no binary at {path}; build with `cargo xtask demo`, or name the folder in BERTH_BIN_DIR")]
     NoBinary {
-        /// Where it was looked for.
+        /// Path of the missing binary.
         path: PathBuf,
     },
     /// The agent did not answer on its socket in time, or ended.
     #[error("the agent {state} {after:?} after its start; the end of its log:\n{log}")]
     AgentStart {
-        /// What became of it.
+        /// Text of its state.
         state: String,
         /// For how long it was waited for.
         after: Duration,
@@ -52,20 +52,20 @@ pub enum Error {
         log: String,
     },
     /// A request over the agent's socket was not answered.
-    #[error("ask the agent for {verb}")]
+    #[error("cannot call {verb} of the agent")]
     Ask {
         /// The request's name.
         verb: String,
-        /// Why there is no answer.
+        /// Cause of the missing response.
         #[source]
         cause: io::Error,
     },
     /// The agent answered something that docs/protocol.md does not allow.
-    #[error("the agent's answer to {verb} is not what docs/protocol.md says: {answer}")]
+    #[error("the agent's response to {verb} does not match docs/protocol.md: {answer}")]
     Answer {
         /// The request's name.
         verb: String,
-        /// The answer.
+        /// Text of the response.
         answer: String,
     },
     /// A plugin call that the case needs to succeed failed.
@@ -79,12 +79,12 @@ pub enum Error {
     /// Something that had to come did not.
     #[error("{what} did not happen within {within:?}")]
     Timeout {
-        /// What was waited for.
+        /// Awaited condition, for messages.
         what: String,
         /// For how long.
         within: Duration,
     },
-    /// The monitor's thread ended by itself: nothing watches any more.
+    /// The monitor's thread has ended: nothing watches the addresses.
     #[error("the monitor ended: {0}")]
     Monitor(String),
     /// Ctrl-C or SIGTERM: everything is taken down.

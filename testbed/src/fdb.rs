@@ -1,8 +1,8 @@
-//! When did a macvlan end? The kernel's own word, polled: its MAC leaves the parent's FDB.
+//! End of a macvlan according to the kernel, by polling: its MAC leaves the parent's FDB.
 //!
-//! A thread of its own reads the FDB every [`INTERVAL`] while somebody waits for a MAC, and seldom
-//! otherwise, because each read takes the kernel's link lock. A read that fails says nothing: a MAC
-//! counts as gone only in a complete dump without it, after one with it.
+//! A separate thread reads the FDB every [`INTERVAL`] while a caller waits for a MAC, and seldom otherwise,
+//! because each read takes the kernel's link lock. A failed read proves nothing: a MAC counts as gone only in
+//! a complete dump without it, after one with it.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -35,7 +35,7 @@ struct State {
 enum Sighting {
     NotYet,
     Present,
-    /// With the time at which the first dump without it began.
+    /// The MAC is gone; time at which the first dump without it began.
     Gone(Instant),
 }
 
@@ -91,7 +91,7 @@ impl FdbWatch {
         Err(Error::Timeout { what: format!("{mac} in the FDB of the parent"), within })
     }
 
-    /// When `mac` was first missed; `None` while it is there.
+    /// Time at which `mac` was first missed; `None` while it is there.
     pub fn gone(&self, mac: Mac) -> Option<Instant> {
         match self.state().watched.get(&mac) {
             Some(Sighting::Gone(at)) => Some(*at),

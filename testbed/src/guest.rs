@@ -16,7 +16,7 @@ use crate::error::Result;
 use crate::stranger;
 use crate::sys::socket::Socket;
 
-/// How often it looks for frames.
+/// Interval at which it reads frames.
 const LOOK: Duration = Duration::from_millis(2);
 const ETHERTYPE_ARP: [u8; 2] = 0x0806_u16.to_be_bytes();
 const REQUEST: [u8; 2] = [0, 1];
@@ -45,7 +45,7 @@ impl Guest {
         Ok(Self { stop, answers, thread: Some(thread) })
     }
 
-    /// How many requests it answered.
+    /// Number of requests that it answered.
     pub fn answers(&self) -> u32 {
         self.answers.load(Ordering::Relaxed)
     }
@@ -55,7 +55,7 @@ impl Drop for Guest {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // A panic of it was told by the panic hook.
+            // The panic hook has reported a panic of it.
             let _ = thread.join();
         }
     }

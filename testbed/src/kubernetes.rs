@@ -1,13 +1,13 @@
-//! Where the programs of a Kubernetes control plane are on this machine.
+//! Location of the programs of a Kubernetes control plane on this machine.
 //!
-//! What a developer has is used first (`KUBEBUILDER_ASSETS`, then the search path), then what
-//! `cargo xtask tools kubernetes` built. The API server, the controller manager and the scheduler come from
-//! one place or from none: a controller manager that is newer than its API server is supported by nobody.
-//! Here nothing is built and nothing started.
+//! A developer's own programs are used first (`KUBEBUILDER_ASSETS`, then the search path), then those of
+//! `cargo xtask tools kubernetes`. The API server, the controller manager and the scheduler come from one
+//! place or from none: a controller manager that is newer than its API server is unsupported. Nothing is
+//! built or started here.
 
 use std::path::{Path, PathBuf};
 
-/// Names a folder with programs that controller authors know: etcd, the API server, kubectl.
+/// Variable with the usual folder of controller authors: etcd, the API server, kubectl.
 pub const ASSETS_VARIABLE: &str = "KUBEBUILDER_ASSETS";
 /// Names the folder with what was built.
 pub const FOLDER_VARIABLE: &str = "BERTH_KUBERNETES_DIR";
@@ -18,13 +18,13 @@ const TOGETHER: [&str; 3] = ["kube-apiserver", "kube-controller-manager", "kube-
 /// The programs, each with its path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Programs {
-    /// The database.
+    /// Path of etcd, the database.
     pub etcd: PathBuf,
     /// The API server.
     pub apiserver: PathBuf,
-    /// The controllers.
+    /// Path of the controller manager.
     pub controllers: PathBuf,
-    /// The scheduler.
+    /// Path of the scheduler.
     pub scheduler: PathBuf,
     /// For people, and to apply manifests.
     pub kubectl: PathBuf,
@@ -58,7 +58,7 @@ impl Programs {
     }
 }
 
-/// Where to look, in order: what the developer has, then `built`.
+/// Places to search, in order: the developer's own, then `built`.
 pub fn places(built: Option<PathBuf>) -> Vec<PathBuf> {
     let assets = std::env::var_os(ASSETS_VARIABLE).map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();

@@ -25,19 +25,19 @@ use crate::world::{self, PARENT, Pod, World};
 
 /// From one question for `leases` to the next while a release is waited for.
 pub const LEASES_INTERVAL: Duration = Duration::from_millis(1);
-/// How long the ADD of a free address may take.
+/// Time limit of the ADD of a free address.
 const ADD_LIMIT: Duration = Duration::from_secs(10);
 /// The node's name.
 pub const NODE: &str = "node-a";
 
-/// Berth's binaries.
+/// Paths of Berth's binaries.
 #[derive(Debug, Clone)]
 pub struct Binaries {
-    /// `berth`.
+    /// Path of `berth`.
     pub plugin: PathBuf,
-    /// `berth-agent`.
+    /// Path of `berth-agent`.
     pub agent: PathBuf,
-    /// `berthctl`.
+    /// Path of `berthctl`.
     pub ctl: PathBuf,
 }
 
@@ -57,28 +57,28 @@ impl Binaries {
     }
 }
 
-/// How to run cases.
+/// Options of a run of cases.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// What to run.
+    /// Binaries to test.
     pub binaries: Binaries,
     /// Multiplies every bound in time.
     pub slack: f64,
     /// Multiplies the number of attachments; 1 is what the bounds are promised for.
     pub scale: f64,
-    /// How agents see teardowns (`--rung`); `None`: as they like.
+    /// Attach mode of the agents for teardowns (`--rung`); `None`: their choice.
     pub rung: Option<String>,
-    /// What agents are made deaf to.
+    /// Sources that are disabled in agents.
     pub deaf: Vec<&'static str>,
     /// The cluster in which they are played; `None`: on a machine alone.
     pub outside: Option<Arc<dyn Outside>>,
-    /// Where the story goes.
+    /// Output of the progress lines.
     pub tell: Narrator,
 }
 
 impl Options {
-    /// How tests run cases: with ten times the bounds. `None`, with the reason noted as a skip, where
-    /// they cannot.
+    /// Options for tests, with ten times the bounds. `None`, with the reason recorded as a skip, if they
+    /// cannot run.
     pub fn of_tests(scale: f64) -> Option<Self> {
         if skip::unless_root() {
             return None;
@@ -104,7 +104,7 @@ impl Options {
         scaled.max(1)
     }
 
-    /// How long to wait for something that has a bound: beyond it, so that a miss is measured.
+    /// Time to wait for a bounded event: longer than the bound, so that a miss is measured.
     pub fn patience(&self, bound: Duration) -> Duration {
         bound.mul_f64(self.slack.max(1.0)) + Duration::from_secs(8)
     }
@@ -113,7 +113,7 @@ impl Options {
 /// A pod with an address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Attachment {
-    /// Its sandbox.
+    /// Sandbox of the pod.
     pub pod: Pod,
     /// Its address (of the first pool's family).
     pub address: IpAddr,
@@ -135,7 +135,7 @@ impl Attachment {
 pub struct Lab {
     // Dropped in this order: what runs, what looks on, what it all happens in.
     agent: Option<Agent>,
-    /// How the agent is started.
+    /// Parameters of the agent's start.
     pub setup: AgentSetup,
     /// The plugin on the node.
     pub plugin: Plugin,
@@ -145,12 +145,12 @@ pub struct Lab {
     rhythm: Rhythm,
     /// The poller of the parent's FDB.
     pub fdb: FdbWatch,
-    /// The namespaces.
+    /// Namespaces of the lab.
     pub world: World,
     /// The addresses of the pool.
     pub addresses: Vec<Ipv4Addr>,
     families: Families,
-    /// Where the story goes.
+    /// Output of the progress lines.
     pub tell: Narrator,
 }
 
@@ -226,7 +226,7 @@ impl Lab {
         let plugin = Plugin { binary: options.binaries.plugin.clone(), node: world.node().to_owned() };
         let mut config = runtime_config(&setup);
         if options.outside.is_some() {
-            // Its runtime passes the annotations of pods, as every supported one does: of these there are none.
+            // The runtime passes the annotations of pods, as every supported one does: these pods have none.
             config["runtimeConfig"] = serde_json::json!({"io.kubernetes.cri.pod-annotations": {}});
         }
         let monitor = Some(monitor);
@@ -265,7 +265,7 @@ impl Lab {
         self.agent.as_mut().ok_or_else(|| Error::Monitor("the case has stopped the agent".to_owned()))
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL to the agent.
     pub fn kill_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
             agent.kill();
@@ -308,17 +308,17 @@ impl Lab {
     }
 
     fn attach_with(&self, pod: &Pod, wanted: &[IpAddr]) -> Result<Attachment> {
-        // Asked for because they are free: nobody is to be waited for.
+        // Requested because they are free: no other pod must be waited for.
         let call = self.call("ADD", pod).addresses(wanted).setting("addTimeout", "3s");
         let attachment = self.attached(pod, &self.plugin.start(&call)?.finish(ADD_LIMIT)?)?;
         let got: Vec<IpAddr> = attachment.addresses().collect();
         if wanted.iter().all(|address| got.contains(address)) {
             return Ok(attachment);
         }
-        Err(Error::Plugin { what: "ADD".to_owned(), why: format!("asked for {wanted:?}, got {got:?}") })
+        Err(Error::Plugin { what: "ADD".to_owned(), why: format!("requested {wanted:?}, got {got:?}") })
     }
 
-    /// What a successful ADD made.
+    /// Attachment of a successful ADD.
     pub fn attached(&self, pod: &Pod, outcome: &Outcome) -> Result<Attachment> {
         let added = outcome.added()?;
         let named =
@@ -375,7 +375,7 @@ impl Lab {
         Ok(given)
     }
 
-    /// Whether the neighbour hears somebody answer for an address.
+    /// True if the neighbour receives an answer for an address.
     pub fn answers(&self, address: IpAddr) -> Result<bool> {
         match (address, &self.monitor) {
             (IpAddr::V4(address), Some(monitor)) => monitor.answers(address),
@@ -388,9 +388,9 @@ impl Lab {
         self.monitor.as_ref().ok_or_else(|| Error::Monitor("the case has ended".to_owned()))
     }
 
-    /// Tells the last `lines` of what the agent observed and decided about an address.
+    /// Prints the last `lines` of the agent's observations and decisions about an address.
     pub fn tell_history(&self, address: IpAddr, lines: usize) {
-        // The story is for people: a missing line fails nothing.
+        // The history is informational: a missing line fails nothing.
         let history = self.client().history(address).unwrap_or_default();
         for event in &history[history.len().saturating_sub(lines)..] {
             self.tell.say(Who::Agent, &format!("{address} {}: {} ({})", event.kind, event.text, event.code));
@@ -440,7 +440,7 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        // A case that ended early leaves its monitor here: then the log is what one wants to see.
+        // A case that ended early leaves its monitor here: then the log is of interest.
         if self.monitor.is_some()
             && cleanup::interrupted().is_ok()
             && let Some(agent) = &self.agent

@@ -1,6 +1,6 @@
-//! When did an address become free? The agent's `leases`, asked every millisecond (or less often).
+//! Time at which an address became free, from the agent's `leases`, polled every millisecond (or less often).
 //!
-//! An agent that does not answer (killed, starting) says nothing: only a reply counts.
+//! An agent that does not respond (killed, starting) proves nothing: only a response counts.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -11,13 +11,13 @@ use crate::client::{Client, Row};
 use crate::error::Result;
 use crate::lab::{Attachment, LEASES_INTERVAL};
 
-/// What became of one watched address.
+/// History of one watched address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fate {
     container_id: String,
-    /// The first reply in which it was not its holder's any more.
+    /// Time of the first response with another holder or none.
     pub left: Option<Instant>,
-    /// The first reply without it.
+    /// Time of the first response without it.
     pub free: Option<Instant>,
     /// The first reply in which it is its holder's.
     pub held: Option<Instant>,
@@ -62,22 +62,23 @@ impl LeaseWatch {
         }
     }
 
-    /// What became of an address; `None` if it is not followed.
+    /// History of an address; `None` if it is not followed.
     pub fn fate(&self, address: IpAddr) -> Option<&Fate> {
         self.fates.get(&address)
     }
 
-    /// When the last address of an attachment was first seen free; `None` while one is not.
+    /// Time at which the last address of an attachment was first seen free; `None` while one is not.
     pub fn freed(&self, attachment: &Attachment) -> Option<Instant> {
         self.all(attachment, |fate| fate.free)
     }
 
-    /// When the last address of an attachment was first seen without its holder; `None` while one has it.
+    /// Time at which the last address of an attachment was first seen without its holder; `None` while one
+    /// has it.
     pub fn left(&self, attachment: &Attachment) -> Option<Instant> {
         self.all(attachment, |fate| fate.left)
     }
 
-    /// When the last address of an attachment was first seen with its holder.
+    /// Time at which the last address of an attachment was first seen with its holder.
     pub fn held(&self, attachment: &Attachment) -> Option<Instant> {
         self.all(attachment, |fate| fate.held)
     }
@@ -88,7 +89,7 @@ impl LeaseWatch {
         times?.into_iter().max()
     }
 
-    /// Those whose addresses have left them, with what is known: for live ones, a list of offences.
+    /// Attachments that lost their addresses, with their history: for live ones, a list of offences.
     pub fn lost<'a>(&self, attachments: impl IntoIterator<Item = &'a Attachment>) -> Vec<String> {
         let mut offences = Vec::new();
         for attachment in attachments {

@@ -1,12 +1,11 @@
-//! A little world on one kernel: nodes as network namespaces, a switch, a neighbour and pods, with
-//! Berth's real binaries in it, and the cases that Berth promises to survive.
+//! A small network on one kernel: nodes as network namespaces, a switch, a neighbour and pods, with Berth's
+//! real binaries in it, and the cases that Berth promises to survive.
 //!
-//! Berth is driven by its contracts only: the CNI environment and standard input, the agent's flags
-//! and its socket. What is measured here is measured by own means (own netlink, own ARP, own
-//! clock), never asked of the agent, so that a fault in the agent cannot hide itself. No code of
-//! `agent` or `underlay` is used.
+//! Berth is driven through its contracts only: the CNI environment and standard input, the agent's flags and
+//! its socket. Measurements use independent means (separate netlink, ARP and clock code), never the agent, so
+//! that a fault in the agent cannot hide itself. No code of `agent` or `underlay` is used.
 //!
-//! The invariant: whatever happens (a failure, a panic, Ctrl-C), everything made here is removed.
+//! Invariant: every created object is removed in any case (a failure, a panic, Ctrl-C).
 //!
 //! ```text
 //!   neighbour ns        switch ns            node ns                 pod ns (many)

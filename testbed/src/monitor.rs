@@ -1,17 +1,18 @@
-//! The independent monitor: is any address held by two live interfaces?
+//! The independent monitor: it detects an address held by two live interfaces.
 //!
-//! Two witnesses that share no code with the agent, sampled together every [`INTERVAL`] on a thread
-//! of their own; a second thread on another processor steps in when the first is late, because a
-//! kernel that cannot be preempted may keep one processor for longer than [`GAP_MAX`] (a crowd of
-//! pods is asked at a slower [`Rhythm`]). The wire: the neighbour asks by ARP for every address of the pool, and two MACs
-//! that answer the *same* request are two holders. The kernel: the addresses of all namespaces are
-//! read by their numbers, without entering (a visitor would look like an inhabitant to the agent),
-//! and one address on two interfaces that are up, in two namespaces, at one time is a duplicate.
+//! Two witnesses that share no code with the agent are sampled together every [`INTERVAL`] on a separate
+//! thread. A second thread on another processor takes over when the first is late, because a kernel without
+//! preemption may keep one processor for longer than [`GAP_MAX`] (a large number of pods is probed at a
+//! slower [`Rhythm`]). First witness, the segment: the neighbour sends ARP requests for every address of the
+//! pool, and two MACs that answer the *same* request are two holders. Second witness, the kernel: the
+//! addresses of all namespaces are read by their nsids, without entering (a visitor would look like an
+//! inhabitant to the agent). One address on two interfaces that are up, in two namespaces, at one time is a
+//! duplicate.
 //!
-//! A monitor that has not been seen to find a duplicate proves nothing, so each run starts with
-//! [`Monitor::prove`]. A case that plants a second holder itself names the pair of address and MAC
-//! ([`Monitor::plant`]): the answers of exactly that MAC for exactly that address are kept apart, and
-//! the other holders of the address are compared with each other as ever.
+//! A monitor that has never found a duplicate proves nothing, so each run starts with [`Monitor::prove`]. A
+//! case that plants a second holder names the pair of address and MAC ([`Monitor::plant`]): the answers of
+//! exactly that MAC for exactly that address are kept apart, and the other holders of the address are
+//! compared with each other as usual.
 
 mod arp;
 mod scan;
@@ -33,22 +34,22 @@ use crate::world::{self, PARENT, Pod, World};
 
 /// From one sample to the next.
 pub const INTERVAL: Duration = Duration::from_millis(25);
-/// How long answers are waited for after the last request of a sample; later ones still count.
+/// Wait for answers after the last request of a sample; later ones still count.
 const ANSWER_TIME: Duration = Duration::from_millis(2);
-/// How often the threads look at the clock.
+/// Interval at which the threads read the clock.
 const TICK: Duration = Duration::from_millis(3);
-/// No two samples may be further apart.
+/// Maximum distance of two samples.
 pub const GAP_MAX: Duration = Duration::from_millis(50);
 
-/// How often a monitor looks.
+/// Rhythm of a monitor's samples.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rhythm {
     /// From one sample to the next.
     pub interval: Duration,
-    /// No two samples may be further apart.
+    /// Maximum distance of two samples.
     pub gap_max: Duration,
-    /// Requests sent at once. Each reaches every macvlan of the parent, and the kernel drops what a
-    /// processor has more than a thousand of waiting.
+    /// Requests sent at once. Each reaches every macvlan of the parent, and the kernel drops frames beyond a
+    /// thousand that wait on one processor.
     burst: usize,
 }
 
@@ -59,7 +60,7 @@ pub const CROWD: Rhythm =
     Rhythm { interval: Duration::from_millis(250), gap_max: Duration::from_secs(2), burst: 2 };
 
 impl Rhythm {
-    /// When the second thread takes over: later than any sample that keeps its rhythm is complete.
+    /// Time at which the second thread takes over: later than any sample that keeps its rhythm is complete.
     fn standby(self) -> Duration {
         self.interval + self.interval / 2
     }
@@ -71,7 +72,7 @@ impl Default for Rhythm {
     }
 }
 
-/// Which witness reports.
+/// Witness of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Witness {
     /// Two MACs answered one ARP request.
@@ -83,28 +84,28 @@ pub enum Witness {
 /// One address with two holders.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Duplicate {
-    /// Who saw it.
+    /// Witness that saw it.
     pub witness: Witness,
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
     /// The two holders: MACs or namespaces.
     pub holders: [String; 2],
 }
 
-/// What the monitor found from its proof to its end.
+/// Findings of the monitor from its proof to its end.
 #[derive(Debug, Clone)]
 pub struct Findings {
     /// Addresses with two holders.
     pub duplicates: BTreeSet<Duplicate>,
     /// Complete samples taken.
     pub samples: u64,
-    /// The longest time between two complete samples, without times when the machine let nobody run.
+    /// The longest time between two complete samples, without times in which the machine ran no thread.
     pub worst_gap: Duration,
-    /// How long the machine let nobody run in the longest such time; zero if that never was.
+    /// The longest time in which the machine ran no thread; zero if there was none.
     pub worst_stall: Duration,
-    /// How long after the planted duplicate came up both witnesses had reported it.
+    /// Time from the start of the planted duplicate to the report of both witnesses.
     pub proof: Duration,
-    /// Why the thread ended early, if it did.
+    /// Reason why the thread ended early, if it did.
     pub failed: Option<String>,
 }
 
@@ -116,9 +117,9 @@ struct State {
     worst_gap: Duration,
     /// Longer gaps than there may be, until it is known what the machine did in them.
     late: Vec<stalls::Window>,
-    /// When the beating thread of each processor was let run too late.
+    /// Times at which the heartbeat thread of each processor ran too late.
     stalls: Vec<Vec<stalls::Window>>,
-    /// When the last complete sample began.
+    /// Time at which the last complete sample began.
     last: Option<Instant>,
     /// Samples that began earlier report nothing: the planted duplicate is theirs.
     since: Option<Instant>,
@@ -138,7 +139,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    /// Starts watching `addresses` on the wire, and every namespace of the world.
+    /// Starts watching `addresses` on the segment, and every namespace of the world.
     pub fn start(world: &World, addresses: &[Ipv4Addr], rhythm: Rhythm) -> Result<Self> {
         let processors = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         let state = Arc::new(Mutex::new(State { rhythm, ..State::default() }));
@@ -184,7 +185,7 @@ impl Monitor {
         for pod in &planted {
             world.remove(pod);
         }
-        // An old answer must not count against the first real holder: wait until nobody answers.
+        // An old answer must not count against the first real holder: wait until no answer arrives.
         let removed = Instant::now();
         let silent = |state: &State| {
             let last = state.answers.get(&address).map_or(removed, |(_, at)| *at);
@@ -225,23 +226,23 @@ impl Monitor {
         Err(Error::Timeout { what: what.to_owned(), within })
     }
 
-    /// From now on `mac` answers for `address` beside its holder, because the case wants it so: that
-    /// pair is no finding. Any other second holder of the address is.
+    /// From now on `mac` answers for `address` in addition to its holder, as the case requires: that pair is
+    /// not a finding. Any other second holder of the address is.
     pub fn plant(&self, address: Ipv4Addr, mac: Mac) {
         self.planted.lock().unwrap_or_else(PoisonError::into_inner).insert((address, mac), None);
     }
 
-    /// When a planted pair was last heard on the wire.
+    /// Time at which a planted pair was last seen on the segment.
     pub fn planted(&self, address: Ipv4Addr, mac: Mac) -> Option<Instant> {
         *self.planted.lock().unwrap_or_else(PoisonError::into_inner).get(&(address, mac))?
     }
 
-    /// Who answered for `address` on the wire last, and when.
+    /// Last MAC that answered for `address` on the segment, and the time.
     pub fn answer(&self, address: Ipv4Addr) -> Option<(Mac, Instant)> {
         self.state().answers.get(&address).copied()
     }
 
-    /// Whether somebody answers for `address` on the wire from now on, within a few samples.
+    /// True if an answer for `address` arrives from now on, within a few samples.
     pub fn answers(&self, address: Ipv4Addr) -> Result<bool> {
         let from = Instant::now();
         while from.elapsed() < 20 * self.rhythm.interval {
@@ -253,7 +254,7 @@ impl Monitor {
         Ok(false)
     }
 
-    /// Ends the monitor and tells what it found.
+    /// Ends the monitor and returns its findings.
     pub fn finish(mut self) -> Findings {
         self.end();
         let state = self.state();
@@ -283,7 +284,7 @@ impl Drop for Monitor {
     }
 }
 
-/// A pod with a macvlan of its own making.
+/// A pod with a macvlan that the testbed creates.
 fn plant(world: &World, address: Ipv4Addr, mac: &str) -> Result<Pod> {
     let pod = world.pod()?;
     // Long names are refused; the node has no other link of this name.
@@ -331,7 +332,7 @@ fn watch(
     }
 }
 
-/// Notes when this thread, which wants next to nothing, was let run too late.
+/// Records the times at which this thread, which needs almost no time, ran too late.
 fn beat(number: usize, state: &Mutex<State>, stop: &AtomicBool) {
     while !stop.load(Ordering::Relaxed) {
         if let Some(stall) = stalls::doze(stalls::BEAT) {

@@ -1,23 +1,23 @@
-//! What a run tells while it goes: who said what.
+//! Progress lines of a run, each with its source.
 
 use std::time::{Duration, Instant};
 
 use crate::stats::millis;
 
-/// Whose word a line is.
+/// Source of a line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {
-    /// What the demo does, to build or to break.
+    /// An action of the demo, to build or to break.
     World,
-    /// What the kernel showed to our own reads.
+    /// State of the kernel in the testbed's own reads.
     Kernel,
-    /// What the agent decided, as `explain` tells it.
+    /// A decision of the agent, from `explain`.
     Agent,
-    /// How long it took, by our clock.
+    /// A duration by the testbed's clock.
     Clock,
 }
 
-/// Tells a run on standard output, each line with its time since the run's start.
+/// Prints a run's progress on standard output, each line with its time since the run's start.
 #[derive(Debug, Clone)]
 pub struct Narrator {
     start: Instant,
@@ -35,7 +35,7 @@ impl Narrator {
         println!("\n{text}");
     }
 
-    /// One line.
+    /// Prints one line.
     pub fn say(&self, who: Who, text: &str) {
         let name = match who {
             Who::World => "demo",

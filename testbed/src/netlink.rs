@@ -39,7 +39,7 @@ const NETNSA_FD: u16 = 3;
 
 const HEADER: usize = 16;
 
-/// One interface.
+/// One network interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Link {
     /// Its index in its namespace.
@@ -48,7 +48,7 @@ pub struct Link {
     pub name: String,
     /// Its MAC, if it has one of six octets.
     pub mac: Option<Mac>,
-    /// Whether it is administratively up.
+    /// True if it is administratively up.
     pub up: bool,
 }
 
@@ -57,7 +57,7 @@ pub struct Link {
 pub struct Address {
     /// The interface's index.
     pub ifindex: i32,
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
 }
 

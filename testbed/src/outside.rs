@@ -1,5 +1,5 @@
-//! The cluster that a lab's node belongs to, for cases that are played in one. Who can build a control plane
-//! implements this; here nothing is known of Kubernetes.
+//! The cluster of a lab's node, for cases that run in one. A crate with a control plane implements this; this
+//! one is independent of Kubernetes.
 
 use std::fmt::Debug;
 use std::path::Path;
@@ -12,9 +12,9 @@ pub trait Outside: Debug + Send + Sync {
     /// `declared`, YAML, names.
     fn join(&self, node: &Path, declared: &str) -> Result<()>;
 
-    /// A node of that name says that it is this machine in this boot.
+    /// Makes the node of that name report this machine and this boot.
     fn identify(&self, name: &str, machine: &str, boot: &str) -> Result<()>;
 
-    /// With which flags an agent uses the API server.
+    /// Flags with which an agent uses the API server.
     fn flags(&self) -> Vec<String>;
 }

@@ -1,5 +1,5 @@
-//! A runtime's side of CNI: runs a plugin binary in the node's namespace, as it would be run in
-//! earnest (environment, standard input, standard output), with a time limit and with faults.
+//! A runtime's side of CNI: runs a plugin binary in the node's namespace, with the environment, standard
+//! input and standard output of a real call, a time limit, and faults.
 //!
 //! It runs any plugin, so that upstream's can be compared under the same conditions.
 
@@ -17,10 +17,10 @@ use crate::error::{Error, Result};
 use crate::sys;
 use crate::world::{self, POD_LINK, Pod};
 
-/// How long any call may take before it is killed and counts as failed.
+/// Time limit of any call, after which it is killed and counts as failed.
 pub const LIMIT: Duration = Duration::from_mins(1);
 
-/// Stands for a variable that is left out; no value can hold this byte.
+/// Placeholder for a variable that is left out; no value can hold this byte.
 const UNSET: &str = "\0";
 /// The pause between two pieces of standard input.
 const PIECES_APART: Duration = Duration::from_millis(60);
@@ -28,7 +28,7 @@ const PIECES_APART: Duration = Duration::from_millis(60);
 /// A plugin binary on a node.
 #[derive(Debug, Clone)]
 pub struct Plugin {
-    /// The binary.
+    /// Path of the binary.
     pub binary: PathBuf,
     /// The namespace of the node.
     pub node: PathBuf,
@@ -40,9 +40,9 @@ pub struct Call {
     command: String,
     config: Value,
     variables: Vec<(String, String)>,
-    /// What is written instead of the configuration.
+    /// Input that replaces the configuration.
     garbage: Option<String>,
-    /// Whether standard input comes in two pieces, with a pause between them.
+    /// True if standard input comes in two pieces, with a pause between them.
     in_pieces: bool,
 }
 
@@ -61,7 +61,7 @@ impl Call {
             .variable("CNI_IFNAME", POD_LINK)
             .variable("CNI_NETNS", &netns);
         match &pod.uid {
-            // The pod's name is its uid's: one more name would tell nothing more.
+            // The pod's name is its uid: a separate name would add nothing.
             Some(uid) => {
                 let pod = format!("K8S_POD_NAMESPACE=demo;K8S_POD_NAME={uid};K8S_POD_UID={uid}");
                 call.variable("CNI_ARGS", &format!("IgnoreUnknown=1;{pod}"))
@@ -90,7 +90,7 @@ impl Call {
         self
     }
 
-    /// Writes this to standard input, whatever the configuration is.
+    /// Writes this to standard input instead of the configuration.
     #[must_use]
     pub fn garbage(mut self, text: &str) -> Self {
         self.garbage = Some(text.to_owned());
@@ -124,7 +124,7 @@ impl Plugin {
             return Err(Error::NoBinary { path: self.binary.clone() });
         }
         let mut command = Command::new(&self.binary);
-        // Runtimes pass an environment of their own; nothing of ours may leak in.
+        // Runtimes pass their own environment; nothing of this process may leak in.
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command.env("CNI_PATH", self.binary.parent().unwrap_or_else(|| Path::new("/")));
         command.env("CNI_COMMAND", &call.command);
@@ -139,7 +139,7 @@ impl Plugin {
         let began = Instant::now();
         let mut process = world::start(&mut command, Some(&self.node))?;
         if let Some(mut input) = process.child().stdin.take() {
-            // A plugin may end without reading: its answer tells why, not this pipe.
+            // A plugin may end without reading: its output explains that, not this pipe.
             let text = call.garbage.clone().unwrap_or_else(|| call.config.to_string());
             let (first, second) = text.as_bytes().split_at(if call.in_pieces { text.len() / 2 } else { 0 });
             let _ = input.write_all(first);
@@ -161,7 +161,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// Takes over a process that somebody else started at `began`, as a runtime's whole call is.
+    /// Takes over a process that was started elsewhere at `began`, such as a runtime's whole call.
     pub(crate) fn adopt(what: String, process: Process, began: Instant) -> Self {
         Self { what, process, began }
     }
@@ -171,12 +171,12 @@ impl Running {
         self.process.signal(libc::SIGKILL);
     }
 
-    /// Whether it has not ended yet.
+    /// True if it has not ended yet.
     pub fn runs(&mut self) -> bool {
         self.process.runs()
     }
 
-    /// When it was started.
+    /// Time at which it was started.
     pub fn began(&self) -> Instant {
         self.began
     }
@@ -199,8 +199,8 @@ impl Running {
     }
 }
 
-/// What a pipe holds after its writer's end, and whether nobody has it open any more. A grandchild
-/// that kept it open must not make us wait.
+/// Content of a pipe after its writer's end, and true if no process has it open. A grandchild that kept it
+/// open must not block the caller.
 fn rest(mut pipe: impl Read + std::os::fd::AsRawFd) -> (String, bool) {
     let mut text = Vec::new();
     // What was read before an error counts; `WouldBlock` means "no more for now".
@@ -209,7 +209,7 @@ fn rest(mut pipe: impl Read + std::os::fd::AsRawFd) -> (String, bool) {
     (String::from_utf8_lossy(&text).into_owned(), closed)
 }
 
-/// How a call ended.
+/// Exit of a call.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     what: String,
@@ -221,15 +221,15 @@ pub struct Outcome {
     pub stdout: String,
     /// All of standard error.
     pub stderr: String,
-    /// Whether nobody kept standard output open beyond the plugin's end.
+    /// True if no process kept standard output open beyond the plugin's end.
     pub closed: bool,
-    /// When it was started.
+    /// Time at which it was started.
     pub began: Instant,
-    /// When its end was noticed.
+    /// Time at which its end was noticed.
     pub ended: Instant,
 }
 
-/// What an ADD gave.
+/// Result of an ADD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Added {
     /// Its addresses, without prefix lengths; never empty.
@@ -243,20 +243,20 @@ pub struct Added {
 pub struct CniError {
     /// CNI SPEC, "Error", or a plugin's own from 100 on.
     pub code: u32,
-    /// What is wrong.
+    /// Text of the error.
     pub msg: String,
-    /// What to do about it.
+    /// Advice for the operator.
     #[serde(default)]
     pub details: String,
 }
 
 impl Outcome {
-    /// How long it took.
+    /// Duration of the call.
     pub fn took(&self) -> Duration {
         self.ended - self.began
     }
 
-    /// Whether it succeeded.
+    /// True if it succeeded.
     pub fn succeeded(&self) -> bool {
         self.code == Some(0)
     }

@@ -1,7 +1,6 @@
-//! What a run found: `report.json`, and the table at its end.
+//! Findings of a run: `report.json`, and the table at its end.
 //!
-//! The keys are a contract (docs/testing.md); absent times are null; bounds are as they were
-//! applied, after `--slack`.
+//! The keys are a contract (docs/testing.md); absent times are null; bounds are as applied, after `--slack`.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -20,16 +19,16 @@ pub struct Report {
     pub cases: Vec<Case>,
 }
 
-/// One case.
+/// Result of a case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Case {
     /// 1 to 13.
     pub id: u32,
-    /// What breaks.
+    /// Title of the fault.
     pub title: String,
-    /// Whether every bound and every check held.
+    /// True if every bound and every check held.
     pub ok: bool,
-    /// How many attachments the times are of.
+    /// Number of attachments behind the times.
     pub n: usize,
     /// Median, in milliseconds.
     pub p50_ms: Option<f64>,
@@ -39,7 +38,7 @@ pub struct Case {
     pub max_ms: Option<f64>,
     /// 99th percentile of the kernel's part, from the request to the teardown, in milliseconds.
     pub kernel_p99_ms: Option<f64>,
-    /// What `p99_ms` may not exceed.
+    /// Bound of `p99_ms` in milliseconds.
     pub bound_ms: Option<f64>,
     /// All further conditions.
     pub checks: Vec<Check>,
@@ -50,11 +49,11 @@ pub struct Case {
 pub struct Check {
     /// In words, with the unit.
     pub what: String,
-    /// Whether it held.
+    /// True if it held.
     pub ok: bool,
-    /// What was found.
+    /// Value that was measured.
     pub measured: Value,
-    /// What was allowed or required.
+    /// Value that was allowed or required.
     pub bound: Value,
 }
 
@@ -64,7 +63,7 @@ pub struct Builder {
     id: u32,
     title: &'static str,
     slack: f64,
-    /// What stands before each further check; empty in the main part.
+    /// Prefix of each further check; empty in the main part.
     chapter: String,
     n: usize,
     times: Times,
@@ -81,8 +80,8 @@ impl Builder {
         Self { id, title, slack, chapter, n: 0, times, kernel, bound: None, checks }
     }
 
-    /// Plays on under other conditions, which the names of all further checks begin with; empty: the
-    /// main part again.
+    /// Starts a part under other conditions, which become the prefix of all further checks; empty: the main
+    /// part again.
     pub fn chapter(&mut self, conditions: &str) {
         conditions.clone_into(&mut self.chapter);
     }
@@ -105,7 +104,7 @@ impl Builder {
         self.checks.push(Check { what, ok, measured, bound });
     }
 
-    /// How many attachments, where no single time tells it.
+    /// Sets the number of attachments, if no single time counts it.
     pub fn count(&mut self, n: usize) {
         self.n = n;
     }
@@ -156,7 +155,7 @@ impl Builder {
         self.finish()
     }
 
-    /// The case as it stands.
+    /// Returns the case as it is.
     pub fn finish(self) -> Case {
         let bound = self.bound.map(|bound| bound.mul_f64(self.slack));
         let p99 = self.times.percentile(99);
@@ -178,12 +177,12 @@ impl Builder {
 }
 
 impl Report {
-    /// Whether every case held; an empty report shows nothing.
+    /// True if every case held; an empty report shows nothing.
     pub fn ok(&self) -> bool {
         !self.cases.is_empty() && self.cases.iter().all(|case| case.ok)
     }
 
-    /// Writes `report.json`, replacing an older one at once.
+    /// Writes `report.json`, replacing an older one atomically.
     pub fn write(&self, path: &Path) -> Result<()> {
         let doing = || Error::system(format!("write {}", path.display()));
         let mut text = serde_json::to_string_pretty(self).map_err(std::io::Error::other).map_err(doing())?;

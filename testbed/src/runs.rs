@@ -1,8 +1,8 @@
-//! What the programs that one process holds in the kernel cost, by the kernel's own count: how often
-//! each ran, and for how long.
+//! Cost of the programs that one process holds in the kernel, by the kernel's own count: number of runs and
+//! their time.
 //!
-//! Programs are found by the descriptors of the process, never by their names: another agent's have
-//! the same. The times hold what counting itself costs, some tens of nanoseconds a run.
+//! Programs are found through the descriptors of the process, never by their names, which another agent's
+//! programs share. The times include the cost of counting, some tens of nanoseconds per run.
 
 use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
@@ -32,9 +32,9 @@ impl Counting {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Program {
     id: u32,
-    /// Its name.
+    /// Name of the program.
     pub name: String,
-    /// How often it ran while runs were counted.
+    /// Number of runs while runs were counted.
     #[serde(default, rename = "run_cnt")]
     pub runs: u64,
     #[serde(default)]
@@ -45,7 +45,7 @@ pub struct Program {
     map_ids: BTreeSet<u32>,
 }
 
-/// A map, as far as it is looked at.
+/// The used part of a map.
 #[derive(Debug, Deserialize)]
 struct Map {
     id: u32,
@@ -75,7 +75,7 @@ pub fn left(former: &[Program]) -> Result<Vec<Program>> {
     Ok(programs)
 }
 
-/// What each program did since an earlier look at the same ones.
+/// Runs of each program since an earlier reading of the same ones.
 pub fn since(before: &[Program], now: &[Program]) -> Vec<Program> {
     let new = now.iter().map(|program| {
         let earlier = before.iter().find(|earlier| earlier.id == program.id);
@@ -97,7 +97,7 @@ pub fn memory(programs: &[Program]) -> Result<u64> {
     Ok(in_maps.chain(programs.iter().map(|program| program.bytes_memlock)).sum())
 }
 
-/// The ids of the programs behind a process's descriptors. Descriptors that close meanwhile are no matter.
+/// IDs of the programs behind a process's descriptors. Descriptors that close meanwhile are ignored.
 fn held_by(pid: u32) -> Result<BTreeSet<u32>> {
     let folder = Path::new("/proc").join(pid.to_string()).join("fdinfo");
     let entries = std::fs::read_dir(&folder).map_err(Error::system(format!("list {}", folder.display())))?;

@@ -1,16 +1,16 @@
-//! Tests that prove nothing on this machine say so, instead of passing in silence.
+//! Tests that prove nothing on this machine report that, instead of passing silently.
 //!
-//! libtest knows no skipped tests. A test that lacks what it needs calls [`because`] and returns;
-//! the line goes to standard error and is appended to the file that `BERTH_SKIP_FILE` names, where
-//! `cargo xtask test` counts it. Without that variable (a plain `cargo test`) only the line is printed.
+//! libtest has no skipped tests. A test without its requirements calls [`because`] and returns; the line goes
+//! to standard error and is appended to the file of `BERTH_SKIP_FILE`, where `cargo xtask test` counts it.
+//! Without that variable (a plain `cargo test`) the line is only printed.
 
 use std::io::Write as _;
 
 /// The variable that names the file to which skips are appended.
 pub const FILE_VARIABLE: &str = "BERTH_SKIP_FILE";
 
-/// Records that the running test is skipped; `reason` says what is missing and how to get it.
-/// The caller returns from the test right after.
+/// Records that the running test is skipped; `reason` names the missing requirement and how to get it. The
+/// caller returns from the test right after.
 pub fn because(reason: &str) {
     let thread = std::thread::current();
     let line = line(thread.name().unwrap_or("unnamed"), reason);
@@ -24,7 +24,7 @@ pub fn because(reason: &str) {
     }
 }
 
-/// Whether this process is not root, recorded as a skip: `if skip::unless_root() { return; }`.
+/// True if this process is not root, recorded as a skip: `if skip::unless_root() { return; }`.
 pub fn unless_root() -> bool {
     // The owner of a process's /proc folder is its effective user.
     let root =

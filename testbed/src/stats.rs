@@ -12,17 +12,17 @@ pub fn millis(duration: Duration) -> f64 {
 pub struct Times(Vec<Duration>);
 
 impl Times {
-    /// Adds one.
+    /// Adds one time.
     pub fn push(&mut self, time: Duration) {
         self.0.push(time);
     }
 
-    /// How many there are.
+    /// Number of times.
     pub fn len(&self) -> usize {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// True if it holds no times.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -1,7 +1,7 @@
-//! A neighbour on the switch that answers for addresses that are not its own, as a host with a copied
-//! configuration does: its kernel answers ARP and neighbour solicitations, and it announces itself.
+//! A neighbour on the switch that answers for addresses of others, like a host with a copied configuration:
+//! its kernel answers ARP and neighbour solicitations, and it announces itself.
 //!
-//! Its namespace is not among those that the monitor reads: a stranger is no pod.
+//! Its namespace is not among those that the monitor reads: a stranger is not a pod.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::sys;
 use crate::sys::socket::Socket;
 use crate::world::{self, World};
 
-/// Its interface.
+/// Name of its interface.
 const INTERFACE: &str = "eth0";
 /// Its MAC: one that no pod can have.
 const MAC: Mac = Mac([0x02, 0x57, 0x72, 0x61, 0x6e, 0x67]);
@@ -25,7 +25,7 @@ const ETHERTYPE_ARP: [u8; 2] = 0x0806_u16.to_be_bytes();
 const ETHERTYPE_IPV6: [u8; 2] = 0x86dd_u16.to_be_bytes();
 const ICMPV6: u8 = 58;
 
-/// A host that speaks for others' addresses.
+/// A host that claims others' addresses.
 #[derive(Debug)]
 pub struct Stranger {
     netns: PathBuf,
@@ -33,23 +33,23 @@ pub struct Stranger {
 }
 
 impl Stranger {
-    /// Plugs one into the world's switch. It goes with the world.
+    /// Plugs one into the world's switch. It is removed with the world.
     pub fn join(world: &World) -> Result<Self> {
         let netns = world.plug("stranger", INTERFACE, &format!("address {MAC}"))?;
         let socket = socket_on(&netns, INTERFACE)?;
         Ok(Self { netns, socket })
     }
 
-    /// Its MAC.
+    /// MAC of its interface.
     pub fn mac(&self) -> Mac {
         MAC
     }
 
-    /// Answers for an address from now on, and tells nobody.
+    /// Answers for an address from now on, without an announcement.
     pub fn take(&self, address: IpAddr) -> Result<()> {
         let line = match address {
             IpAddr::V4(v4) => format!("addr add {v4}/16 dev {INTERFACE}\n"),
-            // It does not ask whether somebody has the address: that is the fault.
+            // It skips duplicate address detection: that is the fault.
             IpAddr::V6(v6) => format!("addr add {v6}/64 dev {INTERFACE} nodad\n"),
         };
         world::ip(&self.netns, &line)
@@ -71,7 +71,7 @@ impl Stranger {
     pub fn heard(&self) -> Result<Vec<(IpAddr, Mac)>> {
         let mut claims = Vec::new();
         let mut buffer = [0; 128];
-        let doing = || Error::system("read what the stranger heard");
+        let doing = || Error::system("read the stranger's received frames");
         while let Some(length) = self.socket.receive_now(&mut buffer).map_err(doing())? {
             let frame = &buffer[..length.min(buffer.len())];
             let is_arp = frame.get(12..14) == Some(&ETHERTYPE_ARP) && frame.len() >= 42;
@@ -100,18 +100,18 @@ impl Stranger {
         Ok(sent)
     }
 
-    /// Answers for nothing any more.
+    /// Stops answering for all addresses.
     pub fn fall_silent(&self) -> Result<()> {
         world::ip(&self.netns, &format!("link set {INTERFACE} down\naddr flush dev {INTERFACE}\n"))
     }
 }
 
-/// Announces an address from an interface of a namespace, whatever addresses that has.
+/// Announces an address from an interface of a namespace, regardless of the addresses on it.
 pub fn announce_from(netns: &Path, interface: &str, mac: Mac, address: IpAddr) -> Result<()> {
     send(&socket_on(netns, interface)?, mac, address)
 }
 
-/// A socket that sends and hears on an interface of a namespace.
+/// A socket that sends and receives on an interface of a namespace.
 pub(crate) fn socket_on(netns: &Path, interface: &str) -> Result<Socket> {
     let socket = sys::netns::inside(netns, || {
         let links = Netlink::open()?.links(None)?;

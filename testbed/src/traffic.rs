@@ -1,5 +1,5 @@
-//! Frames between two namespaces of a world, in bounded number, so that what each of them costs on its
-//! way can be measured. Nothing here leaves the world's own wires.
+//! Frames between two namespaces of a world, in bounded number, to measure the cost of each on its way. No
+//! frame leaves the world's own cables.
 
 use std::net::{Ipv4Addr, UdpSocket};
 use std::path::Path;
@@ -14,15 +14,15 @@ use crate::sys;
 use crate::sys::socket::Socket;
 use crate::world::{GATEWAY, World};
 
-/// So many packets are on their way at once: far below every queue's length, so none is lost.
+/// Number of packets in flight: far below every queue's length, so none is lost.
 const WINDOW: u32 = 32;
 /// A packet that takes longer is lost.
 const LIMIT: Duration = Duration::from_secs(2);
-/// What is in a packet.
+/// Payload of a packet.
 const PAYLOAD: [u8; 64] = [0x42; 64];
 /// Between two windows of ARP frames, for their answers.
 const PACE: Duration = Duration::from_micros(500);
-/// `ETH_P_ARP`.
+/// `ETH_P_ARP` in host order.
 const PROTOCOL_ARP: u16 = 0x0806;
 const REQUEST: u8 = 1;
 const REPLY: u8 = 2;
@@ -30,7 +30,7 @@ const REPLY: u8 = 2;
 /// An address and the namespace that has it.
 pub type Place<'a> = (&'a Path, Ipv4Addr);
 
-/// So many pairs of messages are handed to the kernel at once.
+/// Number of pairs of messages passed to the kernel at once.
 const CHURN_PAIRS: usize = 256;
 
 /// Adds an address to a namespace's loopback and deletes it, over and over for so long, as fast as the kernel takes
@@ -73,7 +73,7 @@ pub struct Stream {
 }
 
 impl Stream {
-    /// Opens one.
+    /// Opens a stream.
     pub fn open(from: Place<'_>, to: Place<'_>) -> Result<Self> {
         let open = |(netns, address): Place<'_>| {
             let socket = sys::netns::inside(netns, || {
@@ -89,7 +89,7 @@ impl Stream {
         Ok(Self { from, to })
     }
 
-    /// Sends so many packets (to full windows) and receives each; how long that took.
+    /// Sends this number of packets (in full windows) and receives each; returns the duration.
     pub fn burst(&self, packets: u32) -> Result<Duration> {
         let mut buffer = [0; PAYLOAD.len()];
         let began = Instant::now();
@@ -106,7 +106,7 @@ impl Stream {
     }
 }
 
-/// The neighbour, who asks a pod by ARP, or speaks for it.
+/// The neighbour, which sends ARP requests to a pod, or claims its address.
 #[derive(Debug)]
 pub struct Neighbour {
     socket: Socket,
@@ -130,8 +130,8 @@ impl Neighbour {
         self.send(&frame(self.mac, mac, REQUEST, (self.mac, GATEWAY), address), count)
     }
 
-    /// Says so often, to the pod alone, that the pod's address is at the pod's MAC: what a node hears
-    /// where a pod answers another one of the same parent. It changes nothing.
+    /// Sends this number of claims of the pod's address at the pod's MAC, to the pod alone: the frames that a
+    /// node receives when a pod answers another one of the same parent. They change nothing.
     pub fn repeat(&self, address: Ipv4Addr, mac: Mac, count: u32) -> Result<()> {
         self.send(&frame(self.mac, mac, REPLY, (mac, address), address), count)
     }

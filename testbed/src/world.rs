@@ -1,7 +1,7 @@
 //! One world: a switch, a neighbour, a node and its pods, each a network namespace.
 //!
-//! Several worlds exist at once without touching each other: names carry the process id and a
-//! counter, and each has its own switch. Everything goes when the world is dropped.
+//! Several worlds can exist at once without interference: names contain the process ID and a counter, and
+//! each has its own switch. Everything is removed when the world is dropped.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -42,14 +42,14 @@ pub fn pool_addresses(count: u16) -> Vec<Ipv4Addr> {
     (0..u32::from(count)).map(|offset| Ipv4Addr::from(first + offset)).collect()
 }
 
-/// A pod's sandbox: what a runtime knows of it. Its namespace belongs to the world.
+/// A pod's sandbox in the view of a runtime. Its namespace belongs to the world.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pod {
     /// The name of its namespace for `ip netns`.
     pub name: String,
     /// The path of its namespace.
     pub netns: PathBuf,
-    /// `CNI_CONTAINERID`.
+    /// Value of `CNI_CONTAINERID`.
     pub container_id: String,
     /// `K8S_POD_UID`, if the runtime is to name a pod.
     pub uid: Option<String>,
@@ -65,7 +65,7 @@ pub(crate) struct Tracked {
 /// The namespaces to read; shared with the monitor.
 pub(crate) type TrackedList = Arc<Mutex<Vec<Tracked>>>;
 
-/// What connects the node's parent with the switch.
+/// Connection of the node's parent with the switch.
 fn cable(id: &str) -> String {
     format!("link add nd0 type veth peer name {PARENT} netns {id}-node\nlink set nd0 master br0 up\n")
 }
@@ -80,9 +80,9 @@ pub struct World {
     neighbour: Netns,
     switch: Netns,
     folder: Folder,
-    /// Why there is no BPF file system in it, if there is none.
+    /// Reason for the absence of a BPF file system in it, if it has none.
     no_bpffs: Option<Error>,
-    /// Speaks in the neighbour's namespace, where the numbers are given.
+    /// Netlink socket in the neighbour's namespace, in which the nsids are assigned.
     numbering: Mutex<Netlink>,
     tracked: TrackedList,
     next: AtomicU32,
@@ -100,8 +100,8 @@ impl World {
         SWEEP.call_once(cleanup::sweep);
         let id = format!("{}-{}", cleanup::prefix(), WORLDS.fetch_add(1, Ordering::Relaxed));
         let folder = Folder::create(&id)?;
-        // The machine's own may be absent, and what is pinned there would meet other runs' pins. A kernel
-        // that has no such file system has no programs either: Berth says so, and works without.
+        // The machine's own may be absent, and pins there would meet other runs' pins. A kernel without such
+        // a file system has no programs either: Berth reports that, and works without.
         let no_bpffs = cleanup::bpf_folder(&folder.path().join(BPFFS)).err();
         let named = |role: &str| -> Result<Netns> {
             // By `ip`, which makes the folder a shared mount: else a stranger's mount namespace
@@ -158,12 +158,12 @@ impl World {
         &self.id
     }
 
-    /// Where its files are.
+    /// Folder of its files.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The BPF file system of this world alone, or why there is none.
+    /// The BPF file system of this world alone, or the reason for its absence.
     pub fn bpffs(&self) -> std::result::Result<PathBuf, &Error> {
         match &self.no_bpffs {
             None => Ok(self.folder().join(BPFFS)),
@@ -306,7 +306,7 @@ impl World {
         Ok(found)
     }
 
-    /// How long the kernel alone takes to remove a macvlan from a pod: own netlink, `count` times.
+    /// Time that the kernel alone takes to remove a macvlan from a pod: own netlink, `count` times.
     pub fn removal_floor(&self, count: usize) -> Result<Times> {
         let pod = self.pod()?;
         let mut times = Times::default();
@@ -332,7 +332,7 @@ impl World {
         Ok(times)
     }
 
-    /// Every link of every pod whose MAC Berth made, with the name of its namespace.
+    /// Every link of every pod with a MAC from Berth, with the name of its namespace.
     pub fn berth_links(&self) -> Result<Vec<(String, Link)>> {
         let tracked = lock(&self.tracked).clone();
         let mut found = Vec::new();
@@ -350,7 +350,7 @@ impl World {
     }
 }
 
-/// What `ip` prints for these arguments inside a namespace.
+/// Output of `ip` for these arguments inside a namespace.
 pub fn ip_shows(netns: &Path, arguments: &str) -> Result<String> {
     let mut command = Command::new("ip");
     command.args(arguments.split(' ')).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());

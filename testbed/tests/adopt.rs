@@ -47,7 +47,7 @@ impl Chain {
         self.macvlan.run(&call).unwrap()
     }
 
-    /// What the main plugin's ADD printed.
+    /// Result of the main plugin's ADD.
     fn add_main(&self, pod: &Pod) -> Value {
         let outcome = self.main("ADD", pod);
         outcome.expect_success().unwrap();
@@ -82,7 +82,7 @@ fn an_address_of_host_local_is_tracked_as_it_is_and_freed_by_proof_when_no_del_c
     assert_eq!(result, prev, "nothing is added, and nothing lost");
     assert_eq!(chain.state(given).as_deref(), Some("bound"));
     chain.berth("CHECK", &pod, &result).expect_success().unwrap();
-    // Nobody else gets it from Berth.
+    // Berth gives it to no other pod.
     let others = chain.lab.attach_many(3).unwrap();
     assert!(others.iter().all(|other| other.address != given));
 

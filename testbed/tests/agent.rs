@@ -4,15 +4,16 @@ use std::time::{Duration, Instant};
 
 use berth_testbed::lab::{Lab, Options};
 
-/// What the agent may keep (docs: `berthctl doctor`): bits of `CAP_DAC_READ_SEARCH`, `CAP_NET_BROADCAST`,
-/// `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_SYSLOG`, `CAP_PERFMON` and `CAP_BPF`.
+/// Capabilities that the agent may keep (see `berthctl doctor`): bits of `CAP_DAC_READ_SEARCH`,
+/// `CAP_NET_BROADCAST`, `CAP_NET_ADMIN`, `CAP_NET_RAW`, `CAP_SYS_PTRACE`, `CAP_SYS_ADMIN`, `CAP_SYSLOG`,
+/// `CAP_PERFMON` and `CAP_BPF`.
 const KEPT: u64 = 1 << 2 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 19 | 1 << 21 | 1 << 34 | 1 << 38 | 1 << 39;
 
 fn options() -> Option<Options> {
     Options::of_tests(1.0)
 }
 
-/// Waits until the log's end says something.
+/// Waits until the end of the log contains these words.
 fn says(lab: &mut Lab, words: &str) -> bool {
     let deadline = Instant::now() + Duration::from_secs(5);
     while Instant::now() < deadline {
@@ -66,7 +67,7 @@ fn an_edit_that_would_drop_an_address_in_use_is_refused_and_a_good_one_is_taken(
     lab.agent().unwrap().reload();
     assert!(says(&mut lab, "the configuration was taken over"), "{}", lab.agent().unwrap().log_end());
     let refused = lab.attach_at(&lab.world.pod().unwrap(), free);
-    assert!(refused.is_err(), "{free} is excluded by now: {refused:?}");
+    assert!(refused.is_err(), "{free} is excluded now: {refused:?}");
     assert!(
         lab.leases().unwrap().iter().any(|row| row.address == pod.address),
         "the first pod kept its address"
@@ -79,8 +80,8 @@ fn a_live_socket_is_refused_a_stale_one_replaced_and_sigterm_ends_cleanly() {
     let mut lab = Lab::start(&options, 4, "").unwrap();
     let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();
     let mut second = lab.setup.start(None).unwrap();
-    assert!(second.wait_end(Duration::from_secs(5)).unwrap(), "a second agent runs beside the first");
-    assert!(lab.agent().unwrap().runs(), "the first one goes on");
+    assert!(second.wait_end(Duration::from_secs(5)).unwrap(), "a second agent runs next to the first");
+    assert!(lab.agent().unwrap().runs(), "the first one continues");
     lab.kill_agent();
     assert!(lab.setup.socket().exists(), "kill -9 leaves the socket behind");
     lab.start_agent(None).unwrap();

@@ -1,5 +1,5 @@
-//! Bad input, bullet by bullet of what Berth promises: a clear error with the right CNI code that
-//! says what to do, and nothing lost: a pod attached before keeps its address throughout.
+//! Bad input, for each promise of Berth: a clear error with the right CNI code and advice, and no loss: a pod
+//! attached before keeps its address throughout.
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::IpAddr;
@@ -14,7 +14,7 @@ use berth_testbed::plugin::{Call, CniError, Outcome, Plugin};
 use berth_testbed::skip;
 use serde_json::{Value, json};
 
-/// A second network whose parent is on no node.
+/// A second network with a parent that is on no node.
 const ABSENT: &str = "apiVersion: berth.dev/v1alpha1\nkind: UnderlayNetwork\nmetadata:\n  name: absent\nspec:\n  \
     link:\n    type: macvlan\n    parent: nosuch0\n    mode: bridge\n  pools: [absent-v4]\n---\n\
     apiVersion: berth.dev/v1alpha1\nkind: IPPool\nmetadata:\n  name: absent-v4\nspec:\n  subnet: 10.78.0.0/24\n";
@@ -32,11 +32,11 @@ fn clear(outcome: &Outcome, code: u32, words: &[&str]) -> CniError {
     for word in words {
         assert!(failure.msg.contains(word) || failure.details.contains(word), "{word}: {failure:?}");
     }
-    assert!(!failure.details.is_empty(), "it does not say what to do: {failure:?}");
+    assert!(!failure.details.is_empty(), "it has no advice: {failure:?}");
     failure
 }
 
-/// The attachment is as it was: recorded, and answering.
+/// The attachment is unchanged: recorded, and answering.
 fn unharmed(lab: &Lab, attachment: &Attachment) {
     let rows = lab.leases();
     let own = |row: &client::Row| row.container_id.as_ref() == Some(&attachment.pod.container_id);
@@ -46,7 +46,7 @@ fn unharmed(lab: &Lab, attachment: &Attachment) {
     assert!(matches!(lab.answers(attachment.address), Ok(true)), "{attachment:?} does not answer");
 }
 
-/// Nothing but these attachments is recorded, and no other link is there.
+/// No other attachments are recorded, and no other links exist.
 fn only(lab: &Lab, attachments: &[&Attachment]) {
     let mut held: Vec<IpAddr> = lab.leases().unwrap_or_default().iter().map(|row| row.address).collect();
     held.sort();
@@ -162,7 +162,7 @@ fn a_corrupted_store_is_not_served_from_and_live_addresses_survive_it() {
     let error = lab.start_agent(None).unwrap_err().chain();
     assert!(error.contains("store.redb") && error.contains("ended"), "it must name the file: {error}");
     assert_eq!(std::fs::read(&store).unwrap(), bytes, "the evidence stays as it was");
-    // What the error tells to do.
+    // Advice of the error.
     std::fs::rename(&store, lab.world.folder().join("aside.redb")).unwrap();
     lab.start_agent(None).unwrap();
     unharmed(&lab, &pod);
@@ -306,7 +306,7 @@ fn a_path_that_is_no_namespace_is_refused() {
         let sandbox = lab.world.pod().unwrap();
         let call = lab.call("ADD", &sandbox).variable("CNI_NETNS", &path.to_string_lossy());
         clear(&lab.plugin.run(&call).unwrap(), 4, &[&path.to_string_lossy()]);
-        // The same path in a DEL is no reason to fail.
+        // The same path in a DEL is not an error.
         let call = lab.call("DEL", &sandbox).variable("CNI_NETNS", &path.to_string_lossy());
         lab.plugin.run(&call).unwrap().expect_success().unwrap();
     }

@@ -4,7 +4,7 @@
 use berth_testbed::cases;
 use berth_testbed::lab::Options;
 
-/// How many attachments, as a share of the demo's.
+/// Number of attachments, as a share of the demo's.
 const SCALE: f64 = 0.2;
 fn play(id: u32) {
     let Some(options) = Options::of_tests(SCALE) else { return };

@@ -31,7 +31,7 @@ fn held(lab: &Lab, pod: &Attachment) -> bool {
 fn gc_touches_nothing_that_lives_and_leaves_nothing_that_is_dead() {
     let Some(mut lab) = lab() else { return };
     let (living, dead) = (lab.attach_many(2).unwrap(), lab.attach_many(2).unwrap());
-    // With its agent stopped nobody hears of the end: what the GC finds is dead for long.
+    // With its agent stopped the end is not observed: the attachments that the GC finds are long gone.
     lab.stop_agent().unwrap();
     for pod in &dead {
         lab.world.remove(&pod.pod);
@@ -50,7 +50,7 @@ fn gc_touches_nothing_that_lives_and_leaves_nothing_that_is_dead() {
         gc(&lab, Some("another"), &list).expect_success().unwrap();
     }
     assert!(living.iter().all(|pod| held(&lab, pod)));
-    // An absent list says nothing, and is refused.
+    // An absent list is ambiguous, and is refused.
     let mut config = lab.config.clone();
     config["cniVersion"] = "1.1.0".into();
     let outcome = lab.plugin.run(&Call::bare("GC", &config)).unwrap();

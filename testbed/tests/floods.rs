@@ -15,7 +15,7 @@ use berth_testbed::stranger::Stranger;
 use berth_testbed::{traffic, world};
 
 const FLOOD: Duration = Duration::from_millis(1_500);
-/// How often a frame is sent in a flood of frames.
+/// Interval of frames in a flood.
 const PERIOD: Duration = Duration::from_millis(2);
 /// The agent is quiet again when it worked less than this in so long a time; it has so long to become so.
 const QUIET_WORK: Duration = Duration::from_millis(20);
@@ -46,7 +46,7 @@ fn log_length(lab: &Lab) -> u64 {
     std::fs::metadata(lab.setup.log()).unwrap().len()
 }
 
-/// What a flood cost.
+/// Cost of a flood.
 #[derive(Debug)]
 struct Cost {
     /// The agent's processor time until it is quiet again, by the time of the flood.
@@ -100,7 +100,7 @@ fn churn(netns: &Path, address: IpAddr) {
     let IpAddr::V4(address) = address else { panic!("an IPv4 pool") };
     let count = traffic::churn(netns, address, FLOOD).unwrap();
     println!("an address came and went {count} times");
-    assert!(count > 1_000, "that was no flood: {count}");
+    assert!(count > 1_000, "the flood was too small: {count}");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn claims_of_no_station_leave_the_watcher_on_the_wire() {
     let stranger = Stranger::join(&lab.world).unwrap();
     let addresses = lab.addresses.clone();
     let had_watcher = watches(&lab).is_some_and(|finding| finding.ok);
-    // The packet socket hears while a round of probes runs: so there are ADDs all the time.
+    // The packet socket receives while a round of probes runs: so there are ADDs all the time.
     let cost = cost(&mut lab, move |lab| {
         std::thread::scope(|scope| {
             let flood = scope.spawn(|| claims(&stranger, &addresses[..16], |_| Mac([0; 6])));
@@ -206,7 +206,7 @@ fn claims_of_a_pods_address_by_invented_macs_are_told_by_their_number() {
     assert!(lab.leases().unwrap().iter().any(|row| row.address == attached.address), "it is still held");
 }
 
-/// One of a thousand networks, with a pool of its own.
+/// One of a thousand networks, with a separate pool.
 fn network_of_its_own(number: u32) -> String {
     let head = |kind: &str| {
         format!(

@@ -1,5 +1,5 @@
-//! The world, the plugin runner, the FDB poller and the monitor, shown to work with upstream's
-//! plugins, which know nothing of Berth: what these measure is not what Berth says.
+//! The world, the plugin runner, the FDB poller and the monitor, tested with upstream's plugins, which are
+//! independent of Berth: their measurements do not depend on Berth's output.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -11,10 +11,10 @@ use berth_testbed::skip;
 use berth_testbed::world::{self, PARENT, World, pool_addresses};
 use serde_json::{Value, json};
 
-/// Where Debian's `containernetworking-plugins` has its binaries.
+/// Folder of the binaries of Debian's `containernetworking-plugins`.
 const UPSTREAM: &str = "/usr/lib/cni";
 
-/// Whether this machine cannot run these tests.
+/// True if this machine cannot run these tests.
 fn skipped() -> bool {
     if skip::unless_root() {
         return true;
@@ -56,7 +56,7 @@ fn an_upstream_pod_is_seen_on_the_wire_in_its_namespace_and_in_the_fdb() {
     let link = links.iter().find(|link| link.name == world::POD_LINK).unwrap();
     assert_eq!(link.mac, added.mac);
     assert!(monitor.answers(addresses[0]).unwrap(), "the neighbour hears the pod");
-    assert!(!monitor.answers(addresses[1]).unwrap(), "nobody has this address");
+    assert!(!monitor.answers(addresses[1]).unwrap(), "this address has no holder");
     let mac = added.mac.unwrap();
     fdb.watch(mac).unwrap();
     assert_eq!(fdb.gone(mac), None);
@@ -82,7 +82,7 @@ fn a_duplicate_after_the_proof_is_reported_by_both_witnesses() {
     let addresses = pool_addresses(4);
     let mut monitor = Monitor::start(&world, &addresses, STEADY).unwrap();
     monitor.prove(&world, addresses[3]).unwrap();
-    // host-local with two data folders hands one address out twice: the fault Berth must not have.
+    // host-local with two data folders assigns one address twice: the fault that Berth must not have.
     let (plugin, config) = macvlan(&world);
     for half in ["a", "b"] {
         let mut config = config.clone();

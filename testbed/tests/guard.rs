@@ -1,4 +1,4 @@
-//! `sourceGuard`: a pod speaks on the wire for what is leased to its MAC, and for nothing else.
+//! `sourceGuard`: a pod may claim on the segment the addresses leased to its MAC, and no others.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
@@ -13,7 +13,7 @@ use berth_testbed::stranger::{Stranger, announce_from};
 use berth_testbed::world::PARENT;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-/// In which a frame that passes is heard.
+/// Time limit for a frame that passes.
 const SOON: Duration = Duration::from_millis(300);
 const ON: &str = "  sourceGuard: arp\n  sourceGuardAllow: [10.77.0.100]\n";
 
@@ -33,7 +33,7 @@ fn wait(lab: &Lab, what: &str, wanted: impl Fn(Option<Finding>) -> bool) {
     }
 }
 
-/// Whether a program comes to sit on the parent.
+/// True if a program comes to sit on the parent.
 fn is_watched(lab: &Lab) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -53,16 +53,16 @@ fn declare(lab: &mut Lab, extra: &str) {
     lab.agent().unwrap().reload();
 }
 
-/// How many frames the guard dropped, as doctor says.
+/// Number of frames that the guard dropped, from doctor.
 fn dropped(lab: &Lab) -> u64 {
     let text = guard(lab).unwrap().text;
     text.split_whitespace().find_map(|word| word.parse().ok()).unwrap()
 }
 
-/// Whether the stranger hears a pod's announcement of an IPv4 address.
+/// True if the stranger receives a pod's announcement of an IPv4 address.
 fn is_heard(stranger: &Stranger, pod: &Attachment, mac: Mac, address: IpAddr) -> bool {
     stranger.heard().unwrap();
-    // The sender of a frame that is dropped is told so, by ENOBUFS.
+    // The sender of a dropped frame gets ENOBUFS.
     let _ = announce_from(&pod.pod.netns, "eth0", mac, address);
     std::thread::sleep(SOON);
     stranger.heard().unwrap().contains(&(address, mac))
@@ -82,7 +82,7 @@ fn a_guarded_pod_speaks_for_its_lease_and_for_what_is_allowed_alone() {
     let stranger = Stranger::join(&lab.world).unwrap();
     let [a, b] = [(); 2].map(|()| lab.attach(&lab.world.pod().unwrap()).unwrap());
     assert!(guard(&lab).is_none());
-    assert!(is_heard(&stranger, &a, a.mac, b.address), "without a guard a pod says what it likes");
+    assert!(is_heard(&stranger, &a, a.mac, b.address), "without a guard a pod may claim any address");
 
     declare(&mut lab, ON);
     wait(&lab, "the guard", |found| found.is_some_and(|found| found.ok));
@@ -90,7 +90,7 @@ fn a_guarded_pod_speaks_for_its_lease_and_for_what_is_allowed_alone() {
     let other = Mac([2, 0, 0, 0, 9, 9]);
     for (mac, address, heard, what) in [
         (a.mac, b.address, false, "another pod's address"),
-        (a.mac, v4(200), false, "an address that nobody leases"),
+        (a.mac, v4(200), false, "an address without a lease"),
         (other, a.address, false, "its own address by another MAC"),
         (a.mac, a.address, true, "its own address"),
         (a.mac, v4(100), true, "an address that is allowed"),

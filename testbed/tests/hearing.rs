@@ -1,5 +1,5 @@
-//! Silence counts only while it could have been broken and heard: parents that go down, lose carrier or
-//! are replaced, an agent that stands still, a neighbour that floods the segment.
+//! Silence counts only while an answer could have been sent and received: parents that go down, lose carrier
+//! or are replaced, a stopped agent, a neighbour that floods the segment.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
@@ -12,11 +12,11 @@ use berth_testbed::lab::{Families, Lab, Options};
 use berth_testbed::stranger::Stranger;
 use berth_testbed::world::{self, PARENT};
 
-/// How long an ADD waits in these worlds.
+/// Time limit of an ADD in these worlds.
 const ADD_TIMEOUT: Duration = Duration::from_secs(4);
-/// How long candidates take to be probed ahead, and more.
+/// Time for candidates to be probed ahead, and more.
 const WARM: Duration = Duration::from_millis(1_500);
-/// How soon a change that is seen is told, under load.
+/// Time limit for the report of a change, under load.
 const TOLD: Duration = Duration::from_secs(10);
 
 /// Worlds with as many addresses, one for each way to listen: by a program in the kernel, and by a socket.
@@ -75,7 +75,7 @@ fn while_the_parent_is_down_adds_wait_and_fail_with_the_reason() {
         parent(&lab, "up");
         let attached = lab.attach(&lab.world.pod().unwrap()).unwrap();
         assert_eq!(attached.address, address(&lab, 2), "the neighbour has the others");
-        until("doctor says that it hears", || port(&lab).ok);
+        until("doctor reports that the port receives", || port(&lab).ok);
     }
 }
 
@@ -130,11 +130,11 @@ fn a_returned_port_claims_its_pods_addresses_unless_another_host_has_one() {
         let second = lab.attach(&lab.world.pod().unwrap()).unwrap();
         let stranger = Stranger::join(&lab.world).unwrap();
         parent(&lab, "down");
-        until("the port is told to be down", || !port(&lab).ok);
+        until("the port is reported as down", || !port(&lab).ok);
         stranger.take(first.address).unwrap();
         stranger.heard().unwrap();
         parent(&lab, "up");
-        until("the other holder is told", || has_event(&lab, first.address, "second-holder"));
+        until("the other holder is reported", || has_event(&lab, first.address, "second-holder"));
         let mut claims = Vec::new();
         until("the living pod's address is claimed", || {
             claims.extend(stranger.heard().unwrap());
@@ -166,7 +166,7 @@ fn a_flood_on_the_segment_stops_no_add() {
             stop.store(true, Ordering::Relaxed);
             flood.join().unwrap().unwrap()
         });
-        assert!(sent > 20_000, "that was no flood: {sent} frames");
+        assert!(sent > 20_000, "the flood was too small: {sent} frames");
     }
 }
 

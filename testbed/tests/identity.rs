@@ -1,5 +1,5 @@
-//! Identities: numbers of namespaces that come back, links that a pod's root moves, marks and copies, and
-//! an agent whose own namespace changes. Nothing alive is released, and no link of another is removed.
+//! Identities: reused nsids, links that a pod's root moves, marks and copies, and an agent that changes its
+//! own namespace. Nothing alive is released, and no link of another attachment is removed.
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail it by panicking")]
 
@@ -66,7 +66,7 @@ fn index_of(lab: &Lab, pod: &Pod, name: &str) -> Option<i32> {
     links.into_iter().find(|link| link.name == name).map(|link| link.ifindex)
 }
 
-/// A pod dies while the agent is stopped, and another gets its number, with a link of its index and this MAC.
+/// A pod ends while the agent is stopped, and another gets its nsid, with a link of its index and this MAC.
 fn impostor(lab: &mut Lab, mac: &str) -> (Attachment, Pod) {
     // A search of the agent's, which runs, may draw the number first: then another pod is taken.
     let mut pods = (0..8).map(|last| (lab.world.pod().unwrap(), format!("vx{last}")));
@@ -178,7 +178,7 @@ fn stays_unknown(options: &Options) {
     lab.world.remove(&pods[1].pod);
     kept(&lab, pods[0].address);
     lab.kill_agent();
-    // Nobody hears of this one.
+    // The agent has no record of this one.
     holders.push(hidden(&lab, &pods[2].pod));
     lab.start_agent(None).unwrap();
     kept(&lab, pods[2].address);

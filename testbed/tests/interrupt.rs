@@ -8,10 +8,10 @@ use berth_testbed::cleanup::{self, Process};
 use berth_testbed::world::World;
 use berth_testbed::{Error, Result, skip};
 
-/// Set in the process that is to be interrupted: this test, started again.
+/// Set in the process that is interrupted: this test, started again.
 const VICTIM: &str = "BERTH_TEST_VICTIM";
 
-/// What is left of the run with that prefix: namespaces, folders, processes.
+/// Remains of the run with that prefix: namespaces, folders, processes.
 fn left(prefix: &str) -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["/run/netns".into(), std::env::temp_dir()] {
@@ -29,7 +29,7 @@ fn left(prefix: &str) -> Vec<String> {
     found
 }
 
-/// Makes a world with a process in a pod, says so, and waits for its end.
+/// Creates a world with a process in a pod, reports that, and waits for its end.
 fn be_the_victim() -> Result<()> {
     cleanup::watch_signals()?;
     let world = World::build()?;

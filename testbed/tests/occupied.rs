@@ -1,5 +1,5 @@
-//! Addresses of the pool that are on interfaces of the node: its own, another runtime's macvlan on the parent,
-//! and those that a pod adds to its interface. The parent hears none of them answer.
+//! Addresses of the pool that are on interfaces of the node: its own, another runtime's macvlan on the
+//! parent, and those that a pod adds to its interface. No answer of theirs reaches the parent.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
@@ -16,10 +16,10 @@ use berth_testbed::world::{self, PARENT, Pod};
 const SURVEYED: Duration = Duration::from_secs(20);
 /// Silent rounds enough to end a quarantine, and more.
 const UNANSWERED: Duration = Duration::from_secs(10);
-/// An event is followed by a read at once; the rest is patience for a shared machine.
+/// An event is followed by an immediate read; the rest is patience for a shared machine.
 const TOLD: Duration = Duration::from_secs(5);
 
-/// With the programs, and without them.
+/// Runs a test with the programs, and without them.
 fn both(test: impl Fn(&Options)) {
     let Some(options) = Options::of_tests(1.0) else { return };
     test(&options);
@@ -30,7 +30,7 @@ fn row(lab: &Lab, address: Ipv4Addr) -> Option<Row> {
     lab.leases().unwrap().into_iter().find(|row| row.address == IpAddr::V4(address))
 }
 
-/// Waits until the address's row is as wanted, or there is none.
+/// Waits until the address's row is as wanted, or absent.
 fn becomes(lab: &Lab, address: Ipv4Addr, limit: Duration, wanted: Option<(&str, &str)>) {
     let end = Instant::now() + limit;
     loop {
@@ -46,7 +46,7 @@ fn becomes(lab: &Lab, address: Ipv4Addr, limit: Duration, wanted: Option<(&str, 
 
 const OCCUPIED: Option<(&str, &str)> = Some(("quarantined", "occupied"));
 
-/// An ADD that finds no address, and what it says.
+/// Error text of an ADD that finds no address.
 fn refused(lab: &Lab) -> String {
     let pod = lab.world.pod().unwrap();
     let outcome = lab.plugin.run(&lab.call("ADD", &pod).setting("addTimeout", "300ms")).unwrap();
@@ -189,7 +189,7 @@ fn the_node_that_takes_a_pods_address_is_told_and_frees_nothing() {
                 .any(|event| event.code == "second-holder" && event.text.contains("of the node"))
         };
         while !told() {
-            assert!(Instant::now() < end, "the conflict is not told");
+            assert!(Instant::now() < end, "the conflict is not reported");
             std::thread::sleep(Duration::from_millis(20));
         }
         becomes(&lab, address, TOLD, Some(("bound", "bound")));

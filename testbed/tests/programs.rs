@@ -15,13 +15,13 @@ use berth_testbed::stranger::Stranger;
 
 const SOON: Duration = Duration::from_secs(10);
 
-/// A lab whose agent was not started.
+/// A lab without a started agent.
 fn prepared() -> Option<Lab> {
     let options = Options::of_tests(1.0)?;
     Some(Lab::prepare(&options, 8, "", Families::V4).unwrap())
 }
 
-/// What the agent says of itself under that name, once it says it is so (or not).
+/// The agent's finding of that name, once its state is `ok` (or not).
 fn finding(lab: &Lab, what: &str, ok: bool) -> Finding {
     let end = Instant::now() + SOON;
     loop {
@@ -32,12 +32,12 @@ fn finding(lab: &Lab, what: &str, ok: bool) -> Finding {
         {
             return found;
         }
-        assert!(Instant::now() < end, "doctor never told of {what}");
+        assert!(Instant::now() < end, "doctor never reported {what}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
-/// Whether this kernel takes programs at all; else the test is skipped.
+/// True if this kernel takes programs at all; else the test is skipped.
 fn has_rung(lab: &Lab) -> bool {
     let rung = finding(lab, "rung.ebpf", true);
     if !rung.ok {
@@ -87,7 +87,7 @@ fn what_ends_while_no_agent_runs_is_told_by_the_programs_that_it_left_behind() {
     assert!(freed(&lab, &pods));
 }
 
-/// How many events the programs put into the ring, as the pinned counters say; `None` without bpftool.
+/// Number of events that the programs put into the ring, from the pinned counters; `None` without bpftool.
 fn emitted(lab: &Lab) -> Option<u64> {
     const EMITTED: u64 = 4;
     let map = lab.setup.bpffs.join("v1/COUNTERS");
@@ -154,7 +154,7 @@ fn no_rung_means_no_program_not_even_a_former_agents_and_a_socket_that_listens()
     let targets: Vec<_> = descriptors.filter_map(|entry| std::fs::read_link(entry.path()).ok()).collect();
     let bpf = targets.iter().any(|target| target.to_string_lossy().contains("bpf"));
     assert!(!bpf, "{targets:?}");
-    // What a neighbour says unasked is heard all the same.
+    // A neighbour's unsolicited announcement is received in spite of that.
     let stranger = Stranger::join(&lab.world).unwrap();
     let address = IpAddr::V4(lab.addresses[0]);
     let end = Instant::now() + SOON;
@@ -264,7 +264,7 @@ fn an_end_that_no_program_told_of_is_an_event_and_the_rung_is_proved_again() {
         row[part].as_array().unwrap().iter().map(|byte| byte.as_str().unwrap()[2..].to_owned()).collect()
     };
     let (key, value) = (bytes("key"), bytes("value"));
-    // As if the program had not been there: it follows nobody, says nothing, and takes nothing out.
+    // As if the program did not exist: it follows no attachment, sends no event, and removes no entry.
     let mut delete = vec!["map", "delete", "pinned", map, "key", "hex"];
     delete.extend(key.iter().map(String::as_str));
     bpftool(&delete);
@@ -281,7 +281,7 @@ fn an_end_that_no_program_told_of_is_an_event_and_the_rung_is_proved_again() {
     while told(&lab, pod.address, "sources-disagree").is_none() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(50));
     }
-    let event = told(&lab, pod.address, "sources-disagree").expect("nobody noticed");
+    let event = told(&lab, pod.address, "sources-disagree").expect("no event");
     assert!(event.contains("proved again"), "{event}");
-    assert!(finding(&lab, "rung.ebpf", true).ok, "the proof stands");
+    assert!(finding(&lab, "rung.ebpf", true).ok, "the proof is valid");
 }

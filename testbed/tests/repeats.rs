@@ -1,4 +1,4 @@
-//! Several ADDs of one attachment at once, killed ones and DELs among them, with real binaries.
+//! Several ADDs of one attachment at the same time, with killed ones and DELs among them, with real binaries.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
@@ -10,9 +10,9 @@ use berth_testbed::plugin::{Call, Outcome};
 use berth_testbed::world::Pod;
 use serde_json::{Value, json};
 
-/// How often each race is run.
+/// Number of runs of each race.
 const ROUNDS: usize = 10;
-/// How long an ADD may take that waits for another one.
+/// Time limit of an ADD that waits for another one.
 const LIMIT: Duration = Duration::from_mins(1);
 
 fn lab() -> Option<Lab> {
@@ -43,22 +43,22 @@ fn main_plugins_link(lab: &Lab, pod: &Pod, last: usize) -> Value {
     })
 }
 
-/// The pod has its interface, its address and its record, and CHECK says so.
-fn is_whole(lab: &Lab, pod: &Pod, config: &Value, result: &Outcome, story: &str) {
+/// The pod has its interface, its address and its record, and CHECK succeeds.
+fn is_whole(lab: &Lab, pod: &Pod, config: &Value, result: &Outcome, scenario: &str) {
     let added = result.added().unwrap();
     let address = added.addresses[0];
     let on_link = lab.world.addresses_on(pod, "eth0").unwrap();
-    assert!(on_link.contains(&address), "{story}: eth0 has {on_link:?} and not {address}");
+    assert!(on_link.contains(&address), "{scenario}: eth0 has {on_link:?} and not {address}");
     let rows = lab.leases().unwrap();
-    assert!(rows.iter().any(|row| row.address == address), "{story}: {address} is not in {rows:?}");
+    assert!(rows.iter().any(|row| row.address == address), "{scenario}: {address} is not in {rows:?}");
     let mut config = config.clone();
     config["prevResult"] = serde_json::from_str(&result.stdout).unwrap();
     let check = lab.plugin.run(&Call::new("CHECK", &config, pod)).unwrap();
-    assert!(check.succeeded(), "{story}: CHECK says {}", check.stdout);
+    assert!(check.succeeded(), "{scenario}: CHECK says {}", check.stdout);
 }
 
-/// No address is recorded for the pod within the patience of a test.
-fn is_free(lab: &Lab, pod: &Pod, story: &str) {
+/// No address is recorded for the pod within the time limit of a test.
+fn is_free(lab: &Lab, pod: &Pod, scenario: &str) {
     let until = Instant::now() + LIMIT;
     loop {
         let rows = lab.leases().unwrap();
@@ -66,17 +66,17 @@ fn is_free(lab: &Lab, pod: &Pod, story: &str) {
         if !left {
             return;
         }
-        assert!(Instant::now() < until, "{story}: {rows:?}");
+        assert!(Instant::now() < until, "{scenario}: {rows:?}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }
 
 /// DEL with the result of the ADD, as runtimes send it.
-fn del(lab: &Lab, pod: &Pod, config: &Value, result: &Outcome, story: &str) {
+fn del(lab: &Lab, pod: &Pod, config: &Value, result: &Outcome, scenario: &str) {
     let mut config = config.clone();
     config["prevResult"] = serde_json::from_str(&result.stdout).unwrap();
     lab.plugin.run(&Call::new("DEL", &config, pod)).unwrap().expect_success().unwrap();
-    is_free(lab, pod, story);
+    is_free(lab, pod, scenario);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn of_adds_at_once_every_one_that_is_told_success_has_its_interface() {
     for count in [2, 3] {
         for round in 0..ROUNDS {
             for chained in [false, true] {
-                let story = format!("{count} at once, round {round}, chained: {chained}");
+                let scenario = format!("{count} at once, round {round}, chained: {chained}");
                 let pod = lab.world.pod().unwrap();
                 let prev = chained.then(|| main_plugins_link(&lab, &pod, round));
                 let config = config(&lab, prev.as_ref());
@@ -93,14 +93,14 @@ fn of_adds_at_once_every_one_that_is_told_success_has_its_interface() {
                     (0..count).map(|_| lab.plugin.start(&Call::new("ADD", &config, &pod)).unwrap()).collect();
                 let ended: Vec<_> = calls.into_iter().map(|call| call.finish(LIMIT).unwrap()).collect();
                 let told: Vec<_> = ended.iter().filter(|outcome| outcome.succeeded()).collect();
-                assert!(!told.is_empty(), "{story}: {ended:?}");
+                assert!(!told.is_empty(), "{scenario}: {ended:?}");
                 for outcome in &told {
-                    is_whole(&lab, &pod, &config, outcome, &story);
+                    is_whole(&lab, &pod, &config, outcome, &scenario);
                 }
                 let links = lab.world.links(&pod).unwrap().unwrap();
                 let temporary = links.iter().filter(|link| link.name.starts_with("bt")).count();
-                assert_eq!(temporary, 0, "{story}: {links:?}");
-                del(&lab, &pod, &config, told[0], &story);
+                assert_eq!(temporary, 0, "{scenario}: {links:?}");
+                del(&lab, &pod, &config, told[0], &scenario);
                 lab.world.remove(&pod);
             }
         }
@@ -112,7 +112,7 @@ fn a_repeated_add_that_is_killed_anywhere_leaves_the_attachment_as_it_was() {
     let Some(lab) = lab() else { return };
     for point in PLUGIN_ADD_POINTS {
         for chained in [false, true] {
-            let story = format!("killed at {point}, chained: {chained}");
+            let scenario = format!("killed at {point}, chained: {chained}");
             let pod = lab.world.pod().unwrap();
             let prev = chained.then(|| main_plugins_link(&lab, &pod, 1));
             let config = config(&lab, prev.as_ref());
@@ -121,13 +121,13 @@ fn a_repeated_add_that_is_killed_anywhere_leaves_the_attachment_as_it_was() {
             let call = Call::new("ADD", &config, &pod).variable(VARIABLE, point);
             let killed = lab.plugin.run(&call).unwrap();
             // The repeated ADD makes no link, so one point is not passed.
-            assert!(killed.signal.is_some() || point == "add.link-created", "{story}: {killed:?}");
-            // The end of its connection is known to the agent once a later question is answered.
-            is_whole(&lab, &pod, &config, &first, &story);
+            assert!(killed.signal.is_some() || point == "add.link-created", "{scenario}: {killed:?}");
+            // The agent notices the end of its connection by the time that it answers a later request.
+            is_whole(&lab, &pod, &config, &first, &scenario);
             std::thread::sleep(Duration::from_millis(100));
-            is_whole(&lab, &pod, &config, &first, &story);
-            assert_eq!(lab.world.links(&pod).unwrap(), before, "{story}");
-            del(&lab, &pod, &config, &first, &story);
+            is_whole(&lab, &pod, &config, &first, &scenario);
+            assert_eq!(lab.world.links(&pod).unwrap(), before, "{scenario}");
+            del(&lab, &pod, &config, &first, &scenario);
             lab.world.remove(&pod);
         }
     }
@@ -154,7 +154,7 @@ fn a_del_during_an_add_leaves_no_address_and_every_call_is_answered() {
     let Some(lab) = lab() else { return };
     for round in 0..ROUNDS * 2 {
         for chained in [false, true] {
-            let story = format!("round {round}, chained: {chained}");
+            let scenario = format!("round {round}, chained: {chained}");
             let pod = lab.world.pod().unwrap();
             let prev = chained.then(|| main_plugins_link(&lab, &pod, round));
             let config = config(&lab, prev.as_ref());
@@ -163,15 +163,15 @@ fn a_del_during_an_add_leaves_no_address_and_every_call_is_answered() {
             let gone = lab.plugin.start(&Call::new("DEL", &config, &pod)).unwrap();
             let add = add.finish(LIMIT).unwrap();
             gone.finish(LIMIT).unwrap().expect_success().unwrap();
-            assert!(add.succeeded() || add.failure().is_some(), "{story}: {add:?}");
+            assert!(add.succeeded() || add.failure().is_some(), "{scenario}: {add:?}");
             if add.succeeded() && !lab.leases().unwrap().is_empty() {
                 // The DEL came before the ADD: another one ends it.
-                del(&lab, &pod, &config, &add, &story);
+                del(&lab, &pod, &config, &add, &scenario);
             }
             if chained {
                 berth_testbed::world::ip(&pod.netns, "link del eth0\n").unwrap();
             }
-            is_free(&lab, &pod, &story);
+            is_free(&lab, &pod, &scenario);
             lab.world.remove(&pod);
         }
     }

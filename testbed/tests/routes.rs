@@ -19,7 +19,7 @@ fn network(name: &str, pools: &[(&str, &str)]) -> String {
     text + &pools.collect::<String>()
 }
 
-/// A lab whose agent finds these declarations instead of a lab's own.
+/// A lab with these declarations instead of its own.
 fn lab(declared: &str) -> Option<Lab> {
     let options = Options::of_tests(1.0)?;
     let mut lab = Lab::prepare(&options, 4, "", Families::V4).unwrap();
@@ -56,7 +56,7 @@ impl Nic<'_> {
         serde_json::from_str(&outcome.stdout).unwrap()
     }
 
-    /// The code of CHECK, and what it says.
+    /// Code and text of CHECK.
     fn check(&self, result: &Value) -> (u32, String) {
         let outcome = self.run("CHECK", Some(result));
         outcome.failure().map_or((0, String::new()), |failure| (failure.code, failure.msg))

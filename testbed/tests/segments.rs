@@ -27,7 +27,7 @@ fn pool(name: &str, segment: &str, range: &str) -> String {
     format!("{head}  segment: {segment}\n  subnet: {}\n  ranges: [{range}]\n", world::SUBNET)
 }
 
-/// A lab whose agent finds these declarations instead of a lab's own.
+/// A lab with these declarations instead of its own.
 fn lab(declared: &str) -> Option<Lab> {
     let options = Options::of_tests(1.0)?;
     let mut lab = Lab::prepare(&options, 4, "", Families::V4).unwrap();
@@ -84,7 +84,7 @@ fn addresses_that_a_neighbour_announced_are_not_given_by_the_second_pool_of_a_su
     let Some(lab) = lab(&declared) else { return };
     add(&lab, "lan");
     add(&lab, "lan");
-    // The candidates are known to be silent before the neighbour comes.
+    // The candidates are found silent before the neighbour appears.
     std::thread::sleep(Duration::from_secs(2));
     let neighbour = Stranger::join(&lab.world).unwrap();
     for last in 20..24 {
@@ -117,11 +117,11 @@ fn of_two_segments_on_one_parent_the_first_is_served() {
         assert!(refused.msg.contains(word), "{word}: {refused:?}");
     }
     assert!(!refused.details.is_empty());
-    assert!(call(&lab, "DEL", "other", &stranded).succeeded(), "a DEL works all the same");
+    assert!(call(&lab, "DEL", "other", &stranded).succeeded(), "a DEL works anyway");
     // The same under an alternative name of the parent, which is learnt while the agent runs.
     lab.setup.write("config/test.yaml", &both("eth9")).unwrap();
     lab.agent().unwrap().reload();
-    wait(&lab, "the port of its own", |lab| !is_left_out(lab, "other"));
+    wait(&lab, "its own port", |lab| !is_left_out(lab, "other"));
     world::ip(lab.world.node(), &format!("link property add dev {PARENT} altname lan0\n")).unwrap();
     lab.setup.write("config/test.yaml", &both("lan0")).unwrap();
     lab.agent().unwrap().reload();

@@ -34,7 +34,7 @@ fn a_strangers_mac_that_looks_like_berths_keeps_no_add_waiting() {
     lab.start_agent(None).unwrap();
     lab.attach(&lab.world.pod().unwrap()).unwrap();
     let links = lab.world.links(&stranger).unwrap().unwrap();
-    assert!(links.iter().any(|link| link.name == "eth0"), "somebody removed it: {links:?}");
+    assert!(links.iter().any(|link| link.name == "eth0"), "it was removed: {links:?}");
 }
 
 #[test]

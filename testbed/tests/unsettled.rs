@@ -44,7 +44,7 @@ fn finding(lab: &Lab, what: &str) -> Option<Finding> {
     lab.client().doctor().unwrap().into_iter().find(|found| found.what == what)
 }
 
-/// Whether the agent's programs run; they are loaded aside.
+/// True if the agent's programs run; they are loaded aside.
 fn has_rung(lab: &Lab) -> bool {
     let mut rung = None;
     eventually(|| {
@@ -58,7 +58,7 @@ fn has_rung(lab: &Lab) -> bool {
     ok
 }
 
-/// A process of the pod in a namespace of its own, which ends with it, and that namespace.
+/// A process of the pod in a new namespace, which ends with it, and that namespace.
 fn child_namespace(attachment: &Attachment) -> (Process, PathBuf) {
     let mut command = Command::new("unshare");
     command.args(["--net", "sleep", "600"]);
@@ -71,7 +71,7 @@ fn child_namespace(attachment: &Attachment) -> (Process, PathBuf) {
 }
 
 /// A pod's root moves the interface into a child namespace, uses it there, and ends that namespace, all while
-/// the agent stands still, so that no search meets it.
+/// the agent is stopped, so that no search finds it.
 fn move_and_end(lab: &mut Lab, attachment: &Attachment) {
     lab.agent().unwrap().pause();
     let (child, namespace) = child_namespace(attachment);
@@ -89,7 +89,7 @@ fn an_interface_that_moved_out_of_sight_is_followed_to_its_end_by_the_programs()
     if !has_rung(&lab) {
         return;
     }
-    // The namespace of the pod lives on, and it is meant to live.
+    // The namespace of the pod stays alive, and the pod is still wanted.
     let living = lab.attach(&lab.world.pod().unwrap()).unwrap();
     move_and_end(&mut lab, &living);
     assert!(eventually(|| is_free(&lab, &living)), "{:?}", reason(&lab, &living));

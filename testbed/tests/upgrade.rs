@@ -13,15 +13,15 @@ use berth_testbed::plugin::{Call, Plugin};
 use berth_testbed::world::World;
 use serde_json::Value;
 
-/// Runtimes that call at the same time, each for a namespace of its own.
+/// Number of runtimes that call at the same time, each for its own namespace.
 const CALLERS: usize = 4;
-/// How often the agent is replaced.
+/// Number of times that the agent is replaced.
 const UPGRADES: usize = 6;
-/// Which of them kills it instead of asking it to end.
+/// The replacement that kills it instead of stopping it.
 const KILLED: usize = 3;
 /// From an agent that answers to its replacement.
 const BETWEEN: Duration = Duration::from_millis(400);
-/// How long the last releases may take.
+/// Time limit of the last releases.
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// A call that ended.
@@ -33,7 +33,7 @@ struct Done {
     failure: Option<String>,
 }
 
-/// Tells the callers to stop, also when the test fails.
+/// Makes the callers stop, also when the test fails.
 struct Stopping<'a>(&'a AtomicBool);
 
 impl Drop for Stopping<'_> {
@@ -42,16 +42,16 @@ impl Drop for Stopping<'_> {
     }
 }
 
-/// Puts a copy of a binary into its place, as package managers do. By a process of its own: a
-/// descriptor of ours that is open for writing would be in every child that starts meanwhile, and keep
-/// the file busy.
+/// Puts a copy of a binary into its place, as package managers do. A separate process does it: a descriptor
+/// open for writing in this process would be inherited by every child that starts meanwhile, and keep the
+/// file busy.
 fn replace(source: &Path, place: &Path) {
     let new = place.with_extension("new");
     assert!(Command::new("cp").arg(source).arg(&new).status().unwrap().success());
     std::fs::rename(&new, place).unwrap();
 }
 
-/// ADD and DEL of one container after the other in one namespace, until it is told to stop.
+/// ADD and DEL of one container after the other in one namespace, until stopped.
 fn call(world: &World, plugin: &Plugin, config: &Value, stop: &AtomicBool) -> Vec<Done> {
     let mut pod = world.pod().unwrap();
     let name = pod.container_id.clone();
@@ -72,7 +72,7 @@ fn call(world: &World, plugin: &Plugin, config: &Value, stop: &AtomicBool) -> Ve
     done
 }
 
-/// Replaces both binaries and the running agent; from when to when nobody answered.
+/// Replaces both binaries and the running agent; returns the time without a response.
 fn upgrade(
     setup: &AgentSetup,
     sources: &[(PathBuf, PathBuf)],

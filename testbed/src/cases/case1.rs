@@ -20,16 +20,16 @@ const IN_ALL: Duration = Duration::from_millis(50);
 const PACE: Duration = Duration::from_millis(100);
 /// Pods that live while others die.
 const STANDING: usize = 20;
-/// How much of it is played by programs alone.
+/// Share of it in which the programs are the only source.
 const SHARE: f64 = 0.25;
-/// How long addresses are watched that nobody may free.
+/// Time for which addresses are watched that must not be freed.
 const BLIND_FOR: Duration = Duration::from_secs(1);
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     sources::play(options, case, &whole, SHARE, &blind)
 }
 
-/// What was measured of the deletions.
+/// Measurements of the deletions.
 #[derive(Default)]
 struct Seen {
     /// From the teardown to free.

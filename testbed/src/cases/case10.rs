@@ -1,7 +1,7 @@
-//! Hundreds of namespaces end at once while the agent is stopped: it must hear of each, or read again.
+//! Hundreds of namespaces end at once while the agent is stopped: it must receive each event, or read again.
 //!
-//! Twice: stopped for five seconds in the midst of the deletions, and stopped before the first and
-//! continued after the kernel took the last one down, so that nothing is told to a running agent.
+//! Twice: stopped for five seconds in the middle of the deletions; and stopped before the first and continued
+//! after the kernel removed the last one, so that no event reaches a running agent.
 
 use std::time::{Duration, Instant};
 
@@ -16,24 +16,24 @@ use crate::stats::Times;
 
 /// From the agent's return, or from the kernel's last teardown if that is later, to free.
 const BOUND: Duration = Duration::from_secs(1);
-/// Namespaces that end at once.
+/// Number of namespaces that end at once.
 const CROWD: usize = 300;
-/// How long the agent is stopped.
+/// Time for which the agent is stopped.
 const STOPPED: Duration = Duration::from_secs(5);
-/// How long the kernel may take to take them all down.
+/// Time limit for the kernel to remove them all.
 const KERNEL_LIMIT: Duration = Duration::from_mins(1);
 /// From one question for leases to the next: each answer lists hundreds.
 const LEASES_INTERVAL: Duration = Duration::from_millis(10);
-/// How much of it is played by programs alone.
+/// Share of it in which the programs are the only source.
 const SHARE: f64 = 0.25;
-/// How long addresses are watched that nobody may free.
+/// Time for which addresses are watched that must not be freed.
 const BLIND_FOR: Duration = Duration::from_millis(1500);
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     sources::play(options, case, &whole, SHARE, &blind)
 }
 
-/// What became of one crowd.
+/// Result for one crowd.
 struct Fate {
     /// From the later of return and last teardown to free.
     free: Times,

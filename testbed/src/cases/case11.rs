@@ -1,8 +1,8 @@
-//! A neighbour answers for three free addresses: nobody gets them, until it is silent.
+//! A neighbour answers for three free addresses: they are not assigned until it is silent.
 //!
-//! It comes up after the agent: one of its addresses is a candidate that the agent has found silent
-//! already, and that one it announces, as hosts do; the other two, which the agent has not asked for
-//! yet, it keeps to itself until somebody asks.
+//! It comes up after the agent. One of its addresses is a candidate that the agent has already found silent;
+//! the neighbour announces that one, as hosts do. The other two have not been probed yet, and the neighbour
+//! does not announce them.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -19,13 +19,13 @@ use crate::report::Builder;
 use crate::stats::Times;
 use crate::stranger::Stranger;
 
-/// How long an ADD may take that meets such an address.
+/// Time limit of an ADD that meets such an address.
 const ADD_BOUND: Duration = Duration::from_millis(300);
-/// Until the address is back: it is asked for every two seconds, by three requests in 100 ms.
+/// Time until the address is back: it is probed every two seconds, by three requests in 100 ms.
 const BACK_WITHIN: Duration = Duration::from_secs(5);
-/// Addresses of the pool: more than the agent keeps ready while nobody asks.
+/// Addresses of the pool: more than the agent keeps ready when idle.
 const POOL: u16 = 24;
-/// The agent's order begins with candidates that it has found silent; these come after them.
+/// Number of candidates found silent, with which the agent's order begins; these come after them.
 const READY: usize = 8;
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
@@ -55,7 +55,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     case.equal("addresses for which the neighbour answers", answering, taken.len());
     case.none("of those, handed out", &handed.collect::<Vec<_>>());
     case.holds("one more ADD fails with code 11", beyond.failure().is_some_and(|error| error.code == 11));
-    case.within("longest ADD beside the neighbour", times.max(), ADD_BOUND);
+    case.within("longest ADD with the neighbour present", times.max(), ADD_BOUND);
     case.times(others, times, Some(ADD_BOUND));
     case.none("of its addresses, not shown as quarantined with its MAC", &hidden(&lab, &stranger, &taken)?);
     back(&lab, &stranger, &taken, case)?;
@@ -64,7 +64,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
 
 /// The agent's own order of the pool.
 fn order(lab: &Lab) -> Result<Vec<IpAddr>> {
-    let node = NODE.parse().map_err(|_| Error::Monitor(format!("{NODE} is no name of a node")))?;
+    let node = NODE.parse().map_err(|_| Error::Monitor(format!("{NODE} is not a name of a node")))?;
     let mut order: Vec<IpAddr> = lab.addresses.iter().copied().map(IpAddr::V4).collect();
     order.sort_by_key(|address| Reverse(alloc::score(&node, *address)));
     Ok(order)

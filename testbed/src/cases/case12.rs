@@ -1,8 +1,8 @@
-//! A neighbour takes the address of a live pod: it announces it and answers for it. Somebody must hear
-//! of that, with both MACs, and nobody may lose anything.
+//! A neighbour takes the address of a live pod: it announces it and answers for it. The agent must report
+//! that, with both MACs, and no pod may lose its address.
 //!
-//! The second holder is planted, so the monitor sets exactly that MAC's answers for exactly that
-//! address apart (`Monitor::plant`); whoever else shared it would be found as ever.
+//! The second holder is planted, so the monitor sets exactly that MAC's answers for exactly that address
+//! apart (`Monitor::plant`); any other holder of it is found as usual.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -19,7 +19,7 @@ use crate::stranger::Stranger;
 
 /// From the announcement to the event.
 const BOUND: Duration = Duration::from_secs(1);
-/// How long the pods are watched afterwards: past every settle time.
+/// Time for which the pods are watched afterwards: past every settle time.
 const KEPT_FOR: Duration = Duration::from_secs(3);
 /// Pods that are robbed, one after the other.
 const ROBBED: usize = 4;
@@ -55,7 +55,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
         lab.tell_history(first.second.unwrap_or(first.address), 1);
     }
     let longest = short(times.max().unwrap_or_default());
-    lab.tell.say(Who::Clock, &format!("told at most {longest} after the announcement"));
+    lab.tell.say(Who::Clock, &format!("reported at most {longest} after the announcement"));
     watch.look_for(KEPT_FOR)?;
     case.times(n, times, Some(BOUND));
     case.none("events that do not name both MACs", &unnamed);
@@ -65,7 +65,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     lab.finish(case)
 }
 
-/// What the agent tells of a second holder of an address, once it does.
+/// The agent's event about a second holder of an address, awaited until the deadline.
 fn event(lab: &Lab, watch: &mut LeaseWatch, address: IpAddr, deadline: Instant) -> Result<Option<String>> {
     let mut client = lab.client();
     loop {
@@ -81,7 +81,7 @@ fn event(lab: &Lab, watch: &mut LeaseWatch, address: IpAddr, deadline: Instant) 
     }
 }
 
-/// Both must have answered on the wire all the time, else there was no conflict to survive.
+/// Checks that both answered on the segment all the time: only then the conflict existed.
 fn answers(lab: &Lab, stranger: &Stranger, robbed: &[Attachment], case: &mut Builder) -> Result<()> {
     let (mut pods, mut strangers) = (0, 0);
     for pod in robbed {

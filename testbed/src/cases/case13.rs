@@ -1,8 +1,8 @@
-//! Every rung in turn, forced: the agent must come to the same verdicts on each, and where the kernel
-//! refuses one, say so and work as without.
+//! Every attach mode in turn, forced: the agent must reach the same verdicts in each. If the kernel refuses
+//! one, the agent must report that and work as without it.
 //!
-//! Each rung plays a small selection of cases 1, 2 and 8 in one lab: what must be freed, and what must
-//! be kept though it looks gone. The bounds are those of the netlink rung.
+//! Each mode runs a small selection of cases 1, 2 and 8 in one lab: attachments that must be freed, and
+//! attachments that look gone and must be kept. The bounds are those of netlink.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,7 +25,7 @@ use crate::world::open_socket;
 const RUNGS: [&str; 4] = ["fentry", "tp_btf", "kprobe", NO_PROGRAMS];
 /// Attachments of each kind.
 const EACH: usize = 4;
-/// How long the kept ones are watched after the deleted links settled, which they would have, too.
+/// Time for which the kept ones are watched after the deleted links settled: they would have settled too.
 const KEPT_FOR: Duration = Duration::from_millis(700);
 /// From the end of the last evidence to free: a teardown or a settle time.
 const FREED_WITHIN: Duration = Duration::from_secs(4);
@@ -56,10 +56,10 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-/// Where a kernel tells its types, which the tracepoint programs need and nothing else.
+/// Path of the kernel's BTF, which only the tracepoint programs need.
 const KERNEL_TYPES: &str = "/sys/kernel/btf/vmlinux";
 
-/// What is alive though it looks gone: its kind, and what keeps it.
+/// Attachment that is alive though it looks gone: its kind, and its remaining evidence.
 struct Hidden {
     kind: &'static str,
     attachment: Attachment,
@@ -69,13 +69,13 @@ struct Hidden {
 fn one(options: &Options, wanted: &str, case: &mut Builder) -> Result<Verdicts> {
     let lab = Lab::start(options, 48, "")?;
     let rung = Rung::of(&lab)?;
-    // Which rungs a kernel takes is its own affair; that the agent says which one it is on is not.
+    // The kernel decides which attach modes it accepts; the agent must report the one in use.
     let says = if rung.sees_teardowns() { rung.name() == wanted } else { !rung.text.is_empty() };
     case.holds("doctor names this rung, or says why it is refused", says);
     let built_with = !rung.text.contains("built without");
     if wanted == "tp_btf" && built_with && Path::new(KERNEL_TYPES).exists() {
         // Else programs that no kernel takes would go unnoticed: everything works without them.
-        case.holds("a kernel that tells its types takes the tracepoint programs", rung.name() == wanted);
+        case.holds("a kernel with BTF takes the tracepoint programs", rung.name() == wanted);
     }
 
     let each = options.scaled(EACH);
@@ -125,7 +125,7 @@ fn one(options: &Options, wanted: &str, case: &mut Builder) -> Result<Verdicts> 
     Ok(verdicts)
 }
 
-/// Attachments whose links will be changed and must be kept.
+/// Attachments that must be kept after their links are changed.
 fn keep(lab: &Lab, each: usize) -> Result<[(&'static str, Vec<Attachment>); 4]> {
     let some = || lab.attach_many(each);
     Ok([("moved", some()?), ("renamed", some()?), ("flushed", some()?), ("set down", some()?)])

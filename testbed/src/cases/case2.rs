@@ -17,9 +17,9 @@ const SETTLE: Duration = Duration::from_secs(2);
 /// From the teardown to free, on netlink and on programs.
 pub const NETLINK_BOUND: Duration = Duration::from_millis(2200);
 const BOUND: Duration = Duration::from_millis(2100);
-/// How much of it is played by programs alone.
+/// Share of it in which the programs are the only source.
 const SHARE: f64 = 0.25;
-/// How long past settle a kept address is watched.
+/// Time past settle for which a kept address is watched.
 const KEPT_FOR: Duration = Duration::from_millis(1500);
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
@@ -79,7 +79,7 @@ fn whole(options: &Options, case: &mut Builder) -> Result<Rung> {
         if let Some(first) = attachments.first() {
             lab.tell_history(first.address, 2);
         }
-        case.none(&format!("addresses lost of {each} whose link was {way}"), &watch.lost(attachments));
+        case.none(&format!("addresses lost of {each} with the link {way}"), &watch.lost(attachments));
     }
     let answering =
         moved.iter().chain(&moved_unseen).map(|a| lab.answers(a.address)).collect::<Result<Vec<_>>>()?;
@@ -154,7 +154,7 @@ fn shelter(lab: &Lab, attachments: &[Attachment]) -> Result<Vec<Pod>> {
     attachments.iter().map(|attachment| move_out(lab, attachment)).collect()
 }
 
-/// Moves a pod's link to a new namespace, where it goes on with its address.
+/// Moves a pod's link to a new namespace, where it keeps its address.
 pub fn move_out(lab: &Lab, attachment: &Attachment) -> Result<Pod> {
     let shelter = lab.world.pod()?;
     world::ip(&attachment.pod.netns, &format!("link set {POD_LINK} netns {}\n", shelter.name))?;

@@ -15,9 +15,9 @@ use crate::report::Builder;
 use crate::stats::Times;
 use crate::world::{self, Pod, open_socket};
 
-/// The agent's word for a scan that saw nobody in a namespace.
+/// Reason code of a scan that found a namespace empty.
 const EMPTY: &str = "namespace-empty";
-/// Until the first scan that finds nobody: by the clock, and after a program saw the last task exit.
+/// Time until the first scan that finds it empty: by the clock, and after a program saw the last task exit.
 const FIRST_SCAN: Duration = Duration::from_secs(10);
 const FIRST_SCAN_ON_EXIT: Duration = Duration::from_millis(100);
 /// From that scan to free: `leakedAfter` and what Berth may add.
@@ -25,14 +25,14 @@ const AFTER_SCAN: Duration = Duration::from_millis(5500);
 const AFTER_SCAN_ON_PROGRAMS: Duration = Duration::from_millis(5100);
 /// Two scans at least 5 s apart must have seen the same process; the scans are at most 10 s apart.
 const INHABITED_WITHIN: Duration = Duration::from_secs(16);
-/// How long the addresses that must stay are watched after the others went.
+/// Time for which the addresses that must stay are watched after the others are free.
 const KEPT_FOR: Duration = Duration::from_secs(2);
-/// From the end of one pod's last process to the next: the kernel removes one link after the other, and
-/// what it needs for twenty at once is not what is measured here.
+/// Interval between the ends of two pods' last processes. The kernel removes one link after the other, and
+/// its time for twenty at once is not measured here.
 const PACE: Duration = Duration::from_millis(150);
-/// How much of it is played by programs alone.
+/// Share of it in which the programs are the only source.
 const SHARE: f64 = 0.25;
-/// How long no scan may follow an exit that nobody told.
+/// Time without a scan after an unreported exit.
 const BLIND_FOR: Duration = Duration::from_millis(1500);
 
 /// The namespaces that only look abandoned.
@@ -49,7 +49,8 @@ impl Kept {
     }
 
     fn attach(lab: &Lab, each: usize) -> Result<Self> {
-        // A deaf agent goes on scanning by the clock while a namespace was never inhabited.
+        // An agent with disabled sources continues to scan by the clock while a namespace was never
+        // inhabited.
         let unsettled = if lab.setup.deaf.is_empty() { each } else { 0 };
         Ok(Self {
             never: lab.attach_many(unsettled)?,
@@ -112,8 +113,12 @@ fn whole(options: &Options, case: &mut Builder) -> Result<Rung> {
 /// Turns the times into checks; the bounds are those of the first scan and of what follows it.
 fn report(case: &mut Builder, seen: &Seen, n: usize, (to_scan, after_scan): (Duration, Duration)) {
     case.times(n, seen.free.clone(), Some(to_scan + after_scan));
-    case.within("longest from the last process's end to the first scan that tells", seen.scan.max(), to_scan);
-    case.equal("addresses of which the first scan was told", seen.scan.len(), n);
+    case.within(
+        "longest from the last process's end to the first scan that reports it",
+        seen.scan.max(),
+        to_scan,
+    );
+    case.equal("addresses of which the first scan was reported", seen.scan.len(), n);
     case.within("longest from that scan to link removed and free", seen.after_scan.max(), after_scan);
     case.equal("links removed", seen.removed, n);
 }
@@ -133,7 +138,7 @@ fn blind(options: &Options, case: &mut Builder) -> Result<()> {
         |address| -> Result<bool> { Ok(client.history(address)?.iter().any(|event| event.code == EMPTY)) };
     let told = leaked.iter().map(|a| a.address).map(scanned).collect::<Result<Vec<_>>>()?;
     let told = told.iter().filter(|told| **told).count();
-    case.equal("exits that a scan followed though nobody told (else the other runs prove nothing)", told, 0);
+    case.equal("exits that a scan followed without a source (else the other runs prove nothing)", told, 0);
     lab.finish(case)
 }
 
@@ -157,7 +162,7 @@ fn settle_in(lab: &Lab, inhabited: &[&Attachment], kept: &Kept) -> Result<()> {
         }
         cleanup::pause(Duration::from_millis(500))?;
     }
-    lab.tell.say(Who::Agent, "did not tell that the pods are inhabited");
+    lab.tell.say(Who::Agent, "did not report that the pods are inhabited");
     Ok(())
 }
 
@@ -169,7 +174,7 @@ fn visit(kept: &Kept) -> Result<()> {
     Ok(())
 }
 
-/// How many leaked addresses still answer, with no process behind them.
+/// Number of leaked addresses that still answer, without a process behind them.
 fn still_answer(lab: &Lab, leaked: &[Attachment]) -> Result<usize> {
     let mut answering = 0;
     for attachment in leaked {
@@ -185,11 +190,11 @@ fn still_answer(lab: &Lab, leaked: &[Attachment]) -> Result<usize> {
     Ok(answering)
 }
 
-/// What our own observers saw of the leaked ones.
+/// Observations of the leaked ones by the testbed's own means.
 struct Seen {
-    /// From the processes' end to the agent's first word that nobody is in.
+    /// Times from the processes' end to the agent's first report of an empty namespace.
     scan: Times,
-    /// From that word to free.
+    /// Times from that report to free.
     after_scan: Times,
     /// From the processes' end to free.
     free: Times,
@@ -197,16 +202,16 @@ struct Seen {
     removed: usize,
 }
 
-/// A pod whose last process ended.
+/// A pod with its last process ended.
 struct Leak<'a> {
     attachment: &'a Attachment,
-    /// When that was.
+    /// Time at which that was.
     killed: Instant,
-    /// When the agent first told that nobody is in its namespace.
+    /// Time at which the agent first reported its namespace as empty.
     told: Option<Instant>,
 }
 
-/// Ends the last process of one pod after the other, and waits until the agent told of all.
+/// Ends the last process of one pod after the other, and waits until the agent reported all.
 fn leak<'a>(
     options: &Options,
     lab: &Lab,

@@ -12,7 +12,7 @@ use crate::stats::Times;
 
 /// From the agent's start to free.
 const BOUND: Duration = Duration::from_secs(1);
-/// What a DEL may take beyond the removal of its link.
+/// Bound of a DEL beyond the removal of its link.
 const DEL_MEDIAN: Duration = Duration::from_millis(10);
 const DEL_MAX: Duration = Duration::from_millis(500);
 
@@ -89,8 +89,8 @@ fn delete(
     for attachment in living {
         lab.world.remove(&attachment.pod);
     }
-    // The kernel may still be at work on the last ones: their end is part of the start's second
-    // otherwise, and nobody could free them sooner.
+    // The kernel may still be removing the last ones: otherwise their end would count in the second of the
+    // start, and no agent could free them sooner.
     let from = Instant::now();
     while !lab.world.berth_links()?.is_empty() && from.elapsed() < Duration::from_millis(100) {
         std::thread::sleep(Duration::from_millis(5));

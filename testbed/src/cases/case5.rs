@@ -19,22 +19,22 @@ use crate::world::Pod;
 
 /// From the plugin's death, or the agent's restart, until nothing is leaked.
 const BOUND: Duration = Duration::from_secs(1);
-/// A DEL that died after it removed the link looks like a link that somebody deleted, and that has
-/// to settle first. The default is longer than the bound, so this network settles sooner.
+/// A DEL that was killed after it removed the link looks like a deleted link, which has to settle first. The
+/// default is longer than the bound, so this network settles sooner.
 const SETTLE: &str = "  settle: 500ms\n";
 /// From one look at leases and links to the next.
 const LOOK: Duration = Duration::from_millis(5);
-/// How often the plugin is killed at each of its points.
+/// Number of times that the plugin is killed at each of its points.
 const ROUNDS: usize = 2;
 /// Pods that live through it all.
 const STANDING: usize = 4;
 
-/// What the deaths led to.
+/// Result of the kills.
 #[derive(Default)]
 struct Seen {
     n: usize,
     times: Times,
-    /// Fault points at which nothing died: the test would show nothing.
+    /// Fault points at which no process was killed: the test would show nothing.
     not_reached: Vec<String>,
     leaked: Vec<String>,
     failed_adds: Vec<String>,
@@ -66,7 +66,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     lab.finish(case)
 }
 
-/// Kills the plugin at each of its points, all at once.
+/// Kills the plugin at each of its points, all at the same time.
 fn plugin_deaths(options: &Options, lab: &Lab, seen: &mut Seen) -> Result<()> {
     let mut dying = Vec::new();
     for (command, points) in [("ADD", &PLUGIN_ADD_POINTS[..]), ("DEL", &PLUGIN_DEL_POINTS[..])] {
@@ -163,7 +163,7 @@ fn settle(options: &Options, lab: &Lab, deaths: &[(&str, Pod, Instant)], seen: &
     Ok(())
 }
 
-/// What is there after the DELs. Where an API server keeps the records, a DEL has its answer before they are gone.
+/// State after the DELs. If an API server keeps the records, a DEL has its response before they are gone.
 fn after_dels(lab: &Lab, deaths: &[(&str, Pod, Instant)]) -> Result<Held> {
     let patience = if lab.setup.outside.is_some() { BOUND } else { Duration::ZERO };
     let deadline = Instant::now() + patience;
@@ -184,7 +184,7 @@ fn silent(lab: &Lab) -> Error {
     }
 }
 
-/// Who has a lease, and which namespaces have a link of Berth's, at one time.
+/// Holders of leases, and namespaces with a link of Berth's, at one time.
 struct Held {
     leases: BTreeSet<String>,
     links: BTreeSet<String>,

@@ -89,7 +89,7 @@ fn named_pods(lab: &Lab, count: usize) -> Result<Vec<Attachment>> {
     named.collect()
 }
 
-/// How many of these addresses come to be quarantined.
+/// Number of these addresses that become quarantined.
 fn quarantined(options: &Options, lab: &Lab, attachments: &[Attachment]) -> Result<usize> {
     let deadline = Instant::now() + options.patience(BOUND);
     let mut watch = LeaseWatch::new(lab.client());

@@ -1,5 +1,5 @@
-//! As many pods as addresses, restarted one after the other, and each new ADD comes before the old
-//! DEL: the ADD waits in line and is served when the old pod lets go.
+//! As many pods as addresses, restarted one after the other, with each new ADD before the old DEL: the ADD
+//! waits in the queue and is served when the old pod is released.
 
 use std::time::{Duration, Instant};
 
@@ -16,7 +16,7 @@ use crate::stats::Times;
 const BOUND: Duration = Duration::from_millis(100);
 /// Pods, and addresses.
 const PODS: u16 = 10;
-/// How long each ADD waits before the old pod's DEL.
+/// Time for which each ADD waits before the old pod's DEL.
 const LEAD: Duration = Duration::from_millis(200);
 
 pub fn play(options: &Options, case: &mut Builder) -> Result<()> {

@@ -19,14 +19,14 @@ use crate::report::Builder;
 use crate::stats::Times;
 use crate::world::{Pod, open_socket};
 
-/// How long the live ones are watched: past every settle time.
+/// Time for which the live ones are watched: past every settle time.
 const KEPT_FOR: Duration = Duration::from_secs(4);
-/// How long the end of the last evidence may take to be acted on: a teardown or a settle time.
+/// Time limit from the end of the last evidence to the release: a teardown or a settle time.
 const FREED_WITHIN: Duration = Duration::from_secs(4);
 /// Attachments of each kind.
 const EACH: usize = 4;
 
-/// What still keeps a hidden attachment alive.
+/// Evidence that keeps a hidden attachment alive.
 pub enum Evidence {
     Process(Process),
     Socket(UdpSocket),
@@ -34,7 +34,7 @@ pub enum Evidence {
 }
 
 impl Evidence {
-    /// Ends it.
+    /// Ends the evidence.
     pub fn end(self, lab: &Lab) {
         match self {
             Self::Process(mut process) => process.kill(),
@@ -84,14 +84,14 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     case.within("longest from the end of the last evidence to free", times.max(), FREED_WITHIN);
     case.times(total, times, None);
     sandboxes.end(&lab, case)?;
-    // In a cluster the second machine would not get the node's name: a story of the cluster's tests.
+    // In a cluster the second machine would not get the node's name: the cluster's tests cover that.
     if lab.setup.outside.is_none() {
         machine::another(options, &mut lab, case)?;
     }
     lab.finish(case)
 }
 
-/// Four kinds of attachments that are alive, though their path says otherwise.
+/// Four kinds of attachments that are alive in spite of their path.
 fn hide(lab: &Lab, each: usize) -> Result<[Vec<(Attachment, Evidence)>; 4]> {
     let mut kinds: [Vec<(Attachment, Evidence)>; 4] = Default::default();
     for _ in 0..each {

@@ -1,5 +1,5 @@
-//! The store goes back in time, or is lost, while the agent is stopped and pods live: it must be
-//! repaired before the first answer, so that no live address is handed out.
+//! The store is rolled back, or lost, while the agent is stopped and pods are alive: it must be repaired
+//! before the first response, so that no live address is assigned.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     let n = options.scaled(20);
     let (store, copy) = (lab.setup.state().join(STORE), lab.world.folder().join("older-store.redb"));
 
-    // The older copy knows half of the pods, and some that are gone since.
+    // The older copy has half of the pods, and some that are gone since.
     let mut pods = lab.attach_many(n / 2)?;
     let gone = lab.attach_many(2)?;
     lab.stop_agent()?;
@@ -54,7 +54,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     lab.finish(case)
 }
 
-/// Starts the agent over a wrong store, and asks for addresses at once; the time to repair.
+/// Starts the agent over a wrong store, and requests addresses at once; returns the time to repair.
 fn restart(
     lab: &mut Lab,
     case: &mut Builder,

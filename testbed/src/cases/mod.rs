@@ -23,12 +23,12 @@ use crate::lab::Options;
 use crate::narrate::Who;
 use crate::report::{Builder, Case};
 
-/// One case.
+/// One case of the demo.
 #[derive(Debug, Clone, Copy)]
 pub struct Script {
     /// 1 to 13.
     pub id: u32,
-    /// What breaks.
+    /// Title of the fault.
     pub title: &'static str,
     play: fn(&Options, &mut Builder) -> Result<()>,
 }
@@ -51,7 +51,7 @@ pub const ALL: [Script; 13] = [
 ];
 
 impl Script {
-    /// Plays it. The only error is an interrupt: whatever else happens is in the case.
+    /// Runs the case. The only error is an interrupt: all other failures are recorded in the case.
     pub fn run(&self, options: &Options) -> Result<Case> {
         options.tell.title(&format!("case {}: {}", self.id, self.title));
         let mut builder = Builder::new(self.id, self.title, options.slack);
@@ -59,7 +59,7 @@ impl Script {
             Ok(()) => Ok(builder.finish()),
             Err(Error::Interrupted) => Err(Error::Interrupted),
             Err(error) => {
-                options.tell.say(Who::World, &format!("could not go on: {}", error.chain()));
+                options.tell.say(Who::World, &format!("could not continue: {}", error.chain()));
                 Ok(builder.failed(&error))
             }
         }

@@ -1,9 +1,9 @@
-//! Which source of evidence a lab's agent is on, and the runs that tell the sources apart.
+//! The source of evidence that a lab's agent uses, and the runs that distinguish the sources.
 //!
-//! A case that passes might have passed by another source than the one it is about. So a case about
-//! the kernel's programs is played again with everything else silenced ([`Played::again`]), where it
-//! must hold the same bounds, and once more with the programs gone as well, where it must miss them:
-//! a run in which nothing speaks and addresses are freed in time measures something else.
+//! A case might pass by another source than its own. So a case about the eBPF programs is run again with
+//! every other source disabled ([`Played::again`]), where it must hold the same bounds. It is run once more
+//! with the programs disabled as well, where it must miss them: a run without sources in which addresses are
+//! freed in time measures something else.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -18,25 +18,25 @@ use crate::narrate::{Narrator, Who};
 use crate::report::Builder;
 use crate::world::PARENT;
 
-/// How an agent names the rung without programs.
+/// Name of the attach mode without programs in the agent's output.
 pub const NO_PROGRAMS: &str = "none";
-/// How long an agent that answers may take to load and prove its programs.
+/// Time limit for a running agent to load and prove its programs.
 const PROOF: Duration = Duration::from_secs(10);
-/// What `doctor` says while it does.
+/// Text of `doctor` in that time.
 const LOADING: &str = "being loaded";
-/// What stands before the name of the source that came first, in a verdict's text.
+/// Prefix of the name of the source that came first, in a verdict's text.
 const FIRST: &str = "first told by ";
 
 /// The rung that an agent is on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rung {
     name: String,
-    /// What the agent says of it.
+    /// Text of the agent's finding.
     pub text: String,
 }
 
 impl Rung {
-    /// The one that the lab's agent says it is on.
+    /// The attach mode that the lab's agent reports.
     pub fn of(lab: &Lab) -> Result<Self> {
         let from = Instant::now();
         loop {
@@ -59,7 +59,7 @@ impl Rung {
         Self { name: name.unwrap_or(NO_PROGRAMS).to_owned(), text }
     }
 
-    /// Whether a program watches the wire, too: what `doctor` says of the watcher on the parent.
+    /// Finding of `doctor` about the watcher on the parent, if a program watches the segment too.
     pub fn watcher(lab: &Lab) -> Result<Option<String>> {
         let findings = lab.client().doctor()?;
         let watcher = findings.into_iter().find(|finding| finding.what == format!("watch.{PARENT}"));
@@ -71,7 +71,7 @@ impl Rung {
         &self.name
     }
 
-    /// Whether programs tell of teardowns.
+    /// True if programs report teardowns.
     pub fn sees_teardowns(&self) -> bool {
         self.name != NO_PROGRAMS
     }
@@ -82,8 +82,8 @@ impl Rung {
     }
 }
 
-/// In a run without faults no source may miss what another tells: an agent that hears everything has
-/// nothing to warn of.
+/// In a run without faults no source may miss an event of another: an agent that receives everything has no
+/// warnings.
 pub fn agree(lab: &Lab, case: &mut Builder) -> Result<()> {
     if !lab.setup.deaf.is_empty() {
         return Ok(());
@@ -99,7 +99,7 @@ pub fn agree(lab: &Lab, case: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-/// Where programs see teardowns, one watches the wire as well, and the packet socket rests.
+/// If programs observe teardowns, one watches the segment as well, and the packet socket is idle.
 pub fn watched(lab: &Lab, case: &mut Builder) -> Result<()> {
     let rung = Rung::of(lab)?;
     let watcher = Rung::watcher(lab)?;
@@ -110,7 +110,7 @@ pub fn watched(lab: &Lab, case: &mut Builder) -> Result<()> {
     Ok(())
 }
 
-/// A part of a case: plays, and says on which rung that was.
+/// A part of a case: runs it and returns the attach mode in use.
 pub type Part<'a> = &'a dyn Fn(&Options, &mut Builder) -> Result<Rung>;
 
 /// Plays `whole`; then, if that was on programs, a `share` of it with every other source silenced;
@@ -144,8 +144,8 @@ pub fn title(tell: &Narrator, case: &mut Builder, chapter: &str) {
     tell.say(Who::World, &format!("{chapter}:"));
 }
 
-/// With no source at all, nothing may be free when its bound is over: then the runs that held the
-/// bound did so by their source. Looks for `length`.
+/// Without any source, no address may be free when its bound is over: this proves that the runs that held the
+/// bound did so by their source. Watches for `length`.
 pub fn missed(
     case: &mut Builder,
     watch: &mut LeaseWatch,
@@ -154,12 +154,12 @@ pub fn missed(
 ) -> Result<()> {
     watch.look_for(length)?;
     let free = gone.iter().filter(|attachment| watch.freed(attachment).is_some()).count();
-    case.equal("addresses free in time though nothing spoke (else the other runs prove nothing)", free, 0);
+    case.equal("addresses free in time without a source (else the other runs prove nothing)", free, 0);
     Ok(())
 }
 
-/// Checks that the histories of freed addresses name the source that came first; in a lab whose
-/// agent hears programs alone, the programs.
+/// Checks that the histories of freed addresses name the source that came first; in a lab with programs as
+/// the only source, the programs.
 #[derive(Debug, Default)]
 pub struct Firsts {
     offences: Vec<String>,
@@ -178,10 +178,10 @@ impl Firsts {
         Ok(())
     }
 
-    /// Tells and checks.
+    /// Prints the sources and records the check.
     pub fn report(&self, lab: &Lab, case: &mut Builder) {
         let told: Vec<String> = self.by.iter().map(|(source, count)| format!("{source} {count}")).collect();
-        lab.tell.say(Who::Agent, &format!("who told first: {}", told.join(", ")));
+        lab.tell.say(Who::Agent, &format!("first reported by: {}", told.join(", ")));
         case.none("verdicts that do not name the source that came first", &self.offences);
     }
 }

@@ -1,8 +1,8 @@
-//! What a plugin answered, held against the rules that every answer obeys: one JSON document on
-//! standard output or nothing, an exit code that fits, nobody left behind with the pipe open.
+//! Output of a plugin, with the rules for every output: one JSON document on standard output or nothing, a
+//! matching exit code, and no process left with the pipe open.
 //!
-//! A breach has two texts: a short one, made only of what was done and what is wrong with the answer,
-//! so that it is the same in every run and can stand in a document; and the answer itself, for people.
+//! A breach has two texts: a short one, which consists only of the action and the fault, so that it is the
+//! same in every run and can be part of a document; and the output itself, for the reader.
 
 use std::fmt::Debug;
 
@@ -11,17 +11,17 @@ use serde_json::Value;
 use crate::error::Error;
 use crate::plugin::{CniError, Outcome};
 
-/// Why a test ended before its end.
+/// Reason why a test ended before its end.
 #[derive(Debug)]
 pub enum Stop {
     /// The plugin broke the rule.
     Broken {
         /// The same in every run.
         short: String,
-        /// What was seen.
+        /// Text of the observation.
         seen: String,
     },
-    /// The rule says nothing about this plugin; the reason.
+    /// The rule does not apply to this plugin, for this reason.
     Senseless(&'static str),
     /// The world could not be built or read: nothing is known of the plugin.
     Could(Error),
@@ -33,7 +33,7 @@ impl From<Error> for Stop {
     }
 }
 
-/// What a step of a test gives.
+/// Result of a step of a test.
 pub type Play<T = ()> = Result<T, Stop>;
 
 /// A breach, unless `kept`.
@@ -44,9 +44,9 @@ pub fn holds(kept: bool, short: &str, seen: &dyn Debug) -> Play {
 /// The answer to one call.
 #[derive(Debug)]
 pub struct Answer {
-    /// What was done, in words that do not change from run to run.
+    /// Text of the action, the same in every run.
     what: String,
-    /// How it ended.
+    /// Exit of the call.
     pub outcome: Outcome,
 }
 
@@ -62,14 +62,14 @@ impl Answer {
         Stop::Broken { short: format!("{}: {wrong}", self.what), seen }
     }
 
-    /// What must be true of this answer.
+    /// Requires a property of this output.
     pub fn holds(&self, kept: bool, wrong: &str) -> Play {
         if kept { Ok(()) } else { Err(self.breach(wrong)) }
     }
 
     /// The documents on standard output; a breach if there is anything else, or the pipe is kept open.
     fn documents(&self) -> Play<Vec<Value>> {
-        self.holds(self.outcome.closed, "somebody keeps standard output open")?;
+        self.holds(self.outcome.closed, "a process keeps standard output open")?;
         let stream = serde_json::Deserializer::from_str(&self.outcome.stdout).into_iter::<Value>();
         let documents: Result<Vec<Value>, _> = stream.collect();
         documents.map_err(|_| self.breach("standard output is not JSON alone"))
@@ -84,7 +84,7 @@ impl Answer {
         }
     }
 
-    /// How a call ended that should have succeeded, in words.
+    /// Text of the failure of a call that should have succeeded.
     fn failed(&self) -> Stop {
         if self.outcome.signal.is_some() {
             return self.breach("ended by a signal");

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::{ALL, Findings, Kind, Row, Verdict};
 
-/// What stands above the tables.
+/// Text above the tables.
 const HEAD: &str = "\
 # Conformance
 
@@ -37,7 +37,7 @@ pub fn page(own: &Findings, theirs: &Findings) -> String {
     text
 }
 
-/// What stands in a row for a plugin.
+/// Text of a row for a plugin.
 pub fn cell(row: &Row, verdict: &Verdict) -> String {
     let text = match (verdict, row.kind) {
         (Verdict::Pass, Kind::Plugin) => "pass".to_owned(),
@@ -50,7 +50,7 @@ pub fn cell(row: &Row, verdict: &Verdict) -> String {
     text.replace('|', "\\|")
 }
 
-/// The lines that differ, `-` for those that stand there and `+` for those that should; `None` if none do.
+/// The lines that differ, `-` for those found and `+` for those wanted; `None` without a difference.
 pub fn difference(found: &str, wanted: &str) -> Option<String> {
     if found == wanted {
         return None;

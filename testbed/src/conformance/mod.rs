@@ -1,15 +1,15 @@
-//! The conformance suite: one named test for each row of the CNI checklist, each trap, and each thing
-//! that kubelet and containerd were seen to do; for Berth, and for any other plugin beside it.
+//! The conformance suite: one named test for each row of the CNI checklist, each trap, and each observed
+//! behaviour of kubelet and containerd; for Berth, and for any other plugin.
 //!
 //! A plugin is driven as a runtime drives it: its binary, with environment and standard input, in real
-//! namespaces, with a real agent where it has one. What is asserted is what it printed, how it ended,
-//! and what kernel and store hold, read by the testbed's own means.
+//! namespaces, with a real agent if it has one. Assertions cover its output, its exit, and the content of
+//! kernel and store, read by the testbed's own means.
 //!
-//! docs/conformance.md is written from what was found, and a run of the suite compares it. What Berth
-//! does not obey yet is listed in `known`; anything else that fails is red, and so is a row of that list
-//! which passes. That the tests can fail is seen on the reference, which breaks several.
+//! docs/conformance.md is generated from the findings, and a run of the suite compares it. Known failures of
+//! Berth are listed in `known`; any other failure is red, and so is a row of that list which passes. The
+//! reference breaks several rows, which proves that the tests can fail.
 //!
-//! Left out: real runtimes. A row about callers is played, not proved on them.
+//! Left out: real runtimes. A row about callers simulates one, and proves nothing about a real one.
 
 mod answer;
 mod document;
@@ -32,29 +32,29 @@ use crate::error::{Error, Result};
 use crate::outside::Outside;
 use crate::skip;
 
-/// Where Debian's package puts its plugins.
+/// Path of the reference plugin in Debian's package.
 pub const REFERENCE: &str = "/usr/lib/cni/macvlan";
-/// How many rows the reference must break at least, or the tests prove nothing.
+/// Minimum number of rows that the reference must break, or the tests prove nothing.
 const BROKEN_BY_REFERENCE: usize = 5;
 
-/// What to run.
+/// Parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The folder with `berth` and `berth-agent`, built with fault points.
     pub binaries: PathBuf,
     /// Another plugin instead of Berth, and its IPAM.
     pub other: Option<(PathBuf, String)>,
-    /// Only tests whose name contains this.
+    /// Only tests with this text in their name.
     pub filter: Option<String>,
-    /// The document that says what was found.
+    /// Path of the document with the findings.
     pub document: PathBuf,
-    /// Whether to write it instead of comparing it.
+    /// True if to write it instead of comparing it.
     pub write: bool,
     /// The cluster in which Berth is tested alone, without document and reference; `None`: on a machine alone.
     pub outside: Option<Arc<dyn Outside>>,
 }
 
-/// What a row's test showed.
+/// Result of a row's test.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
     /// The plugin obeys.
@@ -63,19 +63,19 @@ pub enum Verdict {
     No {
         /// In words that are the same in every run.
         short: String,
-        /// What was seen.
+        /// Text of the observation.
         seen: String,
     },
-    /// The row says nothing about this plugin, and why.
+    /// The row does not apply to this plugin, for this reason.
     Senseless(&'static str),
     /// It could not be played.
     Unplayed(String),
 }
 
-/// What a plugin's rows showed, in their order.
+/// Results of a plugin's rows, in their order.
 pub type Findings = Vec<(Row, Verdict)>;
 
-/// How many tests ended how.
+/// Number of tests by result.
 #[derive(Debug, Default, Clone, Copy)]
 struct Count {
     passed: usize,
@@ -141,7 +141,7 @@ fn named(row: &Row) -> String {
     format!("cni::{}", row.test)
 }
 
-/// Plays rows for a plugin, telling each as it is known.
+/// Runs rows for a plugin, reporting each result immediately.
 fn play(subject: &Subject, rows: &[Row], tell: &mut dyn FnMut(&Row, &Verdict)) -> Result<Findings> {
     let mut stage = None;
     let mut findings = Findings::new();
@@ -166,7 +166,7 @@ fn play(subject: &Subject, rows: &[Row], tell: &mut dyn FnMut(&Row, &Verdict)) -
     Ok(findings)
 }
 
-/// Berth's row: red unless it passes, or fails as it is known to.
+/// Judges Berth's row: red unless it passes, or fails as listed.
 fn judge(row: &Row, verdict: &Verdict, count: &mut Count) {
     let known = known::reason(row.id);
     match (verdict, known) {
@@ -180,12 +180,14 @@ fn judge(row: &Row, verdict: &Verdict, count: &mut Count) {
             count.told(row.test, Some(&why));
         }
         (Verdict::No { short, seen }, _) => count.told(row.test, Some(&format!("{short}\n    {seen}"))),
-        (Verdict::Senseless(why), _) => count.told(row.test, Some(&format!("says nothing of Berth: {why}"))),
+        (Verdict::Senseless(why), _) => {
+            count.told(row.test, Some(&format!("does not apply to Berth: {why}")))
+        }
         (Verdict::Unplayed(why), _) => count.told(row.test, Some(&format!("could not be played: {why}"))),
     }
 }
 
-/// The document must say what was found, and the reference must break some rows.
+/// Compares the document with the findings; the reference must break some rows.
 fn compare(settings: &Settings, own: &Findings, theirs: &Findings, count: &mut Count) -> Result<()> {
     let broken = theirs.iter().filter(|(_, verdict)| matches!(verdict, Verdict::No { .. })).count();
     let proof = (broken < BROKEN_BY_REFERENCE).then(|| format!("the reference breaks {broken} rows only"));
@@ -198,7 +200,8 @@ fn compare(settings: &Settings, own: &Findings, theirs: &Findings, count: &mut C
     }
     let found = std::fs::read_to_string(path).unwrap_or_default();
     let differs = document::difference(&found, &text);
-    let advice = differs.map(|lines| format!("`cargo xtask test cni --write-docs` writes it anew:\n{lines}"));
+    let advice =
+        differs.map(|lines| format!("`cargo xtask test cni --write-docs` writes it again:\n{lines}"));
     count.told("the_document_says_what_was_found", advice.as_deref());
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! An IPAM that writes down how it was called: a little script, because a delegate is found by its
-//! name in a folder and must be a file of its own.
+//! An IPAM that records its calls: a small script, because a delegate is found by its name in a folder and
+//! must be a separate file.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use crate::world::{PARENT, Pod};
 pub const KIND: &str = "recording";
 /// The address that it gives: of the network's pool, and far from those that the pool gives first.
 pub const ADDRESS: &str = "10.77.0.70/16";
-/// What it says on standard error.
+/// Its text on standard error.
 pub const WORDS: &str = "the recording ipam speaks";
 
 /// The script and what it wrote.
@@ -62,7 +62,7 @@ impl Recorder {
         stage.call(command, config, pod).variable("CNI_PATH", &path)
     }
 
-    /// Whether it was called with this command.
+    /// True if it was called with this command.
     pub fn heard(&self, command: &str) -> bool {
         self.folder.join(format!("{command}.env")).exists()
     }
@@ -85,7 +85,7 @@ impl Recorder {
     }
 
     fn read(&self, command: &str, what: &str) -> String {
-        // What was never written reads as nothing: the caller asks `heard` first.
+        // A missing file reads as empty: the caller checks `heard` first.
         std::fs::read_to_string(self.folder.join(format!("{command}.{what}"))).unwrap_or_default()
     }
 }

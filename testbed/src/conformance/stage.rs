@@ -21,9 +21,9 @@ use crate::netlink::Link;
 use crate::plugin::{Call, Plugin, Running};
 use crate::world::{self, POD_LINK, Pod, World};
 
-/// How long what ended may take until its address is free; tight bounds are the demo's.
+/// Time limit for an ended attachment's address to be free; tight bounds are the demo's.
 pub const SOON: Duration = Duration::from_secs(8);
-/// How long a call may take that promises to be fast: ten times 50 ms.
+/// Time limit of a call that promises to be fast: ten times 50 ms.
 pub const FAST: Duration = Duration::from_millis(500);
 /// From one look to the next while something is waited for.
 const LOOK: Duration = Duration::from_millis(4);
@@ -33,11 +33,11 @@ pub const LAST_VERSION: &str = "1.1.0";
 /// An address that is not free.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
-    /// Whose it is.
+    /// Container ID of the holder.
     pub container_id: String,
-    /// Its interface.
+    /// Interface of the holder.
     pub ifname: String,
 }
 
@@ -46,24 +46,24 @@ pub struct Held {
 pub struct Stage<'a> {
     // Dropped in this order: the agent ends before its files go.
     agent: Option<Agent>,
-    /// How the agent is started.
+    /// Parameters of the agent's start.
     pub setup: AgentSetup,
     /// The plugin under test, on the node.
     pub plugin: Plugin,
-    /// Which plugin that is.
+    /// The tested plugin.
     pub subject: &'a Subject,
-    /// The newest version that it says it speaks, of those that the suite knows.
+    /// The newest supported version of the plugin, of those in the suite.
     pub newest: String,
-    /// What it says it speaks.
+    /// Versions that the plugin reports.
     pub versions: Vec<String>,
-    /// The namespaces.
+    /// Namespaces of the stage.
     pub world: World,
     pods: Vec<Pod>,
     serial: u32,
 }
 
 impl<'a> Stage<'a> {
-    /// Builds it.
+    /// Builds the stage.
     pub fn build(subject: &'a Subject) -> Result<Self> {
         Self::with(subject, None, Vec::new())
     }
@@ -83,7 +83,7 @@ impl<'a> Stage<'a> {
             bpffs: world.bpffs().unwrap_or_else(|_| world.folder().to_owned()).join("berth"),
             rung: rung.map(str::to_owned),
             object: None,
-            // A deaf stage stands beside another one: a cluster has one node of that name.
+            // A stage with disabled sources exists next to another one: a cluster has one node of that name.
             outside: subject.outside.clone().filter(|_| deaf.is_empty()),
             deaf,
         };
@@ -105,21 +105,21 @@ impl<'a> Stage<'a> {
         Ok(())
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL to the agent.
     pub fn kill_agent(&mut self) {
         if let Some(agent) = self.agent.take() {
             agent.kill();
         }
     }
 
-    /// SIGSTOP.
+    /// Sends SIGSTOP to the agent.
     pub fn pause_agent(&self) {
         if let Some(agent) = &self.agent {
             agent.pause();
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to the agent.
     pub fn resume_agent(&self) {
         if let Some(agent) = &self.agent {
             agent.resume();
@@ -137,12 +137,12 @@ impl<'a> Stage<'a> {
         Ok(pod)
     }
 
-    /// The same for a pod that kubelet knows by this uid.
+    /// The same for a pod with this uid in kubelet.
     pub fn pod_of(&mut self, uid: &str) -> Play<Pod> {
         Ok(Pod { uid: Some(uid.to_owned()), ..self.pod()? })
     }
 
-    /// A pod whose sandbox has the path of another's, which was removed.
+    /// A pod with the sandbox path of another, removed pod.
     pub fn pod_at(&mut self, former: &Pod) -> Play<Pod> {
         let pod = self.world.pod_named(&former.name)?;
         self.pods.push(pod.clone());
@@ -184,7 +184,7 @@ impl<'a> Stage<'a> {
         call.variable("CNI_PATH", &self.subject.path().to_string_lossy())
     }
 
-    /// Runs a call; `what` says in words what it is, the same in every run.
+    /// Runs a call; `what` describes it, the same in every run.
     pub fn ask(&self, what: &str, call: &Call) -> Play<Answer> {
         Ok(Answer::new(what, self.plugin.run(call)?))
     }
@@ -230,7 +230,7 @@ impl<'a> Stage<'a> {
         Ok(self.world.addresses(pod)?)
     }
 
-    /// What the node's own namespace holds, link by link.
+    /// Links of the node's own namespace, one per line.
     pub fn node_links(&self) -> Play<String> {
         Ok(world::ip_shows(self.world.node(), "-brief link show")?)
     }
@@ -265,7 +265,7 @@ impl<'a> Stage<'a> {
     /// A breach unless the pod soon holds nothing.
     pub fn freed(&self, pod: &Pod, short: &str) -> Play {
         let begin = Instant::now();
-        // A reference whose store is files frees at once or never.
+        // A reference with files as its store frees immediately or never.
         let patience = if self.subject.has_agent() { SOON } else { Duration::ZERO };
         loop {
             let held = self.held_by(pod)?;
@@ -279,7 +279,7 @@ impl<'a> Stage<'a> {
         }
     }
 
-    /// What the agent, if there is one, has done with an address lately.
+    /// Recent actions of the agent, if there is one, for an address.
     fn story(&self, address: IpAddr) -> Vec<String> {
         let history = Client::new(&self.setup.socket()).history(address).unwrap_or_default();
         history
@@ -290,17 +290,17 @@ impl<'a> Stage<'a> {
             .collect()
     }
 
-    /// A breach unless the pod has neither links nor addresses held.
+    /// A breach unless the pod has neither links nor held addresses.
     pub fn nothing_left(&self, pod: &Pod, short: &str) -> Play {
         let links = self.links(pod)?;
         holds(links.is_empty(), short, &links)?;
         self.freed(pod, short)
     }
 
-    /// Goes on only if the plugin speaks 1.1.0.
+    /// Continues only if the plugin supports 1.1.0.
     pub fn needs_1_1(&self) -> Play {
         let speaks = self.versions.iter().any(|version| version == LAST_VERSION);
-        if speaks { Ok(()) } else { Err(Stop::Senseless("it speaks no 1.1.0, which brought this verb")) }
+        if speaks { Ok(()) } else { Err(Stop::Senseless("it does not support 1.1.0, which added this verb")) }
     }
 
     /// Goes on only if the addresses are the agent's.
@@ -357,7 +357,7 @@ pub fn addresses_of(result: &Value) -> Vec<IpAddr> {
     listed.chain(families).filter_map(|text| text.as_str()?.split('/').next()?.parse().ok()).collect()
 }
 
-/// What `host-local` wrote: a file for each address, with its holder and the interface in two lines.
+/// Files of `host-local`: one for each address, with its holder and the interface in two lines.
 fn files(folder: &Path) -> Vec<Held> {
     let networks = std::fs::read_dir(folder).into_iter().flatten().flatten();
     let entries = networks.flat_map(|network| std::fs::read_dir(network.path()).into_iter().flatten());
@@ -370,7 +370,7 @@ fn files(folder: &Path) -> Vec<Held> {
     entries.flatten().filter_map(read).collect()
 }
 
-/// The versions that the plugin says it speaks, oldest first.
+/// Versions that the plugin reports, oldest first.
 fn spoken(plugin: &Plugin) -> Result<Vec<String>> {
     let outcome = plugin.run(&Call::bare("VERSION", &json!({"cniVersion": "1.0.0"})))?;
     outcome.expect_success()?;

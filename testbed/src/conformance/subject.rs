@@ -1,7 +1,7 @@
-//! Which plugin is tested, and how a runtime configures it.
+//! The tested plugin, and its configuration by a runtime.
 //!
-//! Two networks, whatever the plugin: `lan` with room for all, and `tight`, whose second family has a
-//! single address, so that one attachment fills it.
+//! Two networks for every plugin: `lan` with room for all, and `tight`, with a single address in its second
+//! family, so that one attachment fills it.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -21,21 +21,21 @@ pub const TIGHT: &str = "tight";
 pub const TIGHT_V6: &str = "fd00:78::5";
 /// The subnet of that address.
 const TIGHT_SUBNET: &str = "fd00:78::/64";
-/// What [`LAN`] gives.
+/// Range of [`LAN`], first and last address.
 const LAN_RANGE: [&str; 2] = ["10.77.0.10", "10.77.0.73"];
-/// What [`TIGHT`] gives of the first family.
+/// Range of [`TIGHT`] in the first family.
 const TIGHT_RANGE: [&str; 2] = ["10.77.1.10", "10.77.1.13"];
 
-/// Who gives the addresses.
+/// Source of the addresses.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ipam {
     /// The plugin itself: it is `berth`, as main plugin.
     Own,
     /// Berth, as the delegate of another main plugin.
     Berth,
-    /// Debian's `host-local`.
+    /// The `host-local` of Debian.
     HostLocal,
-    /// Some other plugin, without configuration of its own.
+    /// Another plugin, without its own configuration.
     Other(String),
 }
 
@@ -44,11 +44,11 @@ pub enum Ipam {
 pub struct Subject {
     /// The binary that is called.
     pub binary: PathBuf,
-    /// Who gives the addresses.
+    /// Source of the addresses.
     pub ipam: Ipam,
     /// The folder of Berth's binaries.
     pub berth: PathBuf,
-    /// The cluster whose API server keeps Berth's records; `None`: a store of its own.
+    /// Cluster of the API server that keeps Berth's records; `None`: a local store.
     pub outside: Option<Arc<dyn Outside>>,
 }
 
@@ -68,7 +68,7 @@ impl Subject {
         Self { binary: plugin.to_owned(), ipam, berth: binaries.to_owned(), outside: None }
     }
 
-    /// How it is called in a document's head.
+    /// Name of the plugin in a document's head.
     pub fn title(&self) -> String {
         let name = self.kind();
         match &self.ipam {
@@ -79,22 +79,22 @@ impl Subject {
         }
     }
 
-    /// Whether it is Berth that is called.
+    /// True if it is Berth that is called.
     pub fn is_berth(&self) -> bool {
         self.ipam == Ipam::Own
     }
 
-    /// Whether the addresses are the agent's.
+    /// True if the addresses are the agent's.
     pub fn has_agent(&self) -> bool {
         matches!(self.ipam, Ipam::Own | Ipam::Berth)
     }
 
-    /// The `type` that runtimes know it by.
+    /// The `type` of the plugin in a configuration.
     pub fn kind(&self) -> String {
         self.binary.file_name().unwrap_or_default().to_string_lossy().into_owned()
     }
 
-    /// Where a runtime looks for plugins.
+    /// Folders in which a runtime looks for plugins.
     pub fn path(&self) -> OsString {
         let own = self.binary.parent().unwrap_or_else(|| Path::new("/"));
         // The paths come from build folders and Debian's package; a colon in one would find no delegate.
@@ -125,7 +125,7 @@ impl Subject {
         config
     }
 
-    /// Where `host-local` keeps what it gave.
+    /// Folder in which `host-local` keeps its addresses.
     pub fn files(setup: &AgentSetup) -> PathBuf {
         setup.folder.join("host-local")
     }

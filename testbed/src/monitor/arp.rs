@@ -1,7 +1,7 @@
-//! The neighbour's ARP questions. Each round asks with another sender MAC, which the answers
-//! repeat: so an answer is matched to the request that it answers, and an old holder's late answer
-//! is not taken for a second holder beside the new one. (Another sender *address* each round would
-//! do too, but fills the neighbour table that all namespaces share, and then nobody answers.)
+//! The neighbour's ARP requests. Each round uses another sender MAC, which the answers repeat. An answer is
+//! thereby matched to its request, and a late answer of an old holder is not taken for a second holder.
+//! (Another sender *address* for each round would work too, but fills the neighbour table that all namespaces
+//! share, and then no answers arrive.)
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,28 +23,28 @@ const BURST_PAUSE: Duration = Duration::from_millis(1);
 /// An ARP frame's length, without padding.
 const FRAME: usize = 42;
 
-/// Who answered for an address last, and when.
+/// Last answer for an address, and its time.
 pub type Answers = BTreeMap<Ipv4Addr, (Mac, Instant)>;
 
-/// Pairs that a case planted, and when each was last heard; shared by all askers.
+/// Pairs that a case planted, and the time of each one's last answer; shared by all askers.
 pub type Planted = Arc<Mutex<BTreeMap<(Ipv4Addr, Mac), Option<Instant>>>>;
 
-/// The neighbour.
+/// ARP side of the neighbour.
 pub struct Asker {
     socket: Socket,
-    /// Tells this asker's requests from another's.
+    /// Distinguishes this asker's requests from another's.
     number: u8,
     addresses: Vec<Ipv4Addr>,
-    /// How many are asked for at once.
+    /// Number of requests sent at once.
     burst: usize,
     round: u8,
     heard: Heard,
 }
 
-/// What was answered.
+/// Answers received so far.
 #[derive(Default)]
 struct Heard {
-    /// Who answered which request first.
+    /// First answer to each request.
     first: BTreeMap<(u8, Ipv4Addr), Mac>,
     /// The last answers, until they are collected.
     last: Answers,
@@ -67,7 +67,7 @@ impl Asker {
         Ok(Self { socket, number, addresses: addresses.to_vec(), burst, round: 0, heard })
     }
 
-    /// Asks for every address once, and tells of requests that two answered.
+    /// Sends a request for every address, and returns requests with two different answers.
     pub fn ask(&mut self) -> io::Result<Vec<Duplicate>> {
         self.round = (self.round + 1) % ROUNDS;
         let round = self.round;
@@ -82,7 +82,7 @@ impl Asker {
         Ok(found)
     }
 
-    /// Takes answers until `until`, and tells of requests that two answered.
+    /// Receives answers until `until`, and returns requests with two different answers.
     pub fn listen(&mut self, until: Instant) -> io::Result<Vec<Duplicate>> {
         let mut found = Vec::new();
         let mut buffer = [0; 256];
@@ -194,11 +194,11 @@ mod tests {
         heard.planted.lock().unwrap().insert((address, planted), None);
         let mut note = |address, mac, round| heard.note(&Answer { address, mac, round }).is_some();
         assert!(!note(address, planted, 1) && !note(address, first, 1) && !note(address, planted, 1));
-        assert!(note(address, second, 1), "a third holder beside the planted one and the first");
+        assert!(note(address, second, 1), "a third holder besides the planted one and the first");
         let other = Ipv4Addr::new(10, 77, 0, 11);
         assert!(!note(other, first, 1) && note(other, planted, 1), "of another address it is a finding");
         assert!(heard.planted.lock().unwrap()[&(address, planted)].is_some());
-        assert_eq!(heard.last[&address].0, second, "the planted one's answers are nobody's life");
+        assert_eq!(heard.last[&address].0, second, "the planted one's answers are not a sign of life");
     }
 
     #[test]

@@ -8,17 +8,17 @@ use super::{Duplicate, Witness};
 use crate::netlink::{Address, Netlink};
 use crate::world::{Tracked, TrackedList};
 
-/// How often a dump that a change interrupted is begun again.
+/// Number of attempts for a dump that a change interrupted.
 const ATTEMPTS: u32 = 20;
 
-/// The reader.
+/// Kernel side of the monitor.
 pub struct Scanner {
     netlink: Netlink,
     tracked: TrackedList,
 }
 
 impl Scanner {
-    /// A reader that speaks in the namespace where the numbers were given.
+    /// A reader in the namespace in which the nsids were assigned.
     pub fn new(netlink: Netlink, tracked: TrackedList) -> Self {
         Self { netlink, tracked }
     }
@@ -64,8 +64,8 @@ impl Scanner {
         Ok(found)
     }
 
-    /// Whether a namespace has an address on an interface that is up. Only asked about suspects:
-    /// reading links takes the kernel's link lock, and every other read here does without.
+    /// True if a namespace has an address on an interface that is up. Called for suspects only: reading links
+    /// takes the kernel's link lock, and no other read here does.
     fn live(&mut self, number: i32, address: IpAddr) -> io::Result<bool> {
         let Some(addresses) = self.addresses(number)? else { return Ok(false) };
         let Some(links) = complete(number, || self.netlink.links(Some(number)))? else { return Ok(false) };

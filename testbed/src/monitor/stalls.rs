@@ -1,16 +1,16 @@
-//! Times when the machine let nobody run.
+//! Times in which the machine ran no thread.
 //!
-//! A thread on each sampler's processor does nothing but sleep for [`BEAT`], and runs before all
-//! ordinary threads. When all of them oversleep at once, no processor ran any thread of user space: a virtual machine whose host was
-//! busy elsewhere, or a kernel that cannot be preempted. No plugin and no agent did anything in that
-//! time either, so it is no gap in what the monitor saw of them. One that oversleeps alone counts.
+//! A thread on each sampler's processor does nothing but sleep for [`BEAT`], and has priority over all
+//! ordinary threads. If all of them oversleep at the same time, no processor ran any user-space thread: a
+//! virtual machine with a busy host, or a kernel without preemption. No plugin and no agent ran in that time
+//! either, so it is not a gap in the monitor's view of them. If a single one oversleeps, the time counts.
 
 use std::time::{Duration, Instant};
 
 /// From and to.
 pub type Window = (Instant, Instant);
 
-/// How long the beating threads sleep.
+/// Sleep of the heartbeat threads.
 pub const BEAT: Duration = Duration::from_millis(2);
 /// Oversleeping by less is ordinary.
 const LEAST: Duration = Duration::from_millis(4);
@@ -34,7 +34,7 @@ fn intersect(left: &[Window], right: &[Window]) -> Vec<Window> {
     pairs.filter(|(from, to)| from < to).collect()
 }
 
-/// How much of `window` is not in `stalls`, which do not overlap each other.
+/// Part of `window` that is not in `stalls`, which do not overlap each other.
 pub fn without(window: Window, stalls: &[Window]) -> Duration {
     let inside =
         stalls.iter().map(|stall| stall.1.min(window.1).saturating_duration_since(stall.0.max(window.0)));

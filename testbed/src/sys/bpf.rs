@@ -8,11 +8,11 @@ use super::check;
 
 /// `BPF_ENABLE_STATS` of linux/bpf.h.
 const ENABLE_STATS: libc::c_int = 32;
-/// `BPF_STATS_RUN_TIME`.
+/// `BPF_STATS_RUN_TIME` of the kernel.
 const RUN_TIME: u32 = 0;
 
-/// Lets the kernel count every program's runs and their time, as `kernel.bpf_stats_enabled` does, until
-/// the descriptor is closed: by whatever ends this process, too.
+/// Makes the kernel count every program's runs and their time, as `kernel.bpf_stats_enabled` does, until the
+/// descriptor is closed, at the latest by the end of this process.
 pub fn count_runs() -> io::Result<OwnedFd> {
     let kind = RUN_TIME;
     // SAFETY: the pointer is to a live value of the length given, all that this command reads.

@@ -34,7 +34,7 @@ pub fn create(path: &Path) -> io::Result<()> {
         check(mounted).map(drop)
     });
     if made.is_err() {
-        // The file is no use without its mount; the first error is the one to tell.
+        // The file is useless without its mount; the first error is the one to report.
         let _ = std::fs::remove_file(path);
     }
     made
@@ -48,19 +48,18 @@ pub fn unmount(path: &Path) -> io::Result<()> {
     check(unsafe { libc::umount2(target.as_ptr(), libc::MNT_DETACH) }).map(drop)
 }
 
-/// Mounts an empty file system of so many bytes on the folder `path`.
+/// Mounts an empty file system of this size on the folder `path`.
 pub fn mount_memory(path: &Path, bytes: u64) -> io::Result<()> {
     mount_new(path, c"tmpfs", &format!("size={bytes}"))
 }
 
-/// Mounts a new BPF file system on the folder `path`: it shows nobody else's pins, and ends with this
-/// mount.
+/// Mounts a new BPF file system on the folder `path`. It shows only its own pins, and ends with this mount.
 pub fn mount_bpf(path: &Path) -> io::Result<()> {
     mount_new(path, c"bpf", "mode=0700")
 }
 
-/// Makes the folder `path` a mount of its own that is the same in every mount namespace: what is mounted
-/// below it and taken away again is taken away everywhere, so that no copy keeps a namespace alive.
+/// Makes the folder `path` a separate mount that is the same in every mount namespace: a mount below it that
+/// is removed is removed everywhere, so that no copy keeps a namespace alive.
 pub fn share(path: &Path) -> io::Result<()> {
     let target = c_path(path)?;
     let mount = |source: *const libc::c_char, flags: libc::c_ulong| {
@@ -110,7 +109,7 @@ pub fn cookie(path: &Path) -> io::Result<u64> {
     check(read).map(|_| cookie)
 }
 
-/// Moves the calling thread, for good.
+/// Moves the calling thread permanently.
 fn enter(netns: &File) -> io::Result<()> {
     // SAFETY: setns takes no pointers, and the descriptor is open.
     check(unsafe { libc::setns(netns.as_raw_fd(), libc::CLONE_NEWNET) }).map(drop)

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::check;
 
-/// How many interrupting signals came so far.
+/// Number of interrupting signals so far.
 static SIGNALS: AtomicU32 = AtomicU32::new(0);
 
 extern "C" fn on_signal(_: libc::c_int) {
@@ -29,7 +29,7 @@ pub fn catch_signals() -> io::Result<()> {
     Ok(())
 }
 
-/// How many SIGINT and SIGTERM came since [`catch_signals`].
+/// Number of SIGINT and SIGTERM since [`catch_signals`].
 pub fn signals() -> u32 {
     SIGNALS.load(Ordering::Relaxed)
 }
@@ -48,7 +48,7 @@ pub fn send_group(leader: u32, signal: libc::c_int) -> io::Result<()> {
     check(unsafe { libc::kill(-pid, signal) }).map(drop)
 }
 
-/// What a process and the children that it waited for used.
+/// Resources that a process and the children that it waited for used.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     /// Processor time, its own and the kernel's for it.
@@ -78,7 +78,7 @@ pub fn reap(pid: u32) -> io::Result<(ExitStatus, Usage)> {
     Ok((ExitStatus::from_raw(status), Usage { cpu, memory_kib: usage.ru_maxrss.unsigned_abs() }))
 }
 
-/// Whether a process of that id exists.
+/// True if a process of that id exists.
 pub fn exists(pid: u32) -> bool {
     match send(pid, 0) {
         Ok(()) => true,
@@ -94,7 +94,7 @@ pub fn run_first() {
     unsafe {
         libc::sched_setscheduler(0, libc::SCHED_FIFO | libc::SCHED_RESET_ON_FORK, &raw const parameters)
     };
-    // SAFETY: mlockall takes no pointers. Memory that the kernel takes back would have to be waited for.
+    // SAFETY: mlockall takes no pointers. Reclaimed memory would have to be waited for.
     unsafe { libc::mlockall(libc::MCL_CURRENT) };
 }
 
@@ -136,7 +136,7 @@ impl PidFd {
     pub fn wait(&self, limit: Duration) -> io::Result<bool> {
         let millis = libc::c_int::try_from(limit.as_millis()).unwrap_or(libc::c_int::MAX);
         let mut poll = libc::pollfd { fd: self.0.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        // SAFETY: the pointer is to one live pollfd, as the count says.
+        // SAFETY: the pointer leads to one live pollfd, as the count says.
         match check(unsafe { libc::poll(&raw mut poll, 1, millis) }) {
             Ok(ready) => Ok(ready > 0),
             // A signal came in between: the caller looks at its deadline and asks again.

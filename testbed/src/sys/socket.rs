@@ -51,7 +51,7 @@ impl Socket {
         check(done).map(drop)
     }
 
-    /// How long a receive waits before it fails with `WouldBlock`.
+    /// Sets the time after which a receive fails with `WouldBlock`.
     pub fn timeout(&self, limit: Duration) -> io::Result<()> {
         let value = libc::timeval {
             tv_sec: limit.as_secs().try_into().unwrap_or(libc::time_t::MAX),
@@ -70,7 +70,7 @@ impl Socket {
 
     /// Receives one message into `buffer`; its length.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<usize> {
-        // SAFETY: pointer and length describe a live slice that nobody else uses.
+        // SAFETY: pointer and length describe a live slice without other users.
         let got = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), 0) };
         usize::try_from(got).map_err(|_| io::Error::last_os_error())
     }
@@ -78,7 +78,7 @@ impl Socket {
     /// Receives one message if one is there.
     pub fn receive_now(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
         let flags = libc::MSG_DONTWAIT;
-        // SAFETY: pointer and length describe a live slice that nobody else uses.
+        // SAFETY: pointer and length describe a live slice without other users.
         let got = unsafe { libc::recv(self.0.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), flags) };
         match usize::try_from(got).map_err(|_| io::Error::last_os_error()) {
             Ok(length) => Ok(Some(length)),
@@ -88,7 +88,7 @@ impl Socket {
     }
 }
 
-/// The length of a value as the socket calls want it.
+/// Length of a value in the type of the socket calls.
 fn length_of<T>(_: &T) -> io::Result<libc::socklen_t> {
     libc::socklen_t::try_from(size_of::<T>()).map_err(io::Error::other)
 }

@@ -63,7 +63,8 @@ fn a_lost_cache_and_a_lost_namespace_free_the_address() {
     bench.add(&pod);
     bench.add(&ended);
     bench.runtime.cache = bench.lab.world.folder().join("empty");
-    // Without prevResult Berth cannot tell what it added; macvlan, which comes after it, removes the link.
+    // Without prevResult Berth cannot identify the addresses that it added; macvlan, which comes after it,
+    // removes the link.
     bench.quiet("del", &pod);
     bench.gone(&pod);
     bench.lab.world.remove(&ended);

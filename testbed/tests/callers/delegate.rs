@@ -16,7 +16,7 @@ fn ipam(lab: &Lab) -> Value {
     berth(lab, &json!({}))
 }
 
-/// The bridge has a MAC of its own: else it takes the lowest of its ports', which another pod changes,
+/// The bridge has its own MAC: otherwise it takes the lowest of its ports' MACs, which another pod changes,
 /// and the main plugin's CHECK of the first one fails by chance.
 fn bridge(lab: &Lab) -> Value {
     let lines = "link add berth0 address 02:00:00:00:0b:01 type bridge\nlink set berth0 up\n";
@@ -157,8 +157,8 @@ fn under_debians_plugins_which_know_no_newer_version_than_1_0_0() {
     if !debian.join("macvlan").exists() {
         return skip::because("needs Debian's plugins: apt-get install containernetworking-plugins");
     }
-    // Not its bridge: that one's CHECK wants the MAC that the bridge had at ADD, and a bridge takes another
-    // with each port.
+    // Not its bridge: that plugin's CHECK requires the MAC that the bridge had at ADD, and a bridge takes
+    // another one with each port.
     for main in [|lab: &Lab| macvlan(&ipam(lab)), ptp] {
         let Some(mut bench) = Bench::start(4, "1.0.0", |lab| vec![main(lab)]) else { return };
         bench.runtime.call_plugins_of(debian);

@@ -73,8 +73,8 @@ fn sbr_moves_the_routes_and_does_not_keep_the_address_when_its_own_del_fails() {
     bench.quiet("check", &pod);
     bench.quiet("del", &pod);
     bench.gone(&pod);
-    // Last in the list is first in DEL: without a namespace sbr fails, and libcni asks nobody else.
-    // That the address is free all the same is the agent's doing: it saw the namespace end.
+    // Last in the list is first in DEL: without a namespace sbr fails, and libcni calls no other plugin. The
+    // address is free because the agent saw the namespace end.
     let lost = bench.pod();
     bench.add(&lost);
     bench.lab.world.remove(&lost);
@@ -99,7 +99,7 @@ fn bandwidth_refuses_a_link_without_a_host_end_and_nothing_stays() {
     let Some(mut bench) = start(&json!({"type": "bandwidth", "capabilities": {"bandwidth": true}})) else {
         return;
     };
-    // Nothing is asked for, so ADD and DEL have nothing to do. Its CHECK wants a veth all the same.
+    // No bandwidth is requested, so ADD and DEL have nothing to do. Its CHECK still requires a veth.
     let Some((pod, _)) = lives(&bench) else { return };
     let failure = refused(&bench.runtime.call("check", &pod).unwrap());
     assert!(failure.msg.contains("veth"), "{failure:?}");

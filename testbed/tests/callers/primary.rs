@@ -135,7 +135,7 @@ fn gc_leaves_an_attachment_alone_whose_namespace_lives() {
     let Some(mut bench) = start(4) else { return };
     let pod = bench.pod();
     let result = bench.add(&pod);
-    // What libcni knows nothing of it deletes nothing of; the verb itself reaches Berth.
+    // Without its cache libcni deletes nothing; the verb itself reaches Berth.
     bench.runtime.cache = bench.lab.world.folder().join("empty");
     for keep in [Keep::Null, Keep::Only(&[])] {
         silent(&bench.runtime.gc(keep).unwrap());
@@ -160,7 +160,7 @@ fn each_version_is_served_as_libcni_speaks_it() {
         bench.quiet("del", &pod);
         bench.gone(&pod);
     }
-    // These have no chains, so libcni sends no list in them: a list of one all the same.
+    // These versions have no chains, so libcni sends no list in them: this test uses a list of one.
     for version in ["0.1.0", "0.2.0"] {
         let Some(bench) = Bench::start(4, version, |lab| vec![berth(lab, &json!({}))]) else { return };
         let pod = bench.pod();

@@ -1,4 +1,4 @@
-//! One node whose pods are attached through a configuration list, and what is asserted of them.
+//! One node with pods attached through a configuration list, and the assertions about them.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ pub const NEWEST: &str = "1.1.0";
 
 /// A node with an agent, and a runtime with a list.
 pub struct Bench {
-    // Dropped in this order: what cnitool left, then the world.
+    // Dropped in this order: the remains of cnitool, then the world.
     pub runtime: Runtime,
     pub lab: Lab,
 }
@@ -35,8 +35,8 @@ pub fn macvlan(ipam: &Value) -> Value {
 }
 
 impl Bench {
-    /// A pool of `addresses`, and the list that `plugins` makes. `None`: it cannot be had here, which
-    /// was noted as a skip.
+    /// A pool of `addresses`, and the list that `plugins` builds. `None`: it is not available here, which was
+    /// recorded as a skip.
     pub fn start(addresses: u16, version: &str, plugins: impl Fn(&Lab) -> Vec<Value>) -> Option<Self> {
         Self::start_with(addresses, Families::V4, version, plugins)
     }
@@ -49,7 +49,7 @@ impl Bench {
     ) -> Option<Self> {
         let options = Options::of_tests(1.0)?;
         let tools = Tools::of_tests()?;
-        // What must wait for an address waits briefly: nobody frees one in these tests.
+        // An ADD that must wait for an address waits briefly: none becomes free in these tests.
         let mut lab = Lab::prepare(&options, addresses, "  addTimeout: 1s\n", families).unwrap();
         lab.start_agent(None).unwrap();
         let list = plugins(&lab);
@@ -71,8 +71,8 @@ impl Bench {
         silent(&self.runtime.call(verb, pod).unwrap());
     }
 
-    /// The pod has exactly these addresses on its interface, the agent holds them for it, and the
-    /// neighbour hears them.
+    /// The pod has exactly these addresses on its interface, the agent holds them for it, and the neighbour
+    /// receives answers for them.
     pub fn attached(&self, pod: &Pod, result: &Value) {
         let mut named = addresses(result);
         named.sort();
@@ -123,7 +123,7 @@ pub fn result(outcome: &Outcome) -> Value {
     serde_json::from_str(&outcome.stdout).unwrap_or_else(|error| panic!("{error}: {outcome:?}"))
 }
 
-/// Success without a word on standard output.
+/// Success without output on standard output.
 pub fn silent(outcome: &Outcome) {
     assert!(outcome.succeeded() && outcome.stdout.is_empty(), "{outcome:?}");
 }

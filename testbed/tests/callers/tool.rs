@@ -12,7 +12,7 @@ fn call(bench: &Bench, verb: &str, pod: &Pod) -> Outcome {
     bench.runtime.cnitool(verb, pod).unwrap()
 }
 
-/// Everything that the agent holds, whoever for: cnitool forms container ids of its own.
+/// All addresses that the agent holds, for any container: cnitool forms its own container IDs.
 fn held(bench: &Bench) -> Vec<IpAddr> {
     let rows = bench.lab.leases().unwrap();
     rows.iter().filter(|row| row.container_id.is_some()).map(|row| row.address).collect()
@@ -65,7 +65,7 @@ fn an_agent_that_is_gone_for_long_is_told_by_status() {
     let Some(mut bench) = Bench::start(4, NEWEST, |lab| vec![berth(lab, &json!({}))]) else { return };
     let pod = bench.pod();
     bench.lab.kill_agent();
-    // With a fresh sign of life an absent agent is being replaced, which is no reason to complain.
+    // With a recent sign of life an absent agent is being replaced, which is not an error.
     silent(&call(&bench, "status", &pod));
     std::fs::remove_file(bench.lab.setup.state().join("alive")).unwrap();
     let told = call(&bench, "status", &pod);

@@ -12,7 +12,7 @@ use crate::narrate::Who;
 use crate::plugin::{self, Call, Plugin};
 use crate::report::Builder;
 
-/// How long the second machine's agent is watched.
+/// Time for which the second machine's agent is watched.
 const WATCHED: Duration = Duration::from_secs(4);
 /// Pods of the first machine.
 const PODS: usize = 4;

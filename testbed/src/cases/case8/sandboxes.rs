@@ -1,4 +1,4 @@
-//! Recycled paths and late DELs: what is said of an old sandbox must not touch the new one.
+//! Recycled paths and late DELs: a call about an old sandbox must not touch the new one.
 
 use std::time::{Duration, Instant};
 
@@ -9,14 +9,15 @@ use crate::lease_watch::LeaseWatch;
 use crate::narrate::Who;
 use crate::report::Builder;
 
-/// How long an address may take to be free after its DEL.
+/// Time limit for an address to be free after its DEL.
 const FREED_WITHIN: Duration = Duration::from_secs(4);
 
 /// Sandboxes, old and new, after all the confusion.
 pub struct Sandboxes {
-    /// Live ones in recycled paths, or whose old sandbox was deleted late.
+    /// Live ones in recycled paths, or with an old sandbox that was deleted late.
     live: Vec<Attachment>,
-    /// Old ones, alive under a process, whose path is another's now and whose DEL came.
+    /// Old ones, kept alive by a process, with a path that belongs to another sandbox now, and with their DEL
+    /// received.
     deleted: Vec<(Attachment, Process)>,
     /// DELs that did not succeed.
     failed: Vec<String>,
@@ -34,7 +35,7 @@ pub fn confuse(lab: &Lab, each: usize, watch: &mut LeaseWatch) -> Result<Sandbox
     lab.tell.say(
         Who::World,
         &format!(
-            "{} live sandboxes whose path was another's, or whose pod's old sandbox had its DEL late",
+            "{} live sandboxes in a recycled path, or with a late DEL of the pod's old sandbox",
             all.live.len()
         ),
     );
@@ -69,7 +70,7 @@ fn recycle_alive(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
     Ok(())
 }
 
-/// A pod's first sandbox dies, its second gets its address, then the first's DEL comes (T1, T2).
+/// A pod's first sandbox ends, its second gets its address, then the first one's DEL arrives.
 fn late_del(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
     let mut pod = lab.world.pod()?;
     pod.uid = Some(pod.name.clone());
@@ -82,7 +83,7 @@ fn late_del(lab: &Lab, all: &mut Sandboxes) -> Result<()> {
 }
 
 impl Sandboxes {
-    /// What must have stayed has stayed.
+    /// Checks that the live ones have stayed.
     pub fn report(&self, case: &mut Builder, watch: &LeaseWatch) {
         case.none(
             "live addresses freed by a recycled path or a late DEL of another sandbox",
@@ -91,7 +92,7 @@ impl Sandboxes {
         case.none("late DELs that failed", &self.failed);
     }
 
-    /// Old sandboxes must be over by now; the live ones end in order.
+    /// The old sandboxes must have ended; the live ones end in order.
     pub fn end(&mut self, lab: &Lab, case: &mut Builder) -> Result<()> {
         let mut watch = LeaseWatch::new(lab.client());
         let deleted: Vec<Attachment> =
@@ -104,7 +105,7 @@ impl Sandboxes {
             .filter(|a| watch.left(a).is_none())
             .map(|a| format!("{} {:?}", a.pod.container_id, watch.fate(a.address)))
             .collect();
-        case.none("leases of deleted sandboxes whose path is another's", &left);
+        case.none("leases of deleted sandboxes in a recycled path", &left);
         let links = lab.world.berth_links()?;
         let orphans = deleted.iter().filter(|old| links.iter().any(|(_, link)| link.mac == Some(old.mac)));
         case.none(

@@ -1,4 +1,4 @@
-//! A: ADD.
+//! Rows A: ADD command.
 
 use std::net::IpAddr;
 
@@ -45,7 +45,7 @@ pub fn foreign_link(stage: &Stage, pod: &Pod, name: &str, mac: &str) -> Play {
     Ok(world::ip(stage.world.node(), &line)?)
 }
 
-/// The result of a main plugin without IPAM that made `eth0`, with fields that nobody knows.
+/// The result of a main plugin without IPAM that created `eth0`, with unknown fields.
 pub fn foreign_result(version: &str, pod: &Pod, mac: &str) -> Value {
     json!({
         "cniVersion": version, "invented": {"a": [1, null]},
@@ -62,7 +62,8 @@ fn a1_a_taken_name_is_an_error_and_a_chained_plugin_needs_it(stage: &mut Stage) 
     let (pod, config) = (stage.pod()?, stage.config());
     foreign_link(stage, &pod, "eth0", "02:00:00:00:00:07")?;
     let before = stage.links(&pod)?;
-    let answer = stage.ask("ADD beside an interface of that name", &stage.call("ADD", &config, &pod))?;
+    let answer =
+        stage.ask("ADD with an existing interface of that name", &stage.call("ADD", &config, &pod))?;
     answer.refused(&[])?;
     answer.holds(stage.links(&pod)? == before, "the container's links were changed")?;
     stage.freed(&pod, "a refused ADD holds an address")?;
@@ -154,7 +155,7 @@ fn a5_a_delegate_gets_everything_and_its_failure_a_del(stage: &mut Stage) -> Pla
     let (second, failing) = (stage.pod()?, Recorder::install(stage)?);
     failing.fail("ADD")?;
     let call = failing.call(stage, "ADD", &Recorder::config(stage), &second);
-    stage.ask("ADD whose ipam fails", &call)?.refused(&[])?;
+    stage.ask("ADD with a failing ipam", &call)?.refused(&[])?;
     holds(stage.links(&second)?.is_empty(), "the link stays when the ipam fails", &())?;
     holds(failing.heard("DEL"), &format!("a failed {KIND} ipam gets no DEL"), &())
 }
@@ -174,7 +175,7 @@ fn a7_a_second_sandbox_of_a_pod_is_another_attachment(stage: &mut Stage) -> Play
     let (old, new) = (stage.pod_of("u-a7")?, stage.pod_of("u-a7")?);
     let (first, second) = (stage.add(&old)?, stage.add(&new)?);
     stage.keeps(&old, &first, "the second ADD harmed the first attachment")?;
-    stage.keeps(&new, &second, "the second sandbox has no attachment of its own")?;
+    stage.keeps(&new, &second, "the second sandbox has no separate attachment")?;
     stage.del(&old)?;
     stage.freed(&old, "DEL of the old sandbox frees nothing")?;
     stage.keeps(&new, &second, "DEL of the old sandbox harmed the new one")
@@ -238,9 +239,9 @@ fn a10_reserved_and_unknown_keys_are_ignored(stage: &mut Stage) -> Play {
     stage.del_with(&config, &pod)
 }
 
-/// The kernel tells only at the last step that a MAC is in use: link and address are there by then, and
-/// the parent's list goes on to show the MAC. Whether the other link was there before the lease, or came
-/// between lease and set-up, makes no difference: nobody looks for it before.
+/// The kernel reports a MAC conflict only at the last step. Link and address exist at that time, and the
+/// parent's list continues to show the MAC. The result is the same whether the other link existed before the
+/// lease or appeared between lease and set-up: the plugin does not look for it before.
 fn a11_a_mac_in_use_is_refused_and_its_holder_unharmed(stage: &mut Stage) -> Play {
     let (neighbour, pod) = (stage.pod()?, stage.pod()?);
     let call = with_a_mac_of(stage, &neighbour, &pod)?;

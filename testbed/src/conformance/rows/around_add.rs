@@ -30,10 +30,10 @@ rows! {
         "ADD hangs: SIGKILL, DEL at once, a new ADD later";
 }
 
-/// How long something is left alone that must wait, or must stay.
+/// Time for which a call that must wait, or an attachment that must stay, is left alone.
 pub const A_WHILE: Duration = Duration::from_millis(50);
 
-/// A call that dies at a fault point.
+/// A call that is killed at a fault point.
 pub fn dying(call: Call, point: &str) -> Call {
     call.variable(berth_protocol::fault::VARIABLE, point)
 }
@@ -129,7 +129,7 @@ fn f6_add_fails_and_its_del_is_lost(stage: &mut Stage) -> Play {
         stage.add(&pod)?;
     }
     stage.world.remove(&pod);
-    stage.freed(&pod, "an ADD whose DEL is lost holds its address for ever")
+    stage.freed(&pod, "an ADD with a lost DEL holds its address for ever")
 }
 
 fn f7_add_hangs_and_is_killed(stage: &mut Stage) -> Play {

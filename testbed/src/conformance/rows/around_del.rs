@@ -88,7 +88,7 @@ fn f11_the_configuration_is_absent_at_delete(stage: &mut Stage) -> Play {
     let (pod, mut config) = (stage.pod()?, stage.config());
     let result = stage.add(&pod)?;
     cleanup::pause(A_WHILE)?;
-    stage.keeps(&pod, &result, "an attachment that nobody deletes was freed")?;
+    stage.keeps(&pod, &result, "an attachment without a DEL was freed")?;
     config["prevResult"] = result;
     stage.del_with(&config, &pod)?;
     stage.nothing_left(&pod, "DEL leaves something")
@@ -124,13 +124,13 @@ fn f14_kubelet_down_while_the_pod_is_deleted(stage: &mut Stage) -> Play {
     let (pod, config) = (stage.pod_of("u-f14")?, stage.config());
     let result = stage.add(&pod)?;
     cleanup::pause(A_WHILE)?;
-    stage.keeps(&pod, &result, "an attachment that nobody deletes was freed")?;
+    stage.keeps(&pod, &result, "an attachment without a DEL was freed")?;
     stage.del_with(&config, &pod)?;
     stage.nothing_left(&pod, "DEL leaves something")
 }
 
 fn f15_two_dels_of_one_container_at_once(stage: &mut Stage) -> Play {
-    // A page that is compared can say nothing of what differs from run to run.
+    // A document that is compared must not contain anything that differs from run to run.
     stage.needs_berth("two of its DELs at once fail now and then (code 999)")?;
     for _ in 0..8 {
         let (pod, mut config) = (stage.pod()?, stage.config());

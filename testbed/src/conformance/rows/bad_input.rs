@@ -1,5 +1,5 @@
-//! B: bad input, in tables. Each entry is refused with its code, the message names the offending key
-//! and value, nothing is changed in kernel or store, and the answer comes at once.
+//! Rows B: bad input, in tables. Each entry is refused with its code, the message names the offending key and
+//! value, kernel and store are unchanged, and the response comes at once.
 
 use serde_json::{Value, json};
 
@@ -141,7 +141,7 @@ fn results() -> Vec<(&'static str, Value, u32, &'static [&'static str])> {
     ]
 }
 
-/// A refusal with that code, whose message holds these words, given at once.
+/// A refusal with that code and these words in its message, without delay.
 fn refused(answer: &Answer, code: u32, words: &[&str]) -> Play {
     let error = answer.refused(&[code])?;
     for word in words {

@@ -1,4 +1,4 @@
-//! W: who calls what today. Each test makes the calls of one runtime, with its omissions.
+//! Rows W: present callers. Each test makes the calls of one runtime, with its omissions.
 
 use serde_json::{Value, json};
 
@@ -48,7 +48,7 @@ fn w2_crio_checks_after_each_add_and_forgets_a_failed_del(stage: &mut Stage) -> 
     }
     // The DEL failed, and its cache file is gone: the sandbox goes without another.
     stage.world.remove(&pods[0]);
-    stage.freed(&pods[0], "an address whose DEL failed once is held for ever")?;
+    stage.freed(&pods[0], "an address is held for ever after one failed DEL")?;
     stage.del(&pods[1])
 }
 

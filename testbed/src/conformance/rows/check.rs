@@ -1,4 +1,4 @@
-//! C: CHECK.
+//! Rows C: CHECK command.
 
 use serde_json::{Value, json};
 
@@ -80,6 +80,6 @@ fn c4_a_delegate_is_asked_too(stage: &mut Stage) -> Play {
     stage.ask("CHECK with another ipam", &call)?.silent()?;
     holds(recorder.heard("CHECK"), "the delegate is not asked", &json!(null))?;
     recorder.fail("CHECK")?;
-    stage.ask("CHECK whose ipam fails", &call)?.refused(&[])?;
+    stage.ask("CHECK with a failing ipam", &call)?.refused(&[])?;
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! D: DEL.
+//! Rows D: DEL command.
 
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ rows! {
     D1 plugin d1_nothing_to_delete_is_a_success
         "idempotent: success without namespace, interface, allocation or `prevResult`";
     D2 plugin d2_the_parent_and_the_pool_may_be_gone
-        "needs neither the parent, the namespace, nor the pool to release the address";
+        "releases the address without the parent, the namespace and the pool";
     D3 plugin d3_a_final_result_may_come_as_prevresult
         "`prevResult` is ADD's final result, where the runtime kept it";
     D4 plugin d4_a_chain_is_taken_down_last_plugin_first
@@ -29,10 +29,10 @@ rows! {
     D8 plugin d8_no_error_says_that_there_was_nothing
         "an error never holds the words \"not found\" or \"no such file or directory\"";
     D9 plugin d9_del_is_fast_whatever_else_is_slow
-        "success in milliseconds, whatever is away";
+        "success in milliseconds, whichever part is absent";
 }
 
-/// How long a DEL may take while its daemon is dead: nobody is waited for.
+/// Time limit of a DEL without its daemon: it waits for no process.
 const AT_ONCE: Duration = Duration::from_millis(500);
 /// And while its daemon hangs: longer than its patience of a second, far shorter than any runtime's.
 const HUNG: Duration = Duration::from_secs(5);
@@ -112,8 +112,8 @@ fn d5_a_delegate_gets_its_del_and_its_error_is_told(stage: &mut Stage) -> Play {
     stage.ask("DEL with another ipam", &del)?.silent()?;
     holds(recorder.heard("DEL"), "the delegate gets no DEL", &())?;
     recorder.fail("DEL")?;
-    let error = stage.ask("DEL whose ipam fails", &del)?.refused(&[])?;
-    holds(error.msg.contains("planted"), "the delegate's error is not told", &error)
+    let error = stage.ask("DEL with a failing ipam", &del)?.refused(&[])?;
+    holds(error.msg.contains("planted"), "the delegate's error is not reported", &error)
 }
 
 fn d6_a_success_prints_nothing(stage: &mut Stage) -> Play {

@@ -28,7 +28,7 @@ rows! {
     E9 plugin e9_by_hand_it_says_what_it_is
         "without `CNI_COMMAND`: exit 0, about text and versions on standard error";
     E10 plugin e10_version_does_not_depend_on_its_input
-        "VERSION answers whatever standard input and the other variables hold";
+        "VERSION answers with any standard input and any other variables";
     E11 plugin e11_gc_and_status_have_no_attachment
         "GC and STATUS come without container, namespace and interface";
     E12 plugin e12_input_is_read_to_its_end_and_checked
@@ -188,7 +188,7 @@ fn e12_input_is_read_to_its_end_and_checked(stage: &mut Stage) -> Play {
     let (pod, config) = (stage.pod()?, stage.config());
     for garbage in ["", "{", "garbage", "{\"cniVersion\":"] {
         let call = stage.call("ADD", &config, &pod).garbage(garbage);
-        stage.ask("input that is no JSON", &call)?.refused(&[6])?;
+        stage.ask("input that is not JSON", &call)?.refused(&[6])?;
     }
     let mut nameless = config.clone();
     if let Some(object) = nameless.as_object_mut() {

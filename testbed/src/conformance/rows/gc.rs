@@ -1,7 +1,7 @@
-//! G: GC.
+//! Rows G: GC command.
 //!
-//! What has ended Berth frees by evidence, within milliseconds. So whether GC does anything is seen
-//! only where the agent notices nothing by itself; those tests have a stage of their own.
+//! Berth frees ended attachments by evidence, within milliseconds. The effect of GC is therefore visible only
+//! if the agent has no other source; those tests have a separate stage.
 
 use std::time::{Duration, Instant};
 
@@ -17,16 +17,16 @@ use crate::world::Pod;
 const LIST: &str = "cni.dev/valid-attachments";
 /// The key that libcni sends as well.
 const OLDER: &str = "cni.dev/attachments";
-/// How long the kernel may take to end a namespace.
+/// Time limit for the kernel to end a namespace.
 const KERNEL: Duration = Duration::from_secs(5);
 
 rows! {
     G1 plugin g1_either_key_is_read_and_the_first_preferred
         "the list is `cni.dev/valid-attachments`, or else `cni.dev/attachments`";
     G2 plugin g2_what_is_not_listed_and_has_ended_goes
-        "removes what is not listed, of this network name, and goes on after errors";
+        "removes attachments of this network name that are not listed, and continues after errors";
     G3 plugin g3_what_lives_stays_whatever_the_list_says
-        "never touches an attachment whose namespace lives: another runtime may have made it";
+        "never touches an attachment with a living namespace: another runtime may have created it";
     G4 plugin g4_no_list_is_refused_and_an_empty_one_is_not
         "no list: code 7; `null` and `[]`: an empty list";
     G5 plugin g5_it_may_come_again
@@ -56,8 +56,8 @@ fn collect(stage: &Stage, what: &str, config: &Value) -> Play {
     stage.ask(what, &stage.bare("GC", config))?.silent()
 }
 
-/// GCs until what has ended is free: on a busy machine the kernel takes its time to end a namespace
-/// that nobody holds any more, and until then it lives.
+/// GCs until the ended attachment is free: on a busy machine the kernel takes time to end a namespace without
+/// holders, and until then it is alive.
 fn collect_until_free(stage: &Stage, config: &Value, ended: &Pod) -> Play {
     let begin = Instant::now();
     loop {

@@ -1,7 +1,7 @@
-//! The rows: what each says, and the test that shows whether a plugin obeys it.
+//! The rows: the meaning of each, and the test that shows whether a plugin obeys it.
 //!
-//! One file for each letter of the checklist. A row that speaks of callers alone is marked so; its
-//! test plays such a caller, and shows that the plugin bears it.
+//! One file for each letter of the checklist. A row about callers alone is marked so; its test simulates such
+//! a caller, and shows that the plugin tolerates it.
 
 mod add;
 mod around_add;
@@ -20,27 +20,27 @@ mod versions;
 use super::answer::Play;
 use super::stage::Stage;
 
-/// Whom a row speaks of.
+/// Subject of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
-    /// The plugin.
+    /// The plugin itself.
     Plugin,
-    /// Those who call it.
+    /// The plugin's callers.
     Caller,
 }
 
-/// One row.
+/// One row of the checklist.
 #[derive(Debug, Clone, Copy)]
 pub struct Row {
     /// Its number in the checklist.
     pub id: &'static str,
     /// The test's name.
     pub test: &'static str,
-    /// What it says.
+    /// Text of the rule.
     pub meaning: &'static str,
-    /// Whom it speaks of.
+    /// Subject of the rule.
     pub kind: Kind,
-    /// The test.
+    /// Test of the rule.
     pub play: fn(&mut Stage) -> Play,
 }
 
@@ -70,9 +70,9 @@ mod kind {
 /// A part of the document.
 #[derive(Debug, Clone, Copy)]
 pub struct Part {
-    /// Its heading.
+    /// Heading of the part.
     pub title: &'static str,
-    /// Its rows.
+    /// Rows of the part.
     pub rows: &'static [Row],
 }
 
@@ -88,7 +88,7 @@ pub const ALL: [Part; 13] = [
     Part { title: "Results, errors, streams", rows: results::ROWS },
     Part { title: "Bad input", rows: bad_input::ROWS },
     Part { title: "Traps: ordering and identity", rows: traps::ROWS },
-    Part { title: "Who calls what", rows: callers::ROWS },
+    Part { title: "Calls of runtimes", rows: callers::ROWS },
     Part { title: "What kubelet and containerd do to ADD", rows: around_add::ROWS },
     Part { title: "What kubelet and containerd do to DEL and STATUS", rows: around_del::ROWS },
 ];

@@ -19,7 +19,7 @@ rows! {
     R2 plugin r2_codes_are_the_specifications
         "codes 1, 4, 6, 7 and 11 for version, environment, decoding, configuration, a full pool";
     R3 caller r3_try_again_is_repeated_with_a_new_container
-        "nobody repeats a call for code 11: kubelet makes a new sandbox with a new container id";
+        "no caller repeats a call for code 11: kubelet makes a new sandbox with a new container id";
     R4 plugin r4_one_document_then_the_end_and_replaced_by_rename
         "one document, then the end of output; a binary replaced by rename fails no call";
     R5 caller r5_a_result_comes_back_from_the_cache
@@ -28,7 +28,7 @@ rows! {
         "an attachment is (network name, container id, interface)";
 }
 
-/// How long calls run while the binary is replaced under them.
+/// Time for which calls run while the binary is replaced under them.
 const REPLACING: Duration = Duration::from_millis(400);
 
 fn r1_an_error_is_one_object_on_standard_output(stage: &mut Stage) -> Play {
@@ -58,7 +58,7 @@ fn r2_codes_are_the_specifications(stage: &mut Stage) -> Play {
     stage
         .ask("a missing variable", &stage.call("ADD", &config, &pod).without("CNI_IFNAME"))?
         .refused(&[4])?;
-    stage.ask("input that is no JSON", &stage.call("ADD", &config, &pod).garbage("x"))?.refused(&[6])?;
+    stage.ask("input that is not JSON", &stage.call("ADD", &config, &pod).garbage("x"))?.refused(&[6])?;
     let mut wrong = config.clone();
     wrong["name"] = json!("a b");
     stage.ask("an invalid name", &stage.call("ADD", &wrong, &pod))?.refused(&[7])?;
@@ -84,7 +84,7 @@ fn r3_try_again_is_repeated_with_a_new_container(stage: &mut Stage) -> Play {
 
 fn r4_one_document_then_the_end_and_replaced_by_rename(stage: &mut Stage) -> Play {
     let pod = stage.pod()?;
-    // The answer's own check sees whether somebody keeps the pipe open.
+    // The check of every output detects a process that keeps the pipe open.
     stage.add(&pod)?;
     let folder = stage.world.folder().join("replaced");
     let doing = || Error::system(format!("copy the plugin to {}", folder.display()));
@@ -92,8 +92,8 @@ fn r4_one_document_then_the_end_and_replaced_by_rename(stage: &mut Stage) -> Pla
     let binary = folder.join(stage.subject.kind());
     let place = |source: &Path| {
         let new = folder.join("new");
-        // By a process of its own: a descriptor of ours that is open for writing would be in every child
-        // that starts meanwhile, and keep the file busy.
+        // A separate process copies the file: a descriptor open for writing in this process would be
+        // inherited by every child that starts meanwhile, and keep the file busy.
         let copied = Command::new("cp").arg(source).arg(&new).status();
         copied.and_then(|_| std::fs::rename(&new, &binary)).map_err(doing())
     };

@@ -15,11 +15,11 @@ rows! {
     S1 plugin s1_ready_is_exit_0_and_not_ready_code_50
         "exit 0: an ADD would be served; code 50: it would not";
     S2 plugin s2_a_full_pool_is_no_reason_and_a_dead_daemon_one
-        "fails when the daemon is down for over 60 s; Berth: a full pool is no reason (issue 5)";
+        "fails when the daemon is down for over 60 s; Berth: a full pool is not an error";
     S3 plugin s3_it_is_fast_and_calls_come_all_the_same
-        "fast; ADD and DEL arrive whatever it says";
+        "fast; ADD and DEL arrive with any result of it";
     S4 plugin s4_what_passes_is_no_reason
-        "an error makes the node NotReady after 14 s: what does not last is none";
+        "an error makes the node NotReady after 14 s: a short condition is not an error";
 }
 
 /// Writes the agent's sign of life, in milliseconds since boot.

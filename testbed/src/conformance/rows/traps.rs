@@ -1,4 +1,4 @@
-//! T: traps of order and identity, each of which caught somebody.
+//! Rows T: traps of order and identity, each of which has broken an implementation.
 
 use std::time::Duration;
 
@@ -19,9 +19,9 @@ rows! {
     T1 plugin t1_a_late_del_of_the_old_sandbox_leaves_the_new_one
         "DEL of the old sandbox after ADD of the new one, of one pod";
     T2 plugin t2_a_full_pool_gives_a_dead_sandboxs_address_to_the_next
-        "the pool is full of dead sandboxes that nobody deletes: the next ADD takes over";
+        "the pool is full of dead sandboxes without a DEL: the next ADD takes over";
     T3 plugin t3_a_name_that_comes_again_is_another_pod
-        "a name used again with another uid: what the former leaves behind does not touch it";
+        "a name used again with another uid: the remains of the previous pod do not affect it";
     T4 plugin t4_another_uid_is_no_death
         "one name with two uids, as static pods have: both live";
     T5 plugin t5_gc_beside_adds_takes_nothing_fresh
@@ -29,7 +29,7 @@ rows! {
     T6 plugin t6_a_stale_list_frees_nothing_that_lives
         "a list from a stale cache, and a pod without metadata: a live attachment stays";
     T7 plugin t7_an_address_given_again_is_not_freed_for_its_former_holder
-        "an address freed and given again: a late DEL of the former holder does not free it";
+        "an address freed and given again: a late DEL of the previous holder does not free it";
     T8 plugin t8_both_families_come_and_go_together
         "all or none of an attachment's families, freed together";
     T9 plugin t9_an_absent_list_and_other_runtimes_attachments
@@ -39,11 +39,11 @@ rows! {
     T11 plugin t11_check_right_after_add_passes
         "CRI-O's CHECK right after ADD, of both families";
     T12 plugin t12_a_path_used_again_is_another_pods
-        "a late DEL whose namespace path is another pod's by now leaves that pod alone";
+        "a late DEL with a namespace path that is now another pod's leaves that pod alone";
     T13 plugin t13_errors_never_say_not_found
         "no \"not found\" in any error";
     T14 plugin t14_no_del_is_normal
-        "a DEL that never comes is normal: what has ended is free all the same";
+        "a DEL that never comes is normal: an ended attachment is free without it";
     T15 plugin t15_a_chained_del_never_blocks_the_chain
         "a chained plugin's DEL succeeds though its daemon is dead: else the chain stops";
     T16 plugin t16_the_link_goes_before_the_address
@@ -86,9 +86,9 @@ fn t3_a_name_that_comes_again_is_another_pod(stage: &mut Stage) -> Play {
     stage.ask("ADD", &call("ADD", &old, "first"))?.result()?;
     stage.world.remove(&old);
     let result = stage.ask("ADD of the same name", &call("ADD", &new, "second"))?.result()?;
-    stage.ask("DEL of the former pod", &call("DEL", &old, "first"))?.silent()?;
-    stage.freed(&old, "DEL of the former pod frees nothing")?;
-    stage.keeps(&new, &result, "the former pod's end harmed the next of its name")
+    stage.ask("DEL of the previous pod", &call("DEL", &old, "first"))?.silent()?;
+    stage.freed(&old, "DEL of the previous pod frees nothing")?;
+    stage.keeps(&new, &result, "the previous pod's end harmed the next of its name")
 }
 
 fn t4_another_uid_is_no_death(stage: &mut Stage) -> Play {
@@ -112,11 +112,11 @@ fn t5_gc_beside_adds_takes_nothing_fresh(stage: &mut Stage) -> Play {
     let mut adding = Vec::new();
     for pod in &pods {
         adding.push(stage.start(&stage.call("ADD", &config, pod))?);
-        stage.ask("GC beside ADDs", &stage.bare("GC", &empty))?.silent()?;
+        stage.ask("GC during ADDs", &stage.bare("GC", &empty))?.silent()?;
     }
     for (pod, running) in pods.iter().zip(adding) {
-        let result = Stage::finish("ADD beside GC", running)?.result()?;
-        stage.ask("GC beside ADDs", &stage.bare("GC", &empty))?.silent()?;
+        let result = Stage::finish("ADD during GC", running)?.result()?;
+        stage.ask("GC during ADDs", &stage.bare("GC", &empty))?.silent()?;
         stage.keeps(pod, &result, "GC took a fresh attachment")?;
     }
     Ok(())
@@ -146,8 +146,8 @@ fn t7_an_address_given_again_is_not_freed_for_its_former_holder(stage: &mut Stag
     )?;
     config["prevResult"] = first;
     for _ in 0..2 {
-        stage.ask("DEL of the former holder", &stage.call("DEL", &config, &former))?.silent()?;
-        stage.keeps(&next, &result, "a DEL of the former holder took the address from the next")?;
+        stage.ask("DEL of the previous holder", &stage.call("DEL", &config, &former))?.silent()?;
+        stage.keeps(&next, &result, "a DEL of the previous holder took the address from the next")?;
     }
     Ok(())
 }
@@ -186,7 +186,7 @@ fn t10_an_add_that_nobody_remembers_is_undone(stage: &mut Stage) -> Play {
     stage.add(&pod)?;
     // A later plugin fails: nothing is cached, the DEL is lost, the sandbox goes.
     stage.world.remove(&pod);
-    stage.freed(&pod, "an ADD that nobody remembers holds its address for ever")?;
+    stage.freed(&pod, "a forgotten ADD holds its address for ever")?;
     if !stage.subject.is_berth() {
         return Ok(());
     }

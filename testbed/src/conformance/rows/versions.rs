@@ -56,12 +56,24 @@ fn v2_results_have_the_shape_of_the_version_asked_for(stage: &mut Stage) -> Play
         holds(result["cniVersion"] == *version, "the result has another version", &seen)?;
         holds(addresses_of(&result).len() == 1, "the result names no address", &seen)?;
         let old = version.starts_with("0.1") || version.starts_with("0.2");
-        holds(result["ip4"].is_object() == old, "ip4 and ip6 are not where the version wants them", &seen)?;
+        holds(
+            result["ip4"].is_object() == old,
+            "ip4 and ip6 are not in the place that the version requires",
+            &seen,
+        )?;
         let shape = |key: &str| result[key].is_array() != old;
-        holds(shape("ips") && shape("interfaces"), "lists are not where the version wants them", &seen)?;
+        holds(
+            shape("ips") && shape("interfaces"),
+            "lists are not in the place that the version requires",
+            &seen,
+        )?;
         let family = version.starts_with("0.3") || version.starts_with("0.4");
         let labelled = result["ips"][0]["version"] == "4";
-        holds(labelled == family, "the family of an address is not where the version wants it", &seen)?;
+        holds(
+            labelled == family,
+            "the family of an address is not in the place that the version requires",
+            &seen,
+        )?;
     }
     Ok(())
 }
@@ -98,7 +110,7 @@ fn v5_version_lists_what_it_supports(stage: &mut Stage) -> Play {
     let report = answer.result()?;
     answer.holds(report["cniVersion"].is_string(), "no cniVersion")?;
     let listed = report["supportedVersions"].as_array().is_some_and(|list| list.iter().all(Value::is_string));
-    answer.holds(listed, "supportedVersions is no list of versions")
+    answer.holds(listed, "supportedVersions is not a list of versions")
 }
 
 fn v6_all_seven_versions_are_spoken(stage: &mut Stage) -> Play {

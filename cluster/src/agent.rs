@@ -1,4 +1,4 @@
-//! The one place where a node's agent is started: its flags, its files, its identity towards the API server.
+//! Start of a node's agent: its flags, its files, its credentials for the API server.
 //!
 //! A cluster without Berth starts none. The agent runs in the node's network namespace as a process of the
 //! test bed, not as a pod of the `DaemonSet`: the stand-in runs no containers.
@@ -16,15 +16,15 @@ use crate::error::{Error, Result};
 
 /// The service account of the agents in deploy/berth.yaml, as `namespace:name`.
 pub const ACCOUNT: &str = "berth-system:berth-agent";
-/// Names the point at which an agent with fault points dies.
+/// Variable that names the fault point at which an agent is killed.
 const FAULT: &str = "BERTH_FAULT";
-/// How long an agent may take until it answers.
+/// Time limit for the agent's first response.
 const START_LIMIT: Duration = Duration::from_mins(1);
 
-/// What an agent is started with.
+/// Parameters of an agent's start.
 #[derive(Debug, Clone)]
 pub struct AgentPlan {
-    /// The binary.
+    /// Path of the binary.
     pub binary: PathBuf,
     /// The kubeconfig of [`ACCOUNT`].
     pub kubeconfig: PathBuf,
@@ -34,12 +34,12 @@ pub struct AgentPlan {
     pub netns: PathBuf,
     /// The node's folder.
     pub folder: PathBuf,
-    /// Further flags.
+    /// Further flags of the agent.
     pub flags: Vec<String>,
 }
 
 impl AgentPlan {
-    /// Its command line. Whatever the agent's mode for Kubernetes wants to know is said here.
+    /// Its command line, with all parameters of the agent's mode for Kubernetes.
     fn command(&self) -> Command {
         let file = |name: &str| self.folder.join(name);
         let mut command = Command::new(&self.binary);

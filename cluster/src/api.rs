@@ -1,7 +1,7 @@
-//! A client of the API server that speaks from a namespace of the cluster: its sockets must be made there,
-//! so all of it runs on one thread that was born there and dies there.
+//! A client of the API server inside a namespace of the cluster. Its sockets must be created there, so all of
+//! it runs on one thread that is started there and exits there.
 //!
-//! Callers hand over futures; the thread runs them side by side. Nothing here blocks that thread.
+//! Callers pass futures; the thread runs them concurrently. No code here blocks that thread.
 
 use std::future::Future;
 use std::path::Path;
@@ -16,9 +16,9 @@ use tokio::sync::oneshot;
 
 use crate::error::{Error, Result};
 
-/// A server that says nothing for so long is not asked any further.
+/// Time limit of a connection to the server.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long any answer may take; the server itself gives up after a minute.
+/// Time limit of any response; the server itself gives up after a minute.
 const ANSWER_LIMIT: Duration = Duration::from_secs(90);
 
 /// The thread, with its client.
@@ -56,7 +56,7 @@ impl Api {
         Ok(Self { handle, client, end: Some(end), thread: Some(thread) })
     }
 
-    /// The client, to be used in futures that [`Self::wait`] and [`Self::spawn`] run.
+    /// The client, for use in futures that [`Self::wait`] and [`Self::spawn`] run.
     pub fn client(&self) -> Client {
         self.client.clone()
     }
@@ -69,7 +69,7 @@ impl Api {
     {
         let (send, receive) = mpsc::channel();
         self.handle.spawn(async move {
-            // Who asked may have gone.
+            // The caller may be gone.
             let _ = send.send(future.await);
         });
         receive.recv().map_err(|_| Error::ApiGone { what: what.to_owned() })
@@ -136,7 +136,7 @@ pub(crate) async fn client(path: &Path) -> Result<Client> {
     Client::try_from(config(path).await?).map_err(Error::request("make a client"))
 }
 
-/// What such a client is made from.
+/// Configuration of such a client.
 pub(crate) async fn config(path: &Path) -> Result<Config> {
     let wrong = |cause| Error::Kubeconfig { path: path.to_owned(), cause: Box::new(cause) };
     let text = std::fs::read_to_string(path).map_err(Error::file(format!("read {}", path.display())))?;
@@ -144,7 +144,7 @@ pub(crate) async fn config(path: &Path) -> Result<Config> {
     let options = KubeConfigOptions::default();
     let mut config = Config::from_custom_kubeconfig(file, &options).await.map_err(wrong)?;
     config.connect_timeout = Some(CONNECT_LIMIT);
-    // A stand-in that repeats what the server refused would hide the refusal.
+    // A stand-in that repeats refused requests would hide the refusal.
     config.default_retry = false;
     Ok(config)
 }

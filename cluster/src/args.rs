@@ -1,4 +1,4 @@
-//! What a cluster is to be, as flags. Paths that `cargo xtask` knows come by environment variables.
+//! Flags of a cluster. Paths from `cargo xtask` come in environment variables.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -13,9 +13,9 @@ use crate::habits::Habits;
 pub const TOOLS_VARIABLE: &str = "BERTH_TOOLS_DIR";
 /// Names the folder with Berth's binaries.
 pub const BINARIES_VARIABLE: &str = "BERTH_BIN_DIR";
-/// Where Debian's plugins are.
+/// Folder of Debian's plugins.
 const DEBIAN: &str = "/usr/lib/cni";
-/// What agents, CRDs and their rights are declared in; the first that is there is applied.
+/// Manifests of agents, CRDs and their rights; the first one that exists is applied.
 const MANIFESTS: [&str; 2] = ["deploy/berth.yaml", "deploy/crds.yaml"];
 
 /// A CNI configuration that is built in.
@@ -27,27 +27,27 @@ pub enum BuiltIn {
     HostLocal,
 }
 
-/// Which addresses pods get.
+/// Address families of the pods.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Family {
-    /// IPv4.
+    /// Only IPv4 addresses.
     V4,
     /// IPv4 and IPv6.
     Dual,
 }
 
-/// The flags.
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of its own")]
+/// Flags of a cluster.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate flag")]
 #[derive(Debug, Clone, clap::Args)]
 pub struct ClusterArgs {
-    /// How many nodes.
+    /// Number of nodes.
     #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=250))]
     pub nodes: u32,
-    /// How many pods there is room for, and addresses of each family in the pools.
+    /// Number of pods that fit, and of addresses of each family in the pools.
     #[arg(long, default_value_t = 60, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=20000))]
     pub pods: u32,
-    /// Over how many networks, each with pools of its own, Berth's addresses are spread. A pod picks one by the
-    /// annotation v1.multus-cni.io/default-network, as with Multus.
+    /// Number of networks, each with its own pools, among which Berth's addresses are divided. A pod selects
+    /// one by the annotation v1.multus-cni.io/default-network, as with Multus.
     #[arg(long, default_value_t = 1, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub networks: u32,
     /// The CNI configuration of the nodes.
@@ -63,7 +63,7 @@ pub struct ClusterArgs {
     /// A manifest to apply before the nodes start (may be given several times).
     #[arg(long, value_name = "FILE")]
     pub apply: Vec<PathBuf>,
-    /// Which addresses pods get.
+    /// Address families of the pods.
     #[arg(long, value_enum, default_value_t = Family::Dual)]
     pub family: Family,
     /// The version of CNI.
@@ -78,28 +78,28 @@ pub struct ClusterArgs {
     /// A process in every sandbox, as a pause container.
     #[arg(long)]
     pub inhabited: bool,
-    /// How many CNI commands a node has in flight.
+    /// Number of CNI commands that a node has in flight.
     #[arg(long, default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
     pub in_flight: u16,
     /// From a pod's end to its DEL, in milliseconds.
     #[arg(long, default_value_t = 0, value_name = "MS")]
     pub late_del: u64,
-    /// How many DELs follow each successful one, without namespace and result.
+    /// Number of DELs after each successful one, without namespace and result.
     #[arg(long, default_value_t = 0, value_name = "N")]
     pub repeated_dels: u32,
     /// Remove sandboxes without any DEL.
     #[arg(long)]
     pub no_del: bool,
-    /// Kill the first DEL of each sandbox after so many milliseconds.
+    /// Kill the first DEL of each sandbox after this number of milliseconds.
     #[arg(long, value_name = "MS")]
     pub kill_del: Option<u64>,
-    /// Keep the sandboxes of pods whose objects are deleted by force.
+    /// Keep the sandboxes of force-deleted pods.
     #[arg(long)]
     pub keep_forced: bool,
 }
 
 impl ClusterArgs {
-    /// What a cluster is built from.
+    /// Options of the cluster to build.
     pub fn options(&self) -> Result<Options> {
         let variable = |name: &str| std::env::var_os(name).map(PathBuf::from);
         let (tools, binaries) = (variable(TOOLS_VARIABLE), variable(BINARIES_VARIABLE));

@@ -1,8 +1,8 @@
 //! A thousand pods on a thousand addresses: create, rebuild (all pods deleted by one command), recover (all
 //! nodes powered off and on), delete; for any CNI configuration, under the same stand-ins.
 //!
-//! What is measured is read from outside of what is measured: the runtime's own clock, the API server's
-//! metrics, the kernel's accounts of processes, and an outsider on the wire who asks for every address.
+//! Measurements come from outside of the measured parts: the runtime's own clock, the API server's metrics,
+//! the kernel's accounts of processes, and an outsider on the segment that probes every address.
 
 pub mod meter;
 pub mod metrics;
@@ -20,20 +20,20 @@ use crate::workload::{self, App};
 use meter::Meter;
 use report::{Phase, Report, Wire};
 
-/// How long a phase may take.
+/// Time limit of a phase.
 const PHASE_LIMIT: Duration = Duration::from_mins(15);
-/// How often each address is asked for.
+/// Number of probes of each address.
 const CENSUS_ROUNDS: u32 = 3;
-/// How often those are asked for again for which nobody has answered.
+/// Number of further probes of addresses without an answer.
 const CENSUS_MORE: u32 = 12;
 
-/// How pods are spread over Deployments, and for Berth over as many networks with pools of their own: `1x1000`,
-/// `100x10`.
+/// Distribution of pods over Deployments, and for Berth over the same number of networks with their own
+/// pools: `1x1000`, `100x10`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Shape {
-    /// How many Deployments.
+    /// Number of Deployments.
     pub apps: u32,
-    /// How many pods each has.
+    /// Number of pods of each Deployment.
     pub replicas: u32,
 }
 
@@ -41,29 +41,29 @@ impl std::str::FromStr for Shape {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        let wrong = || format!("{text} is no shape: write 1x1000 or 100x10");
+        let wrong = || format!("{text} is not a shape; write it as 1x1000 or 100x10");
         let (apps, replicas) = text.split_once('x').ok_or_else(wrong)?;
         let number = |text: &str| text.parse().ok().filter(|number| *number > 0).ok_or_else(wrong);
         Ok(Self { apps: number(apps)?, replicas: number(replicas)? })
     }
 }
 
-/// An API server holds back creates of a kind that is younger than 2 s (its handler of custom resources does).
-/// Nobody installs and measures in one breath.
+/// Age of a kind below which an API server delays its creates (2 s, in its handler of custom resources). An
+/// operator does not install and create pods within this time.
 pub const KINDS_ARE_NEW: Duration = Duration::from_secs(3);
 
-/// What is measured.
+/// Parameters of the bench.
 #[derive(Debug, Clone)]
 pub struct Bench {
-    /// The cluster.
+    /// Options of the cluster.
     pub options: Options,
-    /// How pods are spread; as many as the cluster is for.
+    /// Distribution of the pods, in the number that the cluster is built for.
     pub shape: Shape,
-    /// Where the report goes, beside the terminal.
+    /// Path of the report, in addition to the terminal.
     pub json: Option<PathBuf>,
 }
 
-/// Runs all phases; whether nothing failed: no ADD, no duplicate, nobody without an address.
+/// Runs all phases; true without failures: no failed ADD, no duplicate, no pod without an address.
 pub fn run(bench: &Bench) -> Result<bool> {
     let Shape { apps, replicas } = bench.shape;
     let pods = apps.checked_mul(replicas).filter(|pods| *pods == bench.options.pods);
@@ -91,7 +91,7 @@ pub fn run(bench: &Bench) -> Result<bool> {
     Ok(report.phases.iter().all(Phase::is_clean))
 }
 
-/// Writes a report where somebody asked for it.
+/// Writes a report to a file, if a path is given.
 pub fn write_report(path: Option<&Path>, report: &serde_json::Value) -> Result<()> {
     let Some(path) = path else { return Ok(()) };
     std::fs::write(path, format!("{report:#}\n"))

@@ -25,22 +25,22 @@ use crate::error::{Error, Result};
 use ends::Ends;
 use table::Table;
 
-/// A network with IPv4 alone, for what the design says of IPv4.
+/// A network with IPv4 alone, for the bounds about IPv4.
 const SINGLE: &str = "single";
 /// The number of its first address, 10.50.64.0, and how many it has: as many as the bound of ADD asks for.
 const SINGLE_FIRST: u32 = 12_288;
 const SINGLE_COUNT: u32 = 1000;
 
-/// The parts.
+/// Parts of the measurement.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Part {
-    /// ADD beside upstream's plugins.
+    /// ADD in comparison with upstream's plugins.
     Plugins,
     /// Namespaces deleted without a DEL.
     LostDel,
     /// Links deleted inside living namespaces.
     LinkGone,
-    /// Namespaces that everybody left.
+    /// Namespaces without tasks.
     Leaked,
     /// Agents that were away.
     AgentDown,
@@ -50,16 +50,16 @@ pub enum Part {
     Adds,
 }
 
-/// What is measured.
+/// Parameters of the measurement.
 #[derive(Debug, Clone)]
 pub struct Bounds {
-    /// What is measured; everything if nothing is named.
+    /// Parts to measure; all if empty.
     pub parts: Vec<Part>,
     /// The cluster; with Berth.
     pub options: Options,
     /// Each bound is multiplied by this, on a machine that is busy.
     pub slack: u32,
-    /// Where the report goes, beside the terminal.
+    /// Path of the report, in addition to the terminal.
     pub json: Option<PathBuf>,
 }
 
@@ -98,7 +98,7 @@ fn single_plan(cluster: &Cluster) -> Plan {
     Plan { dual: false, version: cluster.options().version.clone(), share: 100, networks: 1 }
 }
 
-/// The second network; and of the first that namespaces which everybody has left may be ended.
+/// Declares the second network, and allows the first to end leaked namespaces.
 fn declare(cluster: &Cluster) -> Result<()> {
     let objects = cni::network(&single_plan(cluster), SINGLE, SINGLE_FIRST, SINGLE_FIRST + SINGLE_COUNT - 1);
     let path = cluster.folder().join("bounds.yaml");

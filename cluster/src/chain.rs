@@ -29,7 +29,7 @@ pub const DEFAULT_NETWORK: &str = "v1.multus-cni.io/default-network";
 pub struct Chains(Vec<Chain>);
 
 impl Chains {
-    /// Reads conflists.
+    /// Parses conflists, one per text.
     pub fn parse(texts: &[String]) -> Result<Self> {
         let chains: Vec<Chain> = texts.iter().map(|text| Chain::parse(text)).collect::<Result<_>>()?;
         if chains.is_empty() {
@@ -42,11 +42,11 @@ impl Chains {
     pub fn of(&self, annotations: &Value) -> Result<&Chain> {
         let Some(wanted) = annotations[DEFAULT_NETWORK].as_str() else { return Ok(&self.0[0]) };
         let found = self.0.iter().find(|chain| chain.name == wanted);
-        found.ok_or_else(|| Error::Configuration { what: format!("of the name {wanted} is not there") })
+        found.ok_or_else(|| Error::Configuration { what: format!("named {wanted} does not exist") })
     }
 }
 
-/// What a call is about, beside the sandbox's own data.
+/// Data of a call, in addition to the sandbox's own.
 #[derive(Debug, Clone, Copy)]
 pub struct Given<'a> {
     /// The result so far, or that of the ADD.
@@ -77,7 +77,7 @@ impl Chain {
         Ok(Self { name: value["name"].clone(), version: version.to_owned(), plugins })
     }
 
-    /// How many plugins it has.
+    /// Number of its plugins.
     pub fn len(&self) -> usize {
         self.plugins.len()
     }
@@ -92,13 +92,13 @@ impl Chain {
         self.plugins[index]["type"].as_str().unwrap_or_default()
     }
 
-    /// Whether a DEL is given what the ADD returned.
+    /// True if a DEL is given what the ADD returned.
     pub fn remembers(&self) -> bool {
         let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (0, 4)
     }
 
-    /// What a plugin reads on its standard input.
+    /// Input of a plugin on its standard input.
     pub fn input(&self, index: usize, given: Given<'_>) -> Value {
         let mut config = self.plugins[index].clone();
         let declared = config.remove("capabilities");

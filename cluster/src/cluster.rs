@@ -22,23 +22,23 @@ use crate::node::{Common, Kit, Node};
 use crate::records::{self, Record};
 use crate::tally::Tally;
 
-/// How long all nodes may take until they are Ready.
+/// Time limit for all nodes to become Ready.
 const READY_LIMIT: Duration = Duration::from_mins(1);
 
-/// What a cluster is to be.
+/// Options of a cluster.
 #[derive(Debug, Clone)]
 pub struct Options {
-    /// How many nodes.
+    /// Number of nodes.
     pub nodes: u32,
-    /// Which CNI configuration.
+    /// CNI configuration of the nodes.
     pub cni: Cni,
-    /// IPv6 beside IPv4.
+    /// IPv6 in addition to IPv4.
     pub dual: bool,
-    /// `cniVersion`.
+    /// Value of `cniVersion`.
     pub version: String,
-    /// How many pods, and addresses of each family, the cluster is for.
+    /// Number of pods, and of addresses of each family, that the cluster is built for.
     pub pods: u32,
-    /// Over how many networks, each with pools of its own, Berth's addresses are spread.
+    /// Number of networks, each with its own pools, among which Berth's addresses are divided.
     pub networks: u32,
     /// Folders with plugins; the first that has one counts.
     pub plugins: Vec<PathBuf>,
@@ -48,9 +48,9 @@ pub struct Options {
     pub agent_flags: Vec<String>,
     /// Manifests to apply before nodes start.
     pub manifests: Vec<PathBuf>,
-    /// How the control plane behaves.
+    /// Settings of the control plane.
     pub settings: Settings,
-    /// How kubelets behave to begin with.
+    /// Behaviour of the kubelets at the start.
     pub habits: Habits,
 }
 
@@ -75,7 +75,7 @@ impl Options {
 }
 
 impl Options {
-    /// How many pods a node takes.
+    /// Number of pods that a node takes.
     fn share(&self) -> u32 {
         self.pods.div_ceil(self.nodes)
     }
@@ -96,10 +96,10 @@ impl Options {
     }
 }
 
-/// Told while a cluster is built: what was done, and how long it took.
+/// Callback for each step of a build, with its duration.
 pub type Told<'a> = &'a mut dyn FnMut(&str, Duration);
 
-/// Prints it.
+/// Prints a step.
 pub fn print_step(what: &str, took: Duration) {
     println!("{:>8.2} s  {what}", took.as_secs_f64());
 }
@@ -115,9 +115,9 @@ pub struct Cluster {
     kubelets: Api,
     /// The control plane.
     pub control: ControlPlane,
-    /// The cables.
+    /// Cables of the cluster.
     pub network: Network,
-    /// Where calls of plugins are counted.
+    /// Counter of the plugins' calls.
     pub tally: Arc<Tally>,
     folder: Folder,
     options: Options,
@@ -200,7 +200,7 @@ impl Cluster {
         Ok(())
     }
 
-    /// Waits until the API server says of every node that it is Ready and takes pods.
+    /// Waits until the API server reports every node as Ready and schedulable.
     pub fn await_nodes(&self) -> Result<()> {
         use k8s_openapi::api::core::v1::Node as NodeObject;
         let api = self.control.api()?;
@@ -230,27 +230,27 @@ impl Cluster {
         Ok(())
     }
 
-    /// How many pods run on all nodes, as their kubelets told the API server.
+    /// Number of pods that run on all nodes, as their kubelets reported to the API server.
     pub fn running(&self) -> usize {
         self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::count).sum()
     }
 
-    /// How many sandboxes the API server was told of, by the kubelets that run now.
+    /// Number of sandboxes that the present kubelets reported to the API server.
     pub fn reported(&self) -> u64 {
         self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::reported).sum()
     }
 
-    /// How many pods kubelets look after, on whichever way these are.
+    /// Number of pods that kubelets manage, in any phase.
     pub fn pods(&self) -> usize {
         self.nodes.iter().filter_map(Node::kubelet).map(super::kubelet::Kubelet::pods).sum()
     }
 
-    /// How many sandboxes are on all nodes' disks.
+    /// Number of sandboxes on all nodes' disks.
     pub fn sandboxes(&self) -> usize {
         self.nodes.iter().map(Node::sandboxes).sum()
     }
 
-    /// Takes the power of all nodes at once.
+    /// Powers off all nodes at the same time.
     pub fn power_off_all(&mut self) {
         let network = &self.network;
         std::thread::scope(|scope| {
@@ -260,7 +260,7 @@ impl Cluster {
         });
     }
 
-    /// Gives it back to all at once.
+    /// Powers on all nodes at the same time.
     pub fn power_on_all(&mut self) -> Result<()> {
         let common = Common { network: &self.network, api: &self.kubelets, tally: &self.tally };
         std::thread::scope(|scope| {
@@ -307,26 +307,27 @@ impl Cluster {
         self.nodes.iter().flat_map(Node::attachments).collect()
     }
 
-    /// What is wrong with the records: those of nobody who lives, and those who live without. Empty: each
-    /// address of each sandbox that lives has its record, and there are no others.
+    /// Differences between records and living sandboxes: records without a living holder, and addresses
+    /// without a record. Empty: each address of each living sandbox has its record, and there are no other
+    /// records.
     pub fn strayed(&self) -> Result<Vec<String>> {
         Ok(records::compare(&self.records()?, &self.attachments()))
     }
 
-    /// Who answers for each address of the pools, asked on the wire by the outsider: in so many rounds, and
-    /// in `more` for those for which nobody has answered.
+    /// MACs that answer for each address of the pools, probed on the segment by the outsider: in this number
+    /// of rounds, and in `more` for addresses without an answer.
     pub fn census(&self, rounds: u32, more: u32) -> Result<Holders> {
         let addresses = network::addresses(self.options.pods, self.options.dual);
         let (netns, link) = (self.network.outsider(), network::OUTSIDER_LINK);
         Ok(census::take(netns, link, &addresses, rounds, more)?)
     }
 
-    /// Where its files and logs are.
+    /// Folder of its files and logs.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What it was built from.
+    /// Options that it was built with.
     pub fn options(&self) -> &Options {
         &self.options
     }
@@ -340,7 +341,7 @@ impl Drop for Cluster {
     }
 }
 
-/// Whether a node is Ready and has no taint that keeps pods away.
+/// True if a node is Ready and has no taint that keeps pods away.
 fn is_ready(node: &k8s_openapi::api::core::v1::Node) -> bool {
     let conditions = node.status.as_ref().and_then(|status| status.conditions.as_ref());
     let ready = conditions.into_iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");

@@ -1,9 +1,9 @@
-//! Which CNI configuration the nodes of a cluster have: the floor (upstream's `macvlan` with `host-local`),
-//! Berth, or any file that somebody gives. Pure, but for the reading of that file.
+//! CNI configuration of a cluster's nodes: the floor (upstream's `macvlan` with `host-local`), Berth, or any
+//! given file. Pure, except for reading that file.
 //!
-//! In a file these words are replaced, each for its node: `@NODE@` its name, `@FOLDER@` a folder of its own,
-//! `@PARENT@` the underlay's link, `@VERSION@` the CNI version, `@SUBNET@`, `@START@`, `@END@` and
-//! `@SUBNET6@`, `@START6@`, `@END6@` its share of the addresses.
+//! In a file these words are replaced for each node: `@NODE@` by its name, `@FOLDER@` by its own folder,
+//! `@PARENT@` by the underlay's link, `@VERSION@` by the CNI version, `@SUBNET@`, `@START@`, `@END@` and
+//! `@SUBNET6@`, `@START6@`, `@END6@` by its share of the addresses.
 
 use std::fmt::{Display, Write as _};
 use std::net::IpAddr;
@@ -18,44 +18,44 @@ use crate::network::{self, PARENT, SUBNET, SUBNET6};
 /// The `UnderlayNetwork` of Berth's configuration, if there is one; of several, the start of their names.
 const NETWORK: &str = "lan";
 
-/// The name of the network with that number, from 1, of so many.
+/// Name of network `number`, from 1, out of `of`.
 pub fn network_name(number: u32, of: u32) -> String {
     if of == 1 { NETWORK.to_owned() } else { format!("{NETWORK}-{number}") }
 }
 
-/// What the nodes use.
+/// CNI configuration of the nodes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cni {
-    /// Upstream's `macvlan` with `host-local`, each node with a range of its own: the least that any
-    /// plugin does.
+    /// Upstream's `macvlan` with `host-local`, each node with its own range: the minimum that any plugin
+    /// does.
     Floor,
-    /// Berth.
+    /// Berth, with its agents.
     Berth,
     /// The list in a file.
     File(PathBuf),
 }
 
-/// What all nodes have in common.
+/// Parts of the configuration that all nodes share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Plan {
-    /// IPv6 beside IPv4.
+    /// IPv6 in addition to IPv4.
     pub dual: bool,
-    /// `cniVersion`.
+    /// Value of `cniVersion`.
     pub version: String,
-    /// How many addresses of each family a node has, where each has its own.
+    /// Number of addresses of each family of a node, if each has its own.
     pub share: u32,
-    /// Over how many networks, each with pools of its own, Berth's addresses are spread.
+    /// Number of networks, each with its own pools, among which Berth's addresses are divided.
     pub networks: u32,
 }
 
-/// What differs between nodes.
+/// Parts of the configuration that differ between nodes.
 #[derive(Debug, Clone, Copy)]
 pub struct Place<'a> {
     /// The node's name.
     pub name: &'a str,
     /// Its number, from 1.
     pub index: u32,
-    /// Its folder.
+    /// Folder of the node.
     pub folder: &'a Path,
 }
 
@@ -95,8 +95,8 @@ fn list(plan: &Plan, name: &str, plugin: &Value) -> String {
     format!("{:#}\n", json!({"cniVersion": plan.version, "name": name, "plugins": [plugin]}))
 }
 
-/// What Berth is told of the underlay: its networks, and for each a pool of its part of `pods` addresses of
-/// each family.
+/// Berth's declarations of the underlay: its networks, and for each a pool with its part of `pods` addresses
+/// of each family.
 pub fn objects(plan: &Plan, pods: u32) -> String {
     let part = (pods / plan.networks).max(1);
     let all = (1..=plan.networks).map(|number| {

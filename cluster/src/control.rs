@@ -1,8 +1,8 @@
-//! A control plane in a namespace of its own: etcd, the API server, the controller manager, the scheduler.
+//! A control plane in a separate namespace: etcd, the API server, the controller manager, the scheduler.
 //!
-//! Each part can be stopped, killed, made to hang and started again by itself; etcd can be put back to an
-//! older copy. What each part prints is appended to `logs/PART.log`. Every start waits until the part
-//! answers, for a bounded time. What the parts are started with is in `control/flags.rs`.
+//! Each part can be stopped, killed, paused and started again alone; etcd can be restored to an older copy.
+//! The output of each part is appended to `logs/PART.log`. Every start waits until the part responds, for a
+//! bounded time. The flags of the parts are in `control/flags.rs`.
 
 mod flags;
 
@@ -25,25 +25,25 @@ use crate::network::CONTROL;
 use crate::pki::Pki;
 use crate::proxy::{Plan, Proxy};
 
-/// How long a part may take until it answers. Two cores are shared with builds.
+/// Time limit for a part's first response. Two cores are shared with builds.
 const START_LIMIT: Duration = Duration::from_secs(90);
-/// How long a part may take to end in order. The API server waits for its watchers, more than a minute.
+/// Time limit for a part's orderly exit. The API server waits for its watchers, more than a minute.
 const END_LIMIT: Duration = Duration::from_secs(2);
 /// From one look at a part that starts to the next.
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
-/// How much of a log a failure shows.
+/// Number of log lines that a failure shows.
 const LOG_LINES: usize = 25;
 
 /// The parts, in the order of their start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Part {
-    /// The database.
+    /// The etcd database.
     Etcd,
     /// The API server.
     ApiServer,
-    /// The controllers.
+    /// The controller manager.
     Controllers,
-    /// The scheduler.
+    /// The `kube-scheduler` program.
     Scheduler,
 }
 
@@ -62,12 +62,12 @@ impl Part {
     }
 }
 
-/// How a control plane behaves.
+/// Settings of a control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
     /// Notice dead nodes within about 10 s instead of 50 s.
     pub fast_failure: bool,
-    /// Let etcd wait for the disk at every write, as in earnest.
+    /// Let etcd wait for the disk at every write, as in production.
     pub durable: bool,
 }
 
@@ -77,14 +77,14 @@ impl Default for Settings {
     }
 }
 
-/// Who talks to the API server, each with a kubeconfig.
+/// Users of the API server, each with a kubeconfig.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum User {
     /// May do everything.
     Admin,
     /// The controller manager.
     Controllers,
-    /// The scheduler.
+    /// The kube-scheduler's user.
     Scheduler,
     /// A node's kubelet.
     Node(String),
@@ -142,9 +142,9 @@ pub struct ControlPlane {
 }
 
 impl ControlPlane {
-    /// Starts all parts in the namespace at `netns`, with its files in `folder`, for `users` beside the
-    /// parts' own. Returns when the API server is ready and the default service account exists; what each
-    /// part took goes to `told`.
+    /// Starts all parts in the namespace at `netns`, with its files in `folder`, for `users` in addition to
+    /// the parts' own. Returns when the API server is ready and the default service account exists; the
+    /// duration of each part's start is passed to the callback.
     pub fn start(
         programs: &Programs,
         netns: &Path,
@@ -212,7 +212,7 @@ impl ControlPlane {
         )
     }
 
-    /// The kubeconfig of somebody who was named at the start.
+    /// Kubeconfig of a user that was named at the start.
     pub fn kubeconfig(&self, user: &User) -> PathBuf {
         self.folder.join(user.file())
     }
@@ -234,12 +234,12 @@ impl ControlPlane {
         self.api.as_ref().ok_or_else(|| Error::ApiGone { what: "the client".to_owned() })
     }
 
-    /// A further client, of somebody who was named at the start, on a thread of its own.
+    /// A further client, for a user that was named at the start, on a separate thread.
     pub fn api_of(&self, user: &User) -> Result<Api> {
         Api::open(&self.netns, &self.kubeconfig(user))
     }
 
-    /// A proxy for somebody who was named at the start; `name` tells several apart.
+    /// A proxy for a user that was named at the start; `name` distinguishes several.
     pub fn proxy(&self, user: &User, name: &str) -> Result<Proxy> {
         let kubeconfig = self.folder.join(format!("proxy-{name}.kubeconfig"));
         Proxy::start(Plan {
@@ -279,7 +279,7 @@ impl ControlPlane {
         Err(berth_testbed::Error::Command { command: format!("kubectl {shown}"), output }.into())
     }
 
-    /// What a person types to look around.
+    /// Command line with which a developer inspects the cluster.
     pub fn kubectl_line(&self) -> String {
         format!(
             "nsenter --net={} {} --kubeconfig {}",
@@ -294,7 +294,7 @@ impl ControlPlane {
         self.running.get(&part).map(Process::pid)
     }
 
-    /// Where a part's log is.
+    /// Path of a part's log.
     pub fn log(&self, part: Part) -> PathBuf {
         self.folder.join("logs").join(format!("{}.log", part.name()))
     }
@@ -348,7 +348,8 @@ impl ControlPlane {
                 let api = Api::open(&self.netns, &self.kubeconfig(&User::Admin))?;
                 api.text_within("/readyz", Duration::from_secs(1)).is_ok_and(|answer| answer.trim() == "ok")
             }
-            // They serve TLS only, with certificates of their own. That they listen comes last in their start.
+            // They serve TLS only, with their own certificates. They start to listen at the end of their
+            // start.
             Part::Controllers => self.connect(10257).is_some(),
             Part::Scheduler => self.connect(10259).is_some(),
         })
@@ -379,7 +380,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// SIGKILL.
+    /// Sends SIGKILL to the part.
     pub fn kill(&mut self, part: Part) {
         drop(self.running.remove(&part));
     }
@@ -391,7 +392,7 @@ impl ControlPlane {
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to the part.
     pub fn resume(&self, part: Part) {
         if let Some(process) = self.running.get(&part) {
             process.signal(libc::SIGCONT);
@@ -405,8 +406,8 @@ impl ControlPlane {
         self.without_etcd(|data| copy_folder(data, &copy).map(|()| copy.clone())).map(Snapshot)
     }
 
-    /// Puts etcd back to an older copy. The API server starts anew, as after every restore: what it
-    /// remembers is newer than the data. The rest sees a watch that is too new, and lists again.
+    /// Restores etcd to an older copy. The API server is restarted, as after every restore: its cache is
+    /// newer than the data. The other parts see a watch that is too new, and list again.
     pub fn restore(&mut self, snapshot: &Snapshot) -> Result<()> {
         self.without_etcd(|data| {
             std::fs::remove_dir_all(data).map_err(Error::file(format!("remove {}", data.display())))?;

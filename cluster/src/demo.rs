@@ -27,22 +27,22 @@ use crate::error::{Error, Result};
 use crate::kubelet::{Identity, objects};
 use crate::network::{self, CONTROL, Network};
 
-/// The cases that are played: the ninth turns back the file of a store that is not there (of etcd's restore
-/// there is a story among the cluster's tests), and the thirteenth is about the node alone.
+/// Cases that run here: the ninth restores the file of an embedded store (the cluster's tests cover etcd's
+/// restore), and the thirteenth is about the node alone.
 const CASES: [u32; 11] = [1, 2, 3, 4, 5, 6, 7, 8, 10, 11, 12];
 
-/// What is played.
+/// Parameters of the demo.
 #[derive(Debug, Clone)]
 pub struct Demo {
-    /// Berth's binaries.
+    /// Folder of Berth's binaries.
     pub binaries: PathBuf,
-    /// What is applied before.
+    /// Manifest that is applied before.
     pub manifest: PathBuf,
-    /// Which cases; empty: all that can be played here.
+    /// IDs of the cases; empty: all that can run here.
     pub cases: Vec<u32>,
     /// Multiplies every bound.
     pub slack: f64,
-    /// Where the report goes.
+    /// Path of the report.
     pub report: PathBuf,
 }
 
@@ -87,7 +87,7 @@ struct Host {
     network: Network,
     kubeconfig: PathBuf,
     folder: Folder,
-    /// How many nodes have joined so far.
+    /// Number of nodes that have joined so far.
     joined: AtomicU32,
 }
 
@@ -156,11 +156,11 @@ impl Host {
             heartbeat: Duration::from_secs(10),
         };
         let object: Node = serde_json::from_value(objects::node(&identity))
-            .map_err(|error| Error::Usage(format!("a node's object of our own: {error}")))?;
+            .map_err(|error| Error::Usage(format!("internal error in a node's object: {error}")))?;
         let api = self.control.api()?;
         let (name, status) = (name.to_owned(), objects::node_status(&identity));
         let nodes: Kind<Node> = Kind::all(api.client());
-        api.ask("say who a node is", async move {
+        api.ask("identify a node", async move {
             match nodes.create(&PostParams::default(), &object).await {
                 Err(kube::Error::Api(refusal)) if refusal.code == 409 => {
                     nodes.patch_status(&name, &PatchParams::default(), &Patch::Strategic(status)).await

@@ -1,4 +1,4 @@
-//! What can go wrong in a test cluster itself. What a plugin does wrong is no error here: it is counted.
+//! Errors of a test cluster itself. A fault of a plugin is not an error here: it is counted.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 /// The cluster's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Why the cluster could not be built, driven or read.
+/// Reason why the cluster could not be built, driven or read.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -16,7 +16,7 @@ pub enum Error {
     /// A file of the cluster could not be made or read.
     #[error("{what}")]
     File {
-        /// What was being done.
+        /// The failed operation.
         what: String,
         /// The kernel's answer.
         #[source]
@@ -25,26 +25,26 @@ pub enum Error {
     /// The programs of a control plane are not here.
     #[error("no {}; `cargo xtask tools kubernetes` builds them and `cargo xtask` passes them on", names.join(", "))]
     NoPrograms {
-        /// Their names.
+        /// Names of the programs.
         names: Vec<&'static str>,
     },
     /// A certificate could not be made.
-    #[error("make the {what}")]
+    #[error("cannot create the {what}")]
     Certificate {
-        /// Which one.
+        /// Name of the file.
         what: &'static str,
-        /// Why.
+        /// Cause of the failure.
         #[source]
         cause: rcgen::Error,
     },
     /// A part of the control plane ended, or does not answer.
     #[error("{part} {state}; the end of {}:\n{end}", log.display())]
     Part {
-        /// Its name.
+        /// Name of the part.
         part: &'static str,
-        /// What became of it.
+        /// Text of its state.
         state: String,
-        /// Its log.
+        /// Path of its log.
         log: PathBuf,
         /// The last lines of it.
         end: String,
@@ -52,40 +52,40 @@ pub enum Error {
     /// A request to the API server failed.
     #[error("{what}")]
     Request {
-        /// What was asked for.
+        /// The requested operation.
         what: String,
         /// The client's or the server's answer.
         #[source]
         cause: Box<kube::Error>,
     },
-    /// A kubeconfig of our own cannot be used.
-    #[error("read the kubeconfig {}", path.display())]
+    /// A generated kubeconfig cannot be used.
+    #[error("cannot read the kubeconfig {}", path.display())]
     Kubeconfig {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// Why.
+        /// Cause of the failure.
         #[source]
         cause: Box<kube::config::KubeconfigError>,
     },
     /// A proxy could not be started.
-    #[error("{what} for a proxy")]
+    #[error("cannot {what} for a proxy")]
     Proxy {
-        /// What was being done.
+        /// The failed operation.
         what: &'static str,
-        /// Why it failed.
+        /// Cause of the failure.
         #[source]
         cause: Box<dyn std::error::Error + Send + Sync>,
     },
     /// The thread that talks to the API server is gone.
-    #[error("the thread that talks to the API server has ended while {what} was asked for")]
+    #[error("the thread that talks to the API server has ended during the request: {what}")]
     ApiGone {
-        /// What was asked for.
+        /// The requested operation.
         what: String,
     },
     /// A CNI configuration cannot be used.
-    #[error("the CNI configuration {what}; give a list with `cniVersion`, `name` and `plugins`")]
+    #[error("the CNI configuration {what}; use a list with `cniVersion`, `name` and `plugins`")]
     Configuration {
-        /// What is wrong with it.
+        /// Description of the fault.
         what: String,
     },
     /// The numbers asked for do not fit together.
@@ -94,7 +94,7 @@ pub enum Error {
     /// Something that had to come did not.
     #[error("{what} did not happen within {within:?}")]
     Timeout {
-        /// What was waited for.
+        /// Awaited condition, for messages.
         what: String,
         /// For how long.
         within: Duration,

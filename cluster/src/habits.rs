@@ -1,17 +1,17 @@
-//! How a kubelet behaves when it is not at its best. Each was seen with a real one (the project's notes on real nodes); the
-//! default is the good one.
+//! Deviations of a kubelet from its normal behaviour. Each was observed with a real one; the default is the
+//! normal behaviour.
 
 use std::time::Duration;
 
-/// The habits of one stand-in. They can be changed while it runs; what is under way keeps the old ones.
-#[expect(clippy::struct_excessive_bools, reason = "each is a habit of its own")]
+/// Deviations of one stand-in. They can be changed while it runs; calls in progress keep the old ones.
+#[expect(clippy::struct_excessive_bools, reason = "each is a separate deviation")]
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Habits {
-    /// How many CNI commands may be in flight on the node.
+    /// Maximum number of CNI commands in flight on the node.
     pub in_flight: usize,
     /// From a pod's Terminating to its DEL.
     pub late_del: Duration,
-    /// How many more DELs follow a successful one, with an empty namespace and no `prevResult`.
+    /// Number of DELs after a successful one, with an empty namespace and no `prevResult`.
     pub repeated_dels: u32,
     /// From the successful DEL to the first of these, and between them.
     pub repeat_after: Duration,
@@ -23,13 +23,13 @@ pub struct Habits {
     pub del_again_after: Duration,
     /// From a sandbox's death to the first call about it: a kubelet looks at its sandboxes once a second.
     pub notice_after: Duration,
-    /// A sandbox that died gets its DEL only after its pod has a new one, as after a crash of the runtime.
+    /// A sandbox that ended gets its DEL only after its pod has a new one, as after a crash of the runtime.
     pub del_last: bool,
-    /// A sandbox goes on although its pod object was deleted by force, as under a kubelet that hangs.
+    /// A sandbox survives although its pod object was force-deleted, as under a kubelet that hangs.
     pub keep_forced: bool,
     /// A process lives in each sandbox, as a pause container does.
     pub inhabited: bool,
-    /// How long a plugin may take before it is killed.
+    /// Time limit of a plugin, after which it is killed.
     pub command_limit: Duration,
 }
 
@@ -52,8 +52,8 @@ impl Default for Habits {
     }
 }
 
-/// How long a pod whose ADD failed `times` times in a row waits for its next sandbox: 1, 2, 4, 8 s, and 8 s
-/// from then on.
+/// Delay before the next sandbox of a pod after `times` failed ADDs in a row: 1, 2, 4, 8 s, and 8 s from then
+/// on.
 pub fn back_off(times: u32) -> Duration {
     Duration::from_secs(1 << times.saturating_sub(1).min(3))
 }

@@ -1,9 +1,9 @@
-//! A stand-in for the kubelet of one node: watches the pods that are bound to it, makes a sandbox for each,
-//! calls the CNI chain, tells the API server what came of it, and takes everything down again.
+//! A stand-in for the kubelet of one node: it watches the pods bound to the node, creates a sandbox for each,
+//! calls the CNI chain, reports the result to the API server, and removes everything again.
 //!
-//! Several of them share one thread (`api.rs`); what blocks runs elsewhere. One pod is one task
-//! (`kubelet/pod.rs`); what it wants to be is told to it by the watch. Sandboxes are kept on the node's
-//! "disk" and not in tasks, so that they outlive a loss of power, as a runtime's do.
+//! Several of them share one thread (`api.rs`); blocking work runs elsewhere. One pod is one task
+//! (`kubelet/pod.rs`); the watch passes its desired state to it. Sandboxes are kept on the node's "disk" and
+//! not in tasks, so that they survive a loss of power, as a runtime's do.
 
 pub(crate) mod objects;
 mod pod;
@@ -33,10 +33,10 @@ pub use pod::Wish;
 /// From a request that failed to its next try.
 const TRY_AGAIN: Duration = Duration::from_secs(1);
 
-/// Who a node says that it is.
+/// Identity that a node reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
-    /// Its name.
+    /// Name of the node.
     pub name: String,
     /// Its management address.
     pub address: Ipv4Addr,
@@ -44,48 +44,48 @@ pub struct Identity {
     pub machine: String,
     /// The boot's id; another one after each loss of power.
     pub boot: String,
-    /// How many pods it takes.
+    /// Number of pods that it takes.
     pub capacity: u32,
-    /// How often it renews its Lease.
+    /// Interval at which it renews its Lease.
     pub heartbeat: Duration,
 }
 
 /// Sandboxes by container id.
 pub type Disk = Arc<Mutex<BTreeMap<String, Record>>>;
 
-/// A sandbox on the disk. Whose it is stands beside the lock: a plugin's call holds that for seconds, and
-/// who looks for a pod's sandboxes must not wait for it.
+/// A sandbox on the disk. Its pod is outside the lock: a plugin's call holds the lock for seconds, and a
+/// search for a pod's sandboxes must not wait for it.
 #[derive(Debug, Clone)]
 pub struct Record {
     /// The uid of its pod.
     pub uid: String,
-    /// The sandbox.
+    /// Lock of the sandbox.
     pub held: Arc<Mutex<Sandbox>>,
 }
 
-/// A pod that runs, as the API server was told.
+/// A running pod, as reported to the API server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Running {
-    /// Its name.
+    /// Name of the pod.
     pub name: String,
-    /// Its sandbox.
+    /// Container ID of its sandbox.
     pub container: String,
-    /// Its addresses.
+    /// Addresses of the pod.
     pub addresses: Vec<IpAddr>,
 }
 
-/// What all tasks of one kubelet share.
+/// State that all tasks of one kubelet share.
 struct Shared {
     identity: Identity,
     client: Client,
     runtime: Arc<Runtime>,
     disk: Disk,
     slots: Semaphore,
-    /// What each pod is to be, by uid.
+    /// Desired state of each pod, by UID.
     wishes: Mutex<BTreeMap<String, watch::Sender<Wish>>>,
-    /// By uid.
+    /// Running pods, by UID.
     running: Mutex<BTreeMap<String, Running>>,
-    /// How many sandboxes the API server was told of, in all.
+    /// Total number of sandboxes reported to the API server.
     reported: AtomicU64,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -98,8 +98,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 pub struct Kubelet(Arc<Shared>);
 
 impl Kubelet {
-    /// Starts one: registers its node, renews its Lease, watches its pods. What `disk` holds are sandboxes of
-    /// a former life: each gets its DEL before its pod gets a new one.
+    /// Starts a kubelet: registers its node, renews its Lease, watches its pods. The content of `disk` is
+    /// sandboxes from before: each gets its DEL before its pod gets a new one.
     pub fn start(api: &Api, client: Client, identity: Identity, runtime: Arc<Runtime>, disk: Disk) -> Self {
         let slots = Semaphore::new(runtime.habits().in_flight);
         let (wishes, running, tasks) = (Mutex::default(), Mutex::default(), Mutex::default());
@@ -116,27 +116,27 @@ impl Kubelet {
         lock(&self.0.running).clone()
     }
 
-    /// How many sandboxes it has told the API server of since its start.
+    /// Number of sandboxes that it has reported to the API server since its start.
     pub fn reported(&self) -> u64 {
         self.0.reported.load(Ordering::Relaxed)
     }
 
-    /// How many pods it looks after: until their objects are gone.
+    /// Number of pods that it manages, until their objects are gone.
     pub fn pods(&self) -> usize {
         lock(&self.0.wishes).len()
     }
 
-    /// How many run.
+    /// Number of running pods.
     pub fn count(&self) -> usize {
         lock(&self.0.running).len()
     }
 
-    /// The sandbox of a pod dies, as when somebody kills its pause container: the pod gets another one.
+    /// Ends the sandbox of a pod, as a kill of its pause container does: the pod gets another one.
     pub fn renew(&self, uid: &str) {
         self.0.tell(uid, Wish::Renew);
     }
 
-    /// It stops at once, as by SIGKILL: sandboxes live on, plugins in flight end by themselves.
+    /// Stops it immediately, as SIGKILL does: sandboxes survive, plugins in flight continue to their end.
     pub fn kill(self) {
         for task in lock(&self.0.tasks).drain(..) {
             task.abort();
@@ -157,7 +157,7 @@ impl Kubelet {
     }
 }
 
-/// Whether the wish is another one now. What dies is to be made anew first.
+/// True if the desired state changes. A pending restart is completed before a plain run.
 fn turn(old: &mut Wish, wish: Wish) -> bool {
     if *old == Wish::Renew && wish == Wish::Run {
         return false;
@@ -186,7 +186,7 @@ async fn register(shared: &Shared) -> Result<()> {
     let doing = || Error::request(format!("register node {}", id.name));
     let nodes: Kind<NodeObject> = Kind::all(shared.client.clone());
     let object = serde_json::from_value(objects::node(id))
-        .map_err(|error| Error::Usage(format!("a node's object of our own: {error}")))?;
+        .map_err(|error| Error::Usage(format!("internal error in a node's object: {error}")))?;
     match nodes.create(&PostParams::default(), &object).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 409 => {
@@ -199,7 +199,7 @@ async fn register(shared: &Shared) -> Result<()> {
     }
 }
 
-/// Watches the node's pods for ever, and tells each task what its pod is to be.
+/// Watches the node's pods without end, and passes each task the desired state of its pod.
 async fn follow(shared: Arc<Shared>) {
     let pods: Kind<Pod> = Kind::all(shared.client.clone());
     let config = watcher::Config::default().fields(&format!("spec.nodeName={}", shared.identity.name));
@@ -227,13 +227,13 @@ async fn follow(shared: Arc<Shared>) {
 }
 
 impl Shared {
-    /// A pod is as the API server says now.
+    /// Applies a pod event of the watch.
     fn applied(self: &Arc<Self>, pod: &Pod) {
         let Some(facts) = pod::Facts::of(pod) else { return };
         let wish = pod::wish(pod);
         let mut wishes = lock(&self.wishes);
         if let Some(sender) = wishes.get(&facts.pod.uid) {
-            // The same wish again wakes nobody.
+            // An unchanged desired state wakes no task.
             sender.send_if_modified(|old| turn(old, wish));
             return;
         }
@@ -258,7 +258,7 @@ impl Shared {
         }
     }
 
-    /// The list is complete: whatever is not in it is gone, and so are the pods of sandboxes of a former life.
+    /// Completes a list: pods missing from it are gone, and so are the pods of older sandboxes.
     fn listed(self: &Arc<Self>, seen: &[String]) {
         let mut known: Vec<String> = lock(&self.wishes).keys().cloned().collect();
         known.retain(|uid| !seen.contains(uid));
@@ -281,7 +281,7 @@ impl Shared {
         }
     }
 
-    /// Remembers a task, for whoever ends all of them.
+    /// Keeps a task, so that all can be ended.
     fn keep(&self, task: JoinHandle<()>) {
         let mut tasks = lock(&self.tasks);
         // Those that have ended need no end; they are looked for when there may be many.

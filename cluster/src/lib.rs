@@ -1,10 +1,10 @@
-//! A Kubernetes cluster on one machine: a real control plane, nodes as network namespaces, a stand-in for each
-//! node's kubelet that calls CNI plugins as a real one does, and the bench with pods on it.
+//! A Kubernetes cluster on one machine: a real control plane, nodes as network namespaces, a stand-in for
+//! each node's kubelet that calls CNI plugins as a real one does, and the bench with pods on it.
 //!
-//! The parts of a world that it needs (guards that remove what they made, namespaces, the census on the wire)
-//! are berth-testbed's. It is a crate of its own because of the Kubernetes client: `cargo xtask` is built
-//! with the test bed, and should not take a minute longer for everyone. No code of what is measured is used
-//! here, and nothing here listens outside of namespaces that it made.
+//! The required parts of a world (guards that clean up, namespaces, the scan of the segment) are
+//! berth-testbed's. This is a separate crate because of the Kubernetes client: `cargo xtask` is built with
+//! the test bed, and should not take a minute longer for every developer. No code of the measured product is
+//! used here, and nothing here listens outside of its own namespaces.
 
 pub mod agent;
 pub mod api;

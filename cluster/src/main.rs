@@ -20,13 +20,13 @@ struct Cli {
     verb: Verb,
 }
 
-/// Which cluster.
+/// Selection of a cluster.
 #[derive(Debug, Clone, clap::Args)]
 struct Which {
-    /// Its name; several can be up at once.
+    /// Name of the cluster; several can be up at the same time.
     #[arg(long, default_value = "default", value_name = "NAME")]
     name: String,
-    /// Where it is written down.
+    /// Folder of its state file.
     #[arg(long, default_value = "target/cluster", value_name = "DIR", hide = true)]
     state: PathBuf,
 }
@@ -77,7 +77,7 @@ enum Verb {
         /// Multiply every bound in time.
         #[arg(long, default_value_t = 1.0, value_name = "N")]
         slack: f64,
-        /// Where the report goes.
+        /// Path of the report.
         #[arg(long, value_name = "FILE")]
         report: PathBuf,
         #[command(flatten)]
@@ -86,7 +86,7 @@ enum Verb {
     /// Play the rows of the conformance suite in a cluster of one node.
     #[command(hide = true)]
     Conformance {
-        /// Only tests whose name contains this.
+        /// Only tests with this text in their name.
         #[arg(long, value_name = "FILTER")]
         filter: Option<String>,
         #[command(flatten)]
@@ -94,24 +94,24 @@ enum Verb {
     },
     /// Measure what the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight.
     Bounds {
-        /// What to measure; everything if nothing is named.
+        /// Parts to measure; all if empty.
         #[arg(value_enum)]
         parts: Vec<Part>,
         /// Multiply the bounds by this.
         #[arg(long, default_value_t = 1, value_name = "N")]
         slack: u32,
-        /// Where the report goes.
+        /// Path of the report.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
         #[command(flatten)]
         cluster: Box<ClusterArgs>,
     },
-    /// Measure pods in a cluster of its own: create, rebuild, recover, delete.
+    /// Measure pods in a separate cluster: create, rebuild, recover, delete.
     Bench {
-        /// How pods are spread: Deployments x pods.
+        /// Distribution of pods: Deployments x pods.
         #[arg(long, default_value = "1x1000", value_name = "NxM")]
         shape: Shape,
-        /// Where the report goes.
+        /// Path of the report.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
         #[command(flatten)]
@@ -145,7 +145,7 @@ fn run(verb: Verb) -> Result<bool> {
     let place = |which: &Which| Place::new(&which.state, &which.name);
     match verb {
         Verb::Up { which, cluster } => {
-            // Refused here, not in the log of a process that ends at once.
+            // Refused here, not in the log of a process that ends immediately.
             cluster.options()?;
             session::up(&place(&which)?, &own_arguments()?)?;
         }
@@ -154,7 +154,7 @@ fn run(verb: Verb) -> Result<bool> {
         Verb::Power { node, power, which } => session::power(&place(&which)?, &node, power == "on")?,
         Verb::Bench { shape, json, cluster } => {
             let mut options = cluster.options()?;
-            // Dead nodes are no part of it, and Kubernetes' own patience costs fewer requests.
+            // The bench has no dead nodes, and Kubernetes' default patience costs fewer requests.
             options.settings.fast_failure = false;
             options.networks = if options.cni == Cni::Berth { shape.apps } else { 1 };
             return bench::run(&Bench { options, shape, json });
@@ -191,7 +191,7 @@ fn of_berth(cluster: &ClusterArgs) -> Result<(PathBuf, PathBuf)> {
     }
 }
 
-/// What this program was given behind its verb: the owner gets the same.
+/// Arguments of this program after its verb: the owner gets the same.
 fn own_arguments() -> Result<Vec<String>> {
     let words = std::env::args_os().skip(2).map(|word| {
         word.into_string().map_err(|word| Error::Usage(format!("{} is not UTF-8", word.display())))

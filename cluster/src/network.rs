@@ -83,7 +83,8 @@ impl Network {
                  addr add 10.96.0.1/32 dev lo\n"
             ),
         )?;
-        // A MAC of its own: else the bridge takes the lowest of its ports' and changes it as nodes come and go.
+        // A fixed MAC: otherwise the bridge takes the lowest MAC of its ports and changes it as nodes come
+        // and go.
         world::ip(
             wire.path(),
             &format!(
@@ -102,17 +103,17 @@ impl Network {
         &self.id
     }
 
-    /// Where the control plane listens.
+    /// Namespace of the control plane.
     pub fn control(&self) -> &Path {
         self.cp.path()
     }
 
-    /// Where the switch is.
+    /// Namespace of the switch.
     pub fn wire(&self) -> &Path {
         self.wire.path()
     }
 
-    /// Where the outsider asks.
+    /// Namespace of the outsider.
     pub fn outsider(&self) -> &Path {
         self.outsider.path()
     }
@@ -143,14 +144,14 @@ impl Network {
         Ok(())
     }
 
-    /// Cuts or mends a node's cables: the management one, the underlay one.
+    /// Cuts or restores a node's cables: the management one, the underlay one.
     pub fn cable(&self, index: u32, management: bool, underlay: bool) -> Result<()> {
         let state = |up: bool| if up { "up" } else { "down" };
         world::ip(self.control(), &format!("link set m{index} {}\n", state(management)))?;
         Ok(world::ip(self.wire(), &format!("link set u{index} {}\n", state(underlay)))?)
     }
 
-    /// Pulls both cables out of a node, at once with everything on them: its end of each is gone, too.
+    /// Removes both cables of a node at once: its end of each is gone, too.
     pub(crate) fn unplug(&self, index: u32) {
         // What is gone already need not be pulled.
         let _ = world::ip(self.wire(), &format!("link del u{index}\n"));

@@ -1,8 +1,9 @@
-//! A node: a namespace with a management cable and an underlay cable, a folder that is its disk, a kubelet's
-//! stand-in, an agent if the cluster has Berth.
+//! A node: a namespace with a management cable and an underlay cable, a folder as its disk, a kubelet's
+//! stand-in, and an agent if the cluster has Berth.
 //!
-//! Its disk is configuration, plugins, agent's state, sandboxes' records, machine id: what is left when the
-//! power goes. Everything else goes at once: processes, namespaces, cables. A boot brings another boot id.
+//! Its disk holds configuration, plugins, agent's state, sandboxes' records and machine ID: it survives a
+//! loss of power. Everything else is lost at once: processes, namespaces, cables. A boot brings another boot
+//! ID.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -23,13 +24,13 @@ use crate::network::{self, Network};
 use crate::runtime::Runtime;
 use crate::tally::Tally;
 
-/// What a node needs that all nodes share.
+/// Parts that all nodes share.
 pub struct Common<'a> {
-    /// The cables.
+    /// Cables of the cluster.
     pub network: &'a Network,
     /// The thread on which kubelets run.
     pub api: &'a Api,
-    /// Where calls are counted.
+    /// Counter of the plugins' calls.
     pub tally: &'a Arc<Tally>,
 }
 
@@ -52,25 +53,25 @@ pub struct Node {
     pub habits: Arc<RwLock<Habits>>,
 }
 
-/// What a node is made of.
+/// Specification of a node.
 #[derive(Debug, Clone)]
 pub struct Kit {
     /// The CNI configuration.
     pub cni: Cni,
-    /// What all nodes' configurations have in common.
+    /// Configuration that all nodes share.
     pub plan: Plan,
     /// Folders with plugins; the first that has one counts.
     pub plugins: Vec<PathBuf>,
-    /// How many pods a node takes.
+    /// Number of pods that a node takes.
     pub capacity: u32,
-    /// How often a kubelet renews its node's Lease.
+    /// Interval at which a kubelet renews its node's Lease.
     pub heartbeat: Duration,
-    /// The habits to begin with.
+    /// Deviations at the start.
     pub habits: Habits,
 }
 
 impl Node {
-    /// Puts a node's disk together; the power is off. `client` speaks as this node's kubelet.
+    /// Creates a node's disk; the power is off. `client` has the credentials of this node's kubelet.
     pub fn install(folder: &Path, index: u32, kit: &Kit, client: Client) -> Result<Self> {
         let name = Self::name_of(index);
         let folder = folder.join(&name);
@@ -123,7 +124,7 @@ impl Node {
         });
     }
 
-    /// Its name.
+    /// Name of the node.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -133,7 +134,7 @@ impl Node {
         self.index
     }
 
-    /// Its disk.
+    /// Folder that is its disk.
     pub fn folder(&self) -> &Path {
         &self.folder
     }
@@ -143,7 +144,7 @@ impl Node {
         self.netns.as_ref().map(Netns::path)
     }
 
-    /// Whether a person asked for the power to be on, in the file `power` of its folder; `None`: nobody did.
+    /// Power state requested in the file `power` of its folder; `None`: no request.
     pub fn asked_for_power(&self) -> Option<bool> {
         match std::fs::read_to_string(self.folder.join("power")).ok()?.trim() {
             "on" => Some(true),
@@ -162,7 +163,7 @@ impl Node {
         self.agent.as_ref().map(Process::pid)
     }
 
-    /// What its agent is started with.
+    /// Parameters of its agent's start.
     pub fn agent_plan(&self) -> Option<&AgentPlan> {
         self.plan.as_ref()
     }
@@ -174,21 +175,21 @@ impl Node {
         }
     }
 
-    /// SIGSTOP for its agent: it hears nothing and says nothing.
+    /// Sends SIGSTOP to its agent: it neither receives nor sends.
     pub fn pause_agent(&self) {
         if let Some(agent) = &self.agent {
             agent.signal(libc::SIGSTOP);
         }
     }
 
-    /// SIGCONT.
+    /// Sends SIGCONT to its agent.
     pub fn resume_agent(&self) {
         if let Some(agent) = &self.agent {
             agent.signal(libc::SIGCONT);
         }
     }
 
-    /// Whether its agent has not ended by itself.
+    /// True if its agent has not ended by itself.
     pub fn agent_runs(&mut self) -> bool {
         self.agent.as_mut().is_some_and(Process::runs)
     }
@@ -239,7 +240,7 @@ impl Node {
         self.start_agent_to_die(None)
     }
 
-    /// The same for one that dies at a fault point.
+    /// The same for an agent that is killed at a fault point.
     pub fn start_agent_to_die(&mut self, fault: Option<&str>) -> Result<Option<Duration>> {
         let Some(plan) = &self.plan else { return Ok(None) };
         let bpf = self.folder.join("bpf");
@@ -275,7 +276,7 @@ impl Node {
         Ok(())
     }
 
-    /// A runtime on it. Its kubelet has one; another one makes sandboxes that no pod stands for.
+    /// A runtime on the node. Its kubelet has one; another one creates sandboxes without pods.
     pub fn runtime(
         &self,
         network: &Network,
@@ -287,7 +288,7 @@ impl Node {
         Runtime::new(&netns, &self.folder.join("netns"), &self.folder.join("bin"), chains, habits, tally)
     }
 
-    /// What is in its configuration folder, in the order of names.
+    /// Content of its configuration folder, ordered by name.
     pub fn conflists(&self) -> Result<Vec<String>> {
         let folder = self.folder.join("net.d");
         let read = || Error::file(format!("read {}", folder.display()));
@@ -301,14 +302,14 @@ impl Node {
         texts.collect()
     }
 
-    /// SIGKILL for the kubelet alone: pods live on, and nobody looks after them.
+    /// Sends SIGKILL to the kubelet alone: pods stay alive without a manager.
     pub fn kill_kubelet(&mut self) {
         if let Some(kubelet) = self.kubelet.take() {
             kubelet.kill();
         }
     }
 
-    /// The power goes: everything that runs is gone at once, the disk stays.
+    /// Powers the node off: everything that runs is gone at once, the disk stays.
     pub fn power_off(&mut self, network: &Network) {
         // The cable first: a real one carries nothing from the moment of the cut.
         network.unplug(self.index);
@@ -329,7 +330,7 @@ impl Node {
 /// Links every plugin of `sources` into `folder`; of two with one name the first counts.
 fn link_plugins(sources: &[PathBuf], folder: &Path) -> Result<()> {
     for source in sources {
-        // A folder that is not there has no plugins; the node will say which one it misses.
+        // A missing folder has no plugins; the node will report the missing ones.
         for entry in std::fs::read_dir(source).into_iter().flatten().flatten() {
             let target = folder.join(entry.file_name());
             if !target.exists() {

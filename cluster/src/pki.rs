@@ -1,5 +1,5 @@
 //! The keys of one control plane: an authority, the API server's certificate, the key that signs service
-//! accounts' tokens. Made anew for each cluster; they never leave its folder.
+//! accounts' tokens. Created for each cluster; they never leave its folder.
 
 use std::path::{Path, PathBuf};
 
@@ -11,7 +11,7 @@ use rcgen::{
 use crate::error::{Error, Result};
 use crate::network::CONTROL;
 
-/// Where the files are.
+/// Folder of the files.
 #[derive(Debug, Clone)]
 pub struct Pki(PathBuf);
 

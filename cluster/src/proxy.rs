@@ -1,9 +1,9 @@
-//! A proxy between one client and the API server that does wrong what it is told to do wrong.
+//! A proxy between one client and the API server that injects faults on command.
 //!
-//! It listens beside the API server, with the same certificate, and passes requests on with the client's own
-//! credentials. Whoever is given [`Proxy::kubeconfig`] goes through it; everybody else does not. Like
-//! [`crate::api::Api`] it is one thread that was born in the namespace: all its sockets are there, and all
-//! of them are gone when it is dropped.
+//! It listens next to the API server, with the same certificate, and passes requests on with the client's own
+//! credentials. Only a client with [`Proxy::kubeconfig`] goes through it. Like [`crate::api::Api`] it is one
+//! thread that is started in the namespace: all of its sockets are there, and all are gone when it is
+//! dropped.
 
 pub mod faults;
 pub mod request;
@@ -44,11 +44,11 @@ pub use request::Verb;
 use faults::Fate;
 use request::Asked;
 
-/// So many connections at a time; an agent has about ten.
+/// Maximum number of concurrent connections; an agent has about ten.
 const CONNECTIONS: usize = 128;
-/// A client must have shaken hands by then.
+/// Time limit of a client's handshake.
 const HANDSHAKE_LIMIT: Duration = Duration::from_secs(5);
-/// What a request may have to say.
+/// Maximum size of a request's body.
 const REQUEST_MAX: usize = 4 << 20;
 
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
@@ -56,27 +56,27 @@ type Answer = Response<UnsyncBoxBody<Bytes, AnyError>>;
 
 /// Ends a client's connection without an answer: the request or its answer broke off, or is to.
 #[derive(Debug, thiserror::Error)]
-#[error("a request without an answer")]
+#[error("a request without a response")]
 struct Broken;
 
 /// A running proxy.
 pub struct Proxy {
-    /// What it does wrong, and did.
+    /// Faults to inject, and their counts.
     pub faults: Faults,
     kubeconfig: PathBuf,
     end: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
-/// What a proxy is made of.
+/// Specification of a proxy.
 pub(crate) struct Plan<'a> {
     /// The namespace of the control plane.
     pub netns: &'a Path,
     /// The control plane's keys.
     pub pki: &'a Pki,
-    /// The kubeconfig of whoever is to go through it.
+    /// Kubeconfig of the client behind the proxy.
     pub original: &'a Path,
-    /// Where its twin is written, which leads through the proxy.
+    /// Path of the copy that leads through the proxy.
     pub kubeconfig: PathBuf,
 }
 
@@ -102,7 +102,8 @@ impl Proxy {
                                 }
                             }
                         }
-                        // Who waits for the address is told; if nobody does, nothing was started.
+                        // The caller that waits for the address gets the error; without a caller, nothing was
+                        // started.
                         Err(error) => drop(send.send(Err(error))),
                     }
                 });
@@ -126,7 +127,7 @@ impl Proxy {
         written.map_err(Error::file(format!("write {}", self.kubeconfig.display())))
     }
 
-    /// For whoever is to go through it.
+    /// Kubeconfig for clients that go through it.
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
     }
@@ -141,7 +142,7 @@ impl Drop for Proxy {
     }
 }
 
-/// The API server's own certificate: it names the address, and everybody trusts its authority.
+/// The API server's own certificate: it names the address, and all clients trust its authority.
 fn tls(pki: &Pki) -> Result<TlsAcceptor> {
     let failed = |cause: AnyError| Error::Proxy { what: "use the API server's certificate", cause };
     let certificate =
@@ -156,7 +157,7 @@ fn tls(pki: &Pki) -> Result<TlsAcceptor> {
     Ok(TlsAcceptor::from(Arc::new(config)))
 }
 
-/// A listener at a free port, and a client that has no credentials of its own: those of requests are passed on.
+/// A listener at a free port, and a client without credentials: those of requests are passed on.
 async fn open(original: &Path) -> Result<(TcpListener, SocketAddr, Client)> {
     let listen = async {
         let listener = TcpListener::bind((CONTROL, 0)).await?;
@@ -189,7 +190,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, relay: Arc<Relay>) {
     }
 }
 
-/// Serves one connection to its end, whichever it is: a client that goes away is no error here.
+/// Serves one connection to its end: a client that disconnects is not an error here.
 async fn connection(stream: TcpStream, tls: TlsAcceptor, relay: Arc<Relay>) {
     // Small answers must not wait for each other.
     let _ = stream.set_nodelay(true);

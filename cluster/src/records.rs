@@ -7,17 +7,17 @@ use serde::Deserialize;
 
 use crate::error::{Error, Result};
 
-/// Where the API server has them.
+/// Path of the records in the API.
 pub const PATH: &str = "/apis/berth.dev/v1alpha1/ipleases";
 
 /// One of them, as far as tests look at it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
-    /// Its name.
+    /// Name of the record.
     pub name: String,
-    /// The address.
+    /// Address in question.
     pub address: IpAddr,
-    /// Its holder.
+    /// Container ID of its holder.
     pub container: String,
     /// Its holder's node.
     pub node: String,
@@ -69,7 +69,7 @@ pub fn read(text: &str) -> Result<Vec<Record>> {
     Ok(list.items.into_iter().map(record).collect())
 }
 
-/// What differs between records and the addresses of sandboxes that live, in words.
+/// Differences between records and the addresses of living sandboxes, as text.
 pub fn compare(records: &[Record], living: &[(String, Vec<IpAddr>)]) -> Vec<String> {
     let written: BTreeSet<(IpAddr, &str)> =
         records.iter().map(|record| (record.address, record.container.as_str())).collect();
@@ -77,8 +77,10 @@ pub fn compare(records: &[Record], living: &[(String, Vec<IpAddr>)]) -> Vec<Stri
         .iter()
         .flat_map(|(container, addresses)| addresses.iter().map(|address| (*address, container.as_str())))
         .collect();
-    let stale = written.difference(&lived).map(|(address, who)| format!("{address} of {who}, who is gone"));
-    let missing = lived.difference(&written).map(|(address, who)| format!("{address} of {who}, unrecorded"));
+    let stale =
+        written.difference(&lived).map(|(address, holder)| format!("{address} of {holder}, which is gone"));
+    let missing =
+        lived.difference(&written).map(|(address, holder)| format!("{address} of {holder}, unrecorded"));
     stale.chain(missing).collect()
 }
 
@@ -97,6 +99,6 @@ mod tests {
         let of = |container: &str, last: u8| (container.to_owned(), vec![IpAddr::from([10, 0, 0, last])]);
         assert!(compare(&records, &[of("c1", 7), of("c2", 8)]).is_empty());
         let wrong = compare(&records, &[of("c1", 7), of("c2", 9)]);
-        assert_eq!(wrong, ["10.0.0.8 of c2, who is gone", "10.0.0.9 of c2, unrecorded"]);
+        assert_eq!(wrong, ["10.0.0.8 of c2, which is gone", "10.0.0.9 of c2, unrecorded"]);
     }
 }

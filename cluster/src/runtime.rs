@@ -1,8 +1,8 @@
-//! A node's container runtime, as far as CNI sees one: sandboxes (a namespace each), and the calls of a
+//! A node's container runtime, as far as CNI is concerned: sandboxes (a namespace each), and the calls of a
 //! chain's plugins inside the node's namespace.
 //!
-//! Blocking; the kubelet calls it on threads of its own. A node that loses its power kills what is in
-//! flight, and from then on nothing more is started. The invariant: who ends a process holds it unreaped.
+//! Blocking; the kubelet calls it on separate threads. A node that loses its power kills the calls in flight,
+//! and starts none afterwards. Invariant: a process that is killed has not been reaped.
 
 use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
@@ -23,19 +23,19 @@ use crate::tally::Tally;
 
 /// The interface that pods get.
 pub const POD_LINK: &str = "eth0";
-/// How a mirror pod names the static pod that it stands for.
+/// Annotation with which a mirror pod names its static pod.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// How much of what a plugin prints is kept.
+/// Maximum size of a plugin's output that is kept.
 const OUTPUT_MAX: u64 = 4 << 20;
 
-/// Whose sandbox it is.
+/// Pod of a sandbox.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PodName {
     /// Its namespace in the API.
     pub namespace: String,
-    /// Its name.
+    /// Name of the pod.
     pub name: String,
-    /// Its uid.
+    /// UID of the pod.
     pub uid: String,
     /// Its annotations, an object.
     pub annotations: Value,
@@ -44,15 +44,15 @@ pub struct PodName {
 /// A sandbox: what is on the disk of a runtime, so it outlives a loss of power.
 #[derive(Debug)]
 pub struct Sandbox {
-    /// `CNI_CONTAINERID`.
+    /// Value of `CNI_CONTAINERID`.
     pub id: String,
-    /// Whose it is.
+    /// Pod of the sandbox.
     pub pod: PodName,
     /// Its namespace; `None` once that is gone.
     pub netns: Option<Netns>,
-    /// What the ADD returned.
+    /// Result of the ADD.
     pub result: Option<Value>,
-    /// Who lives in it.
+    /// Process that lives in it.
     pub inhabitant: Option<Process>,
 }
 
@@ -61,22 +61,22 @@ pub struct Sandbox {
 pub struct Runtime {
     /// The namespace of the node.
     pub node: PathBuf,
-    /// Where its sandboxes' namespaces are.
+    /// Folder of its sandboxes' namespaces.
     pub sandboxes: PathBuf,
-    /// Where its plugins are.
+    /// Folder of its plugins.
     pub plugins: PathBuf,
-    /// The chains, as its configuration folder says.
+    /// Plugin chains of its configuration folder.
     pub chains: Chains,
-    /// Its habits.
+    /// Deviations of the kubelet.
     pub habits: Arc<RwLock<Habits>>,
-    /// Where calls are counted.
+    /// Counter of the plugins' calls.
     pub tally: Arc<Tally>,
     /// Plugins in flight: leaders of process groups.
     in_flight: Mutex<BTreeSet<u32>>,
     off: AtomicBool,
 }
 
-/// Names sandboxes; one counter for all nodes, so that a container id is nobody else's.
+/// Counter for names of sandboxes; one for all nodes, so that a container ID is unique.
 static SERIAL: AtomicU64 = AtomicU64::new(1);
 
 impl Runtime {
@@ -99,7 +99,7 @@ impl Runtime {
         self.habits.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// The power goes: plugins in flight die at once, and none is started any more.
+    /// Powers off: plugins in flight are killed at once, and none is started afterwards.
     pub fn power_off(&self) {
         self.off.store(true, Ordering::SeqCst);
         let in_flight = self.in_flight.lock().unwrap_or_else(PoisonError::into_inner);
@@ -109,7 +109,7 @@ impl Runtime {
         }
     }
 
-    /// Whether the power is off.
+    /// True if the power is off.
     pub fn is_off(&self) -> bool {
         self.off.load(Ordering::SeqCst)
     }
@@ -203,7 +203,7 @@ impl Runtime {
 
     fn start(&self, command: &str, name: &str, sandbox: &Sandbox, with_netns: bool) -> Result<Process> {
         let mut child = Command::new(self.plugins.join(name));
-        // Runtimes pass an environment of their own; nothing of ours may leak in.
+        // Runtimes pass their own environment; nothing of this process may leak in.
         child.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         child.env("CNI_COMMAND", command).env("CNI_PATH", &self.plugins);
         child.env("CNI_CONTAINERID", &sandbox.id).env("CNI_IFNAME", POD_LINK);
@@ -224,11 +224,12 @@ impl Runtime {
     /// Feeds a plugin and waits for its end, at most `limit`; then it is killed, and that is a failure.
     fn follow(&self, mut process: Process, input: &Value, limit: Duration) -> Result<Ended> {
         if let Some(mut pipe) = process.child().stdin.take() {
-            // A plugin may end without reading: its answer tells why, not this pipe.
+            // A plugin may end without reading: its output explains that, not this pipe.
             let _ = pipe.write_all(input.to_string().as_bytes());
         }
         let (stdout, stderr) = (process.child().stdout.take(), process.child().stderr.take());
-        // A result fits into a pipe; who prints more is read meanwhile, so that nobody waits for the other.
+        // A result fits into a pipe; larger output is read concurrently, so that neither side blocks the
+        // other.
         let reader = std::thread::spawn(move || (read(stdout), read(stderr)));
         let pid = process.pid();
         let ended = self.ended(&mut process, limit);
@@ -242,7 +243,7 @@ impl Runtime {
 
     fn ended(&self, process: &mut Process, limit: Duration) -> Result<(std::process::ExitStatus, Usage)> {
         let unlist = || self.in_flight.lock().unwrap_or_else(PoisonError::into_inner).remove(&process.pid());
-        // Looked at without reaping: as long as it is listed its number must be its own.
+        // Checked without reaping: as long as the process is listed its number is not reused.
         if !process.has_ended(limit)? {
             process.signal_group(libc::SIGKILL);
         }
@@ -260,8 +261,8 @@ struct Ended {
     usage: Usage,
 }
 
-/// `CNI_ARGS` as kubelet's runtimes give them. A static pod is called by the hash of its file, which the
-/// mirror in the API names; its object has a uid of its own.
+/// `CNI_ARGS` as kubelet's runtimes pass them. A static pod is identified by the hash of its file, which the
+/// mirror in the API names; its object has a separate UID.
 fn arguments(pod: &PodName, id: &str) -> String {
     let PodName { namespace, name, uid, annotations } = pod;
     let uid = annotations[CONFIG_HASH].as_str().unwrap_or(uid);
@@ -285,17 +286,17 @@ fn kill_group(leader: u32) {
 }
 
 impl Sandbox {
-    /// Its addresses.
+    /// Addresses in the result.
     pub fn addresses(&self) -> Vec<std::net::IpAddr> {
         self.result.as_ref().map(chain::addresses).unwrap_or_default()
     }
 
-    /// Whether it has its namespace, and its ADD has succeeded.
+    /// True if it has its namespace, and its ADD has succeeded.
     pub fn lives(&self) -> bool {
         self.netns.is_some() && self.result.is_some()
     }
 
-    /// Ends who lives in it, and its namespace, unless somebody else holds that.
+    /// Ends the process in it, and its namespace, unless another holder keeps that.
     pub fn end(&mut self) {
         self.inhabitant = None;
         self.netns = None;

@@ -1,9 +1,9 @@
-//! A cluster that stays: `up` starts a process that builds it and owns it, `down` ends that process, and with
-//! it everything.
+//! A cluster that stays up: `up` starts a process that builds and owns it, `down` ends that process, and
+//! everything with it.
 //!
-//! What others need to know of it is in one file, `STATE/NAME.json`, which is there as long as the cluster
-//! answers. The owner removes everything when it is asked to end; if it was killed instead, the next `down` or
-//! `up` sweeps. Nothing here builds a part of a cluster.
+//! The data for other commands is in one file, `STATE/NAME.json`, which exists as long as the cluster
+//! responds. The owner removes everything on an orderly end; after a kill the next `down` or `up` sweeps.
+//! Nothing here builds a part of a cluster.
 
 use std::io::{Read as _, Seek as _};
 use std::path::{Path, PathBuf};
@@ -16,30 +16,30 @@ use serde::{Deserialize, Serialize};
 use crate::cluster::{Cluster, Options, print_step};
 use crate::error::{Error, Result};
 
-/// How long a cluster may take until it is up.
+/// Time limit for a cluster to come up.
 const UP_LIMIT: Duration = Duration::from_mins(5);
-/// How long it may take until it is down: a thousand namespaces take a while.
+/// Time limit for a cluster to go down: removing a thousand namespaces takes a while.
 const DOWN_LIMIT: Duration = Duration::from_mins(2);
 
-/// Where one cluster's files are.
+/// Folder of one cluster's files.
 #[derive(Debug, Clone)]
 pub struct Place {
     folder: PathBuf,
     name: String,
 }
 
-/// What is known of a cluster that is up.
+/// State of a cluster that is up.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct State {
     /// The owner's process id.
     pub pid: u32,
-    /// How many nodes it has.
+    /// Number of nodes.
     pub nodes: u32,
     /// Its CNI configuration.
     pub cni: String,
     /// Its files and logs.
     pub folder: PathBuf,
-    /// What a person types to look around.
+    /// Command line with which a developer inspects the cluster.
     pub kubectl: String,
 }
 
@@ -62,7 +62,7 @@ impl Place {
         self.folder.join(format!("{}.log", self.name))
     }
 
-    /// The cluster, if it is up; the file of one whose owner was killed is removed.
+    /// The cluster, if it is up; the file of one with a killed owner is removed.
     pub fn state(&self) -> Option<State> {
         let text = std::fs::read_to_string(self.state_file()).ok()?;
         let state: State = serde_json::from_str(&text).ok()?;
@@ -75,7 +75,7 @@ impl Place {
 
     fn publish(&self, state: &State) -> Result<()> {
         let text = serde_json::to_string_pretty(state)
-            .map_err(|error| Error::Usage(format!("a state of our own: {error}")))?;
+            .map_err(|error| Error::Usage(format!("internal error in the state: {error}")))?;
         let (path, temporary) = (self.state_file(), self.folder.join(format!("{}.new", self.name)));
         std::fs::write(&temporary, text)
             .and_then(|()| std::fs::rename(&temporary, &path))
@@ -83,7 +83,7 @@ impl Place {
     }
 }
 
-/// Whether the process is a cluster's owner, and not somebody else with its number.
+/// True if the process is a cluster's owner, and not another one with its number.
 fn owner_lives(pid: u32) -> bool {
     let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
     let mut words = line.split(|byte| *byte == 0);
@@ -91,7 +91,7 @@ fn owner_lives(pid: u32) -> bool {
     program && words.next() == Some(b"serve")
 }
 
-/// Starts the owner with `arguments`, passes on what it says, and returns when the cluster is up.
+/// Starts the owner with `arguments`, passes its output on, and returns when the cluster is up.
 pub fn up(place: &Place, arguments: &[String]) -> Result<()> {
     if let Some(state) = place.state() {
         let text = format!("it is up already (process {}): `down` first, or another --name", state.pid);
@@ -103,7 +103,7 @@ pub fn up(place: &Place, arguments: &[String]) -> Result<()> {
     let mut log = std::fs::File::open(place.log()).map_err(Error::file("open the owner's log"))?;
     let began = Instant::now();
     let outcome = loop {
-        // In this order: what was said before it was up is shown.
+        // In this order: the output from before it was up is shown.
         let state = place.state();
         show(&mut log)?;
         if let Some(state) = state {
@@ -133,7 +133,7 @@ pub fn up(place: &Place, arguments: &[String]) -> Result<()> {
             Ok(())
         }
         Err(error) => {
-            // It removes what it has made so far. If this process ends before, it goes on with that.
+            // It removes its parts. If this process ends before, it continues with that.
             owner.signal(libc::SIGTERM);
             let pid = owner.pid();
             owner.let_go();
@@ -153,7 +153,7 @@ fn start_owner(place: &Place, arguments: &[String]) -> Result<Process> {
     let second = log.try_clone().map_err(Error::file("share a log"))?;
     let mut command = Command::new(own);
     command.arg("serve").args(arguments).stdin(Stdio::null()).stdout(log).stderr(second);
-    // Ctrl-C at the terminal is for the one who waits, not for the cluster.
+    // Ctrl-C at the terminal is for the waiting command, not for the cluster.
     command.process_group(0);
     Ok(Process::guard(command.spawn().map_err(Error::file("start the cluster's owner"))?))
 }
@@ -166,7 +166,7 @@ fn show(log: &mut std::fs::File) -> Result<()> {
     log.stream_position().map(drop).map_err(Error::file("read the owner's log"))
 }
 
-/// The owner: builds the cluster, says so, and waits until it is asked to end.
+/// The owner: builds the cluster, reports that, and waits until it must end.
 pub fn serve(place: &Place, options: &Options) -> Result<()> {
     cleanup::watch_signals()?;
     let mut cluster = Cluster::start(options, &mut print_step)?;
@@ -179,7 +179,7 @@ pub fn serve(place: &Place, options: &Options) -> Result<()> {
     })?;
     while cleanup::interrupted().is_ok() {
         std::thread::sleep(Duration::from_millis(100));
-        // A node that does not come back is no reason to take the others down.
+        // A node that does not come back does not end the others.
         if let Err(error) = switch(&mut cluster) {
             println!("error: {}", error.chain());
         }
@@ -219,7 +219,7 @@ pub fn power(place: &Place, node: &str, on: bool) -> Result<()> {
     let folder = state.folder.join("nodes").join(node);
     let known = node.strip_prefix('n').and_then(|number| number.parse::<u32>().ok());
     if !known.is_some_and(|number| (1..=state.nodes).contains(&number)) {
-        return Err(Error::Usage(format!("{node:?} is none of n1 to n{}", state.nodes)));
+        return Err(Error::Usage(format!("{node:?} is not a node of n1 to n{}", state.nodes)));
     }
     let text = if on { "on" } else { "off" };
     std::fs::write(folder.join("power"), text).map_err(Error::file(format!("ask for {node}'s power")))
@@ -240,7 +240,7 @@ pub fn down(place: &Place) -> Result<()> {
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    // After one that had to be killed, what it left.
+    // Removes the remains of an owner that had to be killed.
     cleanup::sweep();
     println!("down after {:.1} s", began.elapsed().as_secs_f64());
     Ok(())

@@ -1,5 +1,5 @@
-//! What the runtime counts while plugins run: calls, times, failures, what they used. One tally serves all
-//! nodes; a phase of a bench takes it and leaves an empty one.
+//! Counts of the runtime while plugins run: calls, times, failures, resources. One tally serves all nodes; a
+//! phase of a bench takes it and leaves an empty one.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
@@ -8,17 +8,17 @@ use std::time::Duration;
 use berth_testbed::cleanup::Usage;
 use berth_testbed::stats::Times;
 
-/// How many failures are kept word by word.
+/// Number of failures with their text kept.
 const FAILURES_KEPT: usize = 5;
 
 /// The calls of one command (ADD, DEL) of whole chains.
 #[derive(Debug, Default, Clone)]
 pub struct Calls {
-    /// How long those took that succeeded.
+    /// Durations of the successful calls.
     pub times: Times,
-    /// How many failed.
+    /// Number of failed calls.
     pub failed: usize,
-    /// What the first of them said.
+    /// Texts of the first failures.
     pub failures: Vec<String>,
     /// Processor time of all plugins.
     pub cpu: Duration,
@@ -51,7 +51,7 @@ impl Tally {
         }
     }
 
-    /// Notes a request of a kubelet that failed, so that somebody who waits in vain can be told why.
+    /// Records a failed request of a kubelet, so that a waiting test can report the reason.
     pub fn complain(&self, what: &str, error: &impl std::fmt::Display) {
         let mut complaints = self.complaints.lock().unwrap_or_else(PoisonError::into_inner);
         if complaints.len() < FAILURES_KEPT {
@@ -64,7 +64,7 @@ impl Tally {
         std::mem::take(&mut *self.complaints.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What was counted since the last time.
+    /// Counts since the last call.
     pub fn take(&self) -> BTreeMap<&'static str, Calls> {
         std::mem::take(&mut *self.calls.lock().unwrap_or_else(PoisonError::into_inner))
     }

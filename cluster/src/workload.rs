@@ -1,5 +1,5 @@
-//! The pods that are run in a cluster: Deployments, made and deleted as a user does, and what the API server
-//! and the kubelets say of them.
+//! Pods of a cluster: Deployments, created and deleted as a user does, and their state in the API server and
+//! the kubelets.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -15,17 +15,17 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
-/// Where they are.
+/// Namespace of the pods.
 pub const NAMESPACE: &str = "default";
 /// The label that all of them have.
 const LABEL: &str = "bench";
 
-/// One Deployment.
+/// A Deployment of pods.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct App {
-    /// Its name.
+    /// Name of the Deployment.
     pub name: String,
-    /// How many pods it has.
+    /// Number of its pods.
     pub replicas: u32,
     /// Its pods' annotations.
     pub annotations: Value,
@@ -71,12 +71,12 @@ impl App {
     }
 }
 
-/// Creates them.
+/// Creates the Deployments.
 pub fn create(cluster: &Cluster, apps: &[App]) -> Result<()> {
     let api = cluster.control.api()?;
     for app in apps {
         let object: Deployment = serde_json::from_value(app.object())
-            .map_err(|error| Error::Usage(format!("a Deployment of our own: {error}")))?;
+            .map_err(|error| Error::Usage(format!("internal error in a Deployment: {error}")))?;
         let kind: Kind<Deployment> = Kind::namespaced(api.client(), NAMESPACE);
         let request = async move { kind.create(&PostParams::default(), &object).await };
         api.ask(&format!("create Deployment {}", app.name), request)?;
@@ -111,11 +111,10 @@ pub fn uids(cluster: &Cluster) -> BTreeSet<String> {
     kubelets.flat_map(|kubelet| kubelet.running().into_keys()).collect()
 }
 
-/// Waits until the API server, too, says that exactly `count` pods are there and all of them Ready, each
-/// with addresses of its own.
+/// Waits until the API server reports exactly `count` pods, all of them Ready, each with its own addresses.
 pub fn confirm(cluster: &Cluster, count: usize, limit: Duration) -> Result<()> {
     let api = cluster.control.api()?;
-    let what = format!("{count} pods Ready with addresses of their own");
+    let what = format!("{count} pods Ready with their own addresses");
     cluster.wait_until(&what, limit, || {
         let kind: Kind<Pod> = Kind::namespaced(api.client(), NAMESPACE);
         let all = ListParams::default().labels(&format!("{LABEL}=pods"));

@@ -1,5 +1,5 @@
 //! A control plane, two nodes and the floor: pods get addresses, nodes lose their power and come back, parts
-//! of the control plane stop and go back in time, and in the end nothing of it is left.
+//! of the control plane stop and are restored, and in the end nothing of it is left.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -14,10 +14,10 @@ use berth_testbed::cleanup::{self, Folder};
 use berth_testbed::kubernetes::Programs;
 use berth_testbed::{census, skip, world};
 
-/// How long anything may take on a machine that builds beside the tests.
+/// Time limit of any step on a machine that builds at the same time.
 const PATIENCE: Duration = Duration::from_mins(2);
 
-/// The programs, or a skip that says what is missing.
+/// The programs, or a skip that names the missing ones.
 fn programs() -> Option<Programs> {
     if skip::unless_root() {
         return None;
@@ -43,7 +43,7 @@ fn plugins() -> Option<Vec<PathBuf>> {
     found.then_some(places)
 }
 
-/// What is left of this process's clusters: namespaces, folders, mounts, processes.
+/// Remains of this process's clusters: namespaces, folders, mounts, processes.
 fn left(id: &str) -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["/run/netns".into(), std::env::temp_dir()] {
@@ -109,7 +109,7 @@ fn ten_pods_on_berth_live_through_a_loss_of_power_and_leave_nothing() {
     });
 }
 
-#[expect(clippy::unwrap_used, reason = "whatever cannot be done here fails its test")]
+#[expect(clippy::unwrap_used, reason = "a failed step fails its test")]
 fn live_through_a_loss_of_power(options: &Options) {
     let mut cluster = Cluster::start(options, &mut told).unwrap();
     let id = cluster.network.id().to_owned();
@@ -148,7 +148,7 @@ fn live_through_a_loss_of_power(options: &Options) {
     let gone = || Ok(cluster.running() == 0 && cluster.nodes.iter().all(|node| node.sandboxes() == 0));
     cluster.wait_until("all pods gone", PATIENCE, gone).unwrap();
     let (_, absent) = census::judge(&cluster.census(1, 0).unwrap());
-    assert_eq!(absent.len(), 20, "nobody answers any more");
+    assert_eq!(absent.len(), 20, "no address is answered for");
     let calls = cluster.tally.take();
     assert_eq!(calls["ADD"].failed + calls["DEL"].failed, 0, "{calls:?}");
     assert_eq!(calls["ADD"].times.len(), 15, "ten, and five again after the loss of power");

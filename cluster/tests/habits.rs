@@ -1,4 +1,4 @@
-//! The stand-in's manners, good and bad, as a plugin sees them: one that only writes down how it was called.
+//! Normal and deviating behaviour of the stand-in, as a plugin sees it: one that only records its calls.
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ struct Call {
     input: Value,
 }
 
-/// A cluster with one node, whose plugin writes down its calls.
+/// A cluster with one node, and a plugin that records its calls.
 struct Stage {
     cluster: Cluster,
     folder: Folder,

@@ -1,4 +1,4 @@
-//! Clusters that stay, as a person has them: two at once, a node without power, an owner that is killed.
+//! Long-lived clusters: two at the same time, a node without power, an owner that is killed.
 
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
@@ -11,7 +11,7 @@ use berth_testbed::skip;
 struct Person(Folder);
 
 impl Person {
-    #[expect(clippy::expect_used, reason = "without the program there is no test")]
+    #[expect(clippy::expect_used, reason = "the test needs the program")]
     fn run(&self, words: &str) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_berth-cluster"));
         command.args(words.split(' ')).arg("--state").arg(self.0.path());
@@ -26,7 +26,7 @@ impl Person {
         text
     }
 
-    /// What is written down of a cluster.
+    /// State file of a cluster.
     fn state(&self, name: &str) -> serde_json::Value {
         let text = std::fs::read(self.0.path().join(format!("{name}.json"))).unwrap_or_default();
         serde_json::from_slice(&text).unwrap_or_default()
@@ -99,11 +99,11 @@ fn two_clusters_are_up_at_once_lose_power_and_owner_and_leave_nothing() {
     soon("the node loses its power", || !node.exists());
     person.does("power n1 on --name one");
     soon("the node boots", || node.exists());
-    assert!(!person.run("power n2 off --name one").status.success(), "there is no such node");
+    assert!(!person.run("power n2 off --name one").status.success(), "the node does not exist");
 
     person.kills("two");
     soon("its owner is dead", || !person.run("status --name two").status.success());
-    assert!(namespaces(&two) > 0, "who is killed removes nothing");
+    assert!(namespaces(&two) > 0, "a killed owner removes nothing");
     assert!(person.does("down --name two").contains("no cluster"));
     soon("what it left is swept", || namespaces(&two) == 0);
     assert!(person.does("status --name one").contains("Ready"), "the other one was not touched");

@@ -1,7 +1,7 @@
-//! What processes used in a phase, by the kernel's account: processor time and memory of the control plane's
-//! parts, of the agents, and of the bed itself.
+//! Resources that processes used in a phase, by the kernel's account: processor time and memory of the
+//! control plane's parts, of the agents, and of the bed itself.
 //!
-//! A process that was started anew in between (an agent after a loss of power) counts from its start.
+//! A process that was restarted in between (an agent after a loss of power) counts from its start.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -18,13 +18,13 @@ const TICKS: u64 = 100;
 /// A process's account.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Account {
-    /// Processor time.
+    /// Processor time used.
     pub cpu: Duration,
-    /// What it holds now, in KiB.
+    /// Memory in use, in KiB.
     pub memory_kib: u64,
 }
 
-/// What was used.
+/// Resources that were used.
 #[derive(Debug, Clone, Default)]
 pub struct Used {
     /// By name: `etcd`, `kube-apiserver`, `agents`, `bed`.
@@ -43,14 +43,14 @@ pub struct Meter {
 }
 
 impl Meter {
-    /// Starts one.
+    /// Starts an account.
     pub fn start(cluster: &Cluster) -> Result<Self> {
         let requests = metrics::read(&cluster.control.api()?.text("/metrics")?);
         let read = processes(cluster).into_iter().map(|(_, pid)| (pid, account(pid)));
         Ok(Self { processes: read.collect(), requests })
     }
 
-    /// Ends it.
+    /// Ends the account.
     pub fn finish(self, cluster: &Cluster) -> Result<Used> {
         let mut used = Used::default();
         for (name, pid) in processes(cluster) {

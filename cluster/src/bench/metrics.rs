@@ -1,4 +1,4 @@
-//! What the API server says of itself: requests by verb and code, bytes that its watches sent. Pure.
+//! Metrics of the API server: requests by verb and code, bytes that its watches sent. Pure.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ pub struct Requests {
     pub writes: BTreeMap<String, u64>,
     /// Those of them that were carried out, by the same.
     pub done: BTreeMap<String, u64>,
-    /// What watches were sent, before encryption.
+    /// Bytes that watches sent, before encryption.
     pub watch_bytes: u64,
 }
 
@@ -63,7 +63,7 @@ fn number(text: &str) -> u64 {
 }
 
 impl Requests {
-    /// What came since `before`.
+    /// Counts since `before`.
     pub fn since(&self, before: &Self) -> Self {
         let less = |now: &BTreeMap<String, u64>, old: &BTreeMap<String, u64>| {
             let differences = now
@@ -79,7 +79,7 @@ impl Requests {
         }
     }
 
-    /// All requests.
+    /// Number of all requests.
     pub fn total(&self) -> u64 {
         self.by_code.values().sum()
     }

@@ -1,4 +1,4 @@
-//! The report: lines for a person, JSON for whoever compares. Pure.
+//! The report: lines for the terminal, JSON for comparison. Pure.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -11,36 +11,36 @@ use super::Bench;
 use super::meter::Used;
 use crate::tally::Calls;
 
-/// What the outsider heard.
+/// Answers that the outsider received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wire {
     /// Addresses that were asked for.
     pub asked: usize,
     /// Those for which two answered.
     pub duplicates: usize,
-    /// Those for which nobody did.
+    /// Number of addresses without an answer.
     pub absent: usize,
-    /// Those for which nobody should.
+    /// Expected number of addresses without an answer.
     pub expected: usize,
 }
 
-/// One phase.
+/// Results of one phase.
 #[derive(Debug)]
 pub struct Phase {
-    /// Its name.
+    /// Name of the phase.
     pub name: &'static str,
-    /// How long it took.
+    /// Duration of the phase.
     pub wall: Duration,
     /// The runtime's calls.
     pub calls: BTreeMap<&'static str, Calls>,
-    /// What was used.
+    /// Resources that were used.
     pub used: Used,
-    /// What the outsider heard afterwards.
+    /// Answers that the outsider received afterwards.
     pub wire: Wire,
 }
 
 impl Phase {
-    /// No failed call, no duplicate, an answer for each address that should have one, and for no other.
+    /// True without a failed call and without a duplicate, if exactly the assigned addresses have an answer.
     pub fn is_clean(&self) -> bool {
         let failed: usize = self.calls.values().map(|calls| calls.failed).sum();
         failed == 0 && self.wire.duplicates == 0 && self.wire.absent == self.wire.expected
@@ -116,7 +116,7 @@ impl Phase {
     }
 }
 
-/// All phases.
+/// Results of all phases.
 #[derive(Debug)]
 pub struct Report {
     head: Value,
@@ -139,7 +139,7 @@ impl Report {
         Self { head, phases: Vec::new() }
     }
 
-    /// For whoever compares.
+    /// Results as JSON, for comparison.
     pub fn json(&self) -> Value {
         let mut report = self.head.clone();
         report["phases"] = self.phases.iter().map(Phase::json).collect();

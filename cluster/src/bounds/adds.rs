@@ -1,8 +1,9 @@
-//! The agent's part of ADD while 200 ADDs a second are offered over all nodes, until a pool of 1,000 addresses
-//! is full: the sum of its three answers, spoken to over its socket (docs/protocol.md) as the plugin does it.
+//! The agent's part of ADD while 200 ADDs a second are offered over all nodes, until a pool of 1,000
+//! addresses is full: the sum of its three responses, over its socket (docs/protocol.md) as the plugin calls
+//! it.
 //!
 //! Plugins are left out: 200 a second of them would take all of a small machine. Their namespaces and links
-//! are made before, so that all that is asked for is the agent's.
+//! are created before, so that all of the measured time is the agent's.
 
 use std::collections::VecDeque;
 use std::fmt::Write as _;
@@ -23,17 +24,17 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::network::PARENT;
 
-/// As many as the pool has addresses.
+/// Equal to the number of addresses of the pool.
 const ADDS: usize = SINGLE_COUNT as usize;
 /// From one ADD to the next.
 const EVERY: Duration = Duration::from_millis(5);
-/// What the design wants.
+/// Bound of the agent's part.
 const PART: Duration = Duration::from_millis(50);
-/// How many ADDs may be under way; a kubelet has some four a node.
+/// Number of concurrent ADDs; a kubelet has some four per node.
 const CALLERS: usize = 40;
-/// How long one answer may take.
+/// Time limit of one response.
 const ANSWER: Duration = Duration::from_mins(2);
-/// Numbers of these namespaces, where nobody else's are.
+/// First nsid of these namespaces, in an unused range.
 const FIRST_NUMBER: i32 = 0x2000_0000;
 
 /// One ADD to come: its namespace, with a link in it.
@@ -136,7 +137,7 @@ fn add(ready: &Ready) -> Result<Duration> {
                                  "netns": netns, "pod": pod, "annotations": {}}});
     let bind = json!({"bind": {"txn": txn, "attachment": attachment, "ifindex": ready.ifindex, "mac": mac}});
     let done = json!({"done": {"txn": txn, "attachment": attachment}});
-    let doing = || Error::file(format!("speak with {}", ready.socket.display()));
+    let doing = || Error::file(format!("talk to {}", ready.socket.display()));
     let stream = UnixStream::connect(&ready.socket).map_err(doing())?;
     stream.set_read_timeout(Some(ANSWER)).map_err(doing())?;
     let mut stream = BufReader::new(stream);

@@ -1,5 +1,5 @@
-//! When did an address become free, for whoever else wants it? The end of its record, as a watch of the API
-//! server tells it: the record's deletion, or its next holder.
+//! Time at which an address became free for other nodes: the end of its record in a watch of the API server,
+//! that is, the record's deletion or its next holder.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -16,16 +16,16 @@ use crate::cluster::Cluster;
 use crate::control::User;
 use crate::error::{Error, Result};
 
-/// From one look to the next while somebody waits.
+/// Interval of checks while a caller waits.
 const LOOK: Duration = Duration::from_micros(500);
 
 #[derive(Debug, Default)]
 struct State {
-    /// Whose each record is.
+    /// Container of each record.
     holders: BTreeMap<String, String>,
-    /// How many records each container has.
+    /// Number of records of each container.
     count: BTreeMap<String, usize>,
-    /// When it had one less, last.
+    /// Time at which it last lost a record.
     ended: BTreeMap<String, Instant>,
     failed: Option<String>,
 }
@@ -59,7 +59,7 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// Begins it.
+    /// Starts the watch.
     pub fn watch(cluster: &Cluster) -> Result<Self> {
         let api = cluster.control.api_of(&User::Admin)?;
         let state = Arc::default();
@@ -69,13 +69,13 @@ impl Ends {
         Ok(Self { state, _api: api })
     }
 
-    /// How many records a container has.
+    /// Number of records of a container.
     pub fn count(&self, container: &str) -> usize {
         let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.count.get(container).copied().unwrap_or(0)
     }
 
-    /// Waits until a container, which had some, has no record any more; when that was told.
+    /// Waits until a container that had records has none; returns the time of that event.
     pub fn wait(&self, container: &str, within: Duration) -> Result<Instant> {
         let deadline = Instant::now() + within;
         loop {
@@ -116,7 +116,7 @@ async fn follow(client: Client, state: Arc<Mutex<State>>) {
             }
             Ok(Some(Event::Delete(record))) => state.gone(&record.name_any()),
             Ok(Some(Event::Init | Event::InitDone)) => {}
-            // A list anew would make up times.
+            // A new list would falsify the times.
             Ok(None) => return state.failed = Some("it ended".to_owned()),
             Err(error) => return state.failed = Some(error.to_string()),
         }

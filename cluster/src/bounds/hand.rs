@@ -1,4 +1,4 @@
-//! A runtime worked by hand: sandboxes on one node for which there is no pod.
+//! A runtime without a kubelet: sandboxes on one node that have no pod.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,7 +16,7 @@ use crate::runtime::{PodName, Runtime, Sandbox};
 
 static SERIAL: AtomicU32 = AtomicU32::new(1);
 
-/// One node's.
+/// Runtime of one node.
 pub struct Hand {
     runtime: Runtime,
     /// The node's namespace.
@@ -30,7 +30,7 @@ impl Hand {
         Self::with(cluster, node, chains, inhabited)
     }
 
-    /// With another one.
+    /// With another CNI configuration.
     pub fn with(cluster: &Cluster, node: usize, chains: Chains, inhabited: bool) -> Result<Self> {
         let node = &cluster.nodes[node];
         let netns =
@@ -47,7 +47,7 @@ impl Hand {
         self.runtime.sandbox(&pod)
     }
 
-    /// ADD.
+    /// Runs the ADD command.
     pub fn add(&self, sandbox: &mut Sandbox) -> Result<()> {
         self.runtime.add(sandbox).map_err(Error::Usage)
     }
@@ -59,7 +59,7 @@ impl Hand {
         Ok(())
     }
 
-    /// So many with addresses, whose records the watch has seen.
+    /// This number of sandboxes with addresses, with records that the watch has seen.
     pub fn attached(&self, count: usize, ends: &Ends) -> Result<Vec<Sandbox>> {
         let attach = |_| {
             let mut sandbox = self.empty()?;

@@ -1,5 +1,5 @@
-//! ADD (IPv4) of Berth in a cluster, beside upstream's macvlan with host-local on the same node: in turns, one
-//! at a time.
+//! ADD (IPv4) of Berth in a cluster, compared with upstream's macvlan with host-local on the same node: in
+//! turns, one at a time.
 
 use std::time::{Duration, Instant};
 
@@ -14,9 +14,9 @@ use crate::cni::{self, Cni, Place};
 use crate::error::Result;
 
 const ROUNDS: usize = 40;
-/// What the design wants of the ratio.
+/// Bound of the ratio.
 const RATIO: f64 = 0.9;
-/// Which share of addresses the floor has: one behind all of Berth's pools.
+/// Index of the reference's share of the addresses: after all of Berth's pools.
 const SHARE: u32 = 60;
 /// From one round to the next: removals of links are over, and candidates are probed ahead, as on a node
 /// that is not flooded.

@@ -1,4 +1,4 @@
-//! How soon an address is free: after a lost DEL, a link's end, everybody's leaving, an agent's absence, a
+//! Time until an address is free: after a lost DEL, a link's end, the end of all tasks, an agent's absence, a
 //! reboot.
 
 use std::time::{Duration, Instant};
@@ -14,13 +14,13 @@ use crate::error::{Error, Result};
 use crate::network::PARENT;
 use crate::runtime::Sandbox;
 
-/// How many lost DELs.
+/// Number of lost DELs.
 const LOST: usize = 200;
-/// How many sandboxes a node has when its agent or its power fails.
+/// Number of sandboxes of a node when its agent or its power fails.
 const AT_ONCE: usize = 20;
-/// How long anything may take.
+/// Time limit of any step.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// What the design wants (its section 8).
+/// Bound after a lost DEL.
 const LOST_DEL: Duration = Duration::from_millis(200);
 const LINK_GONE: Duration = Duration::from_millis(2_300);
 /// Between two scans 5 s; 0.1 s from the last exit to the first; 0.3 s for the rest.
@@ -31,7 +31,7 @@ const REBOOT: Duration = Duration::from_secs(5);
 const INHABITED_AFTER: Duration = Duration::from_secs(12);
 
 fn parsed<T: std::str::FromStr>(text: &str) -> Result<T> {
-    text.parse().map_err(|_| Error::Usage(format!("{text:?} is no MAC")))
+    text.parse().map_err(|_| Error::Usage(format!("{text:?} is not a MAC")))
 }
 
 /// Namespaces deleted one after the other, each without a DEL.
@@ -57,7 +57,7 @@ pub fn lost_dels(cluster: &Cluster, ends: &Ends, table: &mut Table) -> Result<()
     Ok(())
 }
 
-/// Links deleted inside living namespaces, two on each node at once.
+/// Links deleted inside living namespaces, two on each node at the same time.
 pub fn links_gone(cluster: &Cluster, ends: &Ends, table: &mut Table) -> Result<()> {
     let mut times = Times::default();
     for node in 0..cluster.nodes.len() {
@@ -78,7 +78,7 @@ pub fn links_gone(cluster: &Cluster, ends: &Ends, table: &mut Table) -> Result<(
     Ok(())
 }
 
-/// The last process leaves a namespace that stays, one on each node at once.
+/// The last process leaves a namespace that stays, one on each node at the same time.
 pub fn namespaces_left(cluster: &Cluster, ends: &Ends, table: &mut Table) -> Result<()> {
     let mut all = Vec::new();
     for node in 0..cluster.nodes.len() {
@@ -96,7 +96,7 @@ pub fn namespaces_left(cluster: &Cluster, ends: &Ends, table: &mut Table) -> Res
     for (sandbox, left) in all.iter().zip(left) {
         times.push(ends.wait(&sandbox.id, PATIENCE)?.saturating_duration_since(left));
     }
-    table.times("namespace left by everybody: to the record's end", &times, Some(LEAKED));
+    table.times("namespace without tasks: to the record's end", &times, Some(LEAKED));
     Ok(())
 }
 
@@ -109,7 +109,7 @@ pub fn agents_down(cluster: &mut Cluster, ends: &Ends, table: &mut Table) -> Res
     Ok(())
 }
 
-/// Nodes that lose their power and boot, one after the other; their pods are gone for good.
+/// Nodes that lose their power and boot, one after the other; their pods do not come back.
 pub fn reboots(cluster: &mut Cluster, ends: &Ends, table: &mut Table) -> Result<()> {
     let times = ended_meanwhile(cluster, ends, Cluster::power_off, Cluster::power_on)?;
     table.times("node booted: from power on to the record's end", &times, Some(REBOOT));

@@ -1,4 +1,4 @@
-//! What was measured, beside its bound: lines for a person, JSON for whoever compares. Pure.
+//! Results with their bounds: lines for the terminal, JSON for comparison. Pure.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -6,7 +6,7 @@ use std::time::Duration;
 use berth_testbed::stats::{Times, millis};
 use serde_json::{Value, json};
 
-/// One line.
+/// One result line.
 #[derive(Debug)]
 struct Row {
     what: String,
@@ -26,7 +26,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// An empty one, whose bounds are multiplied by `slack`.
+    /// An empty table; its bounds are multiplied by `slack`.
     pub fn new(slack: u32) -> Self {
         Self { rows: Vec::new(), slack: f64::from(slack) }
     }
@@ -38,7 +38,7 @@ impl Table {
         self.add(what, numbers, of(99), bound.map(millis), "ms", times.len());
     }
 
-    /// One number.
+    /// Adds one number.
     pub fn value(&mut self, what: &str, value: f64, bound: Option<f64>, unit: &'static str, count: usize) {
         self.add(what, format!("{value:.2}"), value, bound, unit, count);
     }
@@ -77,7 +77,7 @@ impl Table {
         format!("\nbounds times {}\n{}", self.slack, lines.collect::<String>())
     }
 
-    /// For whoever compares.
+    /// Results as JSON, for comparison.
     pub fn json(&self) -> Value {
         let rows = self.rows.iter().map(|row| {
             json!({"what": row.what, "count": row.count, "measured": row.measured, "bound": row.bound,
@@ -86,7 +86,7 @@ impl Table {
         json!({"slack": self.slack, "rows": rows.collect::<Value>()})
     }
 
-    /// Whether all bounds were kept.
+    /// True if all bounds were kept.
     pub fn is_kept(&self) -> bool {
         self.rows.iter().all(|row| self.is_within(row))
     }

@@ -1,4 +1,4 @@
-//! What an agent weighs while a thousand leases are held and nobody asks for anything.
+//! Memory and CPU of an agent while a thousand leases are held and no requests arrive.
 
 use std::time::{Duration, Instant};
 
@@ -8,10 +8,10 @@ use crate::cluster::Cluster;
 use crate::error::{Error, Result};
 use crate::node::Node;
 
-/// What the design wants of each agent: MB, and percent of a core.
+/// Bounds of each agent: MB, and percent of a core.
 const MEMORY: f64 = 60.0;
 const IDLE: f64 = 1.0;
-/// What comes before is no idleness.
+/// Wait before the measurement: the time right after the last ADD is not idle.
 const QUIET: Duration = Duration::from_secs(10);
 /// For how long processor time is counted.
 const WINDOW: Duration = Duration::from_secs(40);

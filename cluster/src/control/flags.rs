@@ -1,7 +1,7 @@
-//! What each part of the control plane is started with.
+//! Flags of the parts of the control plane.
 //!
-//! Rates of clients are raised far above their defaults: 20 requests a second of a controller manager would
-//! be all that a bench of 1,000 pods measures.
+//! The rate limits of clients are raised far above their defaults: a bench of 1,000 pods would otherwise
+//! measure the 20 requests a second of a controller manager.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +31,7 @@ pub(super) fn command(part: Part, plane: &ControlPlane) -> Command {
     command
 }
 
-/// Where the scheduler's configuration is.
+/// Path of the scheduler's configuration.
 pub(super) fn scheduler_file(plane: &ControlPlane) -> PathBuf {
     plane.folder.join("scheduler.yaml")
 }
@@ -82,7 +82,7 @@ fn apiserver(plane: &ControlPlane) -> Vec<String> {
         "--allow-privileged=true".to_owned(),
         // One command that deletes a thousand pods is cut off after a minute; one worker takes as long.
         "--delete-collection-workers=20".to_owned(),
-        // Nothing to profile, nobody to tell.
+        // No profiling and no usage reports.
         "--profiling=false".to_owned(),
         // No endpoints of services on nodes: what cannot be reached need not be tried.
         "--endpoint-reconciler-type=none".to_owned(),
@@ -94,7 +94,7 @@ fn apiserver(plane: &ControlPlane) -> Vec<String> {
     flags
 }
 
-/// What the two clients of the API server have in common.
+/// Flags that the two clients of the API server share.
 fn client(kubeconfig: &Path) -> Vec<String> {
     let path = kubeconfig.display();
     vec![

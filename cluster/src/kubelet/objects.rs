@@ -21,7 +21,7 @@ pub fn node(id: &Identity) -> Value {
     })
 }
 
-/// The status alone: what a kubelet that comes back says.
+/// The status alone, as a restarted kubelet writes it.
 pub fn node_status(id: &Identity) -> Value {
     let now = now();
     let resources = json!({"cpu": "64", "memory": "256Gi", "pods": id.capacity.to_string(),
@@ -58,7 +58,7 @@ pub fn lease(id: &Identity) -> Value {
     })
 }
 
-/// The status of a pod whose containers run.
+/// Status of a pod with running containers.
 pub fn pod_status(id: &Identity, facts: &Facts, container: &str, addresses: &[IpAddr]) -> Value {
     let now = now();
     let ready = |kind: &str| json!({"type": kind, "status": "True", "lastTransitionTime": now});
@@ -68,7 +68,7 @@ pub fn pod_status(id: &Identity, facts: &Facts, container: &str, addresses: &[Ip
                "restartCount": 0, "containerID": format!("berth://{container}"),
                "state": {"running": {"startedAt": now}}})
     });
-    // Another sandbox has other addresses: those of the former one must not stay beside them.
+    // Another sandbox has other addresses: those of the previous one must be removed.
     let replace = std::iter::once(json!({"$patch": "replace"}));
     let listed = replace.chain(addresses.iter().map(|address| json!({"ip": address})));
     json!({"status": {

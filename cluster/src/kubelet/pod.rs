@@ -14,12 +14,12 @@ use super::{Record, Running, Shared, TRY_AGAIN, lock, objects};
 use crate::habits::back_off;
 use crate::runtime::{PodName, Sandbox};
 
-/// What a pod is to be.
+/// Desired state of a pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Wish {
-    /// With a sandbox.
+    /// The pod has a sandbox.
     Run,
-    /// With another sandbox than it has: that one died. Then `Run` again.
+    /// The pod has another sandbox than now, because that one ended. Then `Run` again.
     Renew,
     /// Without one; its object waits for that.
     Stop,
@@ -27,10 +27,10 @@ pub enum Wish {
     Gone,
 }
 
-/// What is needed of a pod's object.
+/// Required parts of a pod's object.
 #[derive(Debug, Clone)]
 pub struct Facts {
-    /// Who it is.
+    /// Name and UID of the pod.
     pub pod: PodName,
     /// Names and images.
     pub containers: Vec<(String, String)>,
@@ -58,9 +58,9 @@ impl Facts {
     }
 }
 
-/// What the API server wants of a pod.
+/// Desired state in a pod's object.
 pub fn wish(pod: &Pod) -> Wish {
-    // By force: the object goes at once, and this is the last that is seen of it.
+    // Force-deleted: the object is removed at once, and this is its last event.
     if pod.metadata.deletion_timestamp.is_some() && pod.metadata.deletion_grace_period_seconds == Some(0) {
         return Wish::Gone;
     }
@@ -152,7 +152,7 @@ impl Shared {
                 drop(sandbox);
                 return Some(held);
             }
-            // As a runtime does: a DEL whose own failure nobody repeats.
+            // As a runtime does: a DEL without a retry of its own failure.
             let undone = shared.runtime.del(&sandbox, true, None);
             if undone.is_ok() || !shared.runtime.is_off() {
                 sandbox.end();
@@ -163,13 +163,13 @@ impl Shared {
         tokio::task::spawn_blocking(work).await.ok().flatten()
     }
 
-    /// What a kubelet that starts finds of a pod: a sandbox that lives is kept without any call; what is left
-    /// of others is taken down before a new one is made.
+    /// State of a pod at the start of a kubelet: a living sandbox is kept without any call; the remains of
+    /// others are removed before a new one is created.
     async fn resume(self: &Arc<Self>, facts: &Facts, wish: &mut watch::Receiver<Wish>) -> Option<Held> {
         let mut kept = None;
         for held in self.sandboxes_of(&facts.pod.uid) {
             let looked_at = Arc::clone(&held);
-            // A call of the former life may still hold it.
+            // A call of the previous kubelet may still hold it.
             let lives = tokio::task::spawn_blocking(move || lock(&looked_at).lives()).await;
             if kept.is_none() && lives.unwrap_or(false) {
                 self.report(facts, Some(&held), wish).await;
@@ -186,7 +186,7 @@ impl Shared {
         disk.values().filter(|record| record.uid == uid).map(|record| Arc::clone(&record.held)).collect()
     }
 
-    /// What becomes of a sandbox that died: its DEL, or the sandbox, whose DEL comes after the next ADD.
+    /// Handles a sandbox that ended: runs its DEL, or returns it for a DEL after the next ADD.
     async fn renew(self: &Arc<Self>, held: Held) -> Option<Held> {
         let ending = Arc::clone(&held);
         let _ = tokio::task::spawn_blocking(move || lock(&ending).end()).await;
@@ -199,7 +199,7 @@ impl Shared {
         None
     }
 
-    /// A new sandbox; that there is none is told to whoever waits for it.
+    /// A new sandbox; its absence is reported to a waiting caller.
     fn sandbox(&self, pod: &PodName) -> Option<Sandbox> {
         let made = self.runtime.sandbox(pod);
         made.inspect_err(|error| self.runtime.tally.complain("make a sandbox", &error.chain())).ok()
@@ -254,7 +254,7 @@ impl Shared {
         tokio::task::spawn_blocking(work).await.unwrap_or(false)
     }
 
-    /// Tells the API server that a pod runs, until it takes that or the wish changes.
+    /// Reports to the API server that a pod runs, until that succeeds or the desired state changes.
     async fn report(&self, facts: &Facts, held: Option<&Held>, wish: &mut watch::Receiver<Wish>) {
         let (container, addresses) = match held {
             Some(held) => {
@@ -278,7 +278,7 @@ impl Shared {
                     return;
                 }
                 Err(kube::Error::Api(status)) if status.code == 404 => return,
-                Err(error) => self.again("tell a pod's status", &error).await,
+                Err(error) => self.again("report a pod's status", &error).await,
             }
             if wish.has_changed().unwrap_or(true) {
                 return;

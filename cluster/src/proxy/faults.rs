@@ -1,5 +1,5 @@
-//! What a proxy is to do wrong, and what it did wrong: switches that can be turned while it runs, and counts,
-//! so that a story can tell a fault that was survived from one that never happened. Does no I/O.
+//! Faults of a proxy, to inject and injected: switches that can be changed while it runs, and counts, so that
+//! a test can distinguish a survived fault from one that never happened. Does no I/O.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,16 +9,16 @@ use tokio::sync::watch;
 
 use super::request::{Asked, Verb};
 
-/// How a request is refused.
+/// Status with which a request is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refusal {
-    /// 409: the object is there already, or is not what the precondition says.
+    /// 409: the object already exists, or differs from the precondition.
     Conflict,
     /// 410: the state that is asked about was forgotten.
     Expired,
-    /// 429, to be asked again after so many seconds.
+    /// 429, with `Retry-After` of this number of seconds.
     TooMany(u32),
-    /// 500.
+    /// 500: internal server error.
     Internal,
 }
 
@@ -61,18 +61,18 @@ impl Refusal {
     }
 }
 
-/// What becomes of one request.
+/// Handling of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
     /// It is passed on, and so is its answer.
     Pass,
     /// It is never passed on.
     Refuse(Refusal),
-    /// It is passed on; who asked never learns what came of it.
+    /// It is passed on, but its reply is dropped.
     LoseReply,
 }
 
-/// What was done wrong since the start.
+/// Number of injected faults since the start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Requests of any kind.
@@ -83,22 +83,22 @@ pub struct Counts {
     pub slow: u64,
     /// Requests that were refused, by verb and HTTP status.
     pub refused: BTreeMap<(Verb, u16), u64>,
-    /// Requests that were carried out and whose replies were lost.
+    /// Requests that were served and had their replies dropped.
     pub lost: BTreeMap<Verb, u64>,
-    /// Watches that were told in the midst of them that they have expired.
+    /// Watches that received an "expired" event in the middle.
     pub expired: u64,
 }
 
-/// What holds for all that watches send.
+/// Settings for all watches.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Streams {
-    /// So much later is everything passed on.
+    /// Delay of everything that is passed on.
     pub lag: Duration,
     /// Watches that began when this was less have expired.
     pub epoch: u64,
 }
 
-/// The next so many requests of a kind.
+/// Rule for the next requests of a kind.
 #[derive(Debug)]
 struct Rule {
     verb: Verb,
@@ -136,8 +136,8 @@ impl Faults {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Everything that watches send comes so much later; nothing else does. With zero, what was held back
-    /// comes at once, in its order.
+    /// Delays everything that watches send; other responses are not delayed. With zero, the held events are
+    /// sent at once, in their order.
     pub fn lag(&self, lag: Duration) {
         self.0.streams.send_modify(|streams| streams.lag = lag);
     }
@@ -161,7 +161,7 @@ impl Faults {
         self.state().rules.push(Rule { verb, resource: resource.to_owned(), left, fate });
     }
 
-    /// Tells every watch that is open that it has expired, as an API server does in the midst of it.
+    /// Ends every open watch with an "expired" event, as an API server does in the middle of one.
     pub fn expire_watches(&self) {
         self.0.streams.send_modify(|streams| streams.epoch += 1);
     }
@@ -175,17 +175,17 @@ impl Faults {
         self.lag(Duration::ZERO);
     }
 
-    /// What was done wrong since the start.
+    /// Number of injected faults since the start.
     pub fn counts(&self) -> Counts {
         self.state().counts.clone()
     }
 
-    /// How many requests are still to be refused or to lose their replies.
+    /// Number of requests still to be refused or to lose their replies.
     pub fn left(&self) -> u32 {
         self.state().rules.iter().map(|rule| rule.left).sum()
     }
 
-    /// What becomes of a request, and for how long it waits first. The rule that was made first counts.
+    /// Handling of a request, and its delay before. The oldest matching rule applies.
     pub(super) fn fate(&self, asked: &Asked) -> (Duration, Fate) {
         let mut guard = self.state();
         let state = &mut *guard;
@@ -205,8 +205,8 @@ impl Faults {
         (state.slow, fate)
     }
 
-    /// Whether the reply that was to be lost is: only that to a request which was carried out. If it was not,
-    /// the next one's is.
+    /// True if the planned loss of a reply happens now: only the reply to a served request is dropped. If the
+    /// request failed, the next one's reply is.
     pub(super) fn lost(&self, asked: &Asked, carried_out: bool) -> bool {
         if carried_out {
             *self.state().counts.lost.entry(asked.verb).or_default() += 1;

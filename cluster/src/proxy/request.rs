@@ -1,32 +1,32 @@
-//! What a request asks of an API server, read off its method and its path. Pure.
+//! Operation of a request to an API server, from its method and its path. Pure.
 
 use http::{Method, Uri};
 
-/// What is to be done, in the words of RBAC.
+/// Operation of a request, in RBAC verbs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Verb {
-    /// One object.
+    /// GET of one object.
     Get,
     /// All of them.
     List,
     /// All that happens to them.
     Watch,
-    /// POST.
+    /// POST of an object.
     Create,
-    /// PUT.
+    /// PUT of an object.
     Update,
-    /// PATCH.
+    /// PATCH of an object.
     Patch,
-    /// DELETE.
+    /// DELETE of an object.
     Delete,
-    /// Anything else.
+    /// Any other case.
     Other,
 }
 
-/// A request, as far as faults tell requests apart.
+/// The parts of a request that fault rules match.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Asked {
-    /// What is to be done.
+    /// Operation of the request.
     pub verb: Verb,
     /// To what kind of objects, as `ipleases`; empty for paths such as `/version`.
     pub resource: String,

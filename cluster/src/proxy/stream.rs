@@ -1,7 +1,7 @@
-//! What a watch sends, on its way through a proxy: held back for as long as the switches say, in its order.
+//! Output of a watch on its way through a proxy: delayed as the switches say, in its order.
 //!
-//! A task reads, a bounded channel holds, the body passes on. When the channel is full the API server has
-//! to wait, as with any slow client.
+//! A task reads, a bounded channel holds, the body passes on. When the channel is full the API server has to
+//! wait, as with any slow client.
 
 use std::convert::Infallible;
 
@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::faults::{Faults, Refusal, Streams};
 use super::request::Asked;
 
-/// So many pieces are held back of one watch.
+/// Maximum number of pieces of one watch that are held.
 const HELD: usize = 4096;
 
 /// A watch that is passed on.
@@ -26,12 +26,12 @@ struct Passing {
     epoch: u64,
     faults: Faults,
     asked: Asked,
-    /// What was passed on so far ends with a whole event.
+    /// The output so far ends with a complete event.
     whole: bool,
     over: bool,
 }
 
-/// What a watch sends, held back.
+/// The delayed output of a watch.
 pub(super) fn held(
     body: Body,
     asked: Asked,
@@ -49,7 +49,7 @@ pub(super) fn held(
     }))
 }
 
-/// Reads until the API server ends it, or nobody wants it any more.
+/// Reads until the API server ends it, or the receiver is gone.
 async fn read(mut body: Body, sender: mpsc::Sender<(Instant, Bytes)>) {
     loop {
         let frame = tokio::select! {
@@ -100,7 +100,7 @@ impl Passing {
         Some(piece)
     }
 
-    /// The event with which an API server ends a watch whose moment it has forgotten.
+    /// The event with which an API server ends a watch at a compacted resource version.
     fn expire(&mut self) -> Bytes {
         self.over = true;
         self.faults.has_expired();

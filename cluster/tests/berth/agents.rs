@@ -19,11 +19,11 @@ fn an_agent_that_dies_or_may_not_serve_fails_no_add_and_loses_nothing() {
     let stage = &mut stage;
     let names = [stage.pods("a", 2, 0), stage.pods("b", 2, 1)].concat();
     stage.settled(4);
-    story("an agent dies at every point of ADD and DEL", stage, dies);
+    story("an agent is killed at every point of ADD and DEL", stage, dies);
     story("T24: a node name that no Node has", stage, no_such_node);
     story("two agents with one node name: the second serves DELs only", stage, two_of_one_name);
     story("rights taken away, and given back", stage, without_rights);
-    story("a token that is not valid any more", stage, without_token);
+    story("a token that is no longer valid", stage, without_token);
     story("the definition of leases is gone, and all records with it", stage, without_definition);
     stage.delete(&names);
     stage.empty();
@@ -54,7 +54,7 @@ fn a_damaged_journal_is_made_again_and_nothing_alive_is_given_away() {
     stage.wire_is_clean();
     let kept: Vec<_> = names.iter().map(|name| stage.addresses(name)).collect();
     assert_eq!(kept, held);
-    must(std::fs::remove_file(files.join("ledger.redb.damaged-1")), "what the finding says");
+    must(std::fs::remove_file(files.join("ledger.redb.damaged-1")), "the advice of the finding");
     assert!(stage.doctor(0).iter().all(|finding| finding.what != "journal"));
     // What the journal knew of them is known again: their DELs free the addresses.
     names.push("b-1".to_owned());
@@ -95,7 +95,7 @@ fn dies(stage: &mut Stage) {
     stage.habits(&Habits::default());
 }
 
-/// A second agent on a node, under another name and with files of its own; it ends with the closure.
+/// A second agent on a node, under another name and with its own files; it ends with the closure.
 fn beside<T>(stage: &Stage, name: &str, asked: impl FnOnce(&Path) -> T) -> T {
     let folder = stage.cluster.folder().join(format!("beside-{name}"));
     let plan = second_plan(stage, &folder, name);
@@ -115,7 +115,7 @@ fn second_plan(stage: &Stage, folder: &Path, name: &str) -> AgentPlan {
     AgentPlan { folder: folder.to_owned(), node: name.to_owned(), flags, ..plan }
 }
 
-/// What a doctor says of something that is not well.
+/// Finding of a doctor about a failed check.
 fn ailment(socket: &Path, what: &str, part: &str) -> String {
     let deadline = Instant::now() + PATIENCE;
     loop {
@@ -142,7 +142,7 @@ fn two_of_one_name(stage: &mut Stage) {
         std::thread::sleep(Duration::from_secs(12));
         ailment(socket, "node-name", "held by");
     });
-    // It has judged nobody's records, and the first goes on.
+    // It has judged no other node's records, and the first continues.
     stage.converged();
     assert!(stage.doctor(0).iter().all(|finding| finding.what != "node-name" || finding.ok));
     stage.renew("a-1");

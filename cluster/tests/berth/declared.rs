@@ -1,4 +1,4 @@
-//! What people write into the API by hand: pools, leases, annotations.
+//! Objects that operators edit in the API: pools, leases, annotations.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -13,12 +13,16 @@ fn hands_in_the_api_take_no_address_from_anybody() {
     let stage = &mut stage;
     story("annotations ask for an address; a bad one is refused by key and value", stage, annotations);
     story("a lease is edited, deleted, forged", stage, leases);
-    story("a pool that shrinks in use: holders keep, nobody gets what it lost", stage, shrunk);
-    story("a pool that is deleted in use: DEL works, ADD waits for it or says why", stage, deleted);
+    story(
+        "a pool that shrinks in use: holders keep their addresses, removed ones are not assigned",
+        stage,
+        shrunk,
+    );
+    story("a pool that is deleted in use: DEL works, ADD waits for it or reports the reason", stage, deleted);
 }
 
-/// Given by the runtime (the capability) and by the watch: the stand-in leaves out the capability where the
-/// chain does not declare it.
+/// Annotations from the runtime (the capability) and from the watch: the stand-in leaves out the capability
+/// if the chain does not declare it.
 fn annotations(stage: &mut Stage) {
     for (node, given) in [(0, "by the runtime"), (1, "by the watch")] {
         if given == "by the watch" {
@@ -89,9 +93,9 @@ fn leases(stage: &mut Stage) {
     };
     stage.until("the forged lease of n1 is judged", |stage| !ghost(stage, free[0]));
     took("a forged lease of a node that is there is adopted, judged and deleted", began);
-    assert!(ghost(stage, free[1]), "nobody may judge for a node that is not there");
+    assert!(ghost(stage, free[1]), "no agent may judge for an absent node");
     stage.wire_is_clean();
-    // Nine addresses are left for all, and nobody is given the tenth.
+    // Nine addresses are left for all, and the tenth is not assigned.
     let more = stage.pods("more", 5, 0);
     stage.until("nine pods", |stage| stage.cluster.running() == 9);
     let given: Vec<IpAddr> = more.iter().flat_map(|name| stage.addresses(name)).collect();
@@ -128,7 +132,7 @@ fn shrunk(stage: &mut Stage) {
     stage.kubectl(&["patch", "ippool", "lan-v4", "--type=merge", "-p", wide]);
     let began = Instant::now();
     stage.settled(6);
-    took("who waited, after the pool has room again", began);
+    took("the waiting pods, after the pool has room again", began);
     stage.delete(&[names, vec!["waits".to_owned()]].concat());
     stage.empty();
     stage.nothing_failed();

@@ -10,11 +10,7 @@ use crate::stage::{PATIENCE, Stage, must, story, took};
 #[test]
 fn ten_pods_fit_ten_addresses_through_create_rebuild_and_delete() {
     let Some(mut stage) = Stage::build(2, 10) else { return };
-    story(
-        "no ADD fails, nobody is doubled, two writes an address and life, nothing is left",
-        &mut stage,
-        fit,
-    );
+    story("no ADD fails, no duplicates, two writes per address and pod, nothing is left", &mut stage, fit);
 }
 
 fn fit(stage: &mut Stage) {
@@ -50,8 +46,8 @@ fn fit(stage: &mut Stage) {
     };
     let (asked, done) = (leases(&requests.writes), leases(&requests.done));
     println!("            {done} writes of records for 40 lives of addresses, {} more refused", asked - done);
-    // Twenty pods have lived, each with two addresses. A hand-over is one write for an end and a beginning.
-    // Where both nodes want one address at one moment one asks in vain, and takes its other address back.
+    // Twenty pods have run, each with two addresses. A hand-over is one write for an end and a start. If both
+    // nodes request one address at the same time, one of them fails and releases its other address.
     assert!(done <= 80 + 2 * (asked - done), "{:?}", requests.done);
     assert!(asked - done <= 10, "{:?}", requests.writes);
 }

@@ -1,8 +1,9 @@
-//! Agents behind proxies that delay, refuse and lose: watches seconds behind, replies lost, answers that mean
-//! "later", a slow API server, a definition of another version. One cluster, its pools as large as its pods.
+//! Agents behind proxies that delay, refuse and lose: watches seconds behind, replies lost, responses that
+//! mean "later", a slow API server, a definition of another version. One cluster, its pools as large as its
+//! pods.
 //!
-//! Every story asserts of the proxy that its fault happened, and of the cluster that no ADD failed, that no
-//! address has two holders, and that the records end as those of exactly the living.
+//! Every scenario asserts that the proxy injected its fault, that no ADD failed, that no address has two
+//! holders, and that the records end as those of exactly the living pods.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -15,16 +16,16 @@ use serde_json::{Value, json};
 
 use crate::stage::{Stage, manifest, must, story, took};
 
-/// What agents write.
+/// Resource that agents write.
 const LEASES: &str = "ipleases";
-/// How far watches are behind.
+/// Delay of the watches.
 const LAG: Duration = Duration::from_secs(8);
 /// By how much the slow API server is slower.
 const SLOW: Duration = Duration::from_millis(400);
-/// How many pods there are, and addresses of each family.
+/// Number of pods, and of addresses of each family.
 const PODS: usize = 10;
 
-/// A story that leaves the pods as they were.
+/// A scenario that leaves the pods as they were.
 type Play = fn(&mut Stage, &[Proxy], &[String]);
 
 #[test]
@@ -62,9 +63,10 @@ fn proxy(stage: &mut Stage, node: usize) -> Proxy {
     proxy
 }
 
-/// Sandboxes that live and whose addresses are recorded for nobody or for others.
+/// Living sandboxes with addresses that have no record or another holder's.
 ///
-/// The living are looked at before and after the records: who lived at both moments lived between them.
+/// The living ones are read before and after the records: a sandbox that is alive at both times was alive in
+/// between.
 fn unrecorded(stage: &Stage) -> Vec<String> {
     let living = |stage: &Stage| -> BTreeMap<String, Vec<IpAddr>> {
         stage.cluster.attachments().into_iter().collect()
@@ -83,7 +85,8 @@ fn unrecorded(stage: &Stage) -> Vec<String> {
         .collect()
 }
 
-/// Waits until so many pods run and the records are theirs; no living address is without a record on the way.
+/// Waits until this number of pods runs and the records are theirs; every living address has a record
+/// throughout.
 fn settled_safely(stage: &Stage, pods: usize) {
     stage.until(&format!("{pods} pods running"), |stage| {
         let bare = unrecorded(stage);
@@ -96,7 +99,7 @@ fn settled_safely(stage: &Stage, pods: usize) {
 /// The pods of a node are deleted and others of the same names are made, on that node.
 fn again(stage: &Stage, names: &[String], node: usize) {
     stage.delete(names);
-    stage.until("the former pods' end", |stage| names.iter().all(|name| stage.running(name).is_none()));
+    stage.until("the previous pods' end", |stage| names.iter().all(|name| stage.running(name).is_none()));
     stage.until("their objects' end", |stage| stage.cluster.pods() + names.len() == PODS);
     for name in names {
         stage.pod(name, node, &json!({}));
@@ -106,13 +109,13 @@ fn again(stage: &Stage, names: &[String], node: usize) {
 /// Three pods are deleted, and then there are three of another name on a node.
 fn move_pods(stage: &Stage, names: &[String], node: usize, name: &str) -> Vec<String> {
     stage.delete(names);
-    stage.until("the former pods' end", |stage| stage.cluster.pods() + names.len() == PODS);
+    stage.until("the previous pods' end", |stage| stage.cluster.pods() + names.len() == PODS);
     let made = stage.pods(name, names.len(), node);
     settled_safely(stage, PODS);
     made
 }
 
-/// Tells what a proxy did since `before`.
+/// Prints the faults of a proxy since `before`.
 fn tell(proxy: &Proxy, before: &Counts) {
     let now = proxy.faults.counts();
     let refused: BTreeMap<_, _> = now
@@ -132,8 +135,8 @@ fn tell(proxy: &Proxy, before: &Counts) {
     );
 }
 
-/// The first node gives addresses away and takes others while the second hears of nothing for 5 s; then the
-/// second gives and takes. Pods change places, so that each node wants what the other had.
+/// The first node releases addresses and takes others while the second receives no events for 5 s; then the
+/// second releases and takes. Pods change nodes, so that each node requests the other's addresses.
 fn behind(stage: &mut Stage, proxies: &[Proxy], names: &[String]) -> Vec<String> {
     let (faults, before) = (&proxies[1].faults, proxies[1].faults.counts());
     faults.lag(LAG);
@@ -141,20 +144,20 @@ fn behind(stage: &mut Stage, proxies: &[Proxy], names: &[String]) -> Vec<String>
     let (mine, theirs) = (names[..3].to_vec(), names[5..8].to_vec());
     stage.delete(&[mine.clone(), theirs.clone()].concat());
     stage.until("four left", |stage| stage.cluster.running() == 4 && stage.cluster.pods() == 4);
-    // The first node is served at once and takes what it likes, the second believes in what is long over.
+    // The first node is served at once and takes any address; the second has stale records.
     let quick = stage.pods("quick", 3, 0);
     let late = stage.pods("late", 3, 1);
     settled_safely(stage, PODS);
     took("six of ten pods replaced on both nodes", began);
-    // On the node that is behind everything is its own news: it must not mistake what it hears of itself.
+    // On the delayed node every event is its own: it must not misread its own events.
     for name in &names[8..10] {
         stage.renew(name);
     }
     again(stage, &late, 1);
     settled_safely(stage, PODS);
     took("and two sandboxes and three pods on the node that is behind", began);
-    // The first node has these addresses for a moment in between. That the second hears of when it has had
-    // them again for long, and must not believe.
+    // The first node has these addresses for a moment in between. The second receives that event long after
+    // it has them again, and must not act on it.
     let began = Instant::now();
     let left = move_pods(stage, &late, 0, "left");
     let back = move_pods(stage, &left, 1, "back");
@@ -163,7 +166,7 @@ fn behind(stage: &mut Stage, proxies: &[Proxy], names: &[String]) -> Vec<String>
     // It believes that all of these addresses are taken.
     let came = move_pods(stage, &quick, 1, "came");
     took("and three that came to it, where only old news of free addresses are", began);
-    // Whatever a late event makes the agent do, it has done it by then.
+    // Any action on a late event has happened by this time.
     std::thread::sleep(LAG);
     assert_eq!(unrecorded(stage), Vec::<String>::new());
     faults.calm();
@@ -175,7 +178,7 @@ fn behind(stage: &mut Stage, proxies: &[Proxy], names: &[String]) -> Vec<String>
     [names[3..5].to_vec(), names[8..10].to_vec(), back, home].concat()
 }
 
-/// Each kind of write is carried out and nobody hears of it: who writes must find out.
+/// Each kind of write is applied and its reply lost: the writer must find out the outcome.
 fn lost(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     let began = Instant::now();
     let before = proxies[0].faults.counts();
@@ -228,7 +231,7 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     let (first, second) = (some_of(stage, names, 0), some_of(stage, names, 1));
     stage.delete(&[first.clone(), second.clone()].concat());
     let count = first.len() + second.len();
-    stage.until("the former pods' end", |stage| stage.cluster.pods() == PODS - count);
+    stage.until("the previous pods' end", |stage| stage.cluster.pods() == PODS - count);
     for (names, node) in [(&first, 0), (&second, 1)] {
         for name in names {
             stage.pod(name, node, &json!({}));
@@ -243,7 +246,7 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
         assert_eq!(proxy.faults.counts().refused, each.collect(), "all of them happened");
     }
 
-    // Watches end in the midst, and are refused where they would go on: only a new list helps.
+    // Watches end in the middle, and are refused at their resource version: only a new list helps.
     let began = Instant::now();
     for proxy in proxies {
         for resource in [LEASES, "ippools", "pods"] {
@@ -253,7 +256,7 @@ fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     }
     again(stage, &first[..1], 0);
     settled_safely(stage, PODS);
-    stage.until("all watches begun anew", |_| proxies.iter().all(|proxy| proxy.faults.left() == 0));
+    stage.until("all watches restarted", |_| proxies.iter().all(|proxy| proxy.faults.left() == 0));
     for node in 0..2 {
         stage.bars_gone(node);
     }
@@ -297,13 +300,13 @@ fn older(stage: &mut Stage, _proxies: &[Proxy], names: &[String]) {
         let patch = json!({"spec": {"addTimeout": text}}).to_string();
         stage.kubectl(&["patch", "underlaynetwork", "lan", "--type=merge", "-p", &patch]);
     };
-    // An ADD that waits in vain is to say why within the story.
+    // An ADD that waits in vain must report the reason within the scenario.
     patience(stage, json!("3s"));
     for field in ["generation", "pod"] {
         without(stage, field, &names[0]);
     }
     patience(stage, Value::Null);
-    // Every address is somebody's again, on whichever node it was before.
+    // Every address has a holder again, on any node.
     let began = Instant::now();
     stage.delete(names);
     stage.empty();
@@ -316,13 +319,13 @@ fn older(stage: &mut Stage, _proxies: &[Proxy], names: &[String]) {
     stage.nothing_failed();
 }
 
-/// While the definition lacks `field`, a sandbox dies and an agent is started again.
+/// While the definition lacks `field`, a sandbox ends and an agent is restarted.
 fn without(stage: &mut Stage, field: &str, renewed: &str) {
     let began = Instant::now();
     let path = stage.cluster.folder().join("older.json");
     must(std::fs::write(&path, without_field(stage, field)), "write");
     stage.kubectl(&["replace", "-f", &path.display().to_string()]);
-    // So long the API server may serve by the former definition.
+    // The API server may serve by the previous definition for this time.
     std::thread::sleep(Duration::from_secs(1));
     let node = on(stage, renewed).unwrap_or_default();
     let other = &mut stage.cluster.nodes[1 - node];

@@ -1,4 +1,4 @@
-//! Fifty pods whose objects are deleted by force while their sandboxes live on, and fifty more.
+//! Fifty force-deleted pods with sandboxes that stay alive, and fifty more.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -28,7 +28,7 @@ fn fifty(stage: &mut Stage) {
     let before = all(stage);
     assert_eq!(before.len(), 100);
 
-    // By force, all at once: the Deployment asks for fifty others, and only fifty addresses are left.
+    // All force-deleted at once: the Deployment creates fifty others, and only fifty addresses are left.
     let (began, old) = (Instant::now(), workload::uids(&stage.cluster));
     stage.kubectl(&["delete", "pods", "--all", "--force", "--grace-period=0", "--wait=false"]);
     stage.until("fifty other pods", |stage| {
@@ -36,7 +36,7 @@ fn fifty(stage: &mut Stage) {
         now.len() == 50 && now.is_disjoint(&old)
     });
     stage.converged();
-    took("50 others beside them", began);
+    took("50 others in addition to them", began);
     assert_eq!(stage.cluster.attachments().len(), 100);
     assert_eq!(all(stage).len(), 200, "no address twice");
     let running: BTreeSet<IpAddr> =
@@ -46,7 +46,7 @@ fn fifty(stage: &mut Stage) {
     stage.wire_is_clean();
     assert_eq!(stage.nothing_failed(), 100);
 
-    // Who comes now waits, whatever the API says of the fifty, and has an address when one of them has ended.
+    // A new pod waits, whatever the API reports of the fifty, and gets an address when one of them has ended.
     must(workload::delete(&stage.cluster, &apps), "delete");
     stage.until("the fifty alone", |stage| stage.cluster.attachments().len() == 50);
     assert_eq!(all(stage), before);

@@ -1,5 +1,5 @@
 //! Berth in a cluster: a real API server, real agents and plugins, nodes as namespaces. One control plane
-//! serves the stories of one test; each story leaves no pod and no record behind.
+//! serves the scenarios of one test; each scenario leaves no pod and no record behind.
 
 mod agents;
 mod declared;

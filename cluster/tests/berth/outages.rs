@@ -1,4 +1,4 @@
-//! The API server and etcd stop, die, hang and go back in time.
+//! The API server and etcd stop, are killed, hang, and are restored to an older state.
 
 use std::time::{Duration, Instant};
 
@@ -17,13 +17,17 @@ fn nothing_is_lost_or_doubled_while_the_api_server_is_away() {
     story("an API server that is killed: the same", stage, killed);
     story("etcd starts again under an API server that stays", stage, etcd_again);
     story("watches seconds behind: two nodes want the same last addresses", stage, behind);
-    story("etcd goes back in time: living addresses are recorded again, dead ones go", stage, back_in_time);
+    story(
+        "etcd is restored to an older state: living addresses are recorded again, dead ones are removed",
+        stage,
+        back_in_time,
+    );
     stage.delete(&names);
     stage.empty();
     stage.wire_is_clean();
 }
 
-/// While the API server is away the sandboxes of two pods die: their DELs succeed at once; their ADDs wait.
+/// While the API server is away the sandboxes of two pods end: their DELs succeed at once; their ADDs wait.
 fn renew_while_away(stage: &mut Stage, away: impl FnOnce(&mut Stage), back: impl FnOnce(&mut Stage)) {
     stage.nothing_failed();
     stage.habits(&Habits { notice_after: Duration::ZERO, ..Habits::default() });
@@ -78,8 +82,8 @@ fn etcd_again(stage: &mut Stage) {
     );
 }
 
-/// The second node's agent hears nothing while the first gives addresses away and takes others; then it is
-/// asked before it has caught up.
+/// The second node's agent receives no events while the first releases addresses and takes others; then it
+/// gets requests before it has caught up.
 fn behind(stage: &mut Stage) {
     let before = stage.pods("early", 3, 0);
     stage.settled(9);
@@ -113,7 +117,7 @@ fn back_in_time(stage: &mut Stage) {
     stage.settled(6);
     let new = [stage.pods("new-a", 3, 0), stage.pods("new-b", 3, 1)].concat();
     stage.settled(12);
-    // A pod of before has another sandbox than the copy says.
+    // A pod from before has another sandbox than the older copy.
     stage.renew("b-2");
     stage.settled(12);
     for node in &mut stage.cluster.nodes {
@@ -123,22 +127,22 @@ fn back_in_time(stage: &mut Stage) {
     let began = Instant::now();
     assert_eq!(stage.cluster.attachments().len(), 12);
     stage.converged();
-    took("records of exactly the living, of whom the store had forgotten seven", began);
+    took("records of exactly the living, seven of which the store had lost", began);
     stage.wire_is_clean();
     for node in 0..2 {
         must(stage.cluster.start_kubelet(node), "the kubelet's start");
     }
     let run =
         |stage: &Stage, names: &[String]| names.iter().filter(|name| stage.running(name).is_some()).count();
-    stage.until("the forgotten pods end, the former ones come again", |stage| {
+    stage.until("the lost pods end, the previous ones come again", |stage| {
         run(stage, &gone) == 6 && run(stage, &new) == 0
     });
     stage.settled(12);
-    took("and until the former pods had come again", began);
+    took("and until the previous pods had come again", began);
     stage.wire_is_clean();
     let began = Instant::now();
     stage.delete(&gone);
-    stage.until("the former pods' end", |stage| stage.cluster.running() == 6);
+    stage.until("the previous pods' end", |stage| stage.cluster.running() == 6);
     stage.converged();
     took("and until they and their records were gone", began);
     stage.nothing_failed();

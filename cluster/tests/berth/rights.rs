@@ -1,4 +1,4 @@
-//! Rights of agents: what the token of one node can do to the records of another, with the admission policy and
+//! Rights of agents: the access of one node's token to the records of another, with the admission policy and
 //! without it. For the attacks RBAC lets the tokens do everything, so that the policy alone denies them.
 
 use std::path::{Path, PathBuf};
@@ -29,7 +29,7 @@ fn a_token_of_one_node_writes_nothing_about_another() {
     stage.nothing_failed();
 }
 
-/// The file that is shipped, with the words for another place replaced as its head says.
+/// The shipped file, with the names of another installation replaced as its head says.
 fn policy(stage: &Stage, namespace: &str, account: &str) -> PathBuf {
     let shipped = manifest().with_file_name("admission-policy.yaml");
     let text = must(std::fs::read_to_string(shipped), "the policy");
@@ -129,7 +129,7 @@ fn heartbeat(name: &str) -> Value {
     })
 }
 
-/// A record of `node` at an address that nobody has, after the pattern of another.
+/// A record of `node` at a free address, copied from another record.
 fn forged(pattern: &Value, node: &str, last: u8) -> Value {
     let mut record = pattern.clone();
     let address = format!("10.50.16.{last}");
@@ -283,7 +283,7 @@ fn elsewhere(stage: &mut Stage) {
     apply(stage, &policy(stage, namespace, name));
     in_force(&attacker, &[&dry[..], &[&forgery]].concat());
     attacker.is_denied("a forged record of another node, elsewhere", &["create", "-f", &forgery]);
-    attacker.may("a record of its own node, elsewhere", &[&dry[..], &[&own]].concat());
+    attacker.may("a record of its own node, of another address", &[&dry[..], &[&own]].concat());
     let beat = attacker.file("beat-elsewhere.json", &{
         let mut beat = heartbeat("berth-node-n1");
         beat["metadata"]["namespace"] = json!(namespace);

@@ -1,4 +1,4 @@
-//! Sandboxes end in ways that nobody tells, come again, and live on when they should not.
+//! Sandboxes that end without a DEL, come again, and survive when they should not.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +9,8 @@ use serde_json::json;
 
 use crate::stage::{Stage, must, story, took};
 
-/// Within this an address is free again: a second is promised, the machine builds beside the tests.
+/// Time limit for an address to be free again: the promise is a second, but the machine builds at the same
+/// time.
 const SOON: Duration = Duration::from_secs(10);
 
 #[test]
@@ -17,11 +18,11 @@ fn addresses_follow_sandboxes_and_not_words() {
     let Some(mut stage) = Stage::build(2, 12) else { return };
     let stage = &mut stage;
     story("lost DEL: free again, whether the pod's object goes or stays Terminating", stage, lost_del);
-    story("T2: the next sandbox of a pod has the address of the one that died", stage, next_sandbox);
-    story("T1: the late DEL of the former sandbox takes nothing from the next", stage, late_del);
+    story("T2: the next sandbox of a pod has the address of the one that ended", stage, next_sandbox);
+    story("T1: the late DEL of the previous sandbox takes nothing from the next", stage, late_del);
     story("T12: repeated DELs, minutes later and without a namespace, take nothing", stage, repeated_dels);
     story("T3: the next pod of a StatefulSet's name is another pod", stage, same_name);
-    story("T4: a static pod keeps its address, whatever its mirror is called", stage, static_pod);
+    story("T4: a static pod keeps its address, independent of its mirror's name", stage, static_pod);
     story("T19: the object goes and the sandbox stays: the address stays", stage, kept);
 }
 
@@ -62,7 +63,7 @@ fn lost_del(stage: &mut Stage) {
     stage.nothing_failed();
 }
 
-/// With and without a DEL of the former sandbox.
+/// With and without a DEL of the previous sandbox.
 fn next_sandbox(stage: &mut Stage) {
     for no_del in [false, true] {
         stage.habits(&Habits { no_del, ..Habits::default() });
@@ -91,7 +92,7 @@ fn late_del(stage: &mut Stage) {
     let before = stage.addresses("late-1");
     stage.renew("late-1");
     assert_eq!(stage.addresses("late-1"), before);
-    // Both sandboxes of the pod are on the disk until the DEL of the former one.
+    // Both sandboxes of the pod are on the disk until the DEL of the previous one.
     stage.until("the late DEL", |stage| stage.cluster.sandboxes() == 2);
     std::thread::sleep(Duration::from_millis(500));
     stage.converged();
@@ -149,7 +150,7 @@ fn same_name(stage: &mut Stage) {
     stage.nothing_failed();
 }
 
-/// Its kubelet calls it by its file's hash, and by that its records; its mirror has a uid of its own.
+/// Its kubelet and its records identify it by its file's hash; its mirror has a separate UID.
 fn static_pod(stage: &mut Stage) {
     let hash = "0123456789abcdef0123456789abcdef";
     let mirror = json!({
@@ -160,7 +161,7 @@ fn static_pod(stage: &mut Stage) {
     let before = stage.addresses("static-n1");
     let records = stage.records().unwrap_or_default();
     assert!(records.iter().all(|record| record.uid.as_deref() == Some(hash)), "{records:?}");
-    // Somebody deletes the mirror: the pod runs on, and its kubelet makes another mirror.
+    // The mirror is deleted: the pod continues to run, and its kubelet creates another mirror.
     stage.habits(&Habits { no_del: true, ..Habits::default() });
     stage.renew("static-n1");
     assert_eq!(stage.addresses("static-n1"), before, "held by the hash");

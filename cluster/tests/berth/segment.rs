@@ -31,7 +31,7 @@ fn beside_each_other(first: &Stage, second: &Stage) {
     let others = second.pods("two", 4, 0);
     second.settled(4);
     apart();
-    // The outsider of the first hears both.
+    // The outsider of the first cluster receives frames of both.
     first.wire_is_clean();
     println!("            {}", second.event("Quarantined"));
     // Two of ten are left.

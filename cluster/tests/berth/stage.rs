@@ -1,4 +1,4 @@
-//! A cluster with Berth, and what the stories ask of it.
+//! A cluster with Berth, and the operations and assertions of the scenarios.
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
@@ -19,22 +19,22 @@ use kube::Api as Kind;
 use kube::api::{DeleteParams, ListParams, PostParams};
 use serde_json::{Value, json};
 
-/// How long anything may take on a machine that builds beside the tests.
+/// Time limit of any step on a machine that builds at the same time.
 pub const PATIENCE: Duration = Duration::from_mins(2);
-/// Where pods are.
+/// Namespace of the pods.
 const NAMESPACE: &str = "default";
 
-/// The cluster.
+/// Cluster of the scenarios.
 pub struct Stage {
     pub cluster: Cluster,
 }
 
-/// `deploy/berth.yaml`.
+/// Path of `deploy/berth.yaml`.
 pub fn manifest() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/berth.yaml")
 }
 
-/// Plays a story and tells how long it took.
+/// Runs a scenario and prints its duration.
 pub fn story(name: &str, stage: &mut Stage, play: impl FnOnce(&mut Stage)) {
     let began = Instant::now();
     println!("         {name}");
@@ -42,7 +42,7 @@ pub fn story(name: &str, stage: &mut Stage, play: impl FnOnce(&mut Stage)) {
     println!("{:>8.2} s  {name}", began.elapsed().as_secs_f64());
 }
 
-/// Tells a time.
+/// Prints a duration.
 pub fn took(what: &str, since: Instant) {
     println!("{:>8.2} s    {what}", since.elapsed().as_secs_f64());
 }
@@ -109,7 +109,7 @@ impl Stage {
         self.end(names, &DeleteParams::default());
     }
 
-    /// Deletes pods by force: their objects are gone at once.
+    /// Force-deletes pods: their objects are gone at once.
     pub fn force(&self, names: &[String]) {
         self.end(names, &DeleteParams::default().grace_period(0));
     }
@@ -136,7 +136,7 @@ impl Stage {
         began.elapsed()
     }
 
-    /// What there is to be said when something did not come.
+    /// Diagnosis for a step that did not complete.
     fn told(&self) -> String {
         let cluster = &self.cluster;
         format!(
@@ -161,7 +161,7 @@ impl Stage {
         ends.collect()
     }
 
-    /// Waits until so many pods run, and the records are exactly those of the sandboxes that live.
+    /// Waits until this number of pods runs, and the records are exactly those of the living sandboxes.
     pub fn settled(&self, pods: usize) {
         self.until(&format!("{pods} pods running"), |stage| stage.cluster.running() == pods);
         self.converged();
@@ -173,7 +173,7 @@ impl Stage {
         self.within("records of exactly the living", PATIENCE, &mut { exact })
     }
 
-    /// The kubelet of a node is started again, and takes down what has no pod any more.
+    /// Restarts the kubelet of a node, which then removes sandboxes without a pod.
     pub fn reap(&mut self, node: usize) {
         self.cluster.nodes[node].kill_kubelet();
         must(self.cluster.start_kubelet(node), "the kubelet's start");
@@ -186,7 +186,7 @@ impl Stage {
         self.until("no record left", |stage| stage.records().is_some_and(|records| records.is_empty()));
     }
 
-    /// The records, if the API server tells.
+    /// The records, if the API server responds.
     pub fn records(&self) -> Option<Vec<Record>> {
         self.cluster.records().ok()
     }
@@ -254,7 +254,7 @@ impl Stage {
         assert!(absent.is_empty(), "{absent:?}");
     }
 
-    /// No ADD and no DEL failed since the last time; how many ADDs there were.
+    /// Asserts that no ADD and no DEL failed since the last call; returns the number of ADDs.
     pub fn nothing_failed(&self) -> usize {
         let calls = self.cluster.tally.take();
         let failed: Vec<_> = calls.iter().filter(|(_, calls)| calls.failed > 0).collect();
@@ -262,19 +262,19 @@ impl Stage {
         calls.get("ADD").map_or(0, |calls| calls.times.len())
     }
 
-    /// What the API server was asked since its start.
+    /// Requests that the API server received since its start.
     pub fn requests(&self) -> Requests {
         let text = self.cluster.control.api().and_then(|api| api.text("/metrics"));
         metrics::read(&must(text, "the metrics"))
     }
 
-    /// What a node's agent says of its health; nothing while it does not answer.
+    /// Findings of a node's agent about its health; empty while it does not respond.
     pub fn doctor(&self, node: usize) -> Vec<Finding> {
         let socket = self.cluster.nodes[node].folder().join("agent.sock");
         Client::new(&socket).doctor().unwrap_or_default()
     }
 
-    /// The runtime of a node passes no annotations any more: its chain declares no such capability.
+    /// Stops the runtime of a node from passing annotations: its chain no longer declares that capability.
     pub fn withhold_annotations(&mut self, node: usize) {
         let path = self.cluster.nodes[node].folder().join("net.d/10-cluster.conflist");
         let text = must(std::fs::read_to_string(&path), "the list");
@@ -336,7 +336,7 @@ impl Stage {
     }
 }
 
-/// What must work for a story to go on.
+/// Unwraps a result that the scenario needs.
 #[expect(clippy::panic, reason = "a stage that does not work fails its test")]
 pub fn must<T, E: std::fmt::Debug>(result: Result<T, E>, what: &str) -> T {
     result.unwrap_or_else(|error| panic!("{what}: {error:?}"))

@@ -308,8 +308,8 @@ impl Cluster {
     }
 
     /// Differences between records and living sandboxes: records without a living holder, and addresses
-    /// without a record. Empty: each address of each living sandbox has its record, and there are no other
-    /// records.
+    /// without a record. Empty: each address of each living sandbox has its record, and no other record
+    /// exists.
     pub fn strayed(&self) -> Result<Vec<String>> {
         Ok(records::compare(&self.records()?, &self.attachments()))
     }

@@ -1,7 +1,7 @@
 //! The file `<stateDir>/alive`: the last sign of life of the agent.
 //!
-//! STATUS reads it when the agent does not answer, to tell an upgrade of a few seconds from a node without an
-//! agent. It proves nothing about addresses, and no lease is freed because of it.
+//! STATUS reads it when the agent does not answer, to distinguish an upgrade of a few seconds from a node
+//! without an agent. It proves nothing about addresses, and no lease is freed because of it.
 
 use std::fs;
 use std::io::{self, ErrorKind};

@@ -221,7 +221,7 @@ impl Tally {
     }
 }
 
-/// `running 3 tests`, `running 1 test`.
+/// True for `running 3 tests` and `running 1 test`.
 fn is_announcement(line: &str) -> bool {
     let Some(rest) = line.strip_prefix("running ") else { return false };
     let rest = rest.strip_suffix(" tests").or_else(|| rest.strip_suffix(" test"));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 /// Requests since the server's start.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Requests {
-    /// By `VERB CODE`.
+    /// Counts by `VERB CODE`.
     pub by_code: BTreeMap<String, u64>,
     /// Those that change something, by `VERB resource`.
     pub writes: BTreeMap<String, u64>,

@@ -181,7 +181,7 @@ fn judge(row: &Row, verdict: &Verdict, count: &mut Count) {
         }
         (Verdict::No { short, seen }, _) => count.told(row.test, Some(&format!("{short}\n    {seen}"))),
         (Verdict::Senseless(why), _) => {
-            count.told(row.test, Some(&format!("does not apply to Berth: {why}")))
+            count.told(row.test, Some(&format!("does not apply to Berth: {why}")));
         }
         (Verdict::Unplayed(why), _) => count.told(row.test, Some(&format!("could not be played: {why}"))),
     }

@@ -26,7 +26,7 @@ fn a_link_is_read_without_entering_its_namespace() {
         assert_eq!((link.parent_index, link.alias, link.mtu), (Some(node.parent.ifindex), None, 1500));
         let own = nsid::read(reader.socket(), &NetnsFile::own().unwrap()).unwrap();
         assert!(own.is_some() && link.parent_nsid == own, "{:?} is not {own:?}", link.parent_nsid);
-        // A link whose parent is in the same namespace carries no nsid of the parent, for every reader.
+        // A link that has its parent in the same namespace carries no nsid of the parent, for every reader.
         ip("link add link eth1 name home type macvlan");
         let home = reader.link_by_name(None, &name("home")).found().unwrap();
         assert_eq!((home.parent_index, home.parent_nsid), (Some(node.parent.ifindex), None));

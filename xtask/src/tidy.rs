@@ -7,6 +7,7 @@
 mod codes;
 mod docs;
 mod graph;
+mod language;
 mod licence;
 mod lines;
 mod tables;
@@ -74,6 +75,7 @@ pub fn run(args: &Args) -> Result<()> {
     let mut findings = Vec::new();
     for source in &sources {
         findings.extend(lines::check(source));
+        findings.extend(language::check(source));
     }
     findings.extend(lines::check_lints(&sources));
     let metadata = process::output(process::cargo(&root).args([

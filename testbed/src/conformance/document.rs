@@ -8,12 +8,13 @@ use super::{ALL, Findings, Kind, Row, Verdict};
 const HEAD: &str = "\
 # Conformance
 
-How Berth, and beside it Debian's `macvlan` with `host-local`, obey the rules of CNI 1.0 and 1.1 and bear what runtimes do. Each row is a
-test of its own; `cargo xtask test cni` runs them all, and `--plugin PATH [--ipam TYPE]` runs them against another plugin.
+Conformance of Berth, and for comparison of Debian's `macvlan` with `host-local`, with the rules of CNI 1.0 and 1.1, and their
+tolerance of the behaviour of runtimes. Each row is one test; `cargo xtask test cni` runs them all, and
+`--plugin PATH [--ipam TYPE]` runs them against another plugin.
 
-`cargo xtask test cni --write-docs` writes this page from what the tests found, and the suite fails where the page says something else.
-*no* is followed by what the test saw, *caller* (a row about those who call plugins) by the test that plays that caller, *n/a* by the
-reason why the row says nothing of that plugin.
+`cargo xtask test cni --write-docs` writes this page from the findings of the tests, and the suite fails if the page differs.
+*no* is followed by the observation of the test, *caller* (a row about callers of plugins) by the test that simulates that
+caller, *n/a* by the reason why the row does not apply to that plugin.
 ";
 
 /// The whole page.

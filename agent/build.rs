@@ -1,7 +1,7 @@
-//! Puts the programs for the kernel into the agent, where somebody built them.
+//! Embeds the programs for the kernel into the agent, if they were built.
 //!
-//! `BERTH_EBPF_OBJECT` names the object (`cargo xtask` builds it and sets the variable). Without the
-//! variable an empty file is embedded, so that the agent builds with no eBPF toolchain at all.
+//! `BERTH_EBPF_OBJECT` names the object (`cargo xtask` builds it and sets the variable). Without the variable
+//! an empty file is embedded, so that the agent builds without an eBPF toolchain.
 
 use std::path::PathBuf;
 use std::{env, fs, io};

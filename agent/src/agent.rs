@@ -1,8 +1,8 @@
-//! The main loop: one ledger, one thread; everything that takes time is somebody else's.
+//! The main loop: one ledger on one thread; slow work runs on other threads.
 //!
-//! Inputs come from the socket, the observer, the committer, the wires, the scanner and the clock.
-//! Each goes through [`Ledger::step`], and the actions that come out are handed to whom they
-//! concern. Nothing is decided here.
+//! Inputs come from the socket, the observer, the committer, the wires, the scanner and the clock. Each goes
+//! through [`Ledger::step`], and the resulting actions are passed to their workers. The loop takes no
+//! decisions.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::net::IpAddr;
@@ -56,37 +56,37 @@ const RECONCILE_JITTER_MS: u64 = 5_000;
 const ALIVE: Duration = Duration::from_secs(10);
 /// DELs that plugins spooled although the agent runs are looked for this often.
 const SPOOL: Duration = Duration::from_secs(2);
-/// What the readiness calls the agent's files; no network can have that name.
+/// Name of the agent's files in the readiness; no network can have that name.
 const STORAGE: &str = "(files)";
-/// What keeps ADDs waiting until networks and pools are known.
+/// Reason that keeps ADDs waiting until networks and pools are read.
 const DECLARATIONS: &str = "declarations";
-/// How many past events a client gets at most.
+/// Maximum number of past events for one client.
 const EVENTS_SHOWN: usize = 200;
-/// How many inputs are taken before the loop looks elsewhere.
+/// Number of inputs taken in a row before other sources get a turn.
 const BATCH: usize = 64;
 
 /// Everything that the loop hands work to.
 #[derive(Debug)]
 pub struct Hands {
-    /// The disk.
+    /// Worker that writes the files.
     pub committer: Committer,
     /// The kernel, reading.
     pub observer: Observer,
-    /// How full the ways of hints are.
+    /// Fill levels of the hint queues.
     pub rooms: [Room; 2],
-    /// What of its hints is passed on.
+    /// Filter of its hints.
     pub filter: EventFilter,
     /// The kernel, changing.
     pub changer: Changer,
     /// The programs in the kernel.
     pub programs: Programs,
-    /// The wires.
+    /// Packet sockets on the parents.
     pub wires: Wires,
     /// Parents and read-backs.
     pub parents: Parents,
-    /// The clients.
+    /// Connections of the clients.
     pub connections: Connections,
-    /// Where scans report to.
+    /// Queue for the results of scans.
     pub inputs: tokio::sync::mpsc::UnboundedSender<Input>,
     /// Processes for which the operator answers.
     pub trusted: HashSet<i32>,
@@ -98,14 +98,14 @@ pub struct Hands {
     pub cluster: Option<Cluster>,
 }
 
-/// Where things are.
+/// Paths of the agent's files.
 #[derive(Debug, Clone)]
 pub struct Paths {
     /// The declarations; `None`: the API server has them.
     pub config: Option<PathBuf>,
     /// The state folder.
     pub state_dir: PathBuf,
-    /// The pins.
+    /// Folder of the pins.
     pub bpffs: PathBuf,
 }
 
@@ -119,16 +119,16 @@ pub struct Agent {
     history: History,
     followers: BTreeMap<ConnId, u64>,
     spooled: Spooled,
-    /// What keeps the node from serving.
+    /// Conditions that keep the node from serving.
     readiness: Readiness,
     /// The declarations that are being read again.
     reload: Reload,
-    /// Why the declarations in the files are not the ones in force.
+    /// Reason why the declarations of the files are not in force.
     config_trouble: Option<String>,
     /// ADDs that wait for the annotations or the standing of their pods, by ticket.
     asking: BTreeMap<u64, (Caller, LeaseRequest)>,
     last_ticket: u64,
-    /// Whether what is on the parents is being looked for, after which ADDs are served.
+    /// True during the search of the parents for strays, after which ADDs are served.
     finding_strays: bool,
     /// Notes of the start, published at the beginning.
     opening: Vec<Note>,
@@ -155,7 +155,7 @@ impl Agent {
         }
     }
 
-    /// An agent that begins with these notes.
+    /// An agent that starts with these notes.
     #[must_use]
     pub fn with_notes(mut self, notes: impl IntoIterator<Item = Note>) -> Self {
         self.opening.extend(notes);
@@ -275,18 +275,18 @@ impl Agent {
         match &input {
             Input::Committed(_, result) => {
                 let trouble = match result {
-                    // An API server that does not answer is no reason of this node's.
+                    // An absent API server does not count against this node.
                     CommitResult::Journaled(_) if self.hands.cluster.is_some() => None,
                     _ => result.trouble(),
                 };
                 self.readiness.note(clock::now(), STORAGE, trouble);
             }
             Input::Gathered(seen) => {
-                // What a program told before the reads were made is known before they are judged.
+                // Events of the programs from before the reads are applied before the reads are judged.
                 self.hear_events();
                 self.hands.programs.observed(seen);
             }
-            // Nothing is given before everything that was heard of it is known.
+            // All received events are applied before an address is assigned.
             Input::Lease(..) | Input::Probed(..) => self.hear_events(),
             Input::Heard(heard) => self.hands.programs.confirm(heard),
             // Which networks share a port is known before any of them is served.
@@ -308,7 +308,7 @@ impl Agent {
             self.hands.programs.guard(&self.ledger);
         }
         if declared {
-            // On parents that nobody had named before, too, everything of Berth's is known first.
+            // All links of Berth's on new parents are found first, too.
             self.finding_strays = true;
             let devices = startup::listed_parents(self.ledger.config());
             self.hands.observer.send(observer::Order::FindStrays(devices));
@@ -319,7 +319,8 @@ impl Agent {
         self.resume_parked();
     }
 
-    /// Tells the ledger what the node has under the names of devices, those of a configuration to come too.
+    /// Passes the node's interfaces with the names of devices to the ledger, including those of a new
+    /// configuration.
     fn look_at_interfaces(&mut self, coming: Option<&Config>) {
         let mut names: BTreeSet<_> = self.ledger.named_devices().cloned().collect();
         let networks = coming.into_iter().flat_map(|config| config.networks.values());
@@ -349,7 +350,7 @@ impl Agent {
         }
     }
 
-    /// What the programs in the kernel told, and the turn of what they do by the clock.
+    /// Handles the events of the programs, and runs their periodic work.
     fn hear_programs(&mut self) {
         self.hear_events();
         if self.hands.programs.is_turn_due() {
@@ -393,7 +394,7 @@ impl Agent {
                 self.hands.observer.send(observer::Order::FindStrays(devices));
             }
             Action::Scan(inodes) => {
-                // First: an exit while the tasks are looked at is told once more.
+                // First: an exit during the read of the tasks is then reported once more.
                 self.hands.programs.rearm(&inodes);
                 scanner::start(inodes, self.hands.trusted.clone(), self.hands.inputs.clone());
             }
@@ -499,7 +500,7 @@ impl Agent {
         }
     }
 
-    /// Answers at once, or `None` if the ledger will.
+    /// Returns the response, or `None` if the ledger will send it.
     async fn call(&mut self, caller: Caller, request: Request) -> Option<Result<Response, Failure>> {
         match request {
             Request::Lease(lease) => return self.lease(caller, lease).await.map(Err),
@@ -543,7 +544,7 @@ impl Agent {
         None
     }
 
-    /// Whether the parent is there is checked before anything is written.
+    /// Checks that the parent exists before anything is written.
     async fn lease(&mut self, caller: Caller, lease: Lease) -> Option<Failure> {
         let given = lease.annotations.clone();
         let request = answers::request(lease);
@@ -583,7 +584,7 @@ impl Agent {
         self.annotate(parked.caller, parked.request, parked.given)
     }
 
-    /// What the pod's annotations ask for is known before an address is chosen.
+    /// Reads the pod's annotations before an address is chosen.
     fn annotate(
         &mut self,
         caller: Caller,
@@ -617,7 +618,7 @@ impl Agent {
         None
     }
 
-    /// What an ADD waited for came; its plugin may have gone meanwhile.
+    /// Continues an ADD with the result that it waited for; its plugin may have ended meanwhile.
     fn answered(&mut self, ticket: u64, told: cluster::Answer) {
         let Some((caller, mut request)) = self.asking.remove(&ticket) else { return };
         let failure = match told {
@@ -771,7 +772,7 @@ impl Agent {
         }
         self.look_at_parents(None);
         if self.readiness.trouble(STORAGE).is_some() {
-            // A node out of service gets no ADD by whose success it would show that there is room again.
+            // A node out of service gets no ADD, so no ADD can show that there is room again.
             self.hands.committer.send(committer::Order::Try);
         }
         let sign = Alive { boot_id: self.identity.boot_id.clone(), boottime_ms: clock::now().0 / 1_000_000 };
@@ -853,12 +854,12 @@ fn jittered() -> Duration {
     RECONCILE + Duration::from_millis(clock::now().0 % RECONCILE_JITTER_MS)
 }
 
-/// What a signal asks for.
+/// Request of a signal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Signal {
     /// SIGTERM or SIGINT.
     End,
-    /// SIGHUP.
+    /// SIGHUP: read the declarations again.
     Reload,
 }
 

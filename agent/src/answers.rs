@@ -29,7 +29,7 @@ pub fn request(lease: Lease) -> LeaseRequest {
     }
 }
 
-/// What the plugin said of the link, as the ledger takes it.
+/// The plugin's report about the link, in the ledger's type.
 pub const fn removal(link: LinkRemoval) -> berth_ipam::ledger::io::LinkRemoval {
     match link {
         LinkRemoval::Gone => berth_ipam::ledger::io::LinkRemoval::Gone,
@@ -115,7 +115,7 @@ pub fn lease(ledger: &Ledger, view: &View<'_>) -> LeaseRow {
     }
 }
 
-/// The row of an address that nobody holds and nobody gets.
+/// Row of an address without a holder that is not assignable.
 fn free(key: &AddressKey, pool: &PoolName, mac: Option<Mac>) -> LeaseRow {
     LeaseRow {
         network: None,

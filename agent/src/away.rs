@@ -16,16 +16,16 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use crate::committer::chain;
 use crate::writer::Writer;
 
-/// How many orders are under way at most.
+/// Maximum number of orders in progress.
 const AT_ONCE: usize = 64;
-/// How many of them only delete: nobody waits for these, and a node that loses a hundred pods at once must not
-/// keep its new ones waiting.
+/// Maximum number of these that only delete: no caller waits for a delete, and a node that loses a hundred
+/// pods at once must not delay its new ones.
 const DELETES: usize = 4;
 
-/// What the task is asked for.
+/// Orders to the task.
 #[derive(Debug)]
 pub enum Order {
-    /// The store writes of a commit whose journal is written; answered by [`Input::Committed`].
+    /// The store writes of a commit with a written journal; answered by [`Input::Committed`].
     Write {
         /// Repeated in the answer.
         op: u64,
@@ -52,7 +52,7 @@ impl Order {
     }
 }
 
-/// Runs until the orders end or nobody takes the answers.
+/// Runs until the orders end or the receiver of the results is gone.
 pub async fn run<S: LeaseStore>(
     writer: &Writer<S>,
     mut orders: UnboundedReceiver<Order>,

@@ -1,9 +1,8 @@
-//! Capabilities: the agent gives up what it does not need before it does anything else.
+//! Capabilities: the agent drops unneeded ones before any other work.
 //!
-//! Capabilities belong to threads, and a new thread inherits its maker's. So [`reduce`] runs
-//! before the runtime starts; later it would leave the other threads as powerful as they were.
-//! A capability that is needed and not there is reported and never fatal: each serves one purpose,
-//! and the rest of the agent works without it.
+//! Capabilities belong to threads, and a new thread inherits its creator's. [`reduce`] therefore runs before
+//! the runtime starts; later, the other threads would keep theirs. A missing capability is reported and never
+//! fatal: each serves one purpose, and the rest of the agent works without it.
 
 use std::collections::HashSet;
 use std::io;
@@ -16,11 +15,11 @@ use caps::{CapSet, Capability, CapsHashSet};
 /// One capability that the agent keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Need {
-    /// The capability.
+    /// The needed capability.
     pub capability: Capability,
-    /// What does not work without it.
+    /// Function that fails without it.
     pub purpose: &'static str,
-    /// Whether its absence needs a hand; an optional rung's does not.
+    /// True if its absence requires action; false for an optional attach mode.
     pub vital: bool,
 }
 
@@ -36,7 +35,7 @@ pub const NEEDS: [Need; 9] = [
     optional(Capability::CAP_NET_BROADCAST, "kernels that ask for it in multicast sockets"),
     optional(Capability::CAP_BPF, "the eBPF rung"),
     optional(Capability::CAP_PERFMON, "the eBPF rung's tracing programs"),
-    // kernel.kptr_restrict hides addresses from everybody else.
+    // kernel.kptr_restrict hides addresses from processes without it.
     optional(Capability::CAP_SYSLOG, "the early hint of the tracepoint rung that namespaces end"),
 ];
 
@@ -48,53 +47,53 @@ const fn optional(capability: Capability, purpose: &'static str) -> Need {
     Need { capability, purpose, vital: false }
 }
 
-/// Why the capabilities could not be reduced or read.
+/// Reason why the capabilities could not be reduced or read.
 #[derive(Debug, thiserror::Error)]
 pub enum CapabilityError {
-    /// The kernel did not say what this thread holds.
+    /// The thread's capabilities could not be read.
     #[error("read the {set:?} capabilities")]
     Read {
-        /// Which set.
+        /// Affected capability set.
         set: CapSet,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: CapsError,
     },
     /// The kernel refused a smaller set.
     #[error("reduce the {set:?} capabilities")]
     Reduce {
-        /// Which set.
+        /// Affected capability set.
         set: CapSet,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: CapsError,
     },
     /// A thread's status cannot be read.
     #[error("read {}", path.display())]
     Status {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// A thread's status does not look as it should.
     #[error("{} has no line {line}", path.display())]
     Line {
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
-        /// What its line begins with.
+        /// Prefix of the missing line.
         line: &'static str,
     },
 }
 
-/// What is left after [`reduce`].
+/// Capabilities after [`reduce`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Held {
     /// The needed capabilities that this process has.
     pub held: CapsHashSet,
-    /// Why the bounding set is larger than what is needed, if it is: a child that is root could
-    /// get those back.
+    /// Reason for a bounding set that is larger than needed, if it is: a child that runs as root could regain
+    /// those capabilities.
     pub bounding: Option<String>,
 }
 
@@ -173,17 +172,17 @@ impl Held {
 /// The capability sets of one thread, as bit masks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ThreadSets {
-    /// The thread.
+    /// ID of the thread.
     pub tid: u32,
-    /// What it may pass on to programs that ask for it.
+    /// Set that it may pass on to programs that request it.
     pub inheritable: u64,
-    /// What it may use.
+    /// Set that it may use.
     pub permitted: u64,
-    /// What it uses.
+    /// Set that it uses.
     pub effective: u64,
-    /// What it and its children can ever get.
+    /// Set that limits it and its children.
     pub bounding: u64,
-    /// What its children keep.
+    /// Set that its children keep.
     pub ambient: u64,
 }
 
@@ -239,7 +238,7 @@ mod tests {
         set.iter().fold(0, |mask, capability| mask | capability.bitmask())
     }
 
-    /// Runs `test` on a thread of its own: what it gives up ends with it.
+    /// Runs `test` on a separate thread: dropped capabilities end with it.
     fn aside<T: Send + 'static>(test: impl FnOnce() -> T + Send + 'static) -> Option<T> {
         if caps::has_cap(None, CapSet::Permitted, Capability::CAP_SETPCAP).unwrap() {
             return Some(std::thread::spawn(test).join().unwrap());
@@ -306,8 +305,8 @@ mod tests {
     struct Stranger(Child);
 
     impl Stranger {
-        /// `None` without the right to become somebody else. It has started once it answers: before, the
-        /// loader opens and closes files, and a look at its descriptors meets one that is gone.
+        /// `None` without the right to change the user. The process has started when it responds: before
+        /// that, the loader opens and closes files, and a read of its descriptors may meet one that is gone.
         fn new() -> Option<Self> {
             let mut command = Command::new("cat");
             command.uid(65534).gid(65534).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -325,7 +324,7 @@ mod tests {
         }
     }
 
-    /// What the scan for leaked namespaces reads of each process.
+    /// Reads the same files of a process as the scan for leaked namespaces.
     fn scan(pid: u32) -> (bool, bool) {
         let descriptors = std::fs::read_dir(format!("/proc/{pid}/fd")).and_then(|entries| {
             entries.map(|entry| std::fs::read_link(entry?.path())).collect::<io::Result<Vec<_>>>()
@@ -336,7 +335,7 @@ mod tests {
 
     #[test]
     fn the_kept_ones_suffice_to_look_into_processes_and_each_is_needed() {
-        // Made and killed by this thread, because the other one can soon kill nobody.
+        // Created and killed by this thread, because the other one soon lacks the right to kill.
         let Some(stranger) = Stranger::new() else {
             skip::because("needs root to run a process of another user; run `cargo xtask test` as root");
             return;

@@ -20,14 +20,14 @@ use crate::committer::chain;
 use crate::observer::ObserverError;
 use crate::shown;
 
-/// A link to be removed.
+/// Removal of a link.
 #[derive(Debug)]
 pub struct Removal {
-    /// Whose.
+    /// Attachment of the link.
     pub key: AttachmentKey,
-    /// Where.
+    /// Namespace of the link.
     pub netns: Where,
-    /// Which; `None`: the one that shows itself as the attachment's.
+    /// Index of the link; `None`: the link that is marked as the attachment's.
     pub ifindex: Option<u32>,
     /// The MACs that it may have.
     pub macs: Vec<Mac>,

@@ -1,8 +1,8 @@
-//! The cluster that a node belongs to: everything that talks to the API server, on a thread of its own,
-//! so that no answer of its holds up the node.
+//! The cluster of a node: all access to the API server, on a separate thread, so that a slow response does
+//! not delay the node.
 //!
-//! What it brings in are records, declarations and hints about intent; what is carried out are writes of
-//! records and reports. Nothing is decided here.
+//! Inputs from it are records, declarations and hints about intent; outputs are writes of records and
+//! reports. It takes no decisions.
 
 pub mod annotations;
 pub mod claim;
@@ -45,10 +45,10 @@ use crate::doctor::finding;
 use crate::writer::Writer;
 use crate::{away, clock};
 
-/// Why there is no way to the API server.
+/// Reason why the API server is not accessible.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
-    /// There is no way to it, or not one that can be used.
+    /// The client could not be built.
     #[error("find the way to the API server")]
     Connect(#[source] Box<StoreError>),
     /// The thread or its runtime could not be started.
@@ -59,7 +59,7 @@ pub enum ClusterError {
 /// The API server counts as silent after this long, or after two heartbeats where those take longer.
 const SILENT: Duration = Duration::from_secs(30);
 
-/// How the API server is reached.
+/// Settings of the access to the API server.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// A kubeconfig; `None`: the service account of the pod that the agent is in.
@@ -75,7 +75,7 @@ enum Ask {
     Annotations(u64, PodRef),
     /// After its standing. The ticket is repeated in the answer.
     Standing(u64, PodRef, Needs),
-    /// Whether the pod of that attachment is meant to live, by a live read.
+    /// Live read: true if the pod of that attachment is wanted.
     Wanted(AttachmentKey, PodRef),
 }
 
@@ -146,7 +146,7 @@ impl Cluster {
         Ok(Self { orders, asks, pods, refused, rights, contact, pace: kept, counts, recorder, answers })
     }
 
-    /// Where the writes of records go.
+    /// Queue for the writes of records.
     pub fn orders(&self) -> UnboundedSender<away::Order> {
         self.orders.clone()
     }
@@ -167,7 +167,7 @@ impl Cluster {
         });
     }
 
-    /// Has people told of a note, at the pod of its attachment; `running`: that pod is meant to live.
+    /// Reports a note as an event about the pod of its attachment; `running`: that pod is wanted.
     pub fn tell(&self, note: &Note, pod: Option<&PodRef>, running: bool) {
         self.recorder.tell(note, pod, running);
     }
@@ -198,7 +198,7 @@ impl Cluster {
         }
     }
 
-    /// What `doctor` shows of it.
+    /// Findings for `doctor`.
     pub fn findings(&self) -> Vec<Finding> {
         let refused = self.refused.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let all = refused
@@ -225,7 +225,7 @@ impl Cluster {
     }
 }
 
-/// What the thread works with.
+/// State of the thread.
 struct Thread {
     identity: Identity,
     namespace: String,
@@ -252,7 +252,7 @@ impl Thread {
             match kubernetes::client(options.kubeconfig.as_deref()).await {
                 Ok(client) => {
                     let token = kubernetes::token_node(options.kubeconfig.as_deref()).await;
-                    // Who started the thread may have given up by now; then so does everything below.
+                    // The starter may have given up; then all work below ends as well.
                     let _ = up.send(Ok(()));
                     Box::pin(self.run(client, token)).await;
                 }
@@ -310,7 +310,7 @@ async fn answer(
         let (client, pods) = (client.clone(), pods.clone());
         let (answers, inputs) = (answers.clone(), inputs.clone());
         tokio::spawn(async move {
-            // Nobody to tell: the agent is ending.
+            // The agent is ending, and the result has no receiver.
             match ask {
                 Ask::Annotations(ticket, pod) => {
                     let annotations = pods.ask(&client, &pod).await;

@@ -24,12 +24,12 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::away;
 use crate::writer::Writer;
 
-/// What the thread is asked for.
+/// Orders to the thread.
 #[derive(Debug)]
 pub enum Order {
     /// A commit of the ledger.
     Commit(Commit),
-    /// A spool entry whose release is saved.
+    /// A spool entry with a saved release.
     ForgetSpooled(spool::FileId),
     /// A write of no consequence, answered like a commit of number 0: is there room again?
     Try,
@@ -44,11 +44,11 @@ pub struct Commit {
     pub op: u64,
     /// For fault points.
     pub step: Step,
-    /// First.
+    /// Writes of the journal, done first.
     pub journal: Vec<JournalWrite>,
-    /// Whether that must reach the disk first.
+    /// Durability of the journal's writes.
     pub flush: Flush,
-    /// Then.
+    /// Writes of the store, done after.
     pub store: Vec<StoreWrite>,
 }
 
@@ -60,10 +60,10 @@ impl Commit {
 
 /// The meta row of [`Order::Try`].
 const TRIED: &str = "tried";
-/// So many commits share a flush at most.
+/// Maximum number of commits that share a flush.
 const BATCH: usize = 64;
 
-/// What was on the disk at start.
+/// Content of the files at the start.
 #[derive(Debug, Default)]
 pub struct OnDisk {
     /// The journal's attachments.
@@ -74,12 +74,12 @@ pub struct OnDisk {
     pub meta: BTreeMap<String, Vec<u8>>,
     /// The store's records.
     pub records: Vec<LeaseRecord>,
-    /// A journal that was damaged, and set aside. Only where the store is away: its records and the node say all that
-    /// must be known.
+    /// A damaged journal that was set aside. Only with a remote store: its records and the node are
+    /// sufficient then.
     pub damaged: Option<Damaged>,
 }
 
-/// Why the files could not be read at start.
+/// Reason why the files could not be read at the start.
 #[derive(Debug, thiserror::Error)]
 pub enum DiskError {
     /// A file could not be opened or read.
@@ -87,7 +87,7 @@ pub enum DiskError {
     Store {
         /// The state folder.
         folder: PathBuf,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: StoreError,
     },
@@ -99,7 +99,7 @@ pub enum DiskError {
     Row {
         /// The row's key.
         row: String,
-        /// The cause.
+        /// Cause of the failure.
         #[source]
         cause: serde_json::Error,
     },
@@ -152,7 +152,7 @@ impl Committer {
     }
 }
 
-/// Where records are written.
+/// Store of the records.
 enum Store {
     /// By this thread.
     Here(Box<Writer<EmbeddedStore>>),
@@ -227,9 +227,8 @@ impl Worker {
         }
     }
 
-    /// The results of the commits, in their order; of those whose records are written elsewhere the
-    /// result comes from there. Until the journal is written for all of them, the store is touched for
-    /// none.
+    /// The results of the commits, in their order; the result of a commit with remote records comes from
+    /// there. The store is not touched before the journal is written for all of them.
     fn commit(&self, batch: Vec<Commit>) -> Vec<(u64, CommitResult)> {
         let all_fail = |why: &str| {
             batch.iter().map(|commit| (commit.op, CommitResult::Failed(why.to_owned()))).collect()

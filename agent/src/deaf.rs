@@ -1,11 +1,10 @@
-//! Sources of evidence that a build with fault points can be told to do without, so that tests see what
-//! the others are worth alone: `BERTH_DEAF=netlink,reconcile`. Other builds hear everything, always.
+//! Sources of evidence that can be disabled in a build with fault points, so that tests measure the others
+//! alone: `BERTH_DEAF=netlink,reconcile`. Other builds always use all sources.
 
 /// The variable that names them.
 pub const VARIABLE: &str = "BERTH_DEAF";
 
-/// Whether this source is to be left unheard: `netlink` (its events) or `reconcile` (reads and scans
-/// that the clock alone asks for).
+/// True if this source is disabled: `netlink` (its events) or `reconcile` (periodic reads and scans).
 pub fn to(source: &str) -> bool {
     cfg!(feature = "fault-points")
         && std::env::var(VARIABLE).is_ok_and(|all| all.split(',').any(|word| word == source))

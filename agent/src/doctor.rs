@@ -1,4 +1,4 @@
-//! What `berthctl doctor` shows: rungs, capabilities, mounts, store, spool.
+//! Findings of `berthctl doctor`: attach modes, capabilities, mounts, store, spool.
 
 use std::path::Path;
 use std::time::Duration;
@@ -18,15 +18,15 @@ use crate::{capabilities, fdb};
 
 pub mod unsettled;
 
-/// How long a fresh macvlan may take until its frames pass the switch.
+/// Time until the frames of a new macvlan pass the switch.
 const SETTLE: Duration = Duration::from_millis(200);
 
-/// One finding.
+/// Constructs a finding.
 pub fn finding(what: &str, ok: bool, needs_a_hand: bool, text: impl Into<String>) -> Finding {
     Finding { what: what.to_owned(), ok, needs_a_hand, text: text.into() }
 }
 
-/// The addresses of pools that are on interfaces of the node, which nobody gets.
+/// Addresses of pools that are on interfaces of the node and are not assigned.
 pub fn occupied(words: Option<String>) -> Finding {
     let none = || "no address of a pool is on another interface of the node".to_owned();
     finding("occupied", true, false, words.map_or_else(none, |words| format!("not given: {words}")))
@@ -37,7 +37,7 @@ pub fn diagnosis(checks: Vec<Finding>) -> Diagnosis {
     Diagnosis { healthy: !checks.iter().any(|check| check.needs_a_hand), checks }
 }
 
-/// Whether netlink tells of pods' namespaces.
+/// State of netlink events from pods' namespaces.
 pub fn netlink(hears_all: bool) -> Finding {
     if hears_all {
         finding("rung.netlink", true, false, "hears every namespace that has a number here")
@@ -48,7 +48,7 @@ pub fn netlink(hears_all: bool) -> Finding {
     }
 }
 
-/// Parents whose lists do not show their macvlans.
+/// Parents with lists that do not show their macvlans.
 pub fn blind_lists<'a>(parents: impl Iterator<Item = &'a IfName>) -> Vec<Finding> {
     let findings = parents.filter_map(|parent| {
         let text = match fdb::is_blind(parent) {
@@ -97,7 +97,7 @@ pub fn mounts(bpffs: &Path) -> Vec<Finding> {
     vec![finding("mount.netns", there, false, text), finding("mount.bpffs", bpf, false, bpf_text)]
 }
 
-/// Whether the declarations in the files are in force.
+/// State of the declarations of the files.
 pub fn declared(trouble: Option<&str>) -> Finding {
     match trouble {
         None => finding("config", true, false, "the declarations were taken over as they were last read"),
@@ -124,8 +124,8 @@ pub fn left_out(ledger: &Ledger) -> Vec<Finding> {
     findings.collect()
 }
 
-/// Records that ADDs wait for, and records that cannot be read. The former may be over in a second, the latter
-/// may be one object that somebody made by hand: neither makes all agents of a cluster unready.
+/// Records that ADDs wait for, and unreadable records. The former may be over in a second, the latter may be
+/// one manually created object: neither makes all agents of a cluster unready.
 pub fn records(refusal: Option<&str>, unreadable: usize) -> Vec<Finding> {
     let refused = refusal.map(|why| finding("records", false, false, format!("ADDs wait: {why}")));
     let odd = (unreadable > 0).then(|| {
@@ -138,7 +138,7 @@ pub fn records(refusal: Option<&str>, unreadable: usize) -> Vec<Finding> {
     refused.into_iter().chain(odd).collect()
 }
 
-/// Journals that were damaged and set aside; silent without one.
+/// Damaged journals that were set aside; `None` without one.
 pub fn damaged_journals(state_dir: &Path) -> Option<Finding> {
     let files = journal::set_aside(&state_dir.join(journal::FILE_NAME));
     let names: Vec<_> = files.iter().map(|path| path.display().to_string()).collect();
@@ -150,7 +150,7 @@ pub fn damaged_journals(state_dir: &Path) -> Option<Finding> {
     (!names.is_empty()).then(|| finding("journal", false, true, text))
 }
 
-/// The spool.
+/// State of the spool.
 pub fn spooled(state_dir: &Path) -> Finding {
     match spool::entries(state_dir) {
         Ok(listing) if listing.damaged.is_empty() => {
@@ -168,7 +168,7 @@ pub fn spooled(state_dir: &Path) -> Finding {
     }
 }
 
-/// Whether the underlay lets a new MAC through: a temporary macvlan asks for the gateway.
+/// Checks that the underlay passes frames of a new MAC: a temporary macvlan probes the gateway.
 pub async fn underlay(
     parent: IfName,
     own: Option<std::net::IpAddr>,
@@ -195,7 +195,7 @@ pub async fn underlay(
     }
 }
 
-/// Why the check could not be made.
+/// Reason why the check failed.
 #[derive(Debug, thiserror::Error)]
 enum UnderlayError {
     #[error("this node has no interface {0}")]

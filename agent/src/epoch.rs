@@ -1,7 +1,7 @@
-//! Which boot of which machine this is.
+//! Identity of this boot and of this machine.
 //!
-//! A wrong answer here would make every lease of the node look like one of a former boot, so an
-//! id that cannot be read is an error and never a default.
+//! A wrong value would make every lease of the node look like one of a previous boot, so an unreadable ID is
+//! an error and never a default.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,25 +14,25 @@ const ID_BYTES_MAX: usize = 64;
 /// This boot of this machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Epoch {
-    /// The boot.
+    /// ID of the boot.
     pub boot_id: BootId,
-    /// The machine.
+    /// ID of the machine.
     pub machine_id: MachineId,
 }
 
-/// Why the epoch is not known.
+/// Reason why the epoch is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum EpochError {
     /// The file cannot be read.
     #[error("read the {what} from {}; name another file with {flag}", path.display())]
     Read {
-        /// Which id.
+        /// Kind of the ID.
         what: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The flag that names the file.
         flag: &'static str,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
@@ -42,13 +42,13 @@ pub enum EpochError {
         path.display()
     )]
     Malformed {
-        /// Which id.
+        /// Kind of the ID.
         what: &'static str,
-        /// The file.
+        /// Path of the file.
         path: PathBuf,
         /// The beginning of what it holds.
         found: String,
-        /// What to do about it.
+        /// Advice for the operator.
         hint: &'static str,
     },
 }
@@ -78,7 +78,7 @@ fn read(
     let id = text.trim_end();
     let fits = (1..=ID_BYTES_MAX).contains(&id.len())
         && id.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
-    // systemd writes this word into images, so that each machine gets its id at its first boot.
+    // systemd writes this word into images, so that each machine gets its ID at its first boot.
     if !fits || id == "uninitialized" {
         let found = id.chars().take(ID_BYTES_MAX).collect();
         return Err(EpochError::Malformed { what, path: path.to_owned(), found, hint });

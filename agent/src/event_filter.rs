@@ -1,11 +1,11 @@
-//! The kernel events that the ledger may need. All others are dropped by the thread that reads them.
+//! Filter of the kernel events that the ledger may need. The reading thread drops all others.
 //!
-//! An unprivileged process makes events without end in a namespace of its own: links and addresses come and go,
-//! and the kernel reports each of them here as soon as that namespace has a number. What passes is what the ledger
-//! would find an attachment for (`ledger/judgement.rs`), and addresses of pools on the node's own interfaces and in
-//! namespaces with a link under a parent (`ledger/survey.rs`). Invariants: the filter lets everything through until the
-//! ledger's attachments are known; an attachment passes from its first journal write to its last; a link
-//! whose index is not known passes by its namespace alone.
+//! An unprivileged process can cause events without end in its own namespace: links and addresses that come
+//! and go. The kernel reports each of them here as soon as that namespace has an nsid. An event passes if the
+//! ledger would find an attachment for it (`ledger/judgement.rs`), or if it is about an address of a pool on
+//! the node's own interfaces or in a namespace with a link under a parent (`ledger/survey.rs`). Invariants:
+//! the filter passes everything until the ledger's attachments are set; an attachment passes from its first
+//! journal write to its last; a link with an unknown index passes by its namespace alone.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ pub struct EventFilter {
 /// See the module's head.
 #[derive(Debug, Default)]
 pub struct Wanted {
-    /// Whether the ledger's attachments are known.
+    /// True if the ledger's attachments are set.
     closed: bool,
     places: HashMap<Nsid, BTreeMap<AttachmentKey, Place>>,
     macs: HashMap<Mac, usize>,
@@ -40,7 +40,7 @@ pub struct Wanted {
     spaces: HashSet<Nsid>,
 }
 
-/// What of an attachment is in its namespace.
+/// Place of an attachment's link in its namespace.
 #[derive(Debug)]
 struct Place {
     ifindex: Option<u32>,
@@ -48,7 +48,7 @@ struct Place {
 }
 
 impl EventFilter {
-    /// Takes over what the ledger knows after its start, and closes the filter.
+    /// Takes over the ledger's attachments after its start, and closes the filter.
     pub fn adopt(&self, ledger: &Ledger) {
         let mut wanted = self.write();
         for view in ledger.leases() {
@@ -88,7 +88,7 @@ impl EventFilter {
         }
     }
 
-    /// Lets every link of the attachment's namespace through: a bind is about to say which one it is.
+    /// Passes every link of the attachment's namespace: a bind is about to name its link.
     pub fn binding(&self, key: &AttachmentKey) {
         let mut wanted = self.write();
         let Some((at, _)) = wanted.by_key.get(key).copied() else { return };
@@ -109,7 +109,7 @@ impl EventFilter {
 }
 
 impl Wanted {
-    /// Whether an attachment may need this hint.
+    /// True if an attachment may need this hint.
     pub fn passes(&self, hint: &KernelHint) -> bool {
         if !self.closed {
             return true;

@@ -19,32 +19,32 @@ pub struct Flags {
         required_unless_present = "store"
     )]
     pub config: Option<PathBuf>,
-    /// Where it is recorded who has which address: a file of this node, or the API server of its cluster.
+    /// Place of the leases: a file of this node, or the API server of its cluster.
     #[arg(long, value_enum, value_name = "KIND", default_value_t = StoreKind::Embedded)]
     pub store: StoreKind,
-    /// How the API server is reached [default: the service account of the agent's pod].
+    /// Access to the API server [default: the service account of the agent's pod].
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
     /// The namespace of the agents' own objects in the cluster.
     #[arg(long, value_name = "NAME", default_value = "berth-system")]
     pub namespace: String,
-    /// Where leases, journal, sign of life and spool are kept.
+    /// Folder of leases, journal, sign of life and spool.
     #[arg(long, value_name = "DIR", default_value = "/var/lib/berth")]
     pub state_dir: PathBuf,
     /// The Unix socket for the plugin and berthctl.
     #[arg(long, value_name = "PATH", default_value = "/run/berth/agent.sock")]
     pub socket: PathBuf,
-    /// Where eBPF programs and maps are pinned.
+    /// Folder of the pinned eBPF programs and maps.
     #[arg(long, value_name = "DIR", default_value = "/sys/fs/bpf/berth")]
     pub bpffs: PathBuf,
-    /// Which programs in the kernel see interfaces end: the best that can be proved, a certain one, or
-    /// none (then netlink stands in for them, and a packet socket for the watcher on the wire).
+    /// Attach mode of the eBPF programs that see interfaces end: the best that can be proved, a certain one,
+    /// or none (netlink then replaces them, and a packet socket replaces the watcher on the segment).
     #[arg(long, value_name = "any|fentry|tp_btf|kprobe|none", default_value = "any")]
     pub rung: Allowed,
     /// A file with the eBPF programs [default: those that the agent was built with].
     #[arg(long, value_name = "FILE")]
     pub ebpf_object: Option<PathBuf>,
-    /// How much the eBPF programs write to the log: what is below the level costs nothing.
+    /// Log level of the eBPF programs: code below the level costs nothing.
     #[arg(long, value_name = "off|error|warn|info|debug|trace", default_value = "warn")]
     pub ebpf_log: LogLevel,
     /// This node's name [default: the host name].
@@ -56,8 +56,8 @@ pub struct Flags {
     /// The file that holds the id of this machine.
     #[arg(long, value_name = "FILE", default_value = "/etc/machine-id")]
     pub machine_id_file: PathBuf,
-    /// A process for which the operator answers that it keeps no pod's namespace: if the kernel
-    /// refuses to show its descriptors, leaked namespaces are judged all the same. May be repeated.
+    /// A process that the operator vouches for: it keeps no pod's namespace. If the kernel hides its
+    /// descriptors, leaked namespaces are still judged. May be repeated.
     #[arg(long, value_name = "PID")]
     pub trusted_pid: Vec<i32>,
     /// The form of the log on stderr.
@@ -65,7 +65,7 @@ pub struct Flags {
     pub log: LogForm,
 }
 
-/// Where records are kept.
+/// Place of the records.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum StoreKind {
     /// One file of this node.

@@ -1,8 +1,8 @@
-//! What was observed, judged and done lately: for `explain`, `events` and the log.
+//! Recent observations, verdicts and actions: for `explain`, `events` and the log.
 //!
-//! Others cause notes without end: a pod that deletes its link again and again, a host that speaks for
-//! every address. So notes of one code about one object, and notes of one code about all objects together, are
-//! limited in number, and the next one says how many were held back.
+//! Outside causes can produce notes without end: a pod that deletes its link again and again, a host that
+//! claims every address. The number of notes is therefore limited, per code and object and per code over all
+//! objects, and the next note reports the number of suppressed ones.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -15,17 +15,17 @@ use berth_ipam::name::SegmentName;
 use berth_ipam::time::Time;
 use berth_protocol::response::{EventKind, EventRow};
 
-/// How many rows are kept, of all addresses together.
+/// Maximum number of rows, over all addresses.
 const ROWS_MAX: usize = 8192;
 
-/// So many notes of one code about one object are told in a window.
+/// Maximum number of notes of one code about one object in a window.
 const OF_OBJECT_MAX: u32 = 32;
-/// And so many of one code about all objects together: a thousand pods may start at once.
+/// Maximum number of notes of one code about all objects: a thousand pods may start at once.
 const OF_CODE_MAX: u32 = 2048;
 /// The window of both.
 const WINDOW: Duration = Duration::from_secs(10);
 
-/// What makes two notes one series.
+/// Key of a series of notes.
 type Series = (&'static str, Option<AttachmentKey>, Option<IpAddr>);
 
 /// A ring of notes with their times.
@@ -47,7 +47,7 @@ impl Default for History {
 }
 
 impl History {
-    /// The note as it is to be told, if it is to be told now.
+    /// The note in reported form, if it passes the limits now.
     pub fn admit(&mut self, now: Time, note: Note) -> Option<Note> {
         let series = (note.code, note.key.clone(), note.addresses.first().copied());
         let of_object = counted(self.by_object.admit(now, series, note)?);
@@ -68,7 +68,7 @@ impl History {
         due
     }
 
-    /// Keeps a note that is told, and writes it to the log.
+    /// Keeps a reported note, and writes it to the log.
     pub fn add(&mut self, now: Time, note: Note) {
         let key = note.key.as_ref().map(ToString::to_string).unwrap_or_default();
         if note.kind == NoteKind::Warning {

@@ -1,7 +1,7 @@
-//! The log: one line an event, on stderr, for whoever collects it.
+//! The log: one line per event, on stderr.
 //!
-//! Lines carry seconds of `CLOCK_BOOTTIME` and no wall clock: they compare with the times that
-//! `berthctl explain` prints, and journals add the date by themselves.
+//! Lines have seconds of `CLOCK_BOOTTIME` and no wall clock: they are comparable with the times of `berthctl
+//! explain`, and journals add the date themselves.
 
 use std::fmt;
 use std::io::IsTerminal;

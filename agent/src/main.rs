@@ -24,9 +24,9 @@ use berth_probes::{Object, Options};
 use clap::Parser as _;
 use tokio::sync::mpsc;
 
-/// How many descriptors the agent may need: one for each connection, and some for itself.
+/// Number of descriptors that the agent may need: one for each connection, and some for itself.
 const DESCRIPTORS: u64 = 4096;
-/// How many calls may wait for the main loop.
+/// Maximum number of calls that wait for the main loop.
 const CALLS_WAITING: usize = 1024;
 
 fn main() -> ExitCode {
@@ -65,7 +65,7 @@ async fn run(flags: Flags, held: capabilities::Held) -> anyhow::Result<()> {
     let socket = BoundSocket::bind(&flags.socket)?;
     let away = cluster.as_ref().map(Cluster::orders);
     let (committer, on_disk) = Committer::start(&flags.state_dir, away, to_loop.clone())?;
-    // The subscription comes before the search: what happens between is heard.
+    // The subscription comes before the search, so that events in between are received.
     let [feed, claims] = [Source::Netlink, Source::Socket].map(|by| Feed::new(to_loop.clone(), by));
     let (rooms, filter) = ([feed.room(), claims.room()], EventFilter::default());
     let observer = Observer::start(feed, filter.clone(), deaf::to("netlink"))?;

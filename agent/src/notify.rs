@@ -1,7 +1,7 @@
-//! Tells a service manager about start, reload and end (the datagrams of `sd_notify(3)`).
+//! Reports start, reload and end to a service manager (the datagrams of `sd_notify(3)`).
 //!
-//! Nothing depends on the manager listening: without `NOTIFY_SOCKET` every call does nothing, and
-//! a failure is for the log only.
+//! Nothing depends on the manager: without `NOTIFY_SOCKET` every call does nothing, and a failure is only
+//! logged.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -14,12 +14,12 @@ use rustix::time::{ClockId, clock_gettime};
 /// The variable in which the manager names its socket.
 const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// What the manager is told.
+/// State that is reported to the manager.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum State<'a> {
     /// The agent serves.
     Ready,
-    /// It reads its configuration anew; [`State::Ready`] follows.
+    /// It reads its configuration again; [`State::Ready`] follows.
     Reloading,
     /// It is about to end.
     Stopping,
@@ -27,10 +27,10 @@ pub enum State<'a> {
     Status(&'a str),
 }
 
-/// Why the manager was not told.
+/// Reason why the report failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// The variable's value is no address.
+    /// The variable's value is not an address.
     #[error("{VARIABLE} is {value:?}: it must begin with `/` or `@`")]
     Address {
         /// The variable's value.
@@ -41,7 +41,7 @@ pub enum NotifyError {
     Send {
         /// The variable's value.
         socket: OsString,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
@@ -59,7 +59,7 @@ impl Notifier {
         Self::new(std::env::var_os(VARIABLE))
     }
 
-    /// With a socket as the variable would name it: a path, or `@` and an abstract name.
+    /// With a socket in the variable's form: a path, or `@` and an abstract name.
     pub fn new(socket: Option<OsString>) -> Self {
         Self { socket: socket.filter(|socket| !socket.is_empty()) }
     }

@@ -1,7 +1,7 @@
-//! The programs for the kernel as they were built with this agent, if they were.
+//! The programs for the kernel that were built with this agent, if any.
 //!
-//! Only the bytes: what is in them, whoever loads them finds out. They are aligned as an object
-//! file's tables want it, because the loader reads them in place.
+//! Only the bytes, without interpretation. They are aligned as an object file's tables require, because the
+//! loader reads them in place.
 
 /// Starts where a table of 64-bit words may start.
 #[repr(C, align(8))]

@@ -1,5 +1,5 @@
-//! The parents of networks: seen to exist and to fit before an address is leased, shared VLAN devices made
-//! on demand. Each look also tells whether a parent lost its carrier or was replaced since the last one.
+//! The parents of networks: checked before an address is leased, and shared VLAN devices, created on demand.
+//! Each read also detects that a parent lost its carrier or was replaced since the last one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -25,7 +25,7 @@ pub struct Parents {
     made: BTreeSet<IfName>,
     /// Index and changes of carrier of each parent at the last look.
     seen: BTreeMap<IfName, (u32, u32)>,
-    /// Why a parent may not have heard what was said since the look before, until it is taken.
+    /// Reasons why a parent may have missed frames since the last read, until they are taken.
     gaps: BTreeMap<IfName, String>,
 }
 
@@ -41,8 +41,8 @@ impl Parents {
         &self.made
     }
 
-    /// Whether the parent of a network is there and links of the network can be made on it. Errors say
-    /// what to do.
+    /// Checks that the parent of a network exists and that links of the network can be created on it. Errors
+    /// contain advice.
     pub fn check_fit(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<(), Failure> {
         let facts = self.check(network, link)?;
         let parent = link.parent();
@@ -65,7 +65,7 @@ impl Parents {
         Ok(())
     }
 
-    /// Whether the parent of a network is there. Errors say what to do.
+    /// Checks that the parent of a network exists. Errors contain advice.
     pub fn check(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<LinkFacts, Failure> {
         let parent = link.parent();
         match self.reader.link_by_name(None, parent) {
@@ -100,12 +100,12 @@ impl Parents {
         self.gaps.insert(parent.clone(), why);
     }
 
-    /// Why a parent may not have heard all that was said until the last look. Told once.
+    /// Reason why a parent may have missed frames until the last read. Returned once.
     pub fn take_gap(&mut self, parent: &IfName) -> Option<String> {
         self.gaps.remove(parent)
     }
 
-    /// The wire of a parent is heard from now on: what was before is known.
+    /// A parent's segment is received from now on: its present state is the baseline.
     pub fn hears(&mut self, parent: &IfName) {
         if let LinkRead::Found(facts) = self.reader.link_by_name(None, parent) {
             self.seen.insert(parent.clone(), (facts.ifindex, facts.carrier_changes));
@@ -157,7 +157,7 @@ impl Parents {
         !unused.is_empty()
     }
 
-    /// What the node has under these names. What cannot be read is as it was.
+    /// The node's interfaces with these names. An unreadable one keeps its previous state.
     pub fn interfaces(&mut self, names: BTreeSet<IfName>, before: &Interfaces) -> Interfaces {
         let mut interfaces = Interfaces::new();
         for name in names {

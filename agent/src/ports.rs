@@ -1,6 +1,6 @@
-//! The ports of the declared networks, for `doctor` and readiness: whether an ADD can be served there.
+//! The ports of the declared networks, for `doctor` and readiness: their ability to serve an ADD.
 //!
-//! What keeps an ADD from being served is told in the words of the ADD's own error.
+//! A reason that keeps an ADD from being served has the text of the ADD's own error.
 
 use std::collections::BTreeMap;
 
@@ -16,13 +16,13 @@ use crate::doctor::finding;
 use crate::parents::Parents;
 use crate::wires::Wires;
 
-/// Why ADDs wait on a port that hears nothing.
+/// Reason why ADDs wait on a port that receives nothing.
 pub fn deaf(device: &IfName, view: &PortView<'_>) -> Option<String> {
     view.deaf.map(|why| format!("the wire on {device} cannot be asked: {why}"))
 }
 
-/// What `doctor` says of one port. `check`: the first reason for which its networks' links cannot be made.
-/// `refused`: why the port could not be opened.
+/// Finding of `doctor` about one port. `check`: the first reason why its networks' links cannot be created.
+/// `refused`: the reason why the port could not be opened.
 fn port(
     now: Time,
     device: &IfName,
@@ -52,7 +52,7 @@ fn port(
     finding(&what, true, false, format!("probes and listens without a gap{since}{gap}"))
 }
 
-/// What `doctor` says of every port on which declared networks need the wire.
+/// Findings of `doctor` about every port on which declared networks need probes.
 pub fn findings(now: Time, ledger: &Ledger, parents: &mut Parents, wires: &Wires) -> Vec<Finding> {
     let config = ledger.config();
     let mut findings = Vec::new();

@@ -1,11 +1,10 @@
-//! The programs in the kernel, as the agent uses them: started aside, fed with what the ledger
-//! journals, read for hints, proved now and then, and left for a lower rung when they fail.
+//! The agent's use of the eBPF programs: started on another thread, fed with the ledger's journal, read for
+//! hints, proved periodically, and replaced by the next attach mode when they fail.
 //!
-//! All map operations are a few microseconds and are made by the main loop, so that what a bind
-//! follows is followed before the link is read back. What takes longer (loading, stepping down)
-//! happens on a thread that has the programs for that time. Left out: any decision. The invariant:
-//! what is wanted of the programs is kept here, so that they can come and go; a node on which none
-//! can be loaded loses time, not correctness.
+//! All map operations take a few microseconds and run on the main loop, so that the link of a bind is
+//! followed before it is read back. Slower work (loading, changing the mode) runs on a thread that owns the
+//! programs for that time. Left out: decisions. Invariant: the desired state of the programs is kept here, so
+//! that they can come and go; a node on which none can be loaded loses time, not correctness.
 
 mod following;
 mod guarding;
@@ -44,17 +43,17 @@ const TRY_AGAIN: Duration = Duration::from_mins(10);
 const TURN_PROVING: Duration = Duration::from_millis(5);
 const TURN: Duration = Duration::from_millis(500);
 
-/// What came of work on another thread.
+/// Result of work on another thread.
 type Aside = oneshot::Receiver<Result<Box<Probes>, String>>;
 
-/// Where the programs are.
+/// Place of the programs.
 #[derive(Debug)]
 enum State {
-    /// Not used, for this reason.
+    /// Unused, for this reason.
     Off(String),
-    /// With a thread that loads or changes them.
+    /// On a thread that loads or changes them.
     Aside(Aside),
-    /// Here.
+    /// On the main loop.
     Here(Box<Probes>, Readable),
 }
 
@@ -67,30 +66,30 @@ pub struct Programs {
     following: Following,
     watching: Watching,
     guarding: Guarding,
-    /// When what goes by the clock last had its turn.
+    /// Time of the last periodic turn.
     turned_at: Instant,
-    /// When the rung was last proved.
+    /// Time of the last proof of the attach mode.
     proved_at: Time,
-    /// When that, or all rungs, were last tried.
+    /// Time of the last attempt of a proof, or of all modes.
     tried_at: Time,
-    /// Why the last proof failed; the second one in a row counts.
+    /// Reason why the last proof failed; the second failure in a row counts.
     doubt: Option<String>,
     /// The rung before it was left.
     left: Option<String>,
-    /// Maps refused something, once told.
+    /// A refusal of the maps was reported.
     told_full: bool,
-    /// Of how many attachments was told that the programs do not follow them.
+    /// Reported number of attachments that the programs do not follow.
     told_refused: usize,
-    /// Events were lost, and nobody was told yet.
+    /// Events were lost, and that is not reported yet.
     lost: bool,
-    /// The same of what the programs heard on wires.
+    /// The same for claims seen by the programs.
     missed: bool,
     /// The programs have just come: everything should be read once.
     fresh: bool,
 }
 
 impl Programs {
-    /// Starts loading on a thread. Without an object, or if no rung is wanted, there are no programs.
+    /// Starts loading on a thread. Without an object, or if no attach mode is wanted, there are none.
     pub fn start(options: Option<Options>) -> Self {
         let state = match &options {
             Some(Options { allowed: Allowed::None, .. }) => State::Off("switched off by --rung none".to_owned()),
@@ -107,7 +106,7 @@ impl Programs {
         if let (State::Off(_), Some(Options { bpffs: Some(bpffs), .. })) = (&state, &options)
             && let Err(error) = Pins::remove_all(bpffs)
         {
-            // Else the programs of an earlier agent would go on working for nobody.
+            // Otherwise the programs of an earlier agent would continue to run without a reader.
             tracing::warn!(%error, "remove what an earlier agent pinned");
         }
         if let State::Off(why) = &state {
@@ -132,7 +131,7 @@ impl Programs {
         }
     }
 
-    /// What hints name as their source.
+    /// Source in the programs' hints.
     fn source(&self) -> Option<Source> {
         match &self.state {
             State::Here(probes, _) => {
@@ -155,7 +154,7 @@ impl Programs {
                 if probes.has_kept() {
                     return;
                 }
-                // A moment, not a length of time: whoever waits here is interrupted all the time.
+                // A point in time, not a duration: a wait here is interrupted often.
                 let turn = next_turn(self.turned_at, probes);
                 tokio::select! {
                     () = readable.ready() => {}
@@ -165,7 +164,7 @@ impl Programs {
         }
     }
 
-    /// The programs are here (again): they are told all that is wanted of them.
+    /// The programs are available (again): their maps get the desired state.
     fn come_back(&mut self, outcome: Result<Box<Probes>, String>) {
         let probes = match outcome {
             Ok(probes) => probes,
@@ -194,12 +193,12 @@ impl Programs {
         self.fresh = true;
         // The maps of the guard are new; the next sync fills them.
         self.guarding = Guarding::default();
-        // At once: what sits on which wire is to be known elsewhere too.
+        // At once: other parts need the list of watched segments too.
         self.turned_at = Instant::now().checked_sub(TURN).unwrap_or_else(Instant::now);
         self.refresh();
     }
 
-    /// Everything that is followed and watched goes into the maps, and what nobody wants out of them.
+    /// Writes everything that is followed and watched into the maps, and removes the rest.
     fn refresh(&mut self) {
         let State::Here(probes, _) = &mut self.state else { return };
         let seated = self.watching.take_seats(probes, clock::now());
@@ -209,13 +208,13 @@ impl Programs {
         }
     }
 
-    /// Whether the programs have just come: then everything should be read once, because what ended
-    /// before they followed it is told by nobody.
+    /// True if the programs have just become available: then everything should be read once, because ends
+    /// before that are not reported.
     pub fn has_news(&mut self) -> bool {
         std::mem::take(&mut self.fresh)
     }
 
-    /// What the ledger knows after its start.
+    /// Takes over the ledger's state after its start.
     pub fn adopt(&mut self, ledger: &Ledger) {
         let entries: Vec<&Entry> = ledger
             .leases()
@@ -231,7 +230,7 @@ impl Programs {
         self.tidy(ledger);
     }
 
-    /// What the ledger wrote down: that is what is followed and watched.
+    /// Applies the ledger's journal writes: they define what is followed and watched.
     pub fn journaled(&mut self, ledger: &Ledger, writes: &[JournalWrite]) {
         for write in writes {
             match write {
@@ -241,14 +240,14 @@ impl Programs {
                     let wires = watching::wires_of(ledger, &shut.pool);
                     self.watch(wires.into_iter().map(|wire| (wire, shut.key.address)), None);
                 }
-                // It stays watched for whoever speaks next, until the next tidying.
+                // It stays watched for any claimant until the next tidying.
                 JournalWrite::Unquarantine(_) => {}
             }
         }
         self.guard(ledger);
     }
 
-    /// Pods may speak for what the ledger says by now.
+    /// Applies the permitted claims of pods from the ledger's present state.
     pub fn guard(&mut self, ledger: &Ledger) {
         if let State::Here(probes, _) = &mut self.state {
             self.guarding.sync(probes, &self.watching, ledger);
@@ -260,8 +259,8 @@ impl Programs {
         let here = ledger.is_of_this_boot(entry);
         let followed = Followed::of(entry);
         let followed = if here { followed } else { followed.without_link() };
-        // A program that told of a link's end has ended to follow it. What is written of the
-        // attachment afterwards (its release, a DEL) must not have it followed again.
+        // A program that reported a link's end has stopped following it. Later writes about the attachment
+        // (its release, a DEL) must not make it follow again.
         if let State::Here(probes, _) = &mut self.state
             && here
             && !self.following.has(&entry.key, &followed)
@@ -279,8 +278,8 @@ impl Programs {
         self.watch(spoken, holder.as_ref());
     }
 
-    /// A bind says which link it is: followed before that link is read back, so that its end is seen
-    /// by the one or by the other.
+    /// A bind names its link: it is followed before that link is read back, so that its end is seen by one of
+    /// the two.
     pub fn binding(&mut self, entry: &Entry, txn: &TxnId, ifindex: u32) {
         if entry.txn != *txn || !entry.phase.is_open() {
             return; // It will be refused, and what is followed stays.
@@ -294,11 +293,11 @@ impl Programs {
 
     fn ended(&mut self, key: &AttachmentKey) {
         let spoken = self.following.end(key, clock::now());
-        // Anybody who speaks for a free address is news, its former holder too.
+        // A claim of a free address by any station is reported, its previous holder included.
         self.watch(spoken, None);
     }
 
-    /// These addresses are about to be asked for on the wire.
+    /// These addresses are about to be probed.
     pub fn asking(
         &mut self,
         config: &Config,
@@ -328,7 +327,7 @@ impl Programs {
         }
     }
 
-    /// What is watched follows from the ledger anew: after an edit, and now and then.
+    /// Derives the watched addresses from the ledger again: after an edit, and periodically.
     pub fn tidy(&mut self, ledger: &Ledger) {
         let changed = self.watching.rebuild(ledger);
         if let State::Here(probes, _) = &mut self.state
@@ -339,7 +338,7 @@ impl Programs {
         self.guard(ledger);
     }
 
-    /// Exits in these namespaces are told again. To be called before their tasks are looked at.
+    /// Requests reports of exits in these namespaces again. Call it before their tasks are read.
     pub fn rearm(&mut self, inodes: &std::collections::BTreeSet<u64>) {
         let State::Here(probes, _) = &mut self.state else { return };
         for key in self.following.inside(inodes) {
@@ -357,7 +356,7 @@ impl Programs {
         }
     }
 
-    /// What the programs tell, as inputs of the ledger, in order.
+    /// Events of the programs, as inputs of the ledger, in order.
     pub fn drain(&mut self) -> Vec<Input> {
         let Some(by) = self.source() else { return Vec::new() };
         let State::Here(probes, _) = &mut self.state else { return Vec::new() };
@@ -373,19 +372,20 @@ impl Programs {
         events.into_iter().filter_map(|event| self.input(by, event)).collect()
     }
 
-    /// Whether statements on watched wires may have been lost since the last call.
+    /// True if statements on watched segments may have been lost since the last call.
     pub fn has_missed(&mut self) -> bool {
         std::mem::take(&mut self.missed)
     }
 
-    /// What follows from lost events, at most once a turn: a storm must not make one of full reads.
+    /// Consequence of lost events, at most once a turn: a storm of losses must not cause a storm of full
+    /// reads.
     pub fn overrun(&mut self) -> Option<Input> {
         let by = self.source().filter(|_| std::mem::take(&mut self.lost))?;
         self.refresh();
         Some(Input::Kernel(by, KernelHint::Overrun))
     }
 
-    /// A packet socket heard this: what sits on that wire should have seen it too.
+    /// A packet socket received this: the program on that segment should have seen it too.
     pub fn confirm(&mut self, heard: &HeardOnWire) {
         if let State::Here(probes, _) = &mut self.state {
             self.watching.confirm(probes, clock::now(), heard);
@@ -433,7 +433,7 @@ impl Programs {
         Some(Input::Kernel(by, hint))
     }
 
-    /// Whether it is time for [`Self::turn`].
+    /// True if it is time for [`Self::turn`].
     pub fn is_turn_due(&self) -> bool {
         match &self.state {
             State::Here(probes, _) => next_turn(self.turned_at, probes) <= Instant::now(),
@@ -441,8 +441,8 @@ impl Programs {
         }
     }
 
-    /// The turn of everything that goes by the clock: proofs, wires, ends that no program saw.
-    /// `is_there` reads whether the link is. Returns what is to be told.
+    /// The periodic work: proofs, segments, ends that no program saw. `is_there` reads whether the link
+    /// exists. Returns the notes to report.
     pub fn turn(&mut self, now: Time, is_there: impl FnMut(&Followed) -> bool) -> Vec<Note> {
         let mut notes = Vec::new();
         self.turned_at = Instant::now();
@@ -518,7 +518,7 @@ impl Programs {
             Ok(Some(Verdict::Refuted(why))) => why,
             Err(error) => chain(&error),
         };
-        // A machine that stood still for a second proves nothing: once more.
+        // A machine that was stopped for a second proves nothing: try once more.
         if self.doubt.replace(why.clone()).is_none() {
             self.tried_at = Time(0);
             return None;
@@ -597,7 +597,7 @@ fn unfollowed(count: usize, first: &AttachmentKey, why: &str) -> String {
     )
 }
 
-/// A map that is full, or cannot be written, costs hints only; it is told once.
+/// A map that is full, or cannot be written, costs hints only; that is reported once.
 fn complain(told: &mut bool, error: &berth_probes::Error) {
     if !std::mem::replace(told, true) {
         tracing::warn!(

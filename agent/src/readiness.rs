@@ -1,14 +1,14 @@
-//! What keeps the node from serving an ADD, and since when.
+//! Conditions that keep the node from serving an ADD, and their start.
 //!
-//! STATUS takes a node out of service some seconds after its first error, and Services drop its pods:
-//! so only what lasts is told. Left out: what is wrong, which others find out.
+//! STATUS takes a node out of service some seconds after its first error, and Services drop its pods: so only
+//! lasting conditions are reported. Left out: detection of the conditions.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use berth_ipam::time::Time;
 
-/// A trouble that is shorter than this is nobody's business but `doctor`'s.
+/// Duration below which a condition appears only in `doctor`.
 const LASTS: Duration = Duration::from_mins(1);
 
 /// See the module's head.
@@ -18,7 +18,7 @@ pub struct Readiness {
 }
 
 impl Readiness {
-    /// How something is: well, or in trouble for this reason.
+    /// Sets the state of a subject: well, or in trouble for this reason.
     pub fn note(&mut self, now: Time, what: &str, trouble: Option<String>) {
         match trouble {
             None => drop(self.troubles.remove(what)),
@@ -26,17 +26,17 @@ impl Readiness {
         }
     }
 
-    /// Since when it is in trouble, and why.
+    /// Start of the trouble, and its reason.
     pub fn trouble(&self, what: &str) -> Option<&(Time, String)> {
         self.troubles.get(what)
     }
 
-    /// Why, if that lasts.
+    /// Reason of a lasting trouble.
     pub fn lasting(&self, now: Time, what: &str) -> Option<String> {
         self.trouble(what).filter(|(since, _)| now.since(*since) >= LASTS).map(|(_, why)| why.clone())
     }
 
-    /// Forgets what is not there any more.
+    /// Forgets subjects that no longer exist.
     pub fn retain(&mut self, keep: impl Fn(&str) -> bool) {
         self.troubles.retain(|what, _| keep(what));
     }

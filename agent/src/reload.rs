@@ -1,6 +1,6 @@
-//! Declarations that are read again, on a thread of their own: with a thousand networks that takes seconds.
+//! Reloading of declarations on a separate thread: with a thousand networks it takes seconds.
 //!
-//! One reading is under way at a time; a signal that comes meanwhile causes one more after it.
+//! One reload runs at a time; a signal that comes meanwhile causes one more after it.
 
 use std::path::Path;
 
@@ -10,7 +10,7 @@ use tokio::task::{JoinError, JoinHandle, spawn_blocking};
 
 use crate::startup;
 
-/// What a reading came to.
+/// Result of a reload.
 pub type Read = Result<Result<Config, ApiError>, JoinError>;
 
 /// See the module's head.
@@ -39,7 +39,7 @@ impl Reload {
         read
     }
 
-    /// Whether a signal came during the last reading, which one more has to follow.
+    /// True if a signal came during the last reload, so that one more must follow.
     pub fn take_again(&mut self) -> bool {
         std::mem::take(&mut self.again)
     }

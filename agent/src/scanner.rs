@@ -1,4 +1,4 @@
-//! The scan of all tasks for leaked namespaces, on a thread of its own for each scan.
+//! The scan of all tasks for leaked namespaces, on a separate thread for each scan.
 
 use std::collections::{BTreeSet, HashSet};
 use std::path::Path;

@@ -1,10 +1,10 @@
-//! The agent's Unix socket: accepts root, cuts lines, hands calls to the main loop.
+//! The agent's Unix socket: accepts root, splits lines, passes calls to the main loop.
 //!
-//! Nothing is decided here. Each connection is one task; what it reads goes to the main loop as
-//! [`ServerEvent`], what the main loop answers comes back through [`Connections`]. Invariant: for
-//! each connection the main loop sees `Opened` first, then its calls in their order, and `Closed`
-//! exactly once and last, as soon as the client has hung up, because a plugin that is gone has to
-//! be undone at once.
+//! The server takes no decisions. Each connection is one task; its requests go to the main loop as
+//! [`ServerEvent`], and the responses of the main loop come back through [`Connections`]. Invariant: for each
+//! connection the main loop sees `Opened` first, then its calls in their order, and `Closed` exactly once and
+//! last, as soon as the client has disconnected, because the ADD of a plugin that is gone must be undone at
+//! once.
 
 mod connections;
 mod line;
@@ -31,7 +31,7 @@ use crate::clock;
 use connections::Outbox;
 use line::{Next, Reader};
 
-/// So many connections are served at once; further ones are refused with code 11.
+/// Maximum number of concurrent connections; further ones are refused with code 11.
 pub const CONNECTIONS_MAX: usize = 1024;
 
 /// The CNI error code for "try again later".
@@ -43,44 +43,44 @@ pub const CODE_UNDECODABLE: u32 = 6;
 /// The CNI error code that Berth uses for what the system or its permissions refuse.
 pub const CODE_NOT_ALLOWED: u32 = 5;
 
-/// How long a client that was refused has to read the reason.
+/// Time that a refused client has to read the reason.
 const GOODBYE: Duration = Duration::from_secs(1);
 
-/// How long to leave the listener alone when descriptors or memory have run out.
+/// Pause of the listener when descriptors or memory have run out.
 const EXHAUSTED_PAUSE: Duration = Duration::from_millis(50);
 
 /// The same error is logged again after this long, with the number of times that it came meanwhile.
 const ERROR_AGAIN: Duration = Duration::from_secs(10);
 
-/// What happened on the socket.
+/// Event on the socket.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(clippy::large_enum_variant, reason = "most events are calls, and few wait at once")]
 pub enum ServerEvent {
     /// A client connected.
     Opened {
-        /// The connection.
+        /// ID of the connection.
         conn: ConnId,
     },
     /// A client asks.
     Call {
-        /// The connection.
+        /// ID of the connection.
         conn: ConnId,
         /// To be repeated in the [`Answer`].
         id: u64,
-        /// What is asked.
+        /// Content of the request.
         request: Request,
     },
-    /// The client hung up, or was refused. Nothing more comes of this connection.
+    /// The client disconnected, or was refused. No more events of this connection follow.
     Closed {
-        /// The connection.
+        /// ID of the connection.
         conn: ConnId,
     },
 }
 
-/// Serves `socket` until `events` has no receiver any more. Run it as a task of its own; ending
-/// that task stops accepting and leaves open connections alone.
+/// Serves `socket` until the receiver of `events` is gone. Run it as a separate task; ending that task stops
+/// accepting and leaves open connections alone.
 ///
-/// `most` is how many connections are served at once, usually [`CONNECTIONS_MAX`].
+/// `most` is the maximum number of concurrent connections, usually [`CONNECTIONS_MAX`].
 pub async fn serve(
     socket: &BoundSocket,
     most: usize,
@@ -173,11 +173,11 @@ fn encode(answer: &Answer) -> Vec<u8> {
     line
 }
 
-/// Why a conversation ended.
+/// Reason for the end of a connection.
 enum End {
     /// The client hung up, reads nothing, or the main loop is done with it.
     Over,
-    /// What it sent cannot be served; it is told so.
+    /// Its input cannot be served; the client gets the error.
     Refused(Box<Answer>),
 }
 
@@ -205,7 +205,7 @@ async fn converse(
         }
     }
     connections.finish(conn);
-    // The place is free before the main loop hears of it, so that it may count on it.
+    // The slot is free before the main loop gets the event, so that it may count on it.
     drop(place);
     let _ = events.send(ServerEvent::Closed { conn }).await;
 }

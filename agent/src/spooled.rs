@@ -1,8 +1,8 @@
-//! Releases that plugins wrote down, on their way to the journal.
+//! Spooled releases of plugins, on their way to the journal.
 //!
-//! An entry is replayed as a call of its own, and its file goes when the ledger answers: then the release is on
-//! the disk. A release that the disk refuses stays in the spool. The invariant: an ADD begins only when no
-//! release of its attachment waits in the spool, because one that is replayed later would end it.
+//! An entry is replayed as a separate call, and its file is removed when the ledger answers: then the release
+//! is on the disk. A release that the disk refuses stays in the spool. Invariant: an ADD starts only if no
+//! release of its attachment waits in the spool, because a later replay would end it.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,7 @@ use crate::cluster::pods::Annotations;
 /// The connection of replayed calls, which no client has.
 const CONN: u64 = u64::MAX;
 
-/// How far an entry is.
+/// Progress of an entry.
 #[derive(Debug)]
 enum Progress {
     /// The ledger has it, under this call.
@@ -28,11 +28,11 @@ enum Progress {
 /// An ADD that waits for the release of its attachment.
 #[derive(Debug)]
 pub struct Parked {
-    /// Its call.
+    /// Caller of the ADD.
     pub caller: Caller,
-    /// What it asks for.
+    /// Request of the ADD.
     pub request: LeaseRequest,
-    /// With these annotations.
+    /// Annotations passed with it.
     pub given: Option<Annotations>,
 }
 
@@ -45,7 +45,7 @@ pub struct Spooled {
 }
 
 impl Spooled {
-    /// The entries that are to be replayed now, each with its call. Files that are gone are forgotten.
+    /// Entries to replay now, each with its call. Files that are gone are forgotten.
     pub fn fresh(&mut self, listing: Listing) -> Vec<(Caller, Entry)> {
         self.files.retain(|file, progress| {
             matches!(progress, Progress::Asked(..)) || listing.entries.iter().any(|(other, _)| other == file)
@@ -62,7 +62,7 @@ impl Spooled {
         fresh
     }
 
-    /// Whether a call is a replayed one.
+    /// True if a call is a replayed one.
     pub fn is_own(caller: Caller) -> bool {
         caller.conn == CONN
     }
@@ -110,7 +110,7 @@ impl Spooled {
     }
 }
 
-/// The answer to an ADD whose attachment has a release that the disk refuses.
+/// Response to an ADD of an attachment with a release that the disk refuses.
 pub fn refused(failure: &Failure) -> Failure {
     let msg =
         format!("a DEL of this attachment waits in the spool, and the agent cannot save it: {}", failure.msg);

@@ -1,4 +1,4 @@
-//! What is read before anything is served: epoch, files, the node.
+//! Reads before the start of the service: epoch, files, the node.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use crate::committer::{OnDisk, chain};
 use crate::strays;
 
-/// The meta row that says in which namespace the agent was, and in which boot.
+/// Meta row with the agent's namespace and boot.
 pub const PLACE: &str = "place";
 /// The meta row that lists the shared VLAN devices that the agent made.
 pub const VLANS: &str = "vlans";
@@ -24,7 +24,7 @@ pub const VLANS: &str = "vlans";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Place {
-    /// The boot.
+    /// ID of the boot.
     pub boot_id: BootId,
     /// The agent's own namespace.
     pub netns: NetnsCookie,
@@ -47,19 +47,19 @@ pub fn devices(config: &Config) -> BTreeMap<IfName, BTreeSet<Wire>> {
     devices
 }
 
-/// The devices whose lists of MACs show pods' links.
+/// Devices with lists of MACs that show pods' links.
 pub fn listed_parents(config: &Config) -> Vec<IfName> {
     let all: BTreeSet<_> =
         config.networks.values().filter_map(|network| network.link.macvlan_parent()).collect();
     all.into_iter().collect()
 }
 
-/// Where the agent is now.
+/// Present place of the agent.
 pub fn place(boot_id: &BootId) -> Result<Place, berth_underlay::error::Error> {
     Ok(Place { boot_id: boot_id.clone(), netns: own_cookie()? })
 }
 
-/// What the ledger is told at start.
+/// State that the ledger gets at the start.
 pub fn loaded(mut on_disk: OnDisk, place: &Place, config: &Config, hears_all: bool) -> Loaded {
     let before = on_disk.meta.get(PLACE).and_then(|row| serde_json::from_slice::<Place>(row).ok());
     let before =

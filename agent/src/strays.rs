@@ -1,10 +1,11 @@
 //! Berth's links and MACs on this node, found without any record: for repair after a lost file.
 //!
-//! Only MACs on this node's own parents count. Other agents' pods (in a test bed) may be visible
-//! in nameable namespaces too, and are none of this one's business.
+//! Only MACs on this node's own parents count. Other agents' pods (in a test bed) may be visible in nameable
+//! namespaces too, and are ignored.
 //!
-//! One random MAC in 64 begins as Berth's do, and a pod's root can make links with such a MAC or with Berth's mark. So the
-//! ledger is told which addresses the link has that puts the MAC on the list, and gives these to nobody.
+//! One random MAC in 64 has the prefix of Berth's, and a pod's root can create links with such a MAC or with
+//! Berth's mark. So the ledger gets the addresses of the link that puts the MAC on the list, and does not
+//! assign them.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -20,7 +21,8 @@ use berth_underlay::search::{NsSeen, Options, search};
 use crate::fdb::{Parent, fdb_of};
 use crate::observer::cookie_at;
 
-/// Every MAC in the lists of `devices` that Berth may have derived or whose link names an attachment.
+/// Every MAC in the lists of `devices` that Berth may have derived, or that belongs to a link with an
+/// attachment's alias.
 pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
     let mut on_parents: BTreeMap<Mac, Vec<&IfName>> = BTreeMap::new();
     for device in devices {
@@ -60,7 +62,7 @@ pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
         });
         let carried = under.and_then(|(_, place, link)| addresses_of(reader, place, link));
         let marked = under.is_some_and(|(.., link)| is_marked(link));
-        // A MAC that a runtime chose is Berth's business if its link's alias says so.
+        // A MAC that a runtime chose counts as Berth's if its link's alias names an attachment.
         let ours = mac.is_berth() || found.as_ref().is_some_and(|found| found.key.is_some());
         let parent = under.map(|(device, ..)| device).or_else(|| listed.last().copied())?;
         ours.then(|| Stray { mac: *mac, parent: Some(parent.clone()), found, carried, marked, place })
@@ -68,7 +70,7 @@ pub fn find(reader: &mut Reader, devices: &[IfName]) -> Vec<Stray> {
     strays.collect()
 }
 
-/// Whether a link has an alias of Berth's, even one too long to name its attachment.
+/// True if a link has an alias of Berth's, even one too long to name its attachment.
 fn is_marked(link: &LinkFacts) -> bool {
     link.alias.as_deref().is_some_and(|alias| alias.starts_with(alias::PREFIX))
 }

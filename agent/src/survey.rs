@@ -1,8 +1,8 @@
-//! The interfaces of this node, for the ledger: the agent's own namespace, and the links under the devices
-//! on which networks are, in whatever namespace.
+//! The interfaces of this node, for the ledger: the agent's own namespace, and the links under the networks'
+//! devices, in any namespace.
 //!
-//! All of it is dumps that count only if they are complete. A part that is not is left out, so that the
-//! ledger keeps what it knows. Left out: which of the addresses matter.
+//! All of it comes from dumps that count only if they are complete. An incomplete part is left out, so that
+//! the ledger keeps its state. Left out: the relevance of the addresses.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -18,7 +18,7 @@ use berth_underlay::search::{Options, search};
 use crate::fdb::{Parent, complete_fdb_of};
 use crate::wires::tagged;
 
-/// What to read.
+/// Parts to read.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The ledger's number for it.
@@ -27,7 +27,7 @@ pub struct Order {
     pub devices: BTreeMap<IfName, BTreeSet<Wire>>,
     /// Namespaces to look into.
     pub at: BTreeSet<Nsid>,
-    /// Whether all that can be named are looked for and into.
+    /// True if all nameable namespaces are searched and read.
     pub search: bool,
 }
 

@@ -20,19 +20,19 @@ use crate::hints::Feed;
 #[derive(Debug)]
 pub struct Wires {
     by_device: BTreeMap<IfName, ParentWire>,
-    /// What networks call the wire that each declared device is on.
+    /// The networks' ports of each declared device.
     places: BTreeMap<IfName, BTreeSet<Wire>>,
     /// The parents on which a program in the kernel listens.
     watched: Vec<IfName>,
     refused: BTreeMap<IfName, String>,
-    /// Of probes that the links under a device are to hear. Drawn at random: a pod that knew it could have frames of its
-    /// own handed back to the parent.
+    /// Mark of probes that must reach the links under a device. Random: a pod that knew it could have its own
+    /// frames handed back to the parent.
     mark: u32,
     feed: Feed,
 }
 
 impl Wires {
-    /// No wire yet.
+    /// State without wires.
     pub fn new(feed: Feed) -> Result<Self, berth_underlay::error::Error> {
         Ok(Self {
             by_device: BTreeMap::new(),
@@ -45,7 +45,7 @@ impl Wires {
         })
     }
 
-    /// The mark by which the programs in the kernel know the probes that the links under a device are to hear.
+    /// Mark by which the programs identify probes that must reach the links under a device.
     pub fn mark(&self) -> u32 {
         self.mark
     }
@@ -55,7 +55,7 @@ impl Wires {
         let closed: Vec<_> =
             self.by_device.extract_if(.., |device, _| !places.contains_key(device)).collect();
         for (device, wire) in closed {
-            // Its thread ends first, so that this is its last word.
+            // Its thread ends first, so that this is its last event.
             drop(wire);
             self.tell(&device, Hearing::Down("no network is declared on it".to_owned()));
         }
@@ -71,8 +71,8 @@ impl Wires {
         let _ = self.feed.answer(Input::Hearing(device.clone(), hearing));
     }
 
-    /// On these parents a program in the kernel listens: there it is enough to hear answers. Where it
-    /// did and does no longer, statements may have been missed before the socket listens.
+    /// On these parents a program listens: there the socket needs to receive replies only. If a program
+    /// stopped listening, statements may have been missed before the socket listens.
     pub fn watched(&mut self, parents: Vec<IfName>) {
         if self.watched == parents {
             return;
@@ -91,7 +91,7 @@ impl Wires {
         }
     }
 
-    /// What follows where programs in the kernel listen and lost events.
+    /// Inputs after a loss of events on ports where programs listen.
     pub fn missed(&self) -> Vec<Input> {
         let why = || Hearing::Missed("the ring of the program in the kernel overran".to_owned());
         let watched = self.by_device.keys().filter(|device| self.is_watched(device));
@@ -103,13 +103,12 @@ impl Wires {
         places.is_some_and(|places| places.iter().all(|place| self.watched.contains(&place.parent)))
     }
 
-    /// Why a device could not be opened; `None`: it is listened on, or was not tried.
+    /// Reason why a device could not be opened; `None`: it is open, or was not tried.
     pub fn refused(&self, device: &IfName) -> Option<&str> {
         self.refused.get(device).map(String::as_str)
     }
 
-    /// Listens on a device that came to be after its network was declared. One that is open already
-    /// stays as it is.
+    /// Listens on a device that appeared after its network was declared. An open one stays unchanged.
     pub fn open(&mut self, device: &IfName) {
         if self.by_device.contains_key(device) {
             return;
@@ -144,20 +143,20 @@ impl Wires {
         }
     }
 
-    /// Whether the thread of a device's wire has not run since machine or agent stood still.
+    /// True if the thread of a device's wire has not run since the machine or the agent was stopped.
     pub fn stands_still(&self, device: &IfName) -> bool {
         self.by_device.get(device).is_some_and(ParentWire::stands_still)
     }
 
-    /// Tells a device's wire that these addresses are at these MACs.
+    /// Announces these addresses at these MACs on a device's segment.
     pub fn announce(&self, device: &IfName, claims: Vec<(IpAddr, Mac)>) {
         if let Some(wire) = self.by_device.get(device) {
             wire.announce(claims);
         }
     }
 
-    /// Asks a declared device's wire; the answer comes as [`Input::Probed`]. `reach`: the links under the device are to
-    /// hear the probes; where they did, [`Input::Reached`] comes before.
+    /// Probes on a declared device; the result comes as [`Input::Probed`]. `reach`: the probes must reach the
+    /// links under the device; where they did, [`Input::Reached`] comes before.
     pub fn probe(
         &mut self,
         id: u64,
@@ -189,14 +188,14 @@ impl Wires {
                     Outcome::Unknown(why) => failed = Some(why),
                 }
             }
-            // A round of which a part is unknown is judged by nobody.
+            // A round with an unknown part has no verdict.
             let result = failed.map_or(ProbeResult::Heard(answers), ProbeResult::Failed);
             let _ = feed.answer(Input::Probed(id, result));
         });
     }
 }
 
-/// What an event says of what the port on a device can hear.
+/// Effect of an event on the reception of a device's port.
 fn hearing(device: &IfName, event: WireEvent) -> Option<Hearing> {
     match event {
         WireEvent::Heard(_) => None,
@@ -219,7 +218,7 @@ fn hearing(device: &IfName, event: WireEvent) -> Option<Hearing> {
     }
 }
 
-/// The wire of a frame that was heard on a device; `None`: one tag inside another, nobody's here.
+/// Port of a frame that was received on a device; `None`: a nested tag, which belongs to no network here.
 pub fn tagged(place: &Wire, vlan: Option<u16>) -> Option<Wire> {
     match (place.vlan, vlan) {
         (_, None) => Some(place.clone()),

@@ -21,26 +21,26 @@ pub struct Writer<S> {
     versions: Mutex<HashMap<AddressKey, (TxnId, Version)>>,
 }
 
-/// How often a write is tried while others change the record.
+/// Number of attempts of a write while other clients change the record.
 const TRIES: u32 = 3;
 
-/// What a look for a record came to.
+/// Result of a read of a record.
 enum Found {
     /// It is there in this version.
     Version(Version),
     /// It is another's.
     Others(Box<LeaseRecord>),
-    /// There is none.
+    /// No record exists.
     Nothing,
 }
 
 impl<S: LeaseStore> Writer<S> {
-    /// A writer that knows no record yet.
+    /// A writer without cached versions.
     pub fn new(store: S) -> Self {
         Self { store, versions: Mutex::default() }
     }
 
-    /// All records.
+    /// All records of the store.
     pub async fn list(&self) -> Result<Vec<LeaseRecord>, StoreError> {
         let all = self.store.list().await?;
         Ok(all
@@ -194,7 +194,7 @@ impl<S: LeaseStore> Writer<S> {
             let version = match self.find(key, &[of]).await? {
                 Found::Version(version) => version,
                 Found::Others(record) => return Ok(StoreResult::Others(record)),
-                // After a try whose answer was lost it may have been this very one.
+                // After an attempt with a lost response, the record may have been deleted by that attempt.
                 Found::Nothing if tried => return Ok(StoreResult::Done),
                 Found::Nothing => return Ok(StoreResult::NoneThere),
             };

@@ -35,7 +35,7 @@ impl Agent {
         }
     }
 
-    /// ADDs whose attachments have no release in the spool any longer.
+    /// Continues ADDs of attachments that no longer have a release in the spool.
     pub(super) fn resume_parked(&mut self) {
         for Parked { caller, request, given } in self.spooled.ready() {
             if let Some(failure) = self.annotate(caller, request, given) {

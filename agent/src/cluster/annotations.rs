@@ -1,4 +1,4 @@
-//! What a pod's annotations ask for (docs/annotations.md): read at one place, wherever they came from.
+//! Requests in a pod's annotations (docs/annotations.md): parsed in one place, from every source.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -13,24 +13,24 @@ const IPS: &str = "berth.dev/ips";
 /// An annotation that cannot be followed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnnotationError {
-    /// A part of it is no address.
+    /// A part of the value is not an address.
     #[error(
         "annotation {key}: {value:?} is not an address; write addresses separated by commas, as in 10.0.0.7,fd00::7"
     )]
     NotAnAddress {
-        /// The annotation.
+        /// Key of the annotation.
         key: String,
-        /// The part.
+        /// The invalid part.
         value: String,
     },
     /// An interface gets one address of each family, so a second one would be passed over.
     #[error("annotation {key}: {first} and {second} are of one family; write one address of each at most")]
     TwoOfAFamily {
-        /// The annotation.
+        /// Key of the annotation.
         key: String,
-        /// The one.
+        /// The first address.
         first: IpAddr,
-        /// The other.
+        /// The second address.
         second: IpAddr,
     },
 }

@@ -1,12 +1,12 @@
-//! A claim on a `Lease` object: who holds it, and how long its holder has been silent.
+//! Observation of a `Lease` object: its holder, and the time of the holder's silence.
 //!
-//! Pure. A holder is judged by the observer's own clock alone: a renewal is a changed version of the
-//! object, whatever the dates in it say, because no two nodes agree on a date. Silence counts only while
-//! the observer looks: if its looks were further apart than `gap`, it was cut off itself, perhaps together
-//! with the holder, and begins anew.
+//! Pure. A holder is judged by the observer's own clock alone: a renewal is a changed version of the object,
+//! regardless of the dates in it, because no two clocks agree. Silence counts only while the observer reads:
+//! if its reads were further apart than `gap`, it was isolated itself, perhaps together with the holder, and
+//! starts again.
 //!
-//! Invariant: `silent` is never more than what passed between the answer to one look and the question of
-//! a later one, through which every version was the same.
+//! Invariant: `silent` is never more than the time between the response to one read and the request of a
+//! later one, through which every version was the same.
 
 use std::time::Duration;
 
@@ -15,9 +15,10 @@ use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
 
-/// Nobody is given up sooner, whatever his lease says.
+/// Minimum silence before a holder is given up, whatever its lease says.
 const PATIENCE_MIN: Duration = Duration::from_secs(10);
-/// Nobody is waited for longer, whatever his lease says: an hour is the pace of 36,000 nodes.
+/// Maximum silence before a holder is given up, whatever its lease says: an hour is the period of 36,000
+/// nodes.
 const PATIENCE_MAX: Duration = Duration::from_hours(1);
 
 /// An observer of one `Lease`.
@@ -38,21 +39,21 @@ struct Seen {
     last: Time,
 }
 
-/// How a claim stands.
+/// Observed state of a lease.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
-    /// Who holds it; `None`: nobody.
+    /// Holder of the lease; `None`: it has none.
     pub holder: Option<String>,
-    /// Whether that is the observer.
+    /// True if the observer is the holder.
     pub mine: bool,
-    /// How long nothing was written, as far as the observer can say.
+    /// Time without a write, as far as the observer has seen.
     pub silent: Duration,
-    /// How long its holder may be silent.
+    /// Permitted silence of the holder.
     pub patience: Duration,
 }
 
 impl Standing {
-    /// Whether its holder was silent for too long.
+    /// True if its holder was silent for too long.
     pub fn is_given_up(&self) -> bool {
         self.silent >= self.patience
     }
@@ -70,7 +71,7 @@ impl Claim {
         self.gap = gap;
     }
 
-    /// What a look says that was asked for, and answered, at these times.
+    /// Observed state after a read with this time of the request and of the response.
     pub fn look(&mut self, asked: Time, answered: Time, lease: Option<&Lease>) -> Standing {
         let version = lease.map(version);
         let seen = self.seen.take();
@@ -112,14 +113,14 @@ pub fn stamped(lease: &Lease) -> Option<&MicroTime> {
     lease.spec.as_ref()?.renew_time.as_ref()
 }
 
-/// The lease as its holder writes it next. It carries the version of `old`, so that the write fails if
-/// anybody else wrote in between; without `old` it is a new object.
+/// The lease in the form of its holder's next write. It contains the version of `old`, so that the write
+/// fails after a concurrent write; without `old` it is a new object.
 pub fn signed(old: Option<&Lease>, name: &str, me: &str, patience: Duration, at: MicroTime) -> Lease {
     let mut lease = old.cloned().unwrap_or_else(|| Lease {
         metadata: ObjectMeta { name: Some(name.to_owned()), ..ObjectMeta::default() },
         spec: None,
     });
-    // Whoever keeps count of fields does so without help.
+    // The API server tracks managed fields itself.
     lease.metadata.managed_fields = None;
     let spec = lease.spec.get_or_insert_with(LeaseSpec::default);
     if spec.holder_identity.as_deref() != Some(me) {
@@ -181,7 +182,7 @@ mod tests {
         let day = 86_400;
         let silent: Vec<_> = (0..8).map(|turn| (turn * 2, 7, 0)).collect();
         let renewed: Vec<_> = (0..20).map(|turn| (turn * 2, u32::try_from(turn).unwrap(), 0)).collect();
-        // Dates a day ahead, a day behind and going backwards, of one who renews and of one who does not.
+        // Dates a day ahead, a day behind and going backwards, of a renewing holder and of a silent one.
         let odd = [day, -day, 0, -2 * day, day, 5, 4, 3, 2, 1];
         let renewed_oddly =
             (0..10).map(|turn| (turn * 2, u32::try_from(turn).unwrap(), odd[usize::try_from(turn).unwrap()]));

@@ -15,6 +15,6 @@ pub struct Clocks {
 }
 
 impl Clocks {
-    /// This node's.
+    /// Clocks of this node.
     pub const REAL: Self = Self { own: clock::now, wall: Timestamp::now };
 }

@@ -1,8 +1,8 @@
 //! The declared networks and pools, as the API server has them.
 //!
-//! One object that cannot be used does not keep the others from being: a network with its pools is
-//! taken or left out as one, and what is left out is said with its reason. The API server checks the
-//! same rules, so that happens only where objects do not fit together.
+//! An unusable object does not affect the others: a network with its pools is used or left out as a whole,
+//! and an omission is reported with its reason. The API server checks the same rules, so that happens only if
+//! objects do not fit together.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -26,7 +26,7 @@ use crate::committer::chain;
 /// Edits that come together are taken over together.
 const TOGETHER: Duration = Duration::from_millis(50);
 
-/// What is declared, by name; `None`: not read yet.
+/// Declarations by name; `None`: not read yet.
 type Objects = Option<BTreeMap<String, Seen>>;
 
 #[derive(Debug, Default)]
@@ -41,14 +41,14 @@ struct Seen {
     uid: Option<String>,
     /// Counts the changes of its `spec`.
     generation: Option<i64>,
-    /// Why it cannot be used, if so.
+    /// The parsed object, or the reason why it cannot be used.
     read: Result<Arc<One>, String>,
 }
 
 #[derive(Debug)]
 struct One {
     declared: Declared,
-    /// When it was created, in seconds since 1970.
+    /// Creation time in seconds since 1970.
     created: i64,
     /// Of a network.
     pools: Vec<String>,
@@ -61,14 +61,14 @@ impl Seen {
         Self { uid, generation, read: read(object).map(Arc::new) }
     }
 
-    /// Whether it is this object in this generation: then no more than its status was changed.
+    /// True if it is this object in this generation: then only its status was changed.
     fn is(&self, object: &DynamicObject) -> bool {
         let meta = &object.metadata;
         meta.generation.is_some() && meta.generation == self.generation && meta.uid == self.uid
     }
 }
 
-/// What could not be used of it, and why; for `doctor`.
+/// Unusable objects with their reasons, for `doctor`.
 pub type Refused = Arc<Mutex<BTreeMap<String, String>>>;
 
 /// Follows both kinds, and hands on what they come to.
@@ -201,7 +201,7 @@ fn readable(
     all
 }
 
-/// As much as fits together, in the order of creation and of names, and what does not, with its reason.
+/// The largest usable set, in the order of creation and of names, and the omitted objects with their reasons.
 fn usable(
     networks: &BTreeMap<String, Arc<One>>,
     pools: &BTreeMap<String, Arc<One>>,
@@ -225,8 +225,8 @@ fn usable(
     (config, problems)
 }
 
-/// How many of `rest`, from its start, fit together with what is taken, and what is wrong with one more.
-/// More never make good what fewer broke, so the number is found by halving.
+/// Number of objects of `rest`, from its start, that fit together with `taken`, and the fault of one more.
+/// Adding objects never repairs a fault of fewer, so the number is found by bisection.
 fn longest(
     taken: &Declared,
     rest: &[(&String, &Arc<One>)],
@@ -244,7 +244,7 @@ fn longest(
     (fits, Some(why))
 }
 
-/// What is taken already together with more networks and their pools.
+/// The present set with more networks and their pools.
 fn with(
     taken: &Declared,
     networks: &[(&String, &Arc<One>)],

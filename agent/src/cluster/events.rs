@@ -1,6 +1,6 @@
-//! Events: what the ledger noted, for people who look at a pod or a node of the cluster.
+//! Events: notes of the ledger, for operators of a pod or a node of the cluster.
 //!
-//! A shell around [`words`] and [`book`]. The ledger never waits for it: what finds no room is dropped and
+//! A shell around [`words`] and [`book`]. The ledger never waits for it: notes without room are dropped and
 //! counted.
 
 pub mod book;
@@ -24,19 +24,19 @@ use crate::committer::chain;
 use book::{Book, Outcome, Write};
 use words::Report;
 
-/// So many reports wait for the task at most.
+/// Maximum number of reports that wait for the task.
 const WAITING: usize = 256;
 /// The task looks after itself this often at least.
 const IDLE: Duration = Duration::from_mins(1);
 
-/// Where notes are told.
+/// Sender of the reports.
 #[derive(Debug, Clone)]
 pub struct Recorder {
     reports: Sender<Report>,
     dropped: Arc<AtomicU64>,
 }
 
-/// What the task reads from.
+/// Receiver of the reports.
 #[derive(Debug)]
 pub struct Inbox {
     reports: Receiver<Report>,
@@ -51,8 +51,8 @@ pub fn recorder() -> (Recorder, Inbox) {
 }
 
 impl Recorder {
-    /// Tells of a note, if it is one that the cluster is told of. `pod` is its attachment's; `running`:
-    /// it is meant to live. Never waits.
+    /// Reports a note, if it is one for the cluster. `pod` is its attachment's; `running`: the pod is wanted.
+    /// Never waits.
     pub fn tell(&self, note: &Note, pod: Option<&PodRef>, running: bool) {
         let Some(report) = words::report(note, pod, running) else { return };
         if self.reports.try_send(report).is_err() {

@@ -1,8 +1,6 @@
-//! A watch that goes on for ever: what is there, then every change, again from the start when changes
-//! were missed.
+//! An endless watch: the present objects, then every change, and a restart after missed changes.
 //!
-//! Failures are told and followed by another try, at most a few seconds later; nothing is concluded
-//! from one.
+//! A failure is reported and followed by another attempt, at most a few seconds later. It proves nothing.
 
 use std::fmt::Debug;
 use std::pin::pin;
@@ -22,14 +20,14 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// The first pause.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 
-/// What a watch tells.
+/// Event of a watch.
 #[derive(Debug)]
 pub enum News<K> {
     /// All that is there, at the start and whenever changes may have been missed.
     All(Vec<K>),
     /// One that was made or changed.
     Changed(K),
-    /// One that is gone, as it was last.
+    /// A deleted object, in its last state.
     Gone(K),
     /// It failed; a try follows.
     Failed(String),
@@ -57,7 +55,7 @@ impl Backoff for Pauses {
     }
 }
 
-/// Hands all news of `api` to `take`, until it says that nobody listens any more.
+/// Passes all events of `api` to `take`, until that reports that the receiver is gone.
 pub async fn follow<K>(api: Api<K>, config: watcher::Config, mut take: impl FnMut(News<K>) -> bool)
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
@@ -69,12 +67,12 @@ where
     }
 }
 
-/// How a watch ended.
+/// Reason for the end of a watch.
 enum End {
-    /// The moment to go on from may mean something else by now: the server was away, and may have come
-    /// back with an older copy of its storage.
+    /// The resource version may have another meaning now: the server was away, and may have returned with an
+    /// older copy of its storage.
     Lost,
-    /// Nobody listens any more.
+    /// The receiver is gone.
     Unwanted,
 }
 

@@ -1,8 +1,8 @@
-//! The heartbeat: the `Lease` by which this agent has its node's name, and in which it says what only
-//! it knows of its pools.
+//! The heartbeat: the `Lease` that assigns the node's name to this agent, and that publishes the node's own
+//! counts of its pools.
 //!
-//! A shell around [`name::Name`] and [`counts::Published`]: it reads and writes the lease at the pace of the
-//! cluster's size, and tells the ledger what keeps ADDs waiting.
+//! A shell around [`name::Name`] and [`counts::Published`]: it reads and writes the lease at the rate of the
+//! cluster's size, and passes reasons that keep ADDs waiting to the ledger.
 
 pub mod counts;
 pub mod name;
@@ -30,7 +30,7 @@ use name::{Failure, Name, NodeSeen};
 pub const BAR: &str = "node-name";
 /// The shortest time between two heartbeats.
 pub const PERIOD_MIN: Duration = Duration::from_secs(2);
-/// An agent that did not renew for so many heartbeats is silent.
+/// Number of missed heartbeats after which an agent counts as silent.
 const PATIENCE: u32 = 5;
 /// Heartbeats of all nodes together in a second, at most.
 const BEATS_PER_SECOND: u64 = 50;
@@ -39,31 +39,31 @@ const FIRST_LOOKS: Duration = Duration::from_millis(500);
 /// The nodes are counted this often.
 const COUNT: Duration = Duration::from_mins(5);
 
-/// What the task works with.
+/// Parameters of the task.
 #[derive(Debug)]
 pub struct Setup {
     /// The agent's namespace.
     pub namespace: String,
-    /// Who this agent is.
+    /// Identity of this agent.
     pub me: Identity,
     /// The counts of its pools, as they are.
     pub counts: watch::Receiver<Vec<PoolCount>>,
-    /// Where the bar goes.
+    /// Queue for the reason that keeps ADDs waiting.
     pub inputs: UnboundedSender<Input>,
-    /// Where the time between two heartbeats is told, for others that keep the cluster's pace.
+    /// Sender of the present period, for other tasks that use it.
     pub pace: watch::Sender<Duration>,
-    /// Where it is noted that the API server serves: on a calm node nothing else asks it for minutes.
+    /// Record of contacts with the API server: on a calm node no other request occurs for minutes.
     pub contact: Contact,
     /// By which it lives.
     pub clocks: Clocks,
 }
 
-/// The time between two heartbeats of one node, among so many.
+/// Period of one node's heartbeats, for this number of nodes.
 pub fn period(nodes: u64) -> Duration {
     Duration::from_millis(nodes.saturating_mul(1000) / BEATS_PER_SECOND).max(PERIOD_MIN)
 }
 
-/// Runs until nobody listens.
+/// Runs until the receiver is gone.
 pub async fn run(client: Client, setup: Setup) {
     let Setup { namespace, me, counts, inputs, pace, contact, clocks } = setup;
     let mut shell = Shell {
@@ -95,8 +95,8 @@ pub async fn run(client: Client, setup: Setup) {
             shell.count_nodes().await;
             pace.send_replace(shell.period);
         }
-        // A new pace begins with the heartbeat that tells of it. Half of the time where something failed:
-        // the patience of others is five heartbeats.
+        // A new period starts with the heartbeat that publishes it. Half of the time after a failure: other
+        // agents wait five heartbeats.
         let pause = before.min(shell.period);
         // Nor does a node wait for its first pods until the next heartbeat: its kubelet may be about to make
         // the Node object.
@@ -108,7 +108,7 @@ pub async fn run(client: Client, setup: Setup) {
     }
 }
 
-/// Looks at another's lease are a heartbeat apart; twice that, and the observer was cut off.
+/// Reads of another agent's lease are a heartbeat apart; at twice that, the observer was isolated.
 fn looks_apart(period: Duration) -> Duration {
     period * 2
 }
@@ -124,12 +124,12 @@ struct Shell {
     clocks: Clocks,
     period: Duration,
     complaint: Complaint,
-    /// The reason that the ledger was told last.
+    /// Reason in the last report to the ledger.
     told: Option<String>,
 }
 
 impl Shell {
-    /// Tells the ledger what changed; false: nobody listens.
+    /// Reports a change to the ledger; false: the receiver is gone.
     fn tell(&mut self, inputs: &UnboundedSender<Input>) -> bool {
         if self.told.as_deref() == self.name.why() {
             return true;
@@ -188,7 +188,7 @@ impl Shell {
         match within(self.nodes.get_opt(&self.node)).await {
             Ok(None) => NodeSeen::Absent,
             Ok(Some(node)) => {
-                // A kubelet that has not registered yet: nothing speaks for this machine.
+                // A kubelet that has not registered yet: this machine has no evidence.
                 let info = node.status.and_then(|status| status.node_info).unwrap_or_default();
                 NodeSeen::There { machine_id: info.machine_id, boot_id: info.boot_id }
             }
@@ -215,7 +215,7 @@ impl Shell {
             Ok(list) => match (list.metadata.continue_, list.metadata.remaining_item_count) {
                 (_, Some(rest)) => list.items.len() as u64 + u64::try_from(rest).unwrap_or(0),
                 (None, None) => list.items.len() as u64,
-                // There are more, and the API server does not say how many: the former pace stays.
+                // There are more, and the API server does not return their number: the previous period stays.
                 (Some(_), None) => return,
             },
             Err(error) => return tracing::warn!(error = chain(&error), "count the nodes"),

@@ -1,7 +1,7 @@
-//! The records of all nodes, as the watch shows them, in the ledger's words.
+//! The records of all nodes from the watch, in the ledger's types.
 //!
-//! They come late, and nothing is released because of them. An object that cannot be read is an address
-//! in use: its name, which is only a lock, says which.
+//! They come late, and nothing is released because of them. An unreadable object is an address in use: its
+//! name, which is the lock, identifies the address.
 
 use std::collections::BTreeMap;
 
@@ -31,7 +31,7 @@ pub async fn run(store: KubernetesStore, inputs: UnboundedSender<Input>, picture
     }
 }
 
-/// How many records there are of each pool.
+/// Number of records of each pool.
 #[derive(Debug, Default)]
 struct Census {
     pools: BTreeMap<AddressKey, PoolName>,

@@ -1,9 +1,9 @@
-//! The pods of this node: who is meant to live, and what their annotations ask for.
+//! The pods of this node: the wanted ones, and the requests in their annotations.
 //!
-//! Only the metadata of pods is read, and of those that are not terminal: the API server leaves out the others.
-//! All of it is intent. No pod object, there or gone, ever decides over an address in use.
-//! A static pod is called by the hash of its file by its kubelet, and by another uid by the API server,
-//! which keeps only its mirror: both names lead to it.
+//! Only the metadata of pods is read, and only of those that are not terminal: the API server leaves out the
+//! others. All of it is intent. No pod object, present or absent, decides about an address in use. The
+//! kubelet identifies a static pod by the hash of its file, the API server by the UID of its mirror: both
+//! lead to it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -23,22 +23,22 @@ use tokio::time::Instant;
 use super::follow::{News, follow};
 use crate::committer::chain;
 
-/// How a mirror pod names the static pod that it stands for.
+/// Annotation with which a mirror pod names its static pod.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
 /// Berth's annotations begin so.
 const OURS: &str = "berth.dev/";
-/// How long an ADD waits for the API server to know its pod: a mirror pod may be made after the ADD.
+/// Time that an ADD waits for its pod to appear in the API server: a mirror pod may be created after the ADD.
 const UNKNOWN: Duration = Duration::from_secs(2);
-/// How long it waits for an API server that does not answer; its record could not be written anyhow.
+/// Time that it waits for an unreachable API server; its record could not be written anyway.
 pub(super) const UNREACHABLE: Duration = Duration::from_mins(1);
-/// How often the API server is asked meanwhile, and how long for.
+/// Interval of the reads in that time.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(250);
 const ASK_FOR: Duration = Duration::from_secs(2);
 
 /// Berth's annotations of one pod.
 pub type Annotations = BTreeMap<String, String>;
 
-/// What is read of a pod.
+/// Parts of a pod that are read.
 type PodMeta = PartialObjectMeta<Pod>;
 
 /// Pods that are not terminal, in the words of a field selector.
@@ -50,7 +50,7 @@ pub(super) fn uids(pod: &PodMeta) -> BTreeSet<String> {
     pod.uid().into_iter().chain(mirror).collect()
 }
 
-/// The pod of that name, by a live read; `selector` says more of it.
+/// The pod of that name, by a live read; `selector` restricts it further.
 pub(super) async fn named(client: &Client, pod: &PodRef, selector: &str) -> kube::Result<Option<PodMeta>> {
     let api = Api::<Pod>::namespaced(client.clone(), &pod.namespace);
     let name = format!("metadata.name={}", pod.name);
@@ -59,7 +59,7 @@ pub(super) async fn named(client: &Client, pod: &PodRef, selector: &str) -> kube
     Ok(listed.items.into_iter().next())
 }
 
-/// What is known of one pod.
+/// State of one pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Known {
     uids: BTreeSet<String>,
@@ -77,7 +77,7 @@ impl Known {
         }
     }
 
-    /// Whether it is that pod, and not a later one of its name.
+    /// True if it is that pod, and not a later one of its name.
     fn is(&self, pod: &PodRef) -> bool {
         pod.uid.as_ref().is_none_or(|uid| self.uids.contains(uid))
     }
@@ -99,7 +99,7 @@ impl Pods {
         known.is(pod).then(|| known.annotations.clone())
     }
 
-    /// Takes news of the watch; what the ledger is to be told of them.
+    /// Applies an event of the watch; returns the resulting inputs of the ledger.
     fn take(&self, news: News<PodMeta>) -> Vec<PodNews> {
         let key = |pod: &PodMeta| (pod.namespace().unwrap_or_default(), pod.name_any());
         let mut pods = self.lock();
@@ -143,7 +143,7 @@ impl Pods {
         .await;
     }
 
-    /// Berth's annotations of a pod, waiting for the API server to know it; none if it never does.
+    /// Berth's annotations of a pod, waiting for the pod to appear in the API server; none if it never does.
     pub async fn ask(&self, client: &Client, pod: &PodRef) -> Annotations {
         let began = Instant::now();
         loop {
@@ -177,7 +177,7 @@ impl Pods {
     }
 }
 
-/// Whether a pod is meant to live, by a live read; `None` if the API server does not say.
+/// True if a pod is wanted, by a live read; `None` without an answer.
 pub async fn is_wanted(client: &Client, pod: &PodRef) -> Option<bool> {
     match tokio::time::timeout(ASK_FOR, named(client, pod, NOT_TERMINAL)).await {
         Ok(Ok(found)) => {
@@ -276,7 +276,7 @@ mod tests {
             script.put(path, object(over));
             assert_eq!(wanted(&script).await, Some(false));
         }
-        // The API server tells who is terminal.
+        // The API server filters terminal pods.
         let asked = script.queries();
         assert!(
             asked.iter().all(|query| query.contains("metadata.name%3Da%2Cstatus.phase%21%3DSucceeded%2C")),

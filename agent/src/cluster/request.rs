@@ -1,7 +1,7 @@
-//! One request to the API server: bounded in time, and what its failure means for who asked.
+//! One request to the API server: bounded in time, with a classified failure.
 //!
-//! Invariant: nothing here asks twice. A write whose answer is lost may have been carried out or not, and
-//! only who sent it knows how to find out.
+//! Invariant: nothing here retries. A write with a lost response may have been applied or not, and only its
+//! sender can find out.
 
 use std::collections::BTreeMap;
 use std::error::Error;
@@ -12,17 +12,17 @@ use kube::core::Status;
 
 use crate::committer::chain;
 
-/// So long an answer is waited for.
+/// Time limit of a response.
 pub const DEADLINE: Duration = Duration::from_secs(5);
-/// Of what an API server says so many bytes are passed on.
+/// Maximum length of an API server's message that is passed on.
 const WORDS_MAX: usize = 400;
-/// What lasts is logged this often.
+/// Interval at which a lasting failure is logged.
 const AGAIN: Duration = Duration::from_mins(1);
 
-/// Why a request brought nothing.
+/// Reason why a request failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
-    /// No answer came in time.
+    /// The response did not come in time.
     #[error("the API server did not answer within {} s", DEADLINE.as_secs())]
     Late,
     /// The API server answered that it will not.
@@ -65,17 +65,17 @@ impl RequestError {
         }
     }
 
-    /// The object is not as the request says that it is: somebody else wrote it, or made it.
+    /// The object differs from the request's precondition: another client wrote or created it.
     pub fn is_conflict(&self) -> bool {
         self.refusal().is_some_and(|status| status.is_conflict() || status.is_already_exists())
     }
 
-    /// There is no such object.
+    /// The object does not exist.
     pub fn is_absent(&self) -> bool {
         self.refusal().is_some_and(Status::is_not_found)
     }
 
-    /// Asking again will not help before somebody does something: it is forbidden, or not understood.
+    /// A retry will not help without a change: the request is forbidden, or invalid.
     pub fn is_refused(&self) -> bool {
         self.refusal().is_some_and(|status| (400..500).contains(&status.code) && status.code != 429)
     }
@@ -88,7 +88,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// `what` failed.
+    /// Records the failure of `what`.
     pub fn about(&mut self, now: Time, what: &'static str, error: &RequestError) {
         if self.is_due(now, what) {
             self.said.insert(what, now);
@@ -100,7 +100,7 @@ impl Complaint {
         self.said.get(what).is_none_or(|at| now.since(*at) >= AGAIN)
     }
 
-    /// Nothing fails any more.
+    /// Records that nothing fails.
     pub fn over(&mut self) {
         for what in std::mem::take(&mut self.said).into_keys() {
             tracing::info!("{what}: it works again");

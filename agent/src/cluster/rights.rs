@@ -1,11 +1,11 @@
-//! Protection of records against the agents of other nodes, as `doctor` shows it.
+//! Protection of records against the agents of other nodes, for `doctor`.
 //!
-//! RBAC gives all agents the same rights. What keeps one node's token from other nodes' records is the
-//! admission policy of `deploy/admission-policy.yaml`, which goes by the node that the token names. Both are
-//! looked at: the token at the start, and the policy by a canary, a heartbeat of another node that the API
-//! server is asked to judge without storing it (`dryRun`).
+//! RBAC gives all agents the same rights. The admission policy of `deploy/admission-policy.yaml` restricts
+//! one node's token to its own records, by the node in the token. Both are checked: the token at the start,
+//! and the policy by a canary, a heartbeat of another node that the API server judges without storing it
+//! (`dryRun`).
 //!
-//! Invariant: nothing but advice depends on this. An agent without protection works.
+//! Invariant: only advice depends on this. An agent without protection works.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -35,7 +35,7 @@ const WHAT: &str = "rights";
 enum State {
     /// No canary was answered yet.
     Unasked,
-    /// The token names no node, so that no policy can tell this agent from others.
+    /// The token names no node, so that a policy cannot distinguish this agent from others.
     NoNode(TokenNode),
     /// The token names this other node.
     OtherNode(String),
@@ -107,7 +107,7 @@ async fn canary(leases: &Api<Lease>, node: &NodeName) -> State {
     }
 }
 
-/// Whether a refusal comes from an admission policy: one from RBAC says nothing about the policy.
+/// True if a refusal comes from an admission policy: one from RBAC proves nothing about the policy.
 fn is_of_admission(error: &RequestError) -> bool {
     error.is_refused() && chain(error).contains("ValidatingAdmissionPolicy")
 }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::cluster::clocks::Clocks;
 
-/// Clocks that stand still with tokio's, the wall's a day ahead.
+/// Clocks that stop with tokio's; the wall clock is a day ahead.
 pub const CLOCKS: Clocks = Clocks { own, wall };
 
 fn origin() -> std::time::Instant {
@@ -31,18 +31,18 @@ fn wall() -> Timestamp {
     Timestamp::from_nanosecond(nanoseconds).unwrap()
 }
 
-/// What a request meets instead of its answer.
+/// Fault of a request.
 #[derive(Debug, Clone, Copy)]
 pub enum Fault {
     /// A refusal of that code.
     Code(u16),
     /// The same, in these words.
     Says(u16, &'static str),
-    /// Nothing, for ever.
+    /// The response never comes.
     Hang,
     /// It is carried out, and the connection breaks before the answer.
     LostReply,
-    /// No connection.
+    /// The connection is refused.
     Unreachable,
 }
 
@@ -83,7 +83,7 @@ impl Script {
         self.state().objects.remove(path);
     }
 
-    /// An object as it is.
+    /// Present state of an object.
     pub fn get(&self, path: &str) -> Option<Value> {
         self.state().objects.get(path).cloned()
     }
@@ -99,17 +99,17 @@ impl Script {
             .collect()
     }
 
-    /// What requests meet from now on.
+    /// Faults of all requests from now on.
     pub fn faults(&self, faults: impl Fn(&Method, &str) -> Option<Fault> + Send + 'static) {
         self.state().faults = Some(Box::new(faults));
     }
 
-    /// What was asked for, with its time, as `METHOD path`.
+    /// Requests so far, with their times, as `METHOD path`.
     pub fn log(&self) -> Vec<(Time, String)> {
         self.state().log.clone()
     }
 
-    /// What was asked behind paths.
+    /// Query strings of the requests.
     pub fn queries(&self) -> Vec<String> {
         self.state().queries.clone()
     }

@@ -1,7 +1,7 @@
-//! What the API server says of a pod beyond its annotations: the labels of its namespace, and its controller.
+//! State of a pod in the API server beyond its annotations: the labels of its namespace, and its controller.
 //!
-//! Pools may select pods by either, so both are read live, and only for ADDs in networks that ask for them.
-//! Invariant: what could not be read is an error, never "none".
+//! Pools may select pods by either, so both are read live, and only for ADDs in networks that need them.
+//! Invariant: an unreadable value is an error, never "none".
 
 use std::time::Duration;
 
@@ -18,7 +18,8 @@ use crate::committer::chain;
 /// Time for which an object that is not there is asked for: a mirror pod may be made after its ADD.
 const ABSENT: Duration = Duration::from_secs(2);
 
-/// Reads what an ADD needs to know of its pod. The error says what could not be read, and is the answer to the ADD.
+/// Reads the values that an ADD needs about its pod. The error names the unreadable value, and is the
+/// response to the ADD.
 pub async fn read(client: &Client, pod: &PodRef, needs: Needs) -> Result<Standing, String> {
     let mut standing = Standing::default();
     if needs.labels {

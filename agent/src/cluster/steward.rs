@@ -25,17 +25,17 @@ use crate::cluster::request::{Complaint, RequestError, within};
 use election::{Election, LEASE, RENEW};
 use tally::{PACE, Picture, Tally};
 
-/// Where pools are.
+/// Path of the pools in the API.
 const POOLS: &str = "/apis/berth.dev/v1alpha1/ippools";
 
-/// What the task works with.
+/// Parameters of the task.
 #[derive(Debug)]
 pub struct Setup {
     /// The agent's namespace.
     pub namespace: String,
-    /// Who this agent is.
+    /// Identity of this agent.
     pub me: Identity,
-    /// What it sees of pools and records.
+    /// Its view of pools and records.
     pub picture: watch::Receiver<Picture>,
     /// The cluster's pace, from the heartbeat.
     pub pace: watch::Receiver<Duration>,
@@ -43,7 +43,7 @@ pub struct Setup {
     pub clocks: Clocks,
 }
 
-/// Runs until nobody paints the picture any more.
+/// Runs until the sender of the view is gone.
 pub async fn run(client: Client, setup: Setup) {
     let Setup { namespace, me, picture, pace, clocks } = setup;
     let signature = format!("{}/{}", me.node, signature(&me));
@@ -95,11 +95,11 @@ struct Shell {
     pace: watch::Receiver<Duration>,
     clocks: Clocks,
     tally: Tally,
-    /// When the heartbeats were listed.
+    /// Time of the last list of heartbeats.
     listed: Option<Time>,
-    /// With the election.
+    /// Failures of the election.
     complaint: Complaint,
-    /// With the work.
+    /// Failures of the work.
     trouble: Complaint,
 }
 
@@ -178,7 +178,7 @@ impl Shell {
         }
     }
 
-    /// As text, so that a pool which a newer version wrote is no obstacle.
+    /// As text, so that a pool of a newer version can be written.
     async fn write(&self, name: &PoolName, status: &IPPoolStatus) -> Result<(), RequestError> {
         let patch = Patch::Merge(serde_json::json!({ "status": status }));
         let request = kube::core::Request::new(POOLS)

@@ -1,5 +1,5 @@
-//! The attachments that the programs follow, kept so that the maps can be filled again, and the ones
-//! that ended, kept for a moment to see whether a program had told of their end.
+//! The attachments that the programs follow, kept so that the maps can be filled again, and the ended ones,
+//! kept for a moment to see whether a program reported their end.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
@@ -16,27 +16,27 @@ use berth_probes::{Error, Probes};
 use super::watching::Place;
 use crate::committer::chain;
 
-/// A program has told of an end long before this.
+/// Time within which a program reports an end.
 const LINGER: Duration = Duration::from_secs(5);
-/// How many ended ones are kept; more at once are forgotten without a question.
+/// Maximum number of ended ones that are kept; more at once are dropped without a check.
 const LINGERING_MAX: usize = 4096;
 
-/// How many attachments that the maps refused are tried again at once.
+/// Number of attachments refused by the maps that are tried again at once.
 const AGAIN_MAX: usize = 64;
 
-/// What of an attachment is followed.
+/// Followed parts of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
     /// The namespace in which its link was made.
     netns: NetnsIdentity,
     /// Its link there; `None`: not known, or it went elsewhere.
     pub ifindex: Option<u32>,
-    /// Whether its link was ever set up: one rung sees only the end of those that were.
+    /// True if its link was ever set up: one attach mode sees only the end of those that were.
     was_up: bool,
 }
 
 impl Followed {
-    /// As an entry says.
+    /// Values from an entry.
     pub fn of(entry: &Entry) -> Self {
         let at_home = entry.is_at_home();
         Self {
@@ -51,7 +51,7 @@ impl Followed {
         Self { ifindex: Some(ifindex), ..self }
     }
 
-    /// The same of a former boot: its link is not there to be followed.
+    /// The same for a previous boot: its link no longer exists.
     pub fn without_link(self) -> Self {
         Self { ifindex: None, was_up: false, ..self }
     }
@@ -73,7 +73,7 @@ struct Ended {
     key: AttachmentKey,
     followed: Followed,
     places: Vec<Place>,
-    /// Whether an event about it was ever read.
+    /// True if an event about it was ever read.
     told: bool,
 }
 
@@ -89,12 +89,12 @@ pub struct Following {
     ended: VecDeque<Ended>,
     /// Those that the maps refused, and why: netlink and reads alone watch them.
     refused: BTreeMap<AttachmentKey, String>,
-    /// Since then an entry that is left in a map proves nothing.
+    /// Time since which an entry left in a map proves nothing.
     lost_at: Option<Time>,
 }
 
 impl Following {
-    /// An attachment, and where its addresses are spoken for.
+    /// Sets an attachment, and the places where its addresses may be claimed.
     pub fn set(&mut self, key: AttachmentKey, followed: Followed, places: Vec<Place>) {
         self.ended.retain(|ended| ended.key != key);
         let was_up = self.wanted.get(&key).is_some_and(|(before, _)| before.was_up);
@@ -129,20 +129,21 @@ impl Following {
         }
     }
 
-    /// How many the maps refused, the first of them, and why; `None`: all are followed.
+    /// Number of attachments refused by the maps, the first of them, and the reason; `None`: all are
+    /// followed.
     pub fn refused(&self) -> Option<(usize, &AttachmentKey, &str)> {
         let (key, why) = self.refused.first_key_value()?;
         Some((self.refused.len(), key, why))
     }
 
-    /// Whether exactly this link of it is wanted already.
+    /// True if exactly this link of it is already wanted.
     pub fn has(&self, key: &AttachmentKey, followed: &Followed) -> bool {
         self.wanted
             .get(key)
             .is_some_and(|(before, _)| before.netns == followed.netns && before.ifindex == followed.ifindex)
     }
 
-    /// It ended; where its addresses are spoken for.
+    /// Ends an attachment; returns the places where its addresses may be claimed.
     pub fn end(&mut self, key: &AttachmentKey, now: Time) -> Vec<Place> {
         self.told.remove(key);
         self.refused.remove(key);
@@ -152,8 +153,8 @@ impl Following {
         places
     }
 
-    /// Everything into the maps again, and what nobody wants out of them. The first refusal is
-    /// returned, and stops nothing.
+    /// Writes everything into the maps again, and removes the rest. The first refusal is returned, and stops
+    /// nothing.
     pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
         self.told.clear();
         let mut first = Ok(());
@@ -165,8 +166,8 @@ impl Following {
         first.and(probes.attachments().settle())
     }
 
-    /// Whether an event about a link of that attachment is about the one that is followed, and not
-    /// about a former one of the same name.
+    /// True if an event about a link of that attachment is about the followed one, and not about a previous
+    /// one of the same name.
     pub fn is(&self, key: &AttachmentKey, cookie: NetnsCookie, ifindex: u32) -> bool {
         self.wanted.get(key).is_some_and(|(followed, _)| {
             (cookie.0 == 0 || followed.netns.cookie == cookie)
@@ -208,7 +209,7 @@ impl Following {
         self.lost_at = Some(now);
     }
 
-    /// Ended attachments whose link is gone, and of whose end no program told.
+    /// Ended attachments with a link that is gone and an end that no program reported.
     pub fn missed(
         &mut self,
         probes: &mut Probes,
@@ -232,7 +233,7 @@ impl Following {
         missed
     }
 
-    /// How many are followed.
+    /// Number of followed attachments.
     pub fn len(&self) -> usize {
         self.wanted.len()
     }

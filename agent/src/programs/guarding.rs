@@ -1,8 +1,8 @@
-//! The wires on which pods may speak only for what is leased to their MAC (`sourceGuard: arp`).
+//! The segments on which pods may claim only addresses leased to their MAC (`sourceGuard: arp`).
 //!
-//! The maps follow from the ledger: who may speak for an address is let through before the bind of its link is answered.
-//! The invariant: a wire is guarded only while all that may pass there is in the map; else it is open, and `doctor`
-//! says why.
+//! The maps are derived from the ledger: the MAC of a lease may claim its address before the bind of its link
+//! is answered. Invariant: a segment is guarded only while all permitted claims are in the map; otherwise it
+//! is open, and `doctor` reports the reason.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -22,7 +22,7 @@ use super::watching::Watching;
 use crate::committer::chain;
 use crate::doctor::finding;
 
-/// Who may speak for an address: a MAC, or with `None` any.
+/// Permitted claimant of each address: a MAC, or with `None` any.
 type Passes = BTreeMap<IpAddr, Option<Mac>>;
 
 /// A wire in the kernel: the device's index, and the VLAN on it.
@@ -33,11 +33,11 @@ type Place = watch::Wire;
 pub struct Guarding {
     guarded: BTreeMap<Place, Mac>,
     passing: BTreeMap<(Place, IpAddr), Option<Mac>>,
-    /// Why a wire whose guard is declared is open.
+    /// Reason why a segment with a declared guard is open.
     open: BTreeMap<Wire, String>,
 }
 
-/// The wires whose guard is declared, each with who may speak for what.
+/// Segments with a declared guard, each with its permitted claims.
 pub fn wanted(ledger: &Ledger) -> BTreeMap<Wire, Passes> {
     let mut wires: BTreeMap<Wire, Passes> = BTreeMap::new();
     for (_, network) in ledger.served() {
@@ -72,18 +72,19 @@ pub fn wanted(ledger: &Ledger) -> BTreeMap<Wire, Passes> {
     wires
 }
 
-/// Whether the link of a lease is bound before it is set up, and is not bound yet.
+/// True if the link of a lease is bound before it is set up, and is not bound yet.
 fn is_to_come(slot: &Slot) -> bool {
     slot.entry.mac.is_none() && slot.entry.role == Role::Main && slot.entry.phase.is_open()
 }
 
-/// Who may speak for a lease. A MAC that is not known, or was read to be another than the one that was bound, is any.
+/// Permitted claimant of a lease. A MAC that is unknown, or was read to differ from the bound one, permits
+/// any.
 fn speaker(slot: &Slot) -> Option<Mac> {
     slot.entry.mac.filter(|mac| slot.live.mac_read.is_none_or(|read| read.mac == *mac))
 }
 
 impl Guarding {
-    /// Puts what the ledger wants into the maps.
+    /// Writes the ledger's permitted claims into the maps.
     pub fn sync(&mut self, probes: &mut Probes, watching: &Watching, ledger: &Ledger) {
         let wanted = wanted(ledger);
         if wanted.is_empty() && self.guarded.is_empty() && self.passing.is_empty() {

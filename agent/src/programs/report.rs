@@ -1,4 +1,4 @@
-//! What `doctor` and `explain` show of the programs.
+//! Findings about the programs for `doctor` and `explain`.
 
 use std::net::IpAddr;
 
@@ -94,7 +94,7 @@ impl Programs {
         finding("ebpf.counters", lost == 0, false, text)
     }
 
-    /// What the watcher knows of an address, on each wire that it is on.
+    /// Observations of the watcher about an address, on each segment that it covers.
     pub fn heard_of(&self, now: Time, address: IpAddr) -> Vec<WireRow> {
         let State::Here(probes, _) = &self.state else { return Vec::new() };
         let ago = |at: Time| u64::try_from(now.since(at).as_millis()).unwrap_or(u64::MAX);

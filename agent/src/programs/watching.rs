@@ -1,10 +1,10 @@
-//! The addresses that the watcher on the wires looks for, and the parents that it sits on.
+//! The addresses that the watcher observes, and the parents to which it is attached.
 //!
-//! Watched are: every address with a holder, every one in quarantine, every one that is about to be
-//! asked for or known to be silent, and the whole of each pool that is small enough. The map is keyed
-//! by the parent's index, so a parent that comes back under its name is filled in anew. The invariant:
-//! a wire counts as watched only while the programs sit on it first in line, see what a socket hears,
-//! and have all its addresses in their map; else a socket listens.
+//! Watched are: every address with a holder, every one in quarantine, every one that is about to be probed or
+//! was found silent, and the whole of each pool that is small enough. The map is keyed by the parent's index,
+//! so it is filled again for a parent that comes back under its name. Invariant: a segment counts as watched
+//! only while the programs are attached to it first in order, see the frames that a socket receives, and have
+//! all its addresses in their map; otherwise a socket listens.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -31,19 +31,20 @@ pub type Place = (Wire, IpAddr);
 /// Pools are watched as a whole as long as that takes no more room than this of the map.
 const WHOLE_POOLS_MAX: usize = 8192;
 
-/// A place that the kernel refused is asked for again after this long; one where nothing was heard
-/// that a socket heard, after [`DEAF`].
+/// Delay before a refused parent is tried again; one on which the program missed frames of a socket, after
+/// [`DEAF`].
 const REFUSED: Duration = Duration::from_secs(5);
 const DEAF: Duration = Duration::from_mins(1);
-/// Whether the watcher still sits where it sat is looked at this often.
+/// Interval at which the watcher's attachment is checked.
 const LOOK: Duration = Duration::from_secs(5);
-/// What a socket hears a program has seen this long ago at most.
+/// Maximum age of the program's observation of a frame that a socket received.
 const HEARD_BY_BOTH: Duration = Duration::from_secs(2);
-/// So many statements in a row that a socket alone heard, over so long a time: the program does not see the frames.
+/// Number of statements in a row, over a span of time, that only a socket received: the program does not see
+/// the frames.
 const STRIKES: u32 = 3;
 const STRIKES_SPAN: Duration = Duration::from_secs(1);
 
-/// Whether the watcher sits on a parent.
+/// State of the watcher on a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chair {
     /// It sits on the device of this index.
@@ -55,7 +56,7 @@ pub enum Chair {
 /// One parent of the declared networks.
 #[derive(Debug)]
 pub struct Parent {
-    /// Whether the watcher sits there.
+    /// State of the watcher there.
     pub chair: Chair,
     /// Addresses on it that the map did not take: a socket has to listen for them.
     unplaced: bool,
@@ -63,13 +64,14 @@ pub struct Parent {
     next_look: Time,
 }
 
-/// The statements that a socket alone heard since the last one that the program saw too.
+/// Statements that only a socket received since the last one that the program saw too.
 ///
-/// What was heard before the program sat on the wire, or before an address was in its map, is no sign that it is deaf.
-/// In a flood of such statements the next ones are seen by both: so they count only over a span of time.
+/// Statements from before the program was attached, or before an address was in its map, are not evidence
+/// against it. In a flood of such statements the next ones are seen by both: so they count only over a span
+/// of time.
 #[derive(Debug, Default)]
 struct Strikes {
-    /// When the program sat down.
+    /// Time at which the program was attached.
     seated: Time,
     first: Option<Time>,
     count: u32,
@@ -84,7 +86,7 @@ impl Strikes {
         (self.first, self.count) = (None, 0);
     }
 
-    /// A socket alone heard a frame that arrived at that time. Whether the program is deaf.
+    /// Records a frame of that time that only a socket received. Returns true if the program misses frames.
     fn socket_alone_heard(&mut self, at: Time) -> bool {
         if at < self.seated {
             return false;
@@ -121,12 +123,12 @@ impl Watching {
         self.wanted.insert(place, holder);
     }
 
-    /// Whether it is watched.
+    /// True if it is watched.
     pub fn has(&self, place: &Place) -> bool {
         self.wanted.contains_key(place)
     }
 
-    /// All that is wanted, from the ledger. Returns the places of which that changed.
+    /// Derives the watched addresses from the ledger. Returns the places that changed.
     pub fn rebuild(&mut self, ledger: &Ledger) -> Vec<Place> {
         let config = ledger.config();
         let wanted = wanted(ledger);
@@ -143,8 +145,8 @@ impl Watching {
         changed
     }
 
-    /// Everything into the map, and what nobody wants out of it. The first refusal is returned, and
-    /// stops nothing.
+    /// Writes everything into the map, and removes the rest. The first refusal is returned, and stops
+    /// nothing.
     pub fn refresh(&mut self, probes: &mut Probes) -> Result<(), Error> {
         let keys: BTreeSet<_> =
             self.wanted.keys().filter_map(|(wire, address)| Some((self.seat(wire)?, *address))).collect();
@@ -156,7 +158,7 @@ impl Watching {
         cleared.and(self.put(probes, &places))
     }
 
-    /// These places as they are wanted into the map, or out of it. The first refusal is returned.
+    /// Writes these places into the map, or removes them, as wanted. The first refusal is returned.
     pub fn put(&mut self, probes: &mut Probes, places: &[Place]) -> Result<(), Error> {
         let mut first = Ok(());
         for (wire, address) in places {
@@ -193,8 +195,8 @@ impl Watching {
         Some(Wire { parent: name.clone(), vlan })
     }
 
-    /// Sits on every parent that is there, and again on one that came back as another device or from
-    /// which somebody took the watcher.
+    /// Attaches the watcher to every existing parent, and again to one that came back as another device or
+    /// lost the watcher to another process.
     pub fn take_seats(&mut self, probes: &mut Probes, now: Time) -> Result<(), Error> {
         let seated: Vec<IfName> = probes.wires().into_iter().map(|(device, _)| device.clone()).collect();
         for device in seated.iter().filter(|device| !self.parents.contains_key(device)) {
@@ -239,8 +241,8 @@ impl Watching {
         self.put(probes, &places)
     }
 
-    /// A socket heard this: if the program on that wire did not, time and again, it does not see the
-    /// frames (somebody else's takes them first), and the socket listens for it.
+    /// A socket received this. If the program on that segment repeatedly missed such frames, it does not see
+    /// them (another program takes them first), and the socket listens instead.
     pub fn confirm(&mut self, probes: &mut Probes, now: Time, heard: &HeardOnWire) {
         let place = (heard.wire.clone(), heard.address);
         let (Some(key), true) = (self.seat(&heard.wire), self.wanted.contains_key(&place)) else { return };
@@ -260,7 +262,7 @@ impl Watching {
         }
     }
 
-    /// The parents on which it hears all that is wanted.
+    /// Parents on which it sees all wanted frames.
     pub fn seated(&self) -> Vec<IfName> {
         let taken = |parent: &Parent| matches!(parent.chair, Chair::Taken(..)) && !parent.unplaced;
         self.parents.iter().filter(|(_, parent)| taken(parent)).map(|(name, _)| name.clone()).collect()
@@ -271,12 +273,12 @@ impl Watching {
         self.parents.iter().map(|(name, parent)| (name, &parent.chair, !parent.unplaced))
     }
 
-    /// How many addresses are watched.
+    /// Number of watched addresses.
     pub fn len(&self) -> usize {
         self.wanted.len()
     }
 
-    /// What the watcher knows of an address, on each wire that it is on.
+    /// Observations of the watcher about an address, on each segment that it covers.
     pub fn known(&self, probes: &Probes, address: IpAddr) -> Vec<(Wire, watch::Known)> {
         let places = self.wanted.keys().filter(|(_, other)| *other == address);
         let known = |(wire, _): &Place| {
@@ -287,8 +289,8 @@ impl Watching {
     }
 }
 
-/// What follows from the ledger: small pools as a whole, candidates, addresses with a holder, and
-/// those in quarantine.
+/// Watched addresses from the ledger: small pools as a whole, candidates, addresses with a holder, and those
+/// in quarantine.
 fn wanted(ledger: &Ledger) -> BTreeMap<Place, Option<(AttachmentKey, Mac)>> {
     let config = ledger.config();
     let mut wanted = BTreeMap::new();
@@ -332,7 +334,7 @@ mod tests {
 
     use super::*;
 
-    /// A ledger of one network with one pool of 10.0.0.1 and so many more.
+    /// A ledger of one network with a pool of 10.0.0.1 and this number of further addresses.
     fn ledger(more: u32) -> Ledger {
         let first = IpAddr::from([10, 0, 0, 1]);
         let mut members = IntervalSet::new();
@@ -377,7 +379,7 @@ mod tests {
     fn a_program_is_deaf_if_a_socket_alone_hears_for_a_second() {
         let at = Time::from_millis;
         let mut strikes = Strikes::seated(at(5_000));
-        // Frames that waited while the programs were loaded, then a flood that both hear.
+        // Frames that waited while the programs were loaded, then a flood that both receive.
         assert!(!(0..5_000).any(|millis| strikes.socket_alone_heard(at(millis))));
         assert!(!(5_000..5_500).any(|millis| strikes.socket_alone_heard(at(millis))));
         strikes.both_heard();

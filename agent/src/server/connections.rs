@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use berth_protocol::Answer;
 use tokio::sync::{Notify, mpsc};
 
-/// How many answers may wait for one client to read.
+/// Maximum number of responses that wait for one client to read.
 const ANSWERS_WAITING_MAX: usize = 256;
 
 /// One connection; numbers are never used again in one run of the agent.
@@ -39,20 +39,20 @@ struct Inbox {
 /// The connection task's end.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    /// What to write.
+    /// Responses to write.
     pub(super) answers: mpsc::Receiver<Answer>,
-    /// Told when the connection must end in spite of a client that does not read.
+    /// Notified when the connection must end although the client does not read.
     pub(super) hang_up: Arc<Notify>,
 }
 
 impl Connections {
-    /// None yet.
+    /// Table without connections.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Queues an answer. False if the connection is gone, or is hung up on now because its client
-    /// has left so many answers unread.
+    /// Queues a response. False if the connection is gone, or is closed now because its client has left too
+    /// many responses unread.
     pub fn send(&self, conn: ConnId, answer: Answer) -> bool {
         let mut table = self.table();
         let Some(inbox) = table.get(&conn) else { return false };
@@ -74,12 +74,12 @@ impl Connections {
         self.table().remove(&conn);
     }
 
-    /// How many are open.
+    /// Number of open connections.
     pub fn len(&self) -> usize {
         self.table().len()
     }
 
-    /// Whether none is open.
+    /// True if none is open.
     pub fn is_empty(&self) -> bool {
         self.table().is_empty()
     }

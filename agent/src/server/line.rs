@@ -8,10 +8,10 @@ use super::{CODE_TRY_AGAIN, CODE_UNDECODABLE};
 /// Small, because there is one for each connection; longer lines are gathered apart.
 const BUFFER_BYTES: usize = 1024;
 
-/// What came next from a client.
+/// Next item from a client.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Next {
-    /// A request.
+    /// A valid request.
     Call(Box<Call>),
     /// End of file or a broken connection. A line that was begun is nothing.
     HungUp,
@@ -19,7 +19,7 @@ pub(super) enum Next {
     Unusable {
         /// The id of the call, where it could be read; else 0.
         id: u64,
-        /// What the client is told.
+        /// Error for the client.
         failure: Failure,
     },
 }
@@ -35,7 +35,7 @@ impl<R: AsyncRead + Unpin> Reader<R> {
         Self { stream: BufReader::with_capacity(BUFFER_BYTES, stream), line: Vec::new() }
     }
 
-    /// Waits for a whole line. Not to be called again after anything but a call.
+    /// Waits for a whole line. Call it again only after a call.
     pub(super) async fn next(&mut self) -> Next {
         self.line.clear();
         loop {

@@ -11,28 +11,28 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// How many clients may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+/// Maximum number of clients that wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 const QUEUE: i32 = 4096;
 
-/// Why the socket does not serve.
+/// Reason why the socket does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
     /// The folder cannot be made or looked at.
     #[error("make the socket's folder {}", path.display())]
     Folder {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
-    /// Others could put a socket of their own in its place.
+    /// Other users could put their own socket in its place.
     #[error(
         "the socket's folder {} may be written by others (mode {mode:o}); run chmod 700 on it, or name another with --socket",
         path.display()
     )]
     FolderOpen {
-        /// The folder.
+        /// Path of the folder.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
@@ -40,30 +40,30 @@ pub enum ServerError {
     /// Another agent serves this path.
     #[error("another agent serves {}; stop it, or name another socket with --socket", path.display())]
     Live {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
     },
     /// Something else is there.
     #[error("{} is not a socket; remove it, or name another with --socket", path.display())]
     NotASocket {
-        /// What is there.
+        /// Path of the object.
         path: PathBuf,
     },
-    /// Whether another agent serves it cannot be told.
+    /// It is unknown whether another agent serves it.
     #[error("find out whether another agent serves {}", path.display())]
     Look {
         /// The socket, or its lock file.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
     /// The socket cannot be made.
     #[error("listen on {}", path.display())]
     Listen {
-        /// The socket.
+        /// Path of the socket.
         path: PathBuf,
-        /// What the kernel said.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
@@ -81,8 +81,8 @@ pub struct BoundSocket {
 }
 
 impl BoundSocket {
-    /// Listens on `path` with mode 0600. A folder that is missing is made with mode 0700. A
-    /// socket that nobody serves is replaced; one that is served is an error. Needs no runtime.
+    /// Listens on `path` with mode 0600. A missing folder is created with mode 0700. A stale socket is
+    /// replaced; one with a running server is an error. Needs no runtime.
     pub fn bind(path: &Path) -> Result<Self, ServerError> {
         prepare_folder(path)?;
         let lock = lock(path)?;
@@ -152,8 +152,8 @@ fn lock(path: &Path) -> Result<File, ServerError> {
     }
 }
 
-/// Removes a socket that nobody serves. The connection is tried too, because what is there may
-/// belong to a program that knows nothing of the lock.
+/// Removes a stale socket. The connection is tried too, because the socket may belong to a program that does
+/// not use the lock.
 fn remove_stale(path: &Path) -> Result<(), ServerError> {
     let look = |cause: io::Error| ServerError::Look { path: path.to_owned(), cause };
     match std::fs::symlink_metadata(path) {
@@ -165,7 +165,7 @@ fn remove_stale(path: &Path) -> Result<(), ServerError> {
         Ok(_) => {}
     }
     match knock(path) {
-        // A full queue (EAGAIN) or another type of socket (EPROTOTYPE) is somebody's all the same.
+        // A full queue (EAGAIN) or another type of socket (EPROTOTYPE) still has an owner.
         Ok(()) | Err(Errno::AGAIN | Errno::PROTOTYPE) => Err(ServerError::Live { path: path.to_owned() }),
         Err(Errno::CONNREFUSED) => std::fs::remove_file(path).map_err(look),
         Err(errno) => Err(look(errno.into())),
@@ -185,15 +185,15 @@ fn unix_socket() -> rustix::io::Result<OwnedFd> {
 
 fn listen_on(path: &Path) -> rustix::io::Result<OwnedFd> {
     let socket = unix_socket()?;
-    // The mode of an unbound socket becomes that of its file: there is no moment of another mode.
+    // The mode of an unbound socket becomes that of its file: it never has another mode.
     rustix::fs::fchmod(&socket, Mode::RUSR | Mode::WUSR)?;
     rustix::net::bind(&socket, &SocketAddrUnix::new(path)?)?;
     rustix::net::listen(&socket, QUEUE)?;
     Ok(socket)
 }
 
-/// Allows this process `wanted` descriptors, or as many as its hard limit gives; returns how many
-/// it may have. The usual 1,024 are fewer than the connections that may be open at once.
+/// Allows this process `wanted` descriptors, or as many as its hard limit permits; returns the number. The
+/// usual 1,024 are fewer than the maximum number of connections.
 pub fn raise_descriptor_limit(wanted: u64) -> u64 {
     let now = getrlimit(Resource::Nofile);
     let current = now.current.unwrap_or(u64::MAX);

@@ -55,7 +55,7 @@ impl World {
     }
 }
 
-/// The server serves root alone, so as somebody else there is nothing to test.
+/// The server serves root alone, so for other users there is nothing to test.
 fn nobody_would_be_served() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
@@ -69,7 +69,7 @@ fn ready() -> Answer {
     Answer { v: VERSION, id: 1, outcome: Outcome::Ok(Response::Status(status)) }
 }
 
-/// All that the server says until it hangs up.
+/// Complete output of the server until it closes the connection.
 fn rest(mut stream: Blocking) -> String {
     let mut text = String::new();
     let _ = stream.read_to_string(&mut text);

@@ -1,7 +1,7 @@
-//! What was told and what is still to be told: one event for one reason and object, however often it
-//! happens, and never more writes than the node's share.
+//! Reported and pending events: one event for one reason and object, with a count, and never more writes than
+//! the node's share.
 //!
-//! Pure. Nothing here is worth an address: what there is no room for is dropped, and counted.
+//! Pure. Events are expendable: those without room are dropped, and counted.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,28 +14,28 @@ use serde_json::{Value, json};
 
 use super::words::{About, Report};
 
-/// So many writes may be made at once.
+/// Maximum number of writes at once.
 const BURST: u32 = 25;
 /// And then one in this time.
 const REFILL: Duration = Duration::from_secs(5);
-/// What happens again is written again this often at most.
+/// Interval at which a repeated event is written again.
 const REPEAT: Duration = Duration::from_secs(30);
-/// What did not happen again for so long is a new event when it does.
+/// Time without a repetition after which the next one is a new event.
 const FORGET: Duration = Duration::from_mins(10);
-/// What could not be written for so long is not told any more.
+/// Time after which a pending event is dropped.
 const STALE: Duration = Duration::from_hours(1);
-/// So many reasons and objects are kept in mind.
+/// Maximum number of reasons and objects in memory.
 const SERIES_MAX: usize = 512;
-/// What a failed write waits.
+/// Delay after a failed write.
 const AFTER_FAILURE: Duration = Duration::from_secs(10);
-/// The part of an object's name that its events' names begin with.
+/// Maximum length of the object's name in the names of its events.
 const NAME_MAX: usize = 230;
-/// Where events about nodes are.
+/// Namespace of events about nodes.
 const NODE_NAMESPACE: &str = "default";
-/// Who tells.
+/// Reporting component of the events.
 const COMPONENT: &str = "berth-agent";
 
-/// What makes two happenings one event.
+/// Key that combines occurrences into one event.
 pub type Key = (About, String);
 
 /// See the module's head.
@@ -56,36 +56,36 @@ struct Series {
     count: i32,
     first: Timestamp,
     last: Timestamp,
-    /// When it happened last, by the node's own clock.
+    /// Last occurrence, by the node's own clock.
     heard: Time,
-    /// Whether the event exists.
+    /// True if the event exists.
     exists: bool,
-    /// When it is to be written; `None`: it is as it should be.
+    /// Time at which it must be written; `None`: it is up to date.
     due: Option<Time>,
 }
 
-/// A write.
+/// A write to the API server.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Write {
     /// A new event.
     Create(Box<Event>),
     /// An event that happened again.
     Update {
-        /// Its namespace.
+        /// Namespace of the event.
         namespace: String,
-        /// Its name.
+        /// Name of the event.
         name: String,
-        /// What is merged into it.
+        /// Content to merge into it.
         patch: Value,
     },
 }
 
-/// How a write ended.
+/// Outcome of a write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
     /// It is written.
     Done,
-    /// The event is there already, from a former try whose answer was lost.
+    /// The event already exists, from an earlier attempt with a lost response.
     Exists,
     /// The event is there no more.
     Gone,
@@ -96,7 +96,7 @@ pub enum Outcome {
 }
 
 impl Book {
-    /// Of a node that told nothing yet.
+    /// State of a node without events.
     pub fn new(node: impl Into<String>, now: Time) -> Self {
         let bucket = Bucket { tokens: BURST, since: now };
         Self { node: node.into(), series: BTreeMap::new(), bucket, named: 0, dropped: 0 }
@@ -123,7 +123,7 @@ impl Book {
             About::Pod { name, .. } => name,
         };
         let object = object.get(..NAME_MAX).unwrap_or(object).trim_end_matches(['-', '.']);
-        // Unlike any former one's, also of a former agent on this node.
+        // Different from all earlier ones, also of a previous agent on this node.
         let number = wall.as_nanosecond().wrapping_add(i128::from(self.named));
         let series = Series {
             name: format!("{object}.{number:x}"),
@@ -159,13 +159,13 @@ impl Book {
             return None;
         }
         let series = self.series.get_mut(&key)?;
-        // What happens while it is written is due anew.
+        // An occurrence during the write makes the event due again.
         series.due = None;
         let write = if series.exists { series.update() } else { series.create(&self.node) };
         Some((key, write))
     }
 
-    /// When there may be a next write.
+    /// Time of the next possible write.
     pub fn wake(&self) -> Option<Time> {
         let (_, due) = self.first()?;
         Some(due.max(self.bucket.next()))
@@ -183,7 +183,7 @@ impl Book {
             Outcome::Done => series.exists = true,
             Outcome::Exists => {
                 series.exists = true;
-                // It says how often it had happened by then.
+                // It has the count of that time.
                 series.due = (series.count > 1).then(|| now + REPEAT);
             }
             Outcome::Failed => series.due = Some(now + AFTER_FAILURE),
@@ -196,7 +196,7 @@ impl Book {
         }
     }
 
-    /// How many happenings were not told, ever.
+    /// Total number of dropped occurrences.
     pub fn dropped(&self) -> u64 {
         self.dropped
     }
@@ -212,7 +212,7 @@ impl Series {
 
     fn create(&self, node: &str) -> Write {
         let object = match self.report.about.clone() {
-            // By its name: so it is found by who asks for a node's events.
+            // By its name: a query for a node's events finds it so.
             About::Node => ObjectReference {
                 kind: Some("Node".to_owned()),
                 name: Some(node.to_owned()),

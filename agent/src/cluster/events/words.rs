@@ -1,7 +1,7 @@
-//! Which of the ledger's notes the cluster is told, about whom, in which words.
+//! Selection of the ledger's notes that become events, with their objects and texts.
 //!
-//! Pure. What happens all day is not told: an ADD, a DEL and their verdicts are in the log and in
-//! `berthctl events`. Told are warnings, and the few actions that somebody may wonder about.
+//! Pure. Frequent notes are left out: an ADD, a DEL and their verdicts are in the log and in `berthctl
+//! events`. Reported are warnings, and the few actions that may need an explanation.
 
 use berth_ipam::attachment::PodRef;
 use berth_ipam::ledger::io::{Note, NoteKind};
@@ -10,21 +10,21 @@ use crate::cluster::heartbeat::name::STARTING;
 
 /// A message is so long at most, in bytes.
 const TEXT_MAX: usize = 1024;
-/// So many addresses are named before the text.
+/// Maximum number of addresses in front of the text.
 const ADDRESSES_MAX: usize = 4;
 
-/// What an event is about.
+/// Object of an event.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum About {
-    /// This node.
+    /// The node itself.
     Node,
-    /// A pod.
+    /// The pod of an attachment.
     Pod {
-        /// Its namespace.
+        /// Namespace of the pod.
         namespace: String,
-        /// Its name.
+        /// Name of the pod.
         name: String,
-        /// Its uid, if the runtime told it.
+        /// UID of the pod, if the runtime passed it.
         uid: Option<String>,
     },
 }
@@ -32,25 +32,24 @@ pub enum About {
 /// An event to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// About whom.
+    /// Object of the event.
     pub about: About,
     /// The note's code as one word, as in `SecondHolder`.
     pub reason: String,
-    /// Whether it needs a hand.
+    /// True if it requires action.
     pub warning: bool,
-    /// In words.
+    /// Text for the operator.
     pub text: String,
 }
 
-/// The actions that are told: the code, whether it concerns the node and not the pod, whether it is a
-/// warning.
+/// Reported actions: the code, true if it concerns the node and not the pod, true for a warning.
 const ACTIONS: &[(&str, bool, bool)] =
     &[("forced", false, true), ("quarantined", true, true), ("record-repaired", true, false)];
 
-/// The verdict by which a pod that is meant to run lost its address.
+/// Verdict that released the address of a wanted pod.
 const LOST: &str = "link-gone-settled";
 
-/// What is told of a note. `pod` is its attachment's; `running`: it is meant to live.
+/// Event of a note, if it has one. `pod` is its attachment's; `running`: the pod is wanted.
 pub fn report(note: &Note, pod: Option<&PodRef>, running: bool) -> Option<Report> {
     let (of_node, warning) = match note.kind {
         // An agent that begins is barred for a moment, always.

@@ -1,7 +1,7 @@
-//! What a node says of its addresses in its heartbeat: the counts that only it can tell.
+//! A node's own counts of its addresses in its heartbeat.
 //!
-//! Pure. Records of every node are in the store, so who is dead or cut off is counted by them; what is
-//! suspect, held or quarantined is known to the node alone.
+//! Pure. Records of every node are in the store, so a dead or isolated node is counted by them; suspect, held
+//! and quarantined addresses are known only to the node.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -13,18 +13,18 @@ use serde::{Deserialize, Serialize};
 
 /// The annotation with the counts, a JSON object by pool.
 pub const POOLS: &str = "berth.dev/pools";
-/// The annotation that says whether the node's frames are cut off when it loses the cluster.
+/// Annotation with the state of the node's fence, which stops its frames when it loses the cluster.
 pub const FENCE: &str = "berth.dev/fence";
 /// The only state of the fence that there is yet.
 pub const UNARMED: &str = "unarmed";
-/// The label by which heartbeats are told from other leases.
+/// Label that distinguishes heartbeats from other leases.
 pub const LABEL: (&str, &str) = ("berth.dev/lease", "heartbeat");
 
 /// Counts change at most this often.
 const PACE: Duration = Duration::from_secs(10);
-/// So many pools are told of at most; further ones, by name, are not.
+/// Maximum number of published pools; further ones, by name, are left out.
 const POOLS_MAX: usize = 200;
-/// A longer text is none of an agent's and is not read.
+/// Maximum length that is read: a longer text is not from an agent.
 const BYTES_MAX: usize = 128 * 1024;
 
 /// The counts of one pool on one node.
@@ -33,15 +33,15 @@ const BYTES_MAX: usize = 128 * 1024;
 pub struct Counts {
     /// Reserved or bound.
     pub bound: u64,
-    /// Perhaps over.
+    /// Possibly ended attachments.
     pub suspect: u64,
     /// Kept for the next sandbox of their pods.
     pub held: u64,
-    /// Nobody's, and nobody gets them.
+    /// Addresses without a holder that are not assignable.
     pub quarantined: u64,
 }
 
-/// What was published last, and when.
+/// Last published text, and its time.
 #[derive(Debug, Clone, Default)]
 pub struct Published {
     text: String,
@@ -49,7 +49,7 @@ pub struct Published {
 }
 
 impl Published {
-    /// Puts what is to be published on the lease: the counts as they are, or as they were a moment ago.
+    /// Writes the counts to the lease: the present ones, or those of a moment ago.
     pub fn put_on(&mut self, now: Time, counts: &[PoolCount], lease: &mut Lease) {
         if self.at.is_none_or(|at| now.since(at) >= PACE) {
             let text = text(counts);
@@ -78,7 +78,7 @@ fn text(counts: &[PoolCount]) -> String {
     serde_json::to_string(&told).unwrap_or_default()
 }
 
-/// What a heartbeat says; nothing, if it says nothing that can be read.
+/// Counts of a heartbeat; empty if it cannot be parsed.
 pub fn read(lease: &Lease) -> BTreeMap<String, Counts> {
     let annotations = lease.metadata.annotations.as_ref();
     let text = annotations.and_then(|all| all.get(POOLS)).filter(|text| text.len() <= BYTES_MAX);

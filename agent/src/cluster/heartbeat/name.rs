@@ -1,10 +1,10 @@
-//! Whose the node's name is.
+//! Ownership of the node's name.
 //!
-//! Pure. A name belongs to the agent that holds its heartbeat `Lease`; the holder is a machine and one
-//! boot of it. It is taken only when the Node object of that name says that this machine and this boot are
-//! its own, or when whoever holds it has been silent for long enough; and never without a Node object.
-//! Once held, it is lost only to somebody else's write: nobody can take it while the API server is away,
-//! so an outage takes it from nobody.
+//! Pure. A name belongs to the agent that holds its heartbeat `Lease`; the holder is a machine and one boot
+//! of it. It is taken only if the Node object of that name has this machine and this boot, or if its holder
+//! has been silent for long enough; and never without a Node object. Once held, it is lost only to a write of
+//! another client. The name cannot be taken while the API server is away, so an outage takes it from no
+//! agent.
 //!
 //! Invariant: of two agents that both believe that they have the name, one fails its next renewal.
 
@@ -18,38 +18,38 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 
 use crate::cluster::claim::{Claim, Standing, signed, stamped};
 
-/// So many of its own writes without an answer an agent knows again: they are a second apart or more, and
-/// an API server carries none out that is older than a minute.
+/// Number of its own unanswered writes that an agent recognises: they are a second apart or more, and an API
+/// server applies none that is older than a minute.
 const STAMPS_MAX: usize = 64;
-/// What the names of heartbeat leases begin with; the node's name follows.
+/// Prefix of the names of heartbeat leases; the node's name follows.
 pub const PREFIX: &str = "berth-node-";
-/// What a reason begins with that is no trouble yet, because the agent has just begun.
+/// Prefix of reasons reported only during start-up.
 pub const STARTING: &str = "starting: ";
 
-/// What was read of the Node object.
+/// State of the Node object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NodeSeen {
     /// The read failed.
     Unread,
-    /// There is none of that name.
+    /// No object of that name exists.
     Absent,
-    /// It speaks of this machine and this boot.
+    /// It has this machine and this boot.
     There {
-        /// `status.nodeInfo.machineID`.
+        /// Value of `status.nodeInfo.machineID`.
         machine_id: String,
-        /// `status.nodeInfo.bootID`.
+        /// Value of `status.nodeInfo.bootID`.
         boot_id: String,
     },
 }
 
-/// Why a write of the lease brought nothing.
+/// Reason why a write of the lease failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Failure {
-    /// Somebody else wrote it.
+    /// Another client wrote it.
     Conflict,
     /// It is not there.
     Absent,
-    /// Whether it took effect is not known, or it did not and nobody else had a part in it.
+    /// Its effect is unknown, or it had none without a conflict.
     Unknown,
 }
 
@@ -59,7 +59,7 @@ pub struct Name {
     me: Identity,
     claim: Claim,
     state: State,
-    /// The date of this agent's own last write that is known to have taken effect.
+    /// Date of this agent's last write that is certain to have taken effect.
     base: Option<MicroTime>,
     /// The dates of those after it, latest last.
     stamps: VecDeque<MicroTime>,
@@ -68,7 +68,7 @@ pub struct Name {
 
 #[derive(Debug)]
 enum State {
-    /// It is not ours. `twin`: it was lost to somebody with the same machine and boot as ours.
+    /// Another agent holds it. `twin`: it was lost to an agent with this machine and boot.
     Without { twin: bool },
     /// It may be taken, by replacing this.
     Taking(Option<Lease>),
@@ -86,7 +86,7 @@ impl Name {
         Self { me, claim, state: State::Without { twin: false }, base: None, stamps: VecDeque::new(), why }
     }
 
-    /// What keeps ADDs waiting; `None`: the name is ours.
+    /// Reason that keeps ADDs waiting; `None`: this agent holds the name.
     pub fn why(&self) -> Option<&str> {
         self.why.as_deref()
     }
@@ -96,12 +96,12 @@ impl Name {
         format!("{PREFIX}{}", self.me.node)
     }
 
-    /// Whether the lease must be read before it is written.
+    /// True if the lease must be read before it is written.
     pub fn must_look(&self) -> bool {
         matches!(self.state, State::Without { .. } | State::Doubt)
     }
 
-    /// Whether the Node object must be read too.
+    /// True if the Node object must be read too.
     pub fn must_see_node(&self) -> bool {
         matches!(self.state, State::Without { .. })
     }
@@ -122,7 +122,7 @@ impl Name {
         Some(lease)
     }
 
-    /// The lease could not be read. Whose the name is does not change by that.
+    /// The lease could not be read. The ownership of the name does not change by that.
     pub fn not_looked(&mut self, error: &str, refused: bool) {
         if self.why.is_none() {
             return;
@@ -140,7 +140,7 @@ impl Name {
         }
     }
 
-    /// The lease was read, and the Node object if that was wanted.
+    /// The lease was read, and the Node object if that was requested.
     pub fn looked(&mut self, asked: Time, answered: Time, lease: Option<Lease>, node: &NodeSeen) {
         let standing = self.claim.look(asked, answered, lease.as_ref());
         let mine = standing.mine && lease.as_ref().and_then(stamped).is_some_and(|at| self.knows(at));
@@ -170,14 +170,14 @@ impl Name {
         self.take_over(Some(lease));
     }
 
-    /// Whether a write of that date is this agent's own.
+    /// True if a write of that date is this agent's own.
     fn knows(&self, at: &MicroTime) -> bool {
         self.base.as_ref() == Some(at) || self.stamps.contains(at)
     }
 
     fn take_over(&mut self, lease: Option<Lease>) {
         if let Some(at) = lease.as_ref().and_then(stamped).filter(|at| self.base.as_ref() != Some(*at)) {
-            // Whatever is still under way names a version that is past.
+            // Writes in progress name a version that is past.
             self.base = Some(at.clone());
             self.stamps.clear();
         }
@@ -196,7 +196,7 @@ impl Name {
         };
     }
 
-    /// What stands against taking the name.
+    /// Obstacle to taking the name.
     fn obstacle(&self, standing: &Standing, twin: bool, node: &NodeSeen) -> Option<String> {
         let name = &self.me.node;
         match node {
@@ -232,7 +232,7 @@ impl Name {
     }
 }
 
-/// How an agent signs: which boot of which machine it is.
+/// Holder identity of an agent: the machine and its boot.
 pub fn signature(me: &Identity) -> String {
     format!("{}/{}", me.machine_id.0, me.boot_id.0)
 }

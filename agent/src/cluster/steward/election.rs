@@ -1,8 +1,8 @@
-//! Who is steward: the holder of one `Lease`.
+//! Election of the steward: the holder of one `Lease`.
 //!
-//! Pure. The election saves work, no more: two stewards at a time would write the same counts twice. So who
-//! meets another's write steps down at once, and who could not prove himself for the time after which
-//! another may follow steps down too.
+//! Pure. The election only saves work: two stewards at a time would write the same counts twice. A steward
+//! therefore resigns at once after another's write, and also when it could not renew for the time after which
+//! another may follow.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ use crate::cluster::claim::{Claim, signed};
 pub const LEASE: &str = "berth-steward";
 /// The steward renews this often.
 pub const RENEW: Duration = Duration::from_secs(5);
-/// Who did not renew for so long is followed.
+/// Silence after which another agent follows.
 const PATIENCE: Duration = Duration::from_secs(25);
 
 /// One agent's part in it.
@@ -34,7 +34,7 @@ enum Role {
     Taking(Option<Lease>),
     Steward {
         lease: Lease,
-        /// When the last renewal that took effect was asked for.
+        /// Time of the request of the last successful renewal.
         proved: Time,
     },
 }
@@ -46,7 +46,7 @@ impl Election {
         Self { me, claim, role: Role::Candidate }
     }
 
-    /// Whether this agent is steward.
+    /// True if this agent is steward.
     pub fn is_steward(&self) -> bool {
         matches!(self.role, Role::Steward { .. })
     }
@@ -80,7 +80,7 @@ impl Election {
         self.role = Role::Steward { lease, proved: asked };
     }
 
-    /// It did not, as far as is known. `lost`: because the lease is another's by now, or gone.
+    /// The renewal failed, as far as is known. `lost`: the lease belongs to another agent now, or is gone.
     pub fn not_written(&mut self, now: Time, lost: bool) {
         let stays = match &self.role {
             Role::Steward { proved, .. } => !lost && now.since(*proved) < PATIENCE,
@@ -155,7 +155,7 @@ mod tests {
         }
         steward.not_written(at(25), false);
         assert!(!steward.is_steward());
-        // Nobody followed: it is taken up again.
+        // No other agent followed: it resumes.
         round(&mut steward, 30, &mut server);
         assert!(steward.is_steward());
     }

@@ -1,8 +1,8 @@
-//! The counts of pools, from what every agent can see and what each node says.
+//! The counts of pools, from the records and from each node's heartbeat.
 //!
-//! Pure. How many addresses are taken is what the records say, so it is right also for nodes that are down;
-//! which of those are suspect or held, and what is quarantined, only their nodes can say, in their
-//! heartbeats. Who is silent says nothing: his addresses count as bound, because unknown means in use.
+//! Pure. The number of taken addresses comes from the records, so it is also correct for nodes that are down.
+//! Suspect, held and quarantined addresses are known only to their nodes, from the heartbeats. The addresses
+//! of a silent node count as bound, because unknown means in use.
 //!
 //! Invariant: bound, suspect, held and retained add up to the number of records.
 
@@ -25,26 +25,26 @@ pub const PACE: Duration = Duration::from_secs(10);
 /// And so often although nothing changed: the pool may be another one of that name.
 const AGAIN: Duration = Duration::from_mins(10);
 
-/// What an agent sees of the cluster. At first nothing, and then nothing is counted.
+/// An agent's view of the cluster. It is empty at first, and then nothing is counted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Picture {
     /// The pools that are declared.
     pub pools: BTreeMap<PoolName, Declared>,
-    /// How many records there are of each; `None`: they were not listed yet.
+    /// Number of records of each pool; `None`: they were not listed yet.
     pub records: Option<BTreeMap<PoolName, u64>>,
 }
 
-/// A pool as it is declared.
+/// A pool as declared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Declared {
-    /// Its `metadata.generation`.
+    /// Value of `metadata.generation`.
     pub generation: i64,
-    /// How many addresses it may give.
+    /// Number of assignable addresses.
     pub total: u128,
 }
 
 impl Picture {
-    /// The pools of a configuration, by their generations. A pool without one is not counted.
+    /// Sets the pools of a configuration, with their generations. A pool without one is not counted.
     pub fn declare(&mut self, config: &Config, generations: &BTreeMap<PoolName, i64>) {
         let pools = config.pools.iter().filter_map(|(name, pool)| {
             let generation = *generations.get(name)?;
@@ -77,12 +77,12 @@ impl Picture {
     }
 }
 
-/// How many addresses a pool may give.
+/// Number of assignable addresses of a pool.
 pub fn total(pool: &Pool) -> u128 {
     berth_ipam::alloc::usable(pool).len()
 }
 
-/// What the steward knows and has written.
+/// State of the steward, with its last writes.
 #[derive(Debug, Default)]
 pub struct Tally {
     beats: Option<BTreeMap<String, Beat>>,
@@ -104,7 +104,7 @@ struct Written {
 }
 
 impl Tally {
-    /// All heartbeats there are. They are listed anew before `gap` is over.
+    /// Sets all heartbeats. They are listed again before `gap` is over.
     pub fn heard(&mut self, asked: Time, answered: Time, gap: Duration, leases: &[Lease]) {
         let mut former = self.beats.take().unwrap_or_default();
         let mut beats = BTreeMap::new();
@@ -121,7 +121,7 @@ impl Tally {
         self.beats = Some(beats);
     }
 
-    /// The pools whose status is to be written, those that waited longest first.
+    /// Pools with a status to write, those that waited longest first.
     pub fn due(&mut self, now: Time, picture: &Picture) -> Vec<(PoolName, IPPoolStatus)> {
         self.written.retain(|name, _| picture.pools.contains_key(name));
         let (Some(records), Some(_)) = (&picture.records, &self.beats) else { return Vec::new() };

@@ -114,7 +114,7 @@ fn what_there_is_no_room_for_is_dropped_and_counted() {
     flush(&mut book, 1);
     hear(&mut book, 2, report(pod(9999), "SecondHolder", "x"));
     assert_eq!((book.series.len(), book.dropped()), (SERIES_MAX, 10));
-    // What waited for an hour is told to nobody.
+    // An event that waited for an hour is dropped.
     hear(&mut book, 4000, report(About::Node, "StorageRefused", "x"));
     assert_eq!(book.series.len(), 1);
     assert_eq!(book.dropped(), 10 + 488);

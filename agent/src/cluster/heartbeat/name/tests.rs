@@ -72,7 +72,7 @@ fn the_node_object_says_whose_the_name_is() {
     server.round(&mut name, 0, &node("m1", "b1"));
     assert_eq!(name.why(), None);
 
-    // The next boot takes it from the former one at once, and the agent's restart keeps it.
+    // The next boot takes it from the previous one at once, and the agent's restart keeps it.
     let mut next = agent("m1", "b2");
     server.round(&mut next, 1, &node("m1", "b2"));
     assert_eq!(next.why(), None);
@@ -110,7 +110,7 @@ fn of_two_agents_with_one_name_the_second_waits_for_the_silence_of_the_first() {
         server.round(&mut second, time, &object);
         assert_eq!(second.why().is_none(), time >= silent_since + 10, "{time}");
     }
-    // The first comes back, and finds that somebody else wrote.
+    // The first comes back, and finds a write of another agent.
     server.round(&mut first, 90, &object);
     assert_eq!(first.why(), None, "a conflict alone is settled by a read");
     server.round(&mut first, 91, &object);

@@ -82,7 +82,7 @@ fn the_pace_is_calm() {
     assert_eq!(bound(10, 3), Some(3));
     assert_eq!([bound(20, 3), bound(300, 3)], [None, None], "nothing changed");
     assert_eq!(bound(610, 3), Some(3), "in case the pool is another one by now");
-    // What failed is tried again, but not at once.
+    // A failed write is tried again, but not at once.
     let name: PoolName = "lan".parse().unwrap();
     tally.written(at(700), name.clone(), None);
     assert_eq!(tally.due(at(705), &picture(10, 3)), []);

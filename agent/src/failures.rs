@@ -19,6 +19,9 @@ const TRY_AGAIN: u32 = 11;
 /// The attachment is not as it should be (a plugin's own code).
 const DIFFERS: u32 = 100;
 
+/// Advice where the plugin undoes what it did.
+const ADD_AGAIN: &str = "the ADD is undone: add the container again";
+
 /// A failure of the agent's own.
 pub fn failure(code: u32, msg: impl Into<String>, details: impl Into<String>) -> Failure {
     Failure { code, msg: msg.into(), details: details.into() }
@@ -106,8 +109,8 @@ pub fn of(error: &LedgerError) -> Failure {
             "DEL the container, then add it again; `berthctl leases` shows what the other ADD waits for",
         ),
         LedgerError::Deleted(_) => (TRY_AGAIN, "add the container again if it is still wanted"),
-        LedgerError::NotOpen(..) => (TRY_AGAIN, "the ADD was undone meanwhile: add the container again"),
-        LedgerError::NotTheLink { .. } => (IO, "the ADD is undone; add the container again"),
+        LedgerError::NotOpen(..) | LedgerError::TakenMeanwhile { .. } => (TRY_AGAIN, ADD_AGAIN),
+        LedgerError::NotTheLink { .. } => (IO, ADD_AGAIN),
         LedgerError::Wire { .. } => {
             (TRY_AGAIN, "set the parent up and connect it: no address is given that could not be asked for")
         }

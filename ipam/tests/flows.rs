@@ -7,6 +7,8 @@
 
 #[path = "flows/access.rs"]
 mod access;
+#[path = "flows/confirm.rs"]
+mod confirm;
 #[path = "flows/conflicts.rs"]
 mod conflicts;
 mod declared;

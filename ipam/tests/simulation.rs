@@ -257,6 +257,23 @@ fn a_link_that_goes_while_a_survey_reads_it_is_forgotten() {
 }
 
 #[test]
+fn a_host_that_speaks_between_grant_and_bind_keeps_the_address() {
+    use Op::{Add, Again, Happen, Take};
+    let ops = [Happen(6), Add(3), Take(1, true, false), Add(4), Add(0), Again(3, false), Happen(8)];
+    play(4_878_925_326_171_801_426, &ops);
+}
+
+#[test]
+fn a_bind_that_waits_is_answered_when_its_namespace_ends() {
+    use Op::{Add, EndNamespace, Happen, Pause, Port, Refuse};
+    let ops = [
+        vec![Refuse(1), Refuse(1), Happen(6), Add(0), Port(false), Pause(1, None), Happen(1), Add(1)],
+        vec![Happen(5), EndNamespace(0)],
+    ];
+    play(8_570_902_618_605_125_014, &ops.concat());
+}
+
+#[test]
 fn what_a_pod_adds_after_a_forced_release_is_followed() {
     use Op::{Add, Force, Happen, Vip};
     let ops = [Add(3), Happen(10), Force(3), Vip(3, 5, false), Vip(3, 2, false), Add(0), Vip(3, 0, true)];

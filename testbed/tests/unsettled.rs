@@ -140,3 +140,35 @@ fn holders_of_a_network_that_is_not_declared_after_a_restart_are_listed_and_thei
     assert!(eventually(|| is_free(&lab, &kept)), "{:?}", reason(&lab, &kept));
     assert_eq!(finding(&lab, "network.lan"), None);
 }
+
+#[test]
+fn a_record_of_another_machine_is_named_with_what_to_do_and_a_forced_release_ends_it() {
+    let Some(mut lab) = prepared() else { return };
+    lab.start_agent(None).unwrap();
+    let [living, dead, deleted] = [(); 3].map(|()| lab.attach(&lab.world.pod().unwrap()).unwrap());
+    lab.stop_agent().unwrap();
+    lab.world.remove(&dead.pod);
+    lab.setup.machine(2).unwrap();
+    lab.start_agent(None).unwrap();
+    lab.detach(&deleted.pod).unwrap().expect_success().unwrap();
+    let release = |attachment: &Attachment, force: &[&str]| {
+        let mut command = Command::new(std::env::var("BERTH_BIN_DIR").unwrap() + "/berthctl");
+        command.arg("--socket").arg(lab.setup.socket()).arg("release").args(force);
+        let output = command.arg(attachment.address.to_string()).output().unwrap();
+        (output.status.success(), String::from_utf8([output.stdout, output.stderr].concat()).unwrap())
+    };
+    for attachment in [&living, &dead, &deleted] {
+        assert!(eventually(|| reason(&lab, attachment).as_deref() == Some("other-machine")));
+        let to_do = lab.client().to_do(attachment.address).unwrap();
+        assert!(to_do.is_some_and(|text| text.contains("release --force")));
+        let (done, text) = release(attachment, &[]);
+        assert!(!done && text.contains("other-machine") && text.contains("--force"), "{text}");
+        let (done, text) = release(attachment, &["--force"]);
+        assert!(done, "{text}");
+    }
+    // Its interface is found, and keeps the address.
+    assert!(eventually(|| is_free(&lab, &dead) && is_free(&lab, &deleted)));
+    assert!(!is_free(&lab, &living), "an interface has it");
+    lab.world.remove(&living.pod);
+    assert!(eventually(|| is_free(&lab, &living)), "{:?}", reason(&lab, &living));
+}

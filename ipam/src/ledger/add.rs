@@ -99,8 +99,8 @@ impl Ledger {
     /// The plugin repeats itself, perhaps to a new agent.
     fn lease_again(&mut self, now: Time, caller: Caller, request: LeaseRequest) {
         let timeout = self.patience(&request);
+        let again = self.must_choose_again(&request.key);
         let Some(slot) = self.slots.get_mut(&request.key) else { return };
-        let occupied = slot.entry.held.iter().any(|held| !self.occupied.of(&held.key()).is_empty());
         slot.live.owner = Some(caller.conn);
         slot.live.orphaned_at = None;
         for waiter in self.line.iter_mut().filter(|waiter| waiter.request.txn == request.txn) {
@@ -118,8 +118,8 @@ impl Ledger {
                     pending.take_over(&request.key, caller);
                 }
             }
-            // The wire was asked in a former life, and others may have taken the address since.
-            Phase::Intent if self.shared.on || occupied => {
+            // Others may have taken the address since the wire was asked.
+            Phase::Intent | Phase::Reserved if again => {
                 slot.live.vain = true;
                 self.finalize(now, &request.key, "undone");
                 self.line.push_back(Waiter::new(now, caller, request, timeout));
@@ -283,6 +283,7 @@ impl Ledger {
         let mut live = Live::new(now, "reserved", Departure::Unheard);
         live.owner = Some(conn);
         live.heard_alone = self.heard_alone(&network, picks);
+        live.silence = self.silence_behind(&network, picks);
         self.slots.insert(request.key, Slot { entry: entry.clone(), live });
         self.write_intent(now, &entry, picks);
     }
@@ -385,6 +386,20 @@ impl Ledger {
         }
         slot.live.owner = Some(caller.conn);
         slot.live.orphaned_at = None;
+        if self.is_confirmed(now, caller, key, (ifindex, mac)) {
+            self.record_bind(now, caller, key, (ifindex, mac));
+        }
+    }
+
+    /// The plugin may put the addresses on the link once that is on the disk.
+    pub(super) fn record_bind(
+        &mut self,
+        now: Time,
+        caller: Caller,
+        key: &AttachmentKey,
+        (ifindex, mac): (u32, Mac),
+    ) {
+        let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.stamp += 1;
         slot.live.link_is_there();
         slot.entry.ifindex = Some(ifindex);
@@ -429,6 +444,7 @@ impl Ledger {
             _ => format!("bound to namespace {}; its link is another plugin's", entry.netns.cookie),
         };
         self.note(NoteKind::Action, "bound", entry.addresses(), Some(key), text);
+        self.attend_if_unconfirmed(now, key);
         self.homes.forget(&entry);
         let store = if unwritten { self.creates(&entry) } else { Vec::new() };
         let journal = vec![JournalWrite::Put(Box::new(entry))];
@@ -501,6 +517,7 @@ impl Ledger {
 
     /// Ends an open ADD: the link is removed, seen gone, and then the address released.
     pub(super) fn undo(&mut self, now: Time, key: &AttachmentKey, why: &str) {
+        self.end_binding(key);
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.owner = None;
         slot.live.orphaned_at = None;

@@ -8,6 +8,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use super::Ledger;
+use super::confirm::Silence;
 use super::entry::Phase;
 use super::hearing::{After, Change, Span};
 use super::io::{Action, HeardOnWire, Hearing, NoteKind, ProbeResult};
@@ -82,6 +83,18 @@ impl Ledger {
         match network {
             Some(network) => network.link.wire_device(),
             None => self.slots.get(key)?.entry.fdb_parent.clone(),
+        }
+    }
+
+    /// The plugin of an ADD used its addresses while this agent was not there, or one that another host spoke for: a
+    /// conflict is to be told.
+    pub(super) fn attend_if_unconfirmed(&mut self, now: Time, key: &AttachmentKey) {
+        let unsure = self
+            .slots
+            .get(key)
+            .is_some_and(|slot| slot.live.silence == Silence::Former || slot.live.disputed.is_some());
+        if let Some(device) = self.device_of(key).filter(|_| unsure) {
+            self.hearings.attend(&device, now, [(key.clone(), After::Start)]);
         }
     }
 

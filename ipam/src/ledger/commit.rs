@@ -206,12 +206,14 @@ impl Ledger {
         }
     }
 
-    /// Somebody else spoke for an address while its record was being written: nobody gets it, and the
-    /// ADD tries another.
+    /// Another host spoke for an address while its record was written, or another interface of the node came to have
+    /// it: the address is kept back, and the ADD tries another one.
     fn is_disputed(&mut self, now: Time, key: &AttachmentKey, position: Option<usize>) -> bool {
+        let occupied = self.slots.get(key).and_then(|slot| self.occupied_beside(&slot.entry));
         let Some(slot) = self.slots.get_mut(key) else { return false };
-        let Some(address) = slot.live.disputed.take() else { return false };
-        slot.live.quarantine = Some("heard");
+        let heard = slot.live.disputed.take();
+        let Some(address) = heard.or(occupied.map(|(address, _)| address)) else { return false };
+        slot.live.quarantine = heard.map(|_| "heard");
         slot.live.vain = true;
         if slot.entry.del_seen {
             if let Some(waiter) = position.and_then(|index| self.line.remove(index)) {
@@ -221,7 +223,7 @@ impl Ledger {
             waiter.stage = Stage::InLine;
             waiter.avoid.insert(address);
         }
-        self.finalize(now, key, "heard");
+        self.finalize(now, key, if heard.is_some() { "heard" } else { "occupied" });
         true
     }
 
@@ -333,6 +335,8 @@ impl Ledger {
         if slot.live.committing {
             return;
         }
+        self.end_binding(key);
+        let Some(slot) = self.slots.get_mut(key) else { return };
         slot.entry.phase = Phase::Releasing;
         slot.live.committing = true;
         slot.live.reason = reason;

@@ -62,14 +62,19 @@ impl Ledger {
         if mine || same_namespace || slot.entry.macs().is_empty() || former {
             return false;
         }
-        let unwritten = slot.entry.phase == Phase::Intent;
+        let phase = slot.entry.phase;
         let readable = self.target(holder, false).is_some();
         let Some(slot) = self.slots.get_mut(holder) else { return true };
-        if unwritten {
-            // It was not given yet, and will not be: there is no second holder to tell of.
+        if matches!(phase, Phase::Intent | Phase::Reserved) {
+            // It is on no interface yet, and comes on none.
             slot.live.disputed = Some(key.address);
+            self.answers.add(heard.mac, key.clone());
+        }
+        if phase == Phase::Intent {
+            // It was not given yet: there is no second holder to tell of.
             return true;
         }
+        let Some(slot) = self.slots.get_mut(holder) else { return true };
         let claimed = Claimed { address: key.clone(), mac: heard.mac };
         if readable {
             slot.live.claimed.get_or_insert(claimed);

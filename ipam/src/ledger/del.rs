@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Ledger;
 use super::commit::Pending;
-use super::entry::Phase;
+use super::entry::{Phase, Slot};
 use super::io::{
     Action, Caller, Flush, JournalWrite, LedgerError, LinkRemoval, NoteKind, RemoveResult, Reply, Step,
 };
@@ -34,6 +34,10 @@ impl Ledger {
         txn: Option<&TxnId>,
     ) {
         self.leave_line(key, txn);
+        let ends = |slot: &Slot| txn.is_none_or(|txn| slot.entry.txn == *txn);
+        if self.slots.get(key).is_some_and(ends) {
+            self.end_binding(key);
+        }
         let slot = self
             .slots
             .get_mut(key)

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::confirm::{Binding, Silence};
 use super::conflict::{Claimed, MacRead};
 use super::hearing::Span;
 use super::io::{Caller, Source};
@@ -319,6 +320,10 @@ pub struct Live {
     pub searches: Pace,
     /// What the wire said.
     pub wire: WireFact,
+    /// The silence that its open ADD rests on.
+    pub silence: Silence,
+    /// A bind that waits for the wire.
+    pub binding: Option<Binding>,
     /// The span of its port's hearing in which it alone was known to have its addresses.
     pub heard_alone: Option<Span>,
     /// Whether everybody left the namespace.
@@ -397,6 +402,8 @@ impl Live {
             reads: Pace::new(pace::READS),
             searches: Pace::new(pace::SEARCHES),
             wire: WireFact::NotAsked,
+            silence: Silence::Former,
+            binding: None,
             heard_alone: None,
             inhabitants: Inhabitants::Assumed,
             tenants: BTreeMap::new(),

@@ -97,6 +97,16 @@ pub enum LedgerError {
     /// Bind or done for a transaction that is not open.
     #[error("transaction {0} of {1} is not open")]
     NotOpen(TxnId, AttachmentKey),
+    /// Another host or interface came to have an address before the attachment used it.
+    #[error("{address}, which was recorded for {key}, is in use by now: {by}")]
+    TakenMeanwhile {
+        /// The attachment.
+        key: AttachmentKey,
+        /// The address.
+        address: IpAddr,
+        /// The host or the interface.
+        by: String,
+    },
     /// The link read back is not the one that was announced.
     #[error("link {ifindex} of {key} is not what the plugin announced: {why}")]
     NotTheLink {

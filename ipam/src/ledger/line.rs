@@ -376,6 +376,7 @@ impl Ledger {
 
     /// Takes from the giver what the heir got; what remains is deleted. Returns the store writes for the rest.
     pub(super) fn take_from(&mut self, now: Time, giver: &AttachmentKey, heir: &Entry) -> Vec<StoreWrite> {
+        self.end_binding(giver);
         let Some(slot) = self.slots.get_mut(giver) else { return Vec::new() };
         slot.entry.phase = Phase::Releasing;
         slot.live.committing = true;

@@ -15,6 +15,7 @@ mod admin;
 mod attend;
 mod commit;
 mod config;
+pub mod confirm;
 pub mod conflict;
 mod del;
 mod departure;
@@ -205,7 +206,8 @@ impl Ledger {
         let slots = self.slots.values().flat_map(|slot| {
             let dels = slot.live.del_waiters.iter().map(|&(_, until)| until).min();
             let hints = [slot.live.reads.due(), slot.live.searches.due()];
-            let own = [slot.live.recheck_at, slot.live.orphaned_at, slot.live.held_until, dels];
+            let binding = slot.live.binding.as_ref().and_then(confirm::Binding::wakes_at);
+            let own = [binding, slot.live.recheck_at, slot.live.orphaned_at, slot.live.held_until, dels];
             hints.into_iter().chain(own).flatten()
         });
         let line = self.line.iter().filter_map(Waiter::wakes_at);
@@ -269,6 +271,7 @@ impl Ledger {
         self.survey_if_due(now);
         self.scan_if_due(now);
         self.attend_due(now);
+        self.confirm_due(now);
         self.refill_if_due(now);
         self.answer_collections(now);
     }

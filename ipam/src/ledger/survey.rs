@@ -354,6 +354,12 @@ impl Ledger {
         self.occupied.spaces()
     }
 
+    /// The interface of the node that has an address, in words, beside those of an attachment.
+    pub(super) fn occupier_beside(&self, key: &AddressKey, holder: &Entry) -> Option<String> {
+        let others = self.occupied.of(key).iter();
+        others.filter(|occupant| !is_own(holder, occupant)).map(ToString::to_string).next()
+    }
+
     /// The addresses that nobody holds and an interface of the node has, each with that interface in words.
     pub fn occupied(&self) -> impl Iterator<Item = (&Occupant, String)> {
         self.occupied

@@ -63,6 +63,8 @@ pub enum ProbePurpose {
     Former(AttachmentKey),
     /// Is the MAC that an ADD asks for another station's?
     Mac(TxnId),
+    /// Does another host have an address of an ADD by now, whose link is made?
+    Bind(AttachmentKey),
     /// Does another host answer for addresses of attachments, after a gap of hearing?
     Attend(Attended),
 }
@@ -85,7 +87,7 @@ struct Former {
 }
 
 impl Answers {
-    fn add(&mut self, mac: Mac, address: AddressKey) {
+    pub(super) fn add(&mut self, mac: Mac, address: AddressKey) {
         if self.by_mac.len() >= ANSWERERS_MAX {
             self.by_mac.pop_first();
         }
@@ -183,6 +185,7 @@ impl Ledger {
             ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &device, &txn, picks, result),
             ProbePurpose::Quarantine(key) => self.probed_quarantine(now, &device, &key, result, reached),
             ProbePurpose::Former(key) => self.probed_former(now, &device, &key, result),
+            ProbePurpose::Bind(key) => self.probed_bind(now, &device, &key, result),
             ProbePurpose::Attend(attended) => self.attended(now, &device, attended, result),
             ProbePurpose::Mac(txn) => self.probed_mac(now, &txn, result),
         }

@@ -23,7 +23,7 @@ fn wire() -> Wire {
     Wire { parent: "eth1".parse().unwrap(), vlan: None }
 }
 
-fn own(addresses: &[IpAddr]) -> Vec<Interface> {
+pub fn own(addresses: &[IpAddr]) -> Vec<Interface> {
     vec![Interface {
         place: Place { at: None, ifindex: PARENT },
         name: "eth1".to_owned(),

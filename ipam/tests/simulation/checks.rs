@@ -25,6 +25,30 @@ impl World {
         }
     }
 
+    /// An ADD gets its addresses, or leave to use them, only while no host is known to have one, whatever was
+    /// known when they were chosen. A repeated ADD uses what the first one has.
+    pub fn check_grant_again(&self, caller: Caller, reply: &Result<Reply, LedgerError>) {
+        let asks = |plugin: &&Plugin| plugin.call == caller.call && plugin.step == Step::Lease;
+        let Some(plugin) = self.plugins.get(&caller.conn).filter(asks) else { return };
+        let Ok(Reply::Grant(grant)) = reply else { return };
+        for (address, _) in grant.addresses.iter().filter(|_| grant.bound.is_none()) {
+            self.check_unoccupied(&plugin.request.key, address.ip());
+        }
+    }
+
+    /// The same of a bind, when it is decided.
+    pub fn check_bind(&self, journal: &[JournalWrite]) {
+        for write in journal {
+            let JournalWrite::Put(entry) = write else { continue };
+            let network = self.declared.networks.get(&entry.key.network);
+            let on = network.map(|network| network.link.device());
+            for address in entry.addresses() {
+                self.check_unoccupied(&entry.key, address);
+                self.segment.check_use(on.as_ref(), (address, &entry.txn));
+            }
+        }
+    }
+
     /// An address is never on two live links of one L2 network, and a live link's address is recorded for it.
     pub fn check_alive(&self) {
         let mut seen = BTreeMap::new();

@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::config::Wire;
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::*;
@@ -226,10 +227,13 @@ impl World {
     /// No address is given that the ledger was told to be on another interface of the node.
     pub fn check_grant(&self, write: &StoreWrite) {
         let (StoreWrite::Create(record) | StoreWrite::HandOver { record, .. }) = write else { return };
-        let address = record.address;
         self.check_guests(record);
-        let others =
-            |ifindex: u32| self.links.iter().any(|link| link.ifindex == ifindex && link.key != record.key);
+        self.check_unoccupied(&record.key, record.address);
+    }
+
+    /// The ledger was not told that another interface of the node has the attachment's address.
+    pub fn check_unoccupied(&self, key: &AttachmentKey, address: IpAddr) {
+        let others = |ifindex: u32| self.links.iter().any(|link| link.ifindex == ifindex && link.key != *key);
         let vip = self
             .local
             .vips
@@ -239,8 +243,7 @@ impl World {
         let foreign = self.local.foreign.get(&address).is_some_and(|(_, told)| *told);
         assert!(
             !(vip || node || foreign),
-            "{address} is given to {}, and is on an interface of the node (vip {vip}, node {node}, foreign {foreign})",
-            record.key
+            "{address} is given to {key}, and is on an interface of the node (vip {vip}, node {node}, foreign {foreign})"
         );
     }
 }

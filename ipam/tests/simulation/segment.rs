@@ -64,6 +64,8 @@ pub struct Segment {
     rounds: Vec<Round>,
     /// Decisions are made once; what is written again later is none.
     decided: BTreeSet<(IpAddr, TxnId)>,
+    /// Those that rest on the proved end of a former holder, in the life of one agent.
+    handed: BTreeSet<(IpAddr, TxnId)>,
 }
 
 fn device() -> IfName {
@@ -79,6 +81,7 @@ impl Segment {
     pub fn listen(&mut self) {
         self.queue.clear();
         self.rounds.clear();
+        self.handed.clear();
         self.told = self.queued;
         for evident in self.foreign.values_mut() {
             *evident = Evident::Told(self.told);
@@ -238,6 +241,13 @@ impl Segment {
         }
     }
 
+    /// A transaction is told to use an address: no foreign host can be known to have it.
+    pub fn check_use(&self, on: Option<&IfName>, (address, txn): (IpAddr, &TxnId)) {
+        let Some(Evident::Told(count)) = self.foreign.get(&address) else { return };
+        let excused = on != Some(&device()) || self.handed.contains(&(address, txn.clone()));
+        assert!(excused || *count > self.told, "{txn} is to use {address} while a foreign host has it");
+    }
+
     /// Addresses are decided for pods by these writes.
     pub fn decide(
         &mut self,
@@ -254,7 +264,11 @@ impl Segment {
             if device_of(&record.key) != Some(device()) {
                 continue;
             }
-            let first = self.decided.insert((record.address, record.txn.clone()));
+            let decision = (record.address, record.txn.clone());
+            if handed {
+                self.handed.insert(decision.clone());
+            }
+            let first = self.decided.insert(decision);
             let Some(evident) = self.foreign.get_mut(&record.address) else { continue };
             let known = match *evident {
                 Evident::Told(count) => count <= self.told,

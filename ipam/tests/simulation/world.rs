@@ -279,7 +279,10 @@ impl World {
                 eprintln!("    -> {action:?}");
             }
             match action {
-                Action::Commit { ref store, step, .. } => {
+                Action::Commit { ref store, ref journal, step, .. } => {
+                    if step == berth_ipam::ledger::io::Step::Bind {
+                        self.check_bind(journal);
+                    }
                     let networks = &self.declared.networks;
                     let device = |key: &AttachmentKey| Some(networks.get(&key.network)?.link.device());
                     self.segment.decide(self.now, store, device);
@@ -293,6 +296,7 @@ impl World {
                 Action::Announce { device, claims } => self.segment.announced(&device, &claims),
                 Action::Reply(caller, _, ref reply) => {
                     self.check_on_disk(caller, reply);
+                    self.check_grant_again(caller, reply);
                     self.events.push(Event::Do(action));
                 }
                 Action::Note(note) => self.check_note(&note),

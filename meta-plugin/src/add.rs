@@ -387,7 +387,7 @@ fn main_link(
     match (choices.len(), last) {
         // A MAC that was asked for has no alternative.
         (0 | 1, Some(cause)) => Err(match order.lease.mac {
-            Some(mac) => refusal::of_mac(world, parent, mac, cause),
+            Some(mac) => refusal::of_mac(world, &order.key, parent, mac, cause),
             None => PluginError::Kernel { what: "configure the interface", cause },
         }),
         _ => Err(PluginError::NoMacLeft { tried: SALTS, parent: parent.clone() }),
@@ -447,7 +447,7 @@ fn create(
     undo: &mut Undo,
 ) -> Result<Link, PluginError> {
     if let Err(cause) = world.create_link(new) {
-        return Err(refusal::of_link(world, &order.key.network, new, cause));
+        return Err(refusal::of_link(world, &order.key, new, cause));
     }
     let what = "read the new interface";
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;

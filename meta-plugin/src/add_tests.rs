@@ -1,5 +1,6 @@
 use berth_cni::Version;
 use berth_protocol::request::LinkRemoval;
+use berth_protocol::response::LeaseRow;
 use serde_json::{Value, json};
 
 use super::*;
@@ -239,6 +240,35 @@ fn the_next_salt_is_tried_when_a_mac_is_in_use() {
     sim.macs_in_use = (0..SALTS).map(|salt| Mac::derive(&key(), salt)).collect();
     assert!(matches!(run(&mut sim, ""), Err(PluginError::NoMacLeft { tried: 4, .. })));
     assert_eq!(sim.leased, None);
+}
+
+/// A row of the agent's leases for the container, with that MAC.
+fn row(container: &str, mac: Mac) -> LeaseRow {
+    let row = json!({
+        "network": "lan", "cniNetwork": "lan", "pool": "lan", "segment": "default", "address": "10.0.0.9",
+        "state": "bound", "reason": "bound", "node": "n1", "containerID": container, "ifname": "eth0", "pod": null,
+        "mac": mac, "netnsCookie": null, "nsid": null, "ifindex": null, "generation": 1,
+    });
+    serde_json::from_value(row).unwrap()
+}
+
+#[test]
+fn the_holder_of_a_requested_mac_is_never_the_add_itself() {
+    let mac: Mac = "02:00:00:00:00:55".parse().unwrap();
+    let refused = |others: &[LeaseRow], parent: Option<Mac>| {
+        let mut sim = Sim::new();
+        sim.macs_in_use = [mac].into();
+        sim.leases = [&[row("c1", mac)], others].concat();
+        sim.parent.mac = parent;
+        run(&mut sim, r#""runtimeConfig":{"mac":"02:00:00:00:00:55"}"#).unwrap_err().object(Version::LATEST)
+    };
+    let object = refused(&[row("c2", mac)], None);
+    assert!(object.msg.contains("container c2") && object.code == 11, "{object:?}");
+    let object = refused(&[], None);
+    assert!(object.msg.contains("an interface without a lease") && !object.msg.contains("c1"), "{object:?}");
+    let object = refused(&[], Some(mac));
+    assert!(object.msg.contains("its own MAC") && object.msg.contains("eth1"), "{object:?}");
+    assert!(object.code == 7 && object.details.contains("another MAC"), "{object:?}");
 }
 
 #[test]

@@ -141,7 +141,7 @@ impl World for Kernel {
             LinkRead::Found(controller) => controller.name,
             _ => format!("interface {index}"),
         });
-        Ok(Some(ParentFacts { mtu: facts.mtu, controller }))
+        Ok(Some(ParentFacts { mtu: facts.mtu, mac: facts.mac, controller }))
     }
 
     fn create_link(&mut self, link: &NewLink<'_>) -> Result<(), KernelError> {

@@ -5,9 +5,10 @@
 
 use std::time::Duration;
 
+use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::config::MacvlanMode;
 use berth_ipam::mac::Mac;
-use berth_ipam::name::{IfName, NetworkName};
+use berth_ipam::name::IfName;
 use berth_protocol::response::{LeaseRow, LinkPlan};
 use berth_protocol::{Request, Response};
 use berth_underlay::error::Error as KernelError;
@@ -23,10 +24,10 @@ const EEXIST: i32 = Errno::EXIST.raw_os_error();
 /// Time limit for the agent to name a holder.
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// The refusal of a new link of the network, with what explains it.
+/// The refusal of a new link of the attachment, with what explains it.
 pub fn of_link(
     world: &mut impl World,
-    network: &NetworkName,
+    key: &AttachmentKey,
     new: &NewLink<'_>,
     cause: KernelError,
 ) -> PluginError {
@@ -37,7 +38,7 @@ pub fn of_link(
         }
         _ => None,
     };
-    let explained = refused.and_then(|errno| explain(world, network, new, parent, errno));
+    let explained = refused.and_then(|errno| explain(world, key, new, parent, errno));
     match explained {
         Some((why, advice)) => {
             PluginError::LinkRefused { parent: parent.clone(), why, advice, cause: Box::new(cause) }
@@ -46,9 +47,20 @@ pub fn of_link(
     }
 }
 
-/// The refusal of a MAC that was asked for and that another macvlan of the parent has.
-pub fn of_mac(world: &mut impl World, parent: &IfName, mac: Mac, cause: KernelError) -> PluginError {
-    let holder = holder(world, |row| row.mac == Some(mac));
+/// The refusal of a requested MAC, which the parent or another macvlan of it has.
+pub fn of_mac(
+    world: &mut impl World,
+    key: &AttachmentKey,
+    parent: &IfName,
+    mac: Mac,
+    cause: KernelError,
+) -> PluginError {
+    if world.parent(parent).is_ok_and(|facts| facts.is_some_and(|facts| facts.mac == Some(mac))) {
+        let why = format!("the requested MAC {mac} is its own MAC");
+        let advice = "request another MAC or none".to_owned();
+        return PluginError::LinkRefused { parent: parent.clone(), why, advice, cause: Box::new(cause) };
+    }
+    let holder = holder(world, key, |row| row.mac == Some(mac));
     let holder = holder.unwrap_or_else(|| "an interface without a lease on this node".to_owned());
     PluginError::MacTaken { mac, parent: parent.clone(), holder, cause: Box::new(cause) }
 }
@@ -56,13 +68,13 @@ pub fn of_mac(world: &mut impl World, parent: &IfName, mac: Mac, cause: KernelEr
 /// Reason and advice for the operator.
 fn explain(
     world: &mut impl World,
-    network: &NetworkName,
+    key: &AttachmentKey,
     new: &NewLink<'_>,
     parent: &IfName,
     errno: i32,
 ) -> Option<(String, String)> {
     if let (LinkPlan::Vlan { id, .. }, EEXIST) = (new.plan, errno) {
-        let holder = holder(world, |row| row.network.as_ref() == Some(network));
+        let holder = holder(world, key, |row| row.network.as_ref() == Some(&key.network));
         let by = holder.map_or_else(String::new, |holder| format!(", for {holder}"));
         let why = format!("VLAN {id} already exists on it{by}");
         return Some((why, "an exclusive VLAN has one interface; delete the other one first".to_owned()));
@@ -79,7 +91,7 @@ fn explain(
     }
     let LinkPlan::Macvlan { mode, .. } = new.plan else { return None };
     if errno == EINVAL {
-        let holder = holder(world, |row| row.network.as_ref() == Some(network));
+        let holder = holder(world, key, |row| row.network.as_ref() == Some(&key.network));
         let by = holder.map_or_else(String::new, |holder| format!("; this network has {holder}"));
         let why = match mode {
             MacvlanMode::Passthru => {
@@ -108,10 +120,15 @@ fn word(mode: MacvlanMode) -> &'static str {
     }
 }
 
-/// Description of the first lease of the node that matches; `None` also if the agent does not respond.
-fn holder(world: &mut impl World, fits: impl Fn(&LeaseRow) -> bool) -> Option<String> {
+/// Description of the first lease of another attachment of the node that matches; `None` also if the agent does not
+/// respond.
+fn holder(world: &mut impl World, key: &AttachmentKey, fits: impl Fn(&LeaseRow) -> bool) -> Option<String> {
+    // The ADD that is refused has a lease, too.
+    let own = (Some(&key.network), Some(&key.container_id), Some(&key.ifname));
+    let others =
+        |row: &LeaseRow| (row.network.as_ref(), row.container_id.as_ref(), row.ifname.as_ref()) != own;
     let Ok(Response::Leases(rows)) = world.ask(&Request::Leases, PATIENCE) else { return None };
-    let row = rows.into_iter().find(|row| row.container_id.is_some() && fits(row))?;
+    let row = rows.into_iter().find(|row| row.container_id.is_some() && others(row) && fits(row))?;
     let pod = row.pod.map(|pod| format!("pod {}/{}", pod.namespace, pod.name));
     let who = pod.or_else(|| row.container_id.map(|id| format!("container {id}")))?;
     Some(format!("{who} with {}", row.address))

@@ -111,7 +111,7 @@ impl Sim {
             is_own: false,
             no_netns: false,
             parents: vec!["eth1"],
-            parent: ParentFacts { mtu: 1500, controller: None },
+            parent: ParentFacts { mtu: 1500, mac: None, controller: None },
             refuses: None,
             leases: Vec::new(),
             fails: None,

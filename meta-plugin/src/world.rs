@@ -38,6 +38,8 @@ pub struct Entered {
 pub struct ParentFacts {
     /// MTU in bytes.
     pub mtu: u32,
+    /// Its MAC, if it has one.
+    pub mac: Option<Mac>,
     /// The bridge or bond that it is a port of.
     pub controller: Option<String>,
 }

@@ -41,6 +41,27 @@ fn a_mac_that_was_asked_for_and_is_in_use_is_named_with_its_holder() {
 }
 
 #[test]
+fn a_mac_of_the_parent_or_of_a_link_without_a_lease_is_not_laid_to_the_add_that_asks_for_it() {
+    let Some(lab) = lab() else { return };
+    let node = lab.world.node();
+    let foreign = "02:00:00:00:42:03";
+    let shim = format!("link add link {PARENT} name shim address {foreign} type macvlan mode bridge\n");
+    world::ip(node, &format!("{shim}link set shim up\n")).unwrap();
+    let shown = world::ip_shows(node, &format!("-o link show {PARENT}")).unwrap();
+    let own = shown.split("link/ether ").nth(1).unwrap().split(' ').next().unwrap();
+    for (mac, code, said) in [(own, 7, "its own MAC"), (foreign, 11, "an interface without a lease")] {
+        let pod = lab.world.pod().unwrap();
+        let mut config = lab.config.clone();
+        config["runtimeConfig"]["mac"] = json!(mac);
+        let add = berth_testbed::plugin::Call::new("ADD", &config, &pod);
+        let failure = lab.plugin.run(&add).unwrap().failure().unwrap();
+        assert!(failure.msg.contains(mac) && failure.msg.contains(PARENT), "{failure:?}");
+        assert!(failure.code == code && failure.msg.contains(said), "{failure:?}");
+        assert!(!failure.msg.contains(&pod.container_id), "{failure:?}");
+    }
+}
+
+#[test]
 fn a_mac_that_the_link_was_given_after_its_add_is_told_once_and_is_no_second_holder() {
     let Some(lab) = lab() else { return };
     let pod = lab.attach(&lab.world.pod().unwrap()).unwrap();

@@ -1,6 +1,6 @@
 //! The parents' lists of unicast MACs: who is up on the underlay, in whatever namespace.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use berth_ipam::identity::Nsid;
 use berth_ipam::mac::Mac;
@@ -9,6 +9,7 @@ use berth_underlay::error::{Checked, Unknown};
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::netns::NetnsFile;
 use berth_underlay::read::{LinkRead, Reader};
+use berth_underlay::search::SearchResult;
 use berth_underlay::wire::device::Device;
 use berth_underlay::{nsid, offload};
 
@@ -103,30 +104,67 @@ impl Parent {
     }
 }
 
+/// The MACs of a parent's list that none of the up links has which a search found under it: those of links out of its
+/// sight, and addresses that an operator wrote there. A VLAN device over a macvlan puts its own MAC on the list, too.
+pub fn unexplained(parent: Parent, listed: &BTreeSet<Mac>, found: &SearchResult) -> BTreeSet<Mac> {
+    let up = || found.links.iter().filter(|(_, link)| link.up);
+    let place = |at: usize| found.namespaces.get(at).and_then(|place| place.nsid);
+    let children: HashSet<_> = up()
+        .filter(|(at, link)| parent.has_child(place(*at), link))
+        .map(|(at, link)| (*at, link.ifindex))
+        .collect();
+    let is_over_child = |at: usize, link: &LinkFacts| {
+        link.parent_nsid.is_none() && link.parent_index.is_some_and(|below| children.contains(&(at, below)))
+    };
+    let explaining =
+        up().filter(|(at, link)| children.contains(&(*at, link.ifindex)) || is_over_child(*at, link));
+    let explained: BTreeSet<_> = explaining.filter_map(|(_, link)| link.mac).collect();
+    listed.difference(&explained).copied().collect()
+}
+
 #[cfg(test)]
 mod tests {
+    use berth_underlay::search::NsSeen;
+
     use super::*;
+
+    #[test]
+    fn a_mac_on_the_list_is_explained_by_an_up_link_under_the_parent_or_one_over_that() {
+        let parent = Parent { ifindex: 3, own: Some(Nsid(9)) };
+        let link = |ifindex, kind: &str, parent_index, parent_nsid: Option<i32>| LinkFacts {
+            ifindex,
+            mac: Some(Mac([2, 0, 0, 0, 6, u8::try_from(ifindex).unwrap()])),
+            kind: Some(kind.to_owned()),
+            parent_index: Some(parent_index),
+            parent_nsid: parent_nsid.map(Nsid),
+            ..facts()
+        };
+        let pod = NsSeen {
+            nsid: Some(Nsid(70_000)),
+            nsid_is_random: true,
+            cookie: None,
+            inode: 5,
+            path: "/run/netns/pod".into(),
+        };
+        let links = [
+            link(2, "macvlan", 3, Some(9)),
+            link(4, "vlan", 2, None),
+            LinkFacts { up: false, ..link(5, "macvlan", 3, Some(9)) },
+            link(6, "macvlan", 7, Some(9)),
+            link(8, "veth", 3, None),
+        ];
+        let listed = links.iter().filter_map(|link| link.mac).collect();
+        let links = links.into_iter().map(|link| (0, link)).collect();
+        let found = SearchResult { complete: true, namespaces: vec![pod], links, ..SearchResult::default() };
+        let last = |mac: &Mac| mac.0[5];
+        let left: Vec<_> = unexplained(parent, &listed, &found).iter().map(last).collect();
+        assert_eq!(left, [5, 6, 8], "one is down, one is on another parent, one is under none");
+    }
 
     #[test]
     fn only_an_up_macvlan_of_that_very_parent_explains_its_list() {
         let parent = Parent { ifindex: 3, own: Some(Nsid(9)) };
-        let link = LinkFacts {
-            ifindex: 2,
-            name: "eth0".to_owned(),
-            mac: Some(Mac([2, 0, 0, 0, 6, 1])),
-            up: true,
-            carrier: Some(true),
-            carrier_changes: 2,
-            master: None,
-            slave_kind: None,
-            mtu: 1500,
-            kind: Some("macvlan".to_owned()),
-            macvlan_mode: None,
-            vlan_id: None,
-            parent_index: Some(3),
-            parent_nsid: Some(Nsid(9)),
-            alias: None,
-        };
+        let link = facts();
         let pod = Some(Nsid(70_000));
         assert!(parent.is_under(pod, &link));
         assert!(parent.is_under(pod, &LinkFacts { kind: Some("macvtap".to_owned()), ..link.clone() }));
@@ -150,5 +188,25 @@ mod tests {
         let at_home = LinkFacts { parent_nsid: None, ..link.clone() };
         assert!(parent.is_under(None, &at_home), "a link of the node's own");
         assert!(!Parent { own: None, ..parent }.is_under(pod, &link));
+    }
+
+    fn facts() -> LinkFacts {
+        LinkFacts {
+            ifindex: 2,
+            name: "eth0".to_owned(),
+            mac: Some(Mac([2, 0, 0, 0, 6, 1])),
+            up: true,
+            carrier: Some(true),
+            carrier_changes: 2,
+            master: None,
+            slave_kind: None,
+            mtu: 1500,
+            kind: Some("macvlan".to_owned()),
+            macvlan_mode: None,
+            vlan_id: None,
+            parent_index: Some(3),
+            parent_nsid: Some(Nsid(9)),
+            alias: None,
+        }
     }
 }

@@ -5,7 +5,7 @@
 //! had said about a link before it was read as missing (that it was moved, say) is known before
 //! the reads are judged.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use std::sync::mpsc::{Receiver, Sender, channel};
 use berth_ipam::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use berth_ipam::identity::{NetnsCookie, NetnsIdentity, Nsid};
 use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Source, Target};
-use berth_ipam::ledger::sight::Where;
+use berth_ipam::ledger::sight::{Unseen, Where};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
 use berth_underlay::error::Checked;
@@ -28,7 +28,7 @@ use berth_underlay::search::{self, NsSeen, Options, SearchResult};
 use rustix::event::{EventfdFlags, PollFd, PollFlags, Timespec, eventfd, poll};
 
 use crate::event_filter::EventFilter;
-use crate::fdb::{Parent, fdb_of, is_blind};
+use crate::fdb::{Parent, fdb_of, is_blind, unexplained};
 use crate::hints::{Feed, Repeats};
 use crate::{clock, shown, strays, survey};
 
@@ -171,29 +171,60 @@ impl Worker {
     }
 
     fn gather(&mut self, targets: &[Target]) -> Input {
-        let mut lists = Fdbs::default();
-        let mut seen: Vec<_> = targets.iter().map(|target| self.read(target, &mut lists)).collect();
+        let mut first = Fdbs::default();
+        let mut seen: Vec<_> = targets.iter().map(|target| self.read(target, &mut first)).collect();
         let missing = |seen: &Observation| seen.link != LinkFact::Present;
         if targets.iter().zip(&seen).any(|(target, seen)| target.search && missing(seen)) {
             let found = self.search(targets);
+            // The list of MACs is read last as well as first: a link that was set up between the reads
+            // and the search would else be in neither.
+            let mut last = Fdbs::default();
             for (target, seen) in targets.iter().zip(&mut seen) {
                 if target.search && missing(seen) {
-                    seen.search = Some(self.outcome(target, &found));
-                    if seen.fdb == FdbFact::Present && self.is_anothers(target, &found) {
-                        seen.fdb = FdbFact::Another;
-                    }
+                    self.searched(target, seen, &found, (&mut first, &mut last));
                 }
             }
         }
-        // The list of MACs is read last as well as first: a link that was set up between the reads
-        // and the search would else be in neither.
-        let mut lists = Fdbs::default();
-        for (target, seen) in targets.iter().zip(&mut seen) {
-            if seen.fdb == FdbFact::Absent && seen.search.is_some() {
-                seen.fdb = self.fdb(target, &mut lists);
-            }
-        }
         Input::Gathered(seen)
+    }
+
+    /// Completes the reads about one attachment by what a search found, and by the lists of MACs before and after it.
+    fn searched(
+        &mut self,
+        target: &Target,
+        seen: &mut Observation,
+        found: &SearchResult,
+        (first, last): (&mut Fdbs, &mut Fdbs),
+    ) {
+        let unexplained = match &target.fdb_parent {
+            Some(parent) => self.unexplained(parent, found, (first, last)),
+            None => BTreeSet::new(),
+        };
+        seen.search = Some(self.outcome(target, found, &unexplained));
+        if seen.fdb == FdbFact::Present && self.is_anothers(target, found) {
+            seen.fdb = FdbFact::Another;
+        }
+        if seen.fdb == FdbFact::Absent {
+            seen.fdb = self.fdb(target, last);
+        }
+    }
+
+    /// The MACs that a parent lists before and after a search and that no link which the search found explains. Links of
+    /// ADDs and DELs under way come and go meanwhile, and are on one of the lists alone.
+    fn unexplained(
+        &mut self,
+        parent: &IfName,
+        found: &SearchResult,
+        (first, last): (&mut Fdbs, &mut Fdbs),
+    ) -> BTreeSet<Mac> {
+        // Of a parent that is not there by that name all devices were read: their lists are not told apart.
+        let Some(device) = Parent::read(&mut self.reader, parent) else { return BTreeSet::new() };
+        let listed = match (first.of(&mut self.reader, parent), last.of(&mut self.reader, parent)) {
+            (Ok(before), Ok(after)) => before.intersection(after).copied().collect(),
+            // The fact about the list says so.
+            _ => BTreeSet::new(),
+        };
+        unexplained(device, &listed, found)
     }
 
     fn read(&mut self, target: &Target, lists: &mut Fdbs) -> Observation {
@@ -356,10 +387,10 @@ impl Worker {
     }
 
     /// The conclusion of a search, with the identity of the namespace in which the link was found.
-    fn outcome(&mut self, target: &Target, found: &SearchResult) -> SearchOutcome {
-        let concluded = conclude(&mut self.reader, target, found);
+    fn outcome(&mut self, target: &Target, found: &SearchResult, macs: &BTreeSet<Mac>) -> SearchOutcome {
+        let concluded = conclude(&mut self.reader, target, found, macs);
         let SearchOutcome::Found { netns, ifindex, mac, marked } = concluded else { return concluded };
-        let place = found.namespaces.iter().find(|place| place.nsid == Some(netns.nsid));
+        let place = found.namespaces.iter().find(|place| place.inode == netns.inode);
         match place.and_then(|place| cookie_at(&mut self.reader, &place.path, netns.nsid)) {
             Some(cookie) => {
                 SearchOutcome::Found { netns: NetnsIdentity { cookie, ..netns }, ifindex, mac, marked }
@@ -375,8 +406,10 @@ impl Worker {
         let options = search_options();
         let found = search::search(&mut self.reader, &options);
         let reader = &mut self.reader;
-        let mut is_missing =
-            |target: &Target| target.search && conclude(reader, target, &found) == SearchOutcome::NotFound;
+        let none = BTreeSet::new();
+        let mut is_missing = |target: &Target| {
+            target.search && conclude(reader, target, &found, &none) == SearchOutcome::NotFound
+        };
         if !targets.iter().any(&mut is_missing) {
             return found;
         }
@@ -395,9 +428,16 @@ fn search_options() -> Options {
     Options { folders: vec![PathBuf::from("/run/docker/netns")], ..Options::default() }
 }
 
-/// The conclusion of a search; the cookie of the namespace in which a link was found is not read yet.
-fn conclude(reader: &mut Reader, target: &Target, found: &SearchResult) -> SearchOutcome {
-    let identities: Vec<_> = found.namespaces.iter().map(identity).collect();
+/// The conclusion of a search; the cookie of the namespace in which a link was found is not read yet. `macs`: of links
+/// that the search did not find.
+fn conclude(
+    reader: &mut Reader,
+    target: &Target,
+    found: &SearchResult,
+    macs: &BTreeSet<Mac>,
+) -> SearchOutcome {
+    let own = NetnsFile::own().and_then(|own| nsid::read_or_assign(reader.socket(), &own)).ok();
+    let identities: Vec<_> = found.namespaces.iter().map(|place| identity(place, own)).collect();
     let parent = target.fdb_parent.as_ref().and_then(|name| Parent::read(reader, name));
     let links = found.links.iter().filter_map(|(at, link)| {
         let (place, netns) = (found.namespaces.get(*at)?, identities.get(*at)?);
@@ -405,16 +445,15 @@ fn conclude(reader: &mut Reader, target: &Target, found: &SearchResult) -> Searc
         seen.is_stacked &= !parent.is_some_and(|parent| parent.is_on_other_device(place.nsid, link));
         Some((seen, netns))
     });
-    target.conclude(links, (!found.complete).then(|| found.incomplete_because.join("; ")))
+    let namespaces = (!found.complete).then(|| found.incomplete_because.join("; "));
+    target.conclude(links, Unseen { namespaces, macs })
 }
 
-fn identity(place: &NsSeen) -> NetnsIdentity {
-    NetnsIdentity {
-        cookie: place.cookie.unwrap_or(NetnsCookie(0)),
-        inode: place.inode,
-        nsid: place.nsid.unwrap_or(Nsid(0)),
-        nsid_is_random: place.nsid_is_random,
-    }
+/// The identity of a namespace that a search looked into. `own`: the number of the agent's own namespace in itself.
+fn identity(place: &NsSeen, own: Option<(Nsid, bool)>) -> NetnsIdentity {
+    let number = place.nsid.map(|nsid| (nsid, place.nsid_is_random)).or(own);
+    let (nsid, nsid_is_random) = number.unwrap_or((Nsid(0), false));
+    NetnsIdentity { cookie: place.cookie.unwrap_or(NetnsCookie(0)), inode: place.inode, nsid, nsid_is_random }
 }
 
 /// The cookie of the namespace at a path, if it has that number still.

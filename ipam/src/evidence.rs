@@ -144,6 +144,8 @@ pub enum WireFact {
     Silent,
     /// Something answered.
     Answered,
+    /// Links under the parent heard rounds of probes, and for ten seconds nothing was heard of the addresses.
+    ChildrenSilent,
 }
 
 /// All that is known of one attachment. The verdict is a function of this alone.

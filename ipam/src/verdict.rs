@@ -54,6 +54,8 @@ pub enum Next {
     RemoveLink,
     /// Ask the wire.
     Probe,
+    /// Ask the links under the parent.
+    ProbeChildren,
 }
 
 impl Next {
@@ -67,6 +69,7 @@ impl Next {
             Self::Settle => "settle",
             Self::RemoveLink => "remove link",
             Self::Probe => "probe",
+            Self::ProbeChildren => "probe children",
         }
     }
 }
@@ -226,6 +229,10 @@ const UNFOUND: &[SearchFact] = &[SearchFact::NotMade, SearchFact::NotFound, Sear
 /// The end of the namespace is not proved.
 const UNENDED: &[NetnsFact] = &[NetnsFact::Alive, NetnsFact::Hidden, NetnsFact::Unknown];
 const UNSURE: &[Departure] = &[Departure::Moved, Departure::EventsLost];
+/// No round asked the wire about the address itself.
+const UNASKED: &[WireFact] = &[WireFact::NotAsked, WireFact::ChildrenSilent];
+/// The links under the parent were not heard to be silent.
+const UNPROVED: &[WireFact] = &[WireFact::NotAsked, WireFact::Silent, WireFact::Answered];
 /// No event said that the link was deleted.
 const UNTOLD: &[Departure] = &[Departure::Moved, Departure::EventsLost, Departure::Unheard];
 
@@ -434,7 +441,7 @@ pub const TABLE: &[Row] = &[
         "rebooted-ask-wire",
         Verdict::Suspect,
         Next::Probe,
-        When { epoch: &[Epoch::Rebooted], fdb: OFF_WIRE, wire: &[WireFact::NotAsked], ..ANY },
+        When { epoch: &[Epoch::Rebooted], fdb: OFF_WIRE, wire: UNASKED, ..ANY },
         "The machine was rebooted: its namespaces are gone; the wire has a veto.",
     )
     .ends(
@@ -512,14 +519,65 @@ pub const TABLE: &[Row] = &[
         ),
     ),
     row(
-        "moved-out-of-sight",
+        "moved-unlisted",
         Verdict::Unknown,
         Next::Search,
-        When { departure: &[Departure::Moved], search: &[SearchFact::NotFound], ..ANY },
-        "The kernel said that the link moved, and no nameable namespace holds it: one without a name may.",
+        When { fdb: &[FdbFact::Blind], departure: &[Departure::Moved], search: &[SearchFact::NotFound], ..ANY },
+        "The kernel said that the link moved, no nameable namespace holds it, and no list shows a link of its kind.",
     )
     .ends(
         "The link is found, or a program in the kernel tells its teardown.",
+        Hand::Needed(
+            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
+        ),
+    ),
+    row(
+        "moved-over",
+        Verdict::Unknown,
+        Next::ProbeChildren,
+        When {
+            departure: &[Departure::Moved],
+            search: &[SearchFact::NotFound],
+            intent: ENDING,
+            wire: UNPROVED,
+            ..ANY
+        },
+        "A DEL came, the link moved before, and no nameable namespace holds it: the links under the parent are asked.",
+    )
+    .ends(
+        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it.",
+        Hand::Needed(
+            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
+        ),
+    ),
+    row(
+        "moved-namespace-gone",
+        Verdict::Unknown,
+        Next::ProbeChildren,
+        When {
+            netns: &[NetnsFact::Dead],
+            departure: &[Departure::Moved],
+            search: &[SearchFact::NotFound],
+            wire: UNPROVED,
+            ..ANY
+        },
+        "The namespace is gone, the link left it before, and no nameable one holds it: the links under the parent are asked.",
+    )
+    .ends(
+        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it.",
+        Hand::Needed(
+            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
+        ),
+    ),
+    row(
+        "moved-out-of-sight",
+        Verdict::Unknown,
+        Next::Search,
+        When { departure: &[Departure::Moved], search: &[SearchFact::NotFound], wire: UNPROVED, ..ANY },
+        "The kernel said that the link moved, and no nameable namespace holds it: one without a name may.",
+    )
+    .ends(
+        "The link is found, its teardown is told, a DEL comes, or the namespace ends.",
         Hand::Needed(
             "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
         ),

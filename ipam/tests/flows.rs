@@ -24,6 +24,8 @@ mod former;
 mod gc;
 #[path = "flows/hearing.rs"]
 mod hearing;
+#[path = "flows/hidden.rs"]
+mod hidden;
 #[path = "flows/hold.rs"]
 mod hold;
 #[path = "flows/occupied.rs"]

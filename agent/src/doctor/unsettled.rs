@@ -69,9 +69,10 @@ fn lease(one: &Unsettled<'_>, now: Time) -> Finding {
     let why = one.why.map(|why| format!(": {}", end(why))).unwrap_or_default();
     let unsearched =
         one.unsearched.map(|what| format!("; the search is incomplete: {what}")).unwrap_or_default();
+    let unproved = one.unproved.map(|why| format!("; not proved silent: {why}")).unwrap_or_default();
     let hand = one.ending.hand.text().map(|hand| format!("; what to do: {hand}")).unwrap_or_default();
     let text = format!(
-        "{} ({}){pod}: {} for {}{why}{unsearched}; ended by: {}{hand}",
+        "{} ({}){pod}: {} for {}{why}{unsearched}{unproved}; ended by: {}{hand}",
         addresses.join(" and "),
         one.key,
         one.reason,
@@ -105,6 +106,7 @@ mod tests {
             reason: row.id,
             why: Some(row.why),
             unsearched,
+            unproved: None,
             since: Time::from_millis(0),
             ending: row.ending.unwrap(),
         };

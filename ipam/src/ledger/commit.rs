@@ -421,6 +421,7 @@ impl Ledger {
                     holder: key.clone(),
                     macs: slot.entry.macs(),
                     fdb_parent: slot.entry.fdb_parent.clone(),
+                    unsearched: None,
                 });
                 self.shut(now, held.pool.clone(), held.key(), macs, guard, reason);
             } else if let rivals = self.local_rivals(&slot, held)

@@ -7,6 +7,7 @@
 use super::Ledger;
 use super::commit::Pending;
 use super::entry::{Phase, Slot};
+use super::hidden::Listening;
 use super::io::{Flush, JournalWrite, Observation, Source, Step};
 use crate::attachment::AttachmentKey;
 use crate::evidence::{Departure, LinkFact, SearchFact};
@@ -140,6 +141,7 @@ impl Ledger {
         // Only an end is told like that: a move is known as one.
         slot.live.gone_in_gap |= how == Departure::EventsLost;
         slot.live.search = SearchFact::NotMade;
+        slot.live.listening = Listening::Unasked;
         slot.live.stamp += 1;
         if was_moved && slot.live.departure != Departure::Moved {
             // It was elsewhere until now.

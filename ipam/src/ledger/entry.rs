@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::confirm::{Binding, Silence};
 use super::conflict::{Claimed, MacRead};
 use super::hearing::Span;
+use super::hidden::Listening;
 use super::io::{Caller, Source};
 use super::leak::Exits;
 use super::pace::{self, Pace};
@@ -324,6 +325,8 @@ pub struct Live {
     pub silence: Silence,
     /// A bind that waits for the wire.
     pub binding: Option<Binding>,
+    /// What the links under the parent say of its addresses, after its link left the sight of every search.
+    pub listening: Listening,
     /// The span of its port's hearing in which it alone was known to have its addresses.
     pub heard_alone: Option<Span>,
     /// Whether everybody left the namespace.
@@ -371,6 +374,7 @@ impl Live {
         self.gone_in_gap = false;
         self.told.clear();
         self.search = SearchFact::NotMade;
+        self.listening = Listening::Unasked;
         self.missing_since = None;
     }
 
@@ -404,6 +408,7 @@ impl Live {
             wire: WireFact::NotAsked,
             silence: Silence::Former,
             binding: None,
+            listening: Listening::Unasked,
             heard_alone: None,
             inhabitants: Inhabitants::Assumed,
             tenants: BTreeMap::new(),
@@ -480,6 +485,9 @@ pub struct Guard {
     pub macs: Vec<Mac>,
     /// The device whose list shows them.
     pub fdb_parent: Option<IfName>,
+    /// What the last search for its link could not see.
+    #[serde(skip)]
+    pub unsearched: Option<String>,
 }
 
 /// An address that nobody gets, because something answers for it.

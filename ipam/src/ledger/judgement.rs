@@ -298,6 +298,7 @@ impl Ledger {
         }
         self.relearn(seen);
         let is_anothers = self.is_anothers(seen);
+        let wire = self.wire_fact(now, &seen.key);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
         // A search of before the namespace's end did not see where the link was then.
         let stale = slot.live.search == SearchFact::NotFound && slot.live.departure == Departure::EventsLost;
@@ -348,7 +349,7 @@ impl Ledger {
             address: seen.address,
             intent: slot.intent(),
             inhabitants: slot.live.inhabitants,
-            wire: slot.live.wire,
+            wire,
             settled,
         }
     }
@@ -439,6 +440,7 @@ impl Ledger {
             }
             (_, Next::Follow) => self.follow(now, seen),
             (_, Next::Probe) => self.ask_about(now, key),
+            (_, Next::ProbeChildren) => self.probe_children(now, key),
             (_, Next::Search) => self.search_later(now, key, facts.search),
             (_, Next::Settle) => {
                 self.remember_departure(key, Flush::Lazy);
@@ -595,13 +597,12 @@ impl Ledger {
 
     /// Asks the wire about the addresses of an attachment of a former boot.
     fn ask_about(&mut self, now: Time, key: &AttachmentKey) {
-        let Some(slot) = self.slots.get(key) else { return };
-        let device = self.config.networks.get(&key.network).map(|network| network.link.device());
-        let Some(device) = device.or_else(|| slot.entry.fdb_parent.clone()) else { return };
+        let Some(device) = self.port_asked_about(key) else { return };
         if self.probes.values().any(|purpose| matches!(purpose, ProbePurpose::Former(other) if other == key))
         {
             return;
         }
+        let Some(slot) = self.slots.get(key) else { return };
         let addresses = slot.entry.addresses();
         if self.hearings.is_known_deaf(&device) {
             if let Some(slot) = self.slots.get_mut(key) {

@@ -23,6 +23,7 @@ pub mod entry;
 mod error;
 mod gc;
 pub mod hearing;
+pub mod hidden;
 mod hold;
 pub mod io;
 mod judgement;

@@ -4,13 +4,16 @@
 //! while the namespace behind it is proved by its cookie. An alias never proves absence: a pod's root can delete,
 //! edit and copy it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::io::Target;
 use crate::evidence::Intent;
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid};
 use crate::mac::Mac;
+
+/// How many MACs that no link explains are named to an operator.
+const NAMED: usize = 8;
 
 /// The namespace in which an attachment is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -111,6 +114,15 @@ pub enum Likeness {
     ByAlias,
 }
 
+/// The part of the node that a search did not see.
+#[derive(Debug, Clone)]
+pub struct Unseen<'a> {
+    /// The namespaces that could not be searched, in words.
+    pub namespaces: Option<String>,
+    /// The MACs on the parent's list that none of the links under it has which the search found up.
+    pub macs: &'a BTreeSet<Mac>,
+}
+
 impl Target {
     /// The degree to which a link that a search shows is the attachment's.
     pub fn likeness(&self, link: &Shown) -> Likeness {
@@ -175,19 +187,21 @@ impl Target {
         self.likeness(link) <= most
     }
 
-    /// The conclusion of a search that showed these links, each with its namespace. `incomplete`: the part that was
-    /// not searched.
+    /// The conclusion of a search that showed these links, each with its namespace.
     pub fn conclude<'a>(
         &self,
         links: impl Iterator<Item = (Shown, &'a NetnsIdentity)>,
-        incomplete: Option<String>,
+        unseen: Unseen<'_>,
     ) -> SearchOutcome {
         let found = links.map(|(link, netns)| (self.likeness(&link), link, netns));
         let best = found.max_by_key(|(likeness, ..)| *likeness);
         let Some((likeness, link, netns)) = best.filter(|(likeness, ..)| *likeness > Likeness::No) else {
+            let incomplete = unseen.namespaces.or_else(|| self.unexplained(unseen.macs));
             return incomplete.map_or(SearchOutcome::NotFound, SearchOutcome::Incomplete);
         };
-        let (Some(mac), Some(_), true) = (link.mac, link.at, likeness > Likeness::Perhaps) else {
+        // In the node's own namespace a link is followed by its alias alone.
+        let least = if link.at.is_some() { Likeness::ByMac } else { Likeness::ByAlias };
+        let (Some(mac), true) = (link.mac, likeness >= least) else {
             let place = link.at.map_or("the node's own namespace".to_owned(), |at| format!("namespace {at}"));
             let text = format!("link {} of {place} may be the attachment's", link.ifindex);
             return SearchOutcome::Incomplete(text);
@@ -198,6 +212,22 @@ impl Target {
             mac,
             marked: likeness == Likeness::ByAlias,
         }
+    }
+}
+
+impl Target {
+    /// The links that the parent's list shows and the search did not, in words: one of them may be the attachment's under
+    /// another MAC.
+    fn unexplained(&self, macs: &BTreeSet<Mac>) -> Option<String> {
+        let parent = self.fdb_parent.as_ref()?;
+        let others: Vec<_> = macs.iter().filter(|mac| !self.macs.contains(mac)).collect();
+        let named: Vec<_> = others.iter().take(NAMED).map(ToString::to_string).collect();
+        let more = if others.len() > named.len() { " and others" } else { "" };
+        let text = format!(
+            "{parent} lists {}{more}, and no link in a namespace that can be named has it",
+            named.join(", ")
+        );
+        (!others.is_empty()).then_some(text)
     }
 }
 
@@ -294,16 +324,37 @@ mod tests {
     fn a_search_finds_follows_or_does_not_know() {
         let netns =
             NetnsIdentity { cookie: NetnsCookie(5), inode: 5, nsid: Nsid(70_005), nsid_is_random: true };
-        let one = |link: Shown| target(ASKED_FOR).conclude([(link, &netns)].into_iter(), None);
+        let none = Unseen { namespaces: None, macs: &BTreeSet::new() };
+        let one = |link: Shown| target(ASKED_FOR).conclude([(link, &netns)].into_iter(), none.clone());
         let found = one(shown(OTHERS, Mark::Own));
         assert!(matches!(found, SearchOutcome::Found { marked: true, mac: OTHERS, .. }), "{found:?}");
         assert!(matches!(one(shown(ASKED_FOR, Mark::None)), SearchOutcome::Incomplete(_)));
         assert_eq!(one(shown(OTHERS, Mark::None)), SearchOutcome::NotFound);
-        let at_home = Shown { at: None, ..shown(ASKED_FOR, Mark::Own) };
-        assert!(matches!(one(at_home), SearchOutcome::Incomplete(_)), "in the node's own namespace");
+        let at_home = |mark| Shown { at: None, ..shown(ASKED_FOR, mark) };
+        assert!(matches!(one(at_home(Mark::Own)), SearchOutcome::Found { marked: true, .. }), "{netns:?}");
+        let chained = Target { made_by_us: false, ..target(ASKED_FOR) };
+        let by_mac = chained.conclude([(at_home(Mark::None), &netns)].into_iter(), none.clone());
+        assert!(matches!(by_mac, SearchOutcome::Incomplete(_)), "in the node's own namespace: {by_mac:?}");
         let both = [(shown(ASKED_FOR, Mark::None), &netns), (shown(OTHERS, Mark::Own), &netns)];
-        let both = target(ASKED_FOR).conclude(both.into_iter(), Some("x".to_owned()));
+        let unseen = Unseen { namespaces: Some("x".to_owned()), ..none };
+        let both = target(ASKED_FOR).conclude(both.into_iter(), unseen);
         assert!(matches!(both, SearchOutcome::Found { marked: true, .. }), "{both:?}");
+    }
+
+    #[test]
+    fn a_search_that_leaves_a_mac_on_the_parent_unexplained_is_not_complete() {
+        let over = |target: Target, macs: &[Mac]| {
+            let macs = macs.iter().copied().collect();
+            target.conclude(std::iter::empty(), Unseen { namespaces: None, macs: &macs })
+        };
+        let named = "eth1 lists 02:00:00:00:06:02, and no link in a namespace that can be named has it";
+        assert_eq!(
+            over(target(ASKED_FOR), &[ASKED_FOR, OTHERS]),
+            SearchOutcome::Incomplete(named.to_owned())
+        );
+        assert_eq!(over(target(ASKED_FOR), &[ASKED_FOR]), SearchOutcome::NotFound, "that is another fact");
+        let unlisted = Target { fdb_parent: None, ..target(ASKED_FOR) };
+        assert_eq!(over(unlisted, &[OTHERS]), SearchOutcome::NotFound, "no list shows its kind");
     }
 
     #[test]

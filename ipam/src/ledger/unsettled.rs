@@ -62,6 +62,8 @@ pub struct Unsettled<'a> {
     pub why: Option<&'static str>,
     /// What an incomplete search could not see; `None`: the last search was complete, or none was made.
     pub unsearched: Option<&'a str>,
+    /// Why the last probes of the links under the parent proved nothing; `None`: they did, or none were made.
+    pub unproved: Option<&'a str>,
     /// Since when it is unsettled.
     pub since: Time,
     /// What ends it.
@@ -132,6 +134,7 @@ impl Ledger {
                 reason: slot.live.reason,
                 why: Row::of(slot.live.reason).map(|row| row.why),
                 unsearched: slot.live.unsearched.as_deref(),
+                unproved: slot.live.listening.failure(),
                 since,
                 ending: slot.ending()?,
             })
@@ -143,7 +146,8 @@ impl Ledger {
                 pod: None,
                 reason: &shut.reason,
                 why: None,
-                unsearched: None,
+                unsearched: shut.guard.as_ref()?.unsearched.as_deref(),
+                unproved: None,
                 since: shut.since,
                 ending: GUARDED,
             })

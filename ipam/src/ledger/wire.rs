@@ -61,6 +61,8 @@ pub enum ProbePurpose {
     Quarantine(AddressKey),
     /// Does an address of a former boot answer?
     Former(AttachmentKey),
+    /// Does a link that left the sight of every search answer for an address of its attachment?
+    Hidden(AttachmentKey),
     /// Is the MAC that an ADD asks for another station's?
     Mac(TxnId),
     /// Does another host have an address of an ADD by now, whose link is made?
@@ -167,8 +169,18 @@ impl Ledger {
         let id = self.id();
         // A link under the device that hears a solicitation for its tentative IPv6 address takes that for a
         // duplicate, and one that detects conflicts does so with an ARP probe for an address that it is about to
-        // use: so links hear only probes for addresses that no lease can have.
-        let reach = matches!(&purpose, ProbePurpose::Quarantine(key) if key.address.is_ipv4());
+        // use: so links hear only probes for addresses that no lease can have, or none but that of a link which is to be
+        // found.
+        let reach = match &purpose {
+            ProbePurpose::Quarantine(key) => key.address.is_ipv4(),
+            ProbePurpose::Hidden(_) => true,
+            ProbePurpose::Ahead(_)
+            | ProbePurpose::Add { .. }
+            | ProbePurpose::Former(_)
+            | ProbePurpose::Bind(_)
+            | ProbePurpose::Mac(_)
+            | ProbePurpose::Attend(_) => false,
+        };
         self.hearings.asked(id, device.clone());
         self.probes.insert(id, purpose);
         self.out.push(Action::Probe { id, device, addresses, urgent, reach });
@@ -177,8 +189,14 @@ impl Ledger {
     /// A round of probes is over.
     pub(super) fn probed(&mut self, now: Time, id: u64, result: ProbeResult) {
         let Some(purpose) = self.probes.remove(&id) else { return };
-        let reached = |key: &AddressKey| self.hearings.has_reached(id, key.address);
-        let reached = matches!(&purpose, ProbePurpose::Quarantine(key) if reached(key));
+        let has_reached = |address: IpAddr| self.hearings.has_reached(id, address);
+        let reached = match &purpose {
+            ProbePurpose::Quarantine(key) => has_reached(key.address),
+            ProbePurpose::Hidden(key) => {
+                self.slots.get(key).is_some_and(|slot| slot.entry.addresses().into_iter().all(has_reached))
+            }
+            _ => false,
+        };
         let Some((device, result)) = self.hearings.concluded(id, result) else { return };
         match purpose {
             ProbePurpose::Ahead(pool) => self.probed_ahead(now, &device, &pool, result),
@@ -187,6 +205,7 @@ impl Ledger {
             ProbePurpose::Former(key) => self.probed_former(now, &device, &key, result),
             ProbePurpose::Bind(key) => self.probed_bind(now, &device, &key, result),
             ProbePurpose::Attend(attended) => self.attended(now, &device, attended, result),
+            ProbePurpose::Hidden(key) => self.probed_children(now, &device, &key, result, reached),
             ProbePurpose::Mac(txn) => self.probed_mac(now, &txn, result),
         }
     }
@@ -389,12 +408,16 @@ impl Ledger {
     pub(super) fn guarded(&mut self, now: Time, seen: &Observation) {
         let gone = matches!(seen.fdb, FdbFact::Absent | FdbFact::Blind)
             && matches!(seen.search, Some(SearchOutcome::NotFound));
+        let unsearched = match &seen.search {
+            Some(SearchOutcome::Incomplete(why)) => Some(why),
+            _ => None,
+        };
         for shut in self.quarantine.values_mut() {
-            if shut.guard.as_ref().is_some_and(|guard| guard.holder == seen.key) {
-                shut.heard_at = now;
-                if gone {
-                    shut.guard = None;
-                }
+            let Some(guard) = shut.guard.as_mut().filter(|guard| guard.holder == seen.key) else { continue };
+            guard.unsearched = unsearched.cloned();
+            shut.heard_at = now;
+            if gone {
+                shut.guard = None;
             }
         }
     }
@@ -411,14 +434,7 @@ impl Ledger {
             ProbeResult::Heard(answers) => {
                 let mut answered = false;
                 for (address, claims) in answers {
-                    let held = self.slots.get(key).and_then(|slot| {
-                        slot.entry
-                            .held
-                            .iter()
-                            .find(|held| held.address == address)
-                            .map(super::entry::Held::key)
-                    });
-                    let Some(held) = held else { continue };
+                    let Some(held) = self.held_key(key, address) else { continue };
                     for mac in self.vetoes(&held, &claims) {
                         answered = true;
                         self.answers.add(mac, held.clone());
@@ -522,6 +538,7 @@ impl Ledger {
         }
         let holders = self.holders_on(&port, heard.address);
         for (key, holder) in &holders {
+            self.children_spoke(holder, || format!("{} spoke for {}", heard.mac, heard.address));
             self.heard_holder(now, holder, key, heard);
         }
         let Some((pool, key)) = self.member_on(&port, heard.address) else { return };

@@ -323,7 +323,7 @@ fn out_of_sight() -> Rig {
     rig.step(program(KernelHint::LinkLeaving(request(1).key)));
     rig.step(netlink_moved(1));
     rig.observe(NETNS_GONE, AddressFact::Unknown);
-    assert!(rig.text("moved-out-of-sight").is_some());
+    assert!(rig.text("moved-namespace-gone").is_some());
     rig
 }
 

@@ -12,6 +12,7 @@ use crate::rig::{Rig, address, config, request};
 
 const ALIVE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::Present, FdbFact::Present);
 const OTHER_MAC: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::OtherMac, FdbFact::Absent);
+const LINK_GONE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Alive, LinkFact::Gone, FdbFact::Absent);
 const NETNS_GONE: (NetnsFact, LinkFact, FdbFact) = (NetnsFact::Dead, LinkFact::Gone, FdbFact::Absent);
 const TICK: Duration = Duration::from_secs(1);
 
@@ -64,7 +65,7 @@ fn reasons_that_alternate_are_one_time() {
     for turn in 0..200 {
         let unseen = SearchOutcome::Incomplete("/proc/7/fd: refused".into());
         let outcome = if turn / 35 % 2 == 0 { SearchOutcome::NotFound } else { unseen };
-        rig.observe_search_as(NETNS_GONE, &outcome);
+        rig.observe_search_as(LINK_GONE, &outcome);
         rig.pass(TICK);
     }
     let told = rig.told();
@@ -87,7 +88,7 @@ fn a_search_that_found_nothing_is_made_again_however_often_everything_is_read() 
         rig.pass(TICK);
         rig.ledger.reconcile();
         rig.step(Input::Tick);
-        searches += rig.observe_search(NETNS_GONE, AddressFact::Unknown, FdbFact::Absent);
+        searches += rig.observe_search(LINK_GONE, AddressFact::Unknown, FdbFact::Absent);
     }
     assert!((8..20).contains(&searches), "{searches}: ever further apart, up to half a minute");
 }

@@ -1,14 +1,14 @@
 //! The kernel of the stand-ins: namespaces with cookies and with numbers that come back, and links that a pod's root moves,
 //! marks and copies. A read sees what a read of the kernel would: by number, by index, up or down, nameable or not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use berth_ipam::attachment::AttachmentKey;
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{NetnsCookie, NetnsIdentity, Nsid};
 use berth_ipam::ledger::io::{Observation, Target};
-use berth_ipam::ledger::sight::{Mark, Shown, Where, may_be_removed};
+use berth_ipam::ledger::sight::{Mark, Shown, Unseen, Where, may_be_removed};
 use berth_ipam::mac::Mac;
 
 /// The parent of the network; every other number is another L2 port.
@@ -41,6 +41,8 @@ pub struct Namespace {
 pub struct Kernel {
     pub namespaces: BTreeMap<u64, Namespace>,
     pub links: Vec<Link>,
+    /// Attachments with a link in a hidden namespace that was down in the last search.
+    pub was_down: BTreeSet<AttachmentKey>,
     last_cookie: u64,
     last_drawn: i32,
 }
@@ -200,7 +202,15 @@ impl Kernel {
         seen.address = if present { AddressFact::Present } else { AddressFact::Absent };
     }
 
+    /// The MACs on the parent's list of links that no search can reach.
+    pub fn unexplained(&self) -> BTreeSet<Mac> {
+        let up = self.links.iter().filter(|link| link.up && link.parent == PARENT);
+        up.filter(|link| self.namespaces[&link.at].is_hidden).map(|link| link.mac).collect()
+    }
+
     fn search(&mut self, target: &Target, seen: &mut Observation) {
+        let down = self.links.iter().filter(|link| !link.up && self.namespaces[&link.at].is_hidden);
+        self.was_down = down.filter_map(|link| link.owner.clone()).collect();
         let nameable: Vec<_> =
             self.namespaces.iter().filter(|(_, all)| !all.is_hidden).map(|(cookie, _)| *cookie).collect();
         for cookie in &nameable {
@@ -212,7 +222,8 @@ impl Kernel {
             .filter(|link| nameable.contains(&link.at))
             .map(|link| (self.shown(link, &target.key), self.identity(link.at), link))
             .collect();
-        seen.search = Some(target.conclude(visible.iter().map(|(shown, netns, _)| (*shown, netns)), None));
+        let unseen = Unseen { namespaces: None, macs: &self.unexplained() };
+        seen.search = Some(target.conclude(visible.iter().map(|(shown, netns, _)| (*shown, netns)), unseen));
         let explains = |mac: &Mac| {
             visible.iter().any(|(shown, _, link)| {
                 link.mac == *mac && link.up && link.parent == PARENT && target.explains(shown)

@@ -1,6 +1,8 @@
 //! What a pod's root and other runtimes do to links and namespaces.
 
-use berth_ipam::identity::NetnsCookie;
+use std::net::IpAddr;
+
+use berth_ipam::evidence::Claim;
 use berth_ipam::ledger::entry::Phase;
 use berth_ipam::ledger::io::KernelHint;
 use berth_ipam::mac::Mac;
@@ -34,25 +36,49 @@ impl World {
     fn move_to(&mut self, pod: u8, to: u64, changed: bool) {
         let Some(index) = self.own_link(pod) else { return };
         let before = self.kernel.links[index].clone();
-        let up = self.chance(2) == 0;
+        let mac = if changed { CHANGED } else { before.mac };
+        self.kernel.links[index].up = false;
+        let up = self.chance(2) == 0 && self.kernel.may_be_up(mac, PARENT);
         let link = &mut self.kernel.links[index];
-        link.at = to;
-        link.up = up;
-        if changed {
-            link.mac = CHANGED;
-        }
+        (link.at, link.mac, link.up) = (to, mac, up);
         self.excused.extend(before.owner.clone());
-        // In another place of the agent's its number is told, and means nothing before it is learnt.
-        let place = Some(NetnsCookie(self.place));
-        let entry = |key| self.ledger.as_ref().and_then(|ledger| ledger.entry(key));
-        let is_learnt = before.owner.as_ref().and_then(entry).is_some_and(|entry| entry.place == place);
-        if self.kernel.number(before.at).is_none() || !is_learnt {
-            self.unheard.extend(before.owner.clone());
-        }
         if let Some(owner) = before.owner.clone() {
             self.program_tells(KernelHint::LinkLeaving(owner));
         }
         self.tell_of(&before, KernelHint::LinkMoved);
+    }
+
+    fn hidden_link(&self, pod: u8) -> Option<usize> {
+        let (_, key) = self.pods.get(&pod)?;
+        let hidden = |link: &Link| self.kernel.namespaces[&link.at].is_hidden;
+        self.kernel.links.iter().position(|link| link.owner.as_ref() == Some(key) && hidden(link))
+    }
+
+    pub(super) fn toggle(&mut self, pod: u8) {
+        let Some(index) = self.hidden_link(pod) else { return };
+        let link = self.kernel.links[index].clone();
+        self.kernel.links[index].up = !link.up && self.kernel.may_be_up(link.mac, PARENT);
+        if self.kernel.links[index].up && self.chance(2) == 0 {
+            self.announce(&link.addresses, link.mac);
+        }
+    }
+
+    pub(super) fn end_hidden(&mut self, pod: u8) {
+        let Some(index) = self.hidden_link(pod) else { return };
+        let link = self.kernel.links.remove(index);
+        self.kernel.namespaces.remove(&link.at);
+        if let Some(owner) = link.owner {
+            self.program_tells(KernelHint::DepartedTornDown(owner));
+        }
+    }
+
+    /// The links under the parent that are up answer for what they have.
+    pub(super) fn hear_children(&self, claims: &mut [(IpAddr, Vec<Claim>)]) {
+        for (address, claims) in claims {
+            let has = |link: &&Link| link.up && link.parent == PARENT && link.addresses.contains(address);
+            let answers = self.kernel.links.iter().filter(has);
+            claims.extend(answers.map(|link| Claim { mac: link.mac, at: self.now }));
+        }
     }
 
     pub(super) fn change_alias(&mut self, pod: u8, how: u8) {

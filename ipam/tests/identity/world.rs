@@ -9,7 +9,7 @@ use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::config::Wire;
 use berth_ipam::evidence::Departure;
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, Nsid, TxnId};
-use berth_ipam::ledger::entry::{Entry, Quarantined};
+use berth_ipam::ledger::entry::{Entry, Quarantined, Slot};
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::occupied::Survey;
 use berth_ipam::ledger::view::View;
@@ -35,6 +35,10 @@ pub enum Op {
     MoveLink(u8),
     /// The pod's root moves its link to a namespace that no search can name, up or down, with its MAC or another.
     HideLink(u8),
+    /// A link that no search can name goes up and announces its addresses, or goes down.
+    Toggle(u8),
+    /// The namespace that holds such a link ends.
+    EndHidden(u8),
     /// The pod's root deletes, edits or copies the alias of its link.
     Alias(u8, u8),
     /// The pod's root makes a link with the MAC of another pod's link, in its own namespace.
@@ -102,11 +106,9 @@ pub struct World {
     place: u64,
     /// Attachments with an end that may stay unknown: the agent could not hear it, or a pod's root hid the link.
     excused: BTreeSet<AttachmentKey>,
-    /// Attachments with a link that moved while the agent could not hear it. What its namespace's end, or a DEL, proves then is the
-    /// agent's best knowledge, and wrong if the link is in no nameable namespace.
-    unheard: BTreeSet<AttachmentKey>,
-    /// Attachments of which a DEL came.
-    deleted: BTreeSet<AttachmentKey>,
+    /// Attachments with a link in a namespace that no search can name, which was down in the last search before its
+    /// address was freed: then nothing on the node tells it from one that is gone.
+    given_up: BTreeSet<AttachmentKey>,
     /// Attachments with the alias and the MAC of which another pod's root made a link: if their own link is hidden,
     /// the copy is taken for it.
     copied: BTreeSet<AttachmentKey>,
@@ -119,6 +121,10 @@ pub struct World {
     lazy: Vec<JournalWrite>,
     store: BTreeMap<AddressKey, LeaseRecord>,
     air: Air,
+    /// Rounds of probes that the links under the parent hear.
+    wide: BTreeSet<u64>,
+    /// When the agent last heard an address.
+    heard: BTreeMap<IpAddr, Time>,
     next: u64,
     /// Whether everything is printed: set `SIMULATION_TRACE` to look at a failing seed.
     trace: bool,
@@ -140,8 +146,7 @@ impl World {
             kernel: Kernel::default(),
             place: 1,
             excused: BTreeSet::new(),
-            unheard: BTreeSet::new(),
-            deleted: BTreeSet::new(),
+            given_up: BTreeSet::new(),
             copied: BTreeSet::new(),
             forced: BTreeSet::new(),
             pods: BTreeMap::new(),
@@ -151,6 +156,8 @@ impl World {
             lazy: Vec::new(),
             store: BTreeMap::new(),
             air: Air::default(),
+            wide: BTreeSet::new(),
+            heard: BTreeMap::new(),
             next: 0,
             trace: std::env::var_os("SIMULATION_TRACE").is_some(),
         };
@@ -196,6 +203,14 @@ impl World {
     }
 
     fn step(&mut self, input: Input) {
+        match &input {
+            Input::Heard(heard) => drop(self.heard.insert(heard.address, self.now)),
+            Input::Probed(_, ProbeResult::Heard(all)) => {
+                let answered = all.iter().filter(|(_, claims)| !claims.is_empty());
+                self.heard.extend(answered.map(|(address, _)| (*address, self.now)));
+            }
+            _ => {}
+        }
         let Some(ledger) = &mut self.ledger else { return };
         if self.trace {
             eprintln!("{} <- {input:?}", self.now.0 / 1_000_000);
@@ -206,6 +221,11 @@ impl World {
             }
             match action {
                 Action::Commit { .. } => self.disk.push_back(action),
+                Action::Note(note) if note.code == "quarantine-ended" => {
+                    for address in note.addresses {
+                        self.given_up(address, true);
+                    }
+                }
                 Action::Note(note) => self.check_note(&note),
                 Action::Serve | Action::ConfigTaken(_) => {}
                 other => self.events.push(Event::Do(other)),
@@ -231,6 +251,8 @@ impl World {
                 }
             }
             Op::HideLink(pod) => self.hide_link(*pod),
+            Op::Toggle(pod) => self.toggle(*pod),
+            Op::EndHidden(pod) => self.end_hidden(*pod),
             Op::Alias(pod, how) => self.change_alias(*pod, *how),
             Op::Mimic(pod, of) => self.mimic(*pod, *of),
             Op::EndMimic(pod) => self.end_mimic(*pod),
@@ -334,7 +356,6 @@ impl World {
         }
         let alive = self.kernel.namespaces.contains_key(&cookie);
         let removal = if alive { LinkRemoval::Gone } else { LinkRemoval::Unreachable };
-        self.deleted.insert(key.clone());
         let conn = self.id();
         self.step(Input::Release(Some(Caller { conn, call: 1 }), key, removal, None));
     }
@@ -394,22 +415,13 @@ impl World {
         }
     }
 
-    /// What is missing from a living namespace now, and whatever was not told yet, may be unknown for good.
+    /// What is missing from a living namespace now may be unknown for good.
     fn excuse_missing(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let missing = ledger.leases().into_iter().filter_map(|view| match view {
             View::Held { slot, .. } => Some(slot.entry.key.clone()),
             View::Shut(_) | View::Occupied(_) => None,
         });
-        let strayed = self.kernel.links.iter().filter(|link| link.at != link.home);
-        let strayed = strayed.filter_map(|link| Some((link, link.owner.clone()?)));
-        let untold = strayed.filter(|(link, owner)| {
-            self.journal.get(&owner.to_string()).is_some_and(|entry| {
-                let followed = entry.moved.as_ref().is_some_and(|netns| netns.cookie.0 == link.at);
-                entry.departure != Some(Departure::Moved) && !followed
-            })
-        });
-        self.unheard.extend(untold.map(|(_, owner)| owner));
         let missing =
             missing.filter(|key| !self.kernel.links.iter().any(|link| link.owner.as_ref() == Some(key)));
         self.excused.extend(missing.collect::<Vec<_>>());
@@ -473,7 +485,11 @@ impl World {
             Event::Do(action) => self.carry_out(action),
             Event::EndRound(id) => {
                 let leaves = self.chance(2) == 0;
-                let claims = self.air.end(self.now, id, leaves);
+                let mut claims = self.air.end(self.now, id, leaves);
+                if self.wide.remove(&id) {
+                    self.hear_children(&mut claims);
+                    self.step(Input::Reached(id, claims.iter().map(|(address, _)| *address).collect()));
+                }
                 self.step(Input::Probed(id, ProbeResult::Heard(claims)));
             }
         }
@@ -515,6 +531,9 @@ impl World {
     }
 
     fn store_write(&mut self, write: StoreWrite) -> StoreResult {
+        if let StoreWrite::HandOver { .. } | StoreWrite::Delete { .. } = &write {
+            self.given_up(write.address_key().address, false);
+        }
         let other = |record: &LeaseRecord| StoreResult::Others(Box::new(record.clone()));
         match write {
             StoreWrite::Create(record) => match self.store.get(&record.address_key()) {
@@ -574,8 +593,11 @@ impl World {
             }
             Action::FindStrays => self.step(Input::Strays(Vec::new())),
             Action::Scan(_) => self.step(Input::Scanned(ScanReport::default())),
-            Action::Probe { id, device, addresses, .. } => {
+            Action::Probe { id, device, addresses, reach, .. } => {
                 self.air.begin(id, &device, addresses);
+                if reach {
+                    self.wide.insert(id);
+                }
                 self.events.push(Event::EndRound(id));
             }
             Action::RemoveLink { key, netns, ifindex, macs } => {
@@ -766,16 +788,20 @@ impl World {
             let asked = self.plugins.values().any(|plugin| plugin.addresses.contains(&view.address()));
             // What the agent cannot know is kept, and an operator is told what ends it.
             let excused = matches!(&view, View::Held { slot, .. } if self.is_copied(&slot.entry.key)
-                || (told(&slot.entry.key) && (self.is_taken(slot.entry.mac) || self.excused.contains(&slot.entry.key)
+                || (told(&slot.entry.key) && (self.is_taken(slot.entry.mac)
+                    || (self.excused.contains(&slot.entry.key) && !self.is_to_be_free(slot))
+                    // Any link that no search reaches may be its link.
+                    || !self.kernel.unexplained().is_empty()
                     // All that is known of it is a record.
                     || slot.entry.ifindex.is_none()
                     // Its number is that of a namespace which cannot be named.
                     || self.kernel.is_hidden(slot.entry.at)
                     // Its namespace ended before its number was learnt in the agent's present place.
                     || slot.entry.place != Some(NetnsCookie(self.place)))));
-            // What an operator forced stays shut while any link has its MAC.
+            // What an operator forced stays shut while any link has its MAC, or no search reaches one that may be it.
             let shut = matches!(&view, View::Shut(shut) if shut.guard.as_ref().is_some_and(|guard| {
                 self.kernel.links.iter().any(|link| guard.macs.contains(&link.mac))
+                    || !self.kernel.unexplained().is_empty()
             }));
             assert!(
                 held || asked || excused || shut,
@@ -801,9 +827,36 @@ impl World {
 
     fn is_unknowable(&self, link: &Link) -> bool {
         let is_in = |all: &BTreeSet<_>| link.owner.as_ref().is_some_and(|owner| all.contains(owner));
-        let over = !self.kernel.namespaces.contains_key(&link.home) || is_in(&self.deleted);
-        let unheard = is_in(&self.unheard) && over;
-        unheard || ((is_in(&self.copied) || is_in(&self.forced)) && link.at != link.home)
+        is_in(&self.given_up) || (is_in(&self.copied) && link.at != link.home)
+    }
+
+    /// An address is freed. A link of it that no search can name was down then, and silent if its move was told.
+    fn given_up(&mut self, address: IpAddr, from_quarantine: bool) {
+        let hidden =
+            |link: &&Link| self.kernel.namespaces[&link.at].is_hidden && link.addresses.contains(&address);
+        let mut owners = self.kernel.links.iter().filter(hidden).filter_map(|link| link.owner.clone());
+        let Some(owner) = owners.find(|owner| !self.given_up.contains(owner)) else { return };
+        if self.copied.contains(&owner) || self.forced.contains(&owner) != from_quarantine {
+            return;
+        }
+        assert!(self.kernel.was_down.contains(&owner), "{address} is freed, and the link of {owner} is up");
+        let entry = self.journal.get(&owner.to_string());
+        let told = entry.is_some_and(|entry| entry.departure == Some(Departure::Moved));
+        let age = self.heard.get(&address).filter(|_| told).map(|at| self.now.since(*at));
+        assert!(
+            age.is_none_or(|age| age >= Duration::from_secs(10)),
+            "{owner} spoke for {address} {age:?} ago"
+        );
+        self.given_up.insert(owner);
+    }
+
+    /// Whether the link of an attachment is known to have moved, is gone, and nothing hides on the parent: then a DEL or
+    /// the end of its namespace frees it.
+    fn is_to_be_free(&self, slot: &Slot) -> bool {
+        let entry = &slot.entry;
+        let over = entry.del_seen || !self.kernel.namespaces.contains_key(&entry.netns.cookie.0);
+        let there = self.kernel.links.iter().any(|link| link.owner.as_ref() == Some(&entry.key));
+        slot.live.departure == Departure::Moved && over && !there && self.kernel.unexplained().is_empty()
     }
 
     /// Whether a link that a pod's root made has the alias of the attachment, and is taken for its link.

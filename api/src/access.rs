@@ -24,7 +24,7 @@ pub fn of_clusters(spec: &IPPoolSpec) -> Option<String> {
 }
 
 impl At<'_> {
-    /// The access to a pool that gives `members` of `subnet`.
+    /// Access rules of a pool with the assignable addresses `members` of `subnet`.
     pub(crate) fn access(
         &self,
         selector: Option<NamespaceSelector>,

@@ -51,7 +51,7 @@ pub enum ApiError {
     Read {
         /// Path of the file.
         path: PathBuf,
-        /// The system's answer.
+        /// Error from the system.
         #[source]
         cause: io::Error,
     },
@@ -68,7 +68,7 @@ pub enum ApiError {
     Syntax {
         /// Place of the document.
         place: Place,
-        /// The parser's answer.
+        /// Error of the parser.
         #[source]
         cause: yaml_serde::Error,
     },
@@ -104,7 +104,7 @@ pub enum ApiError {
     Rule {
         /// Place of the object.
         place: Place,
-        /// Each broken rule: the key, its value and the rule in words.
+        /// Broken rules: the key, its value and the text of the rule.
         broken: Vec<String>,
     },
 
@@ -135,7 +135,7 @@ pub enum ApiError {
         place: Place,
         /// The path of the key.
         key: String,
-        /// The rule for such names.
+        /// Rule for such names.
         #[source]
         cause: NameError,
     },
@@ -193,7 +193,7 @@ pub enum ApiError {
         what: String,
     },
 
-    /// A key that only a cluster gives a meaning.
+    /// A key that has a meaning only in a cluster.
     #[error(
         "{place}: key {key}: it needs --store kubernetes, where the API server tells more of a pod than its name; without \
          a cluster, reserve addresses by namespace and podName, as the runtime names them"
@@ -205,7 +205,7 @@ pub enum ApiError {
         key: String,
     },
 
-    /// A pool without an address to give.
+    /// A pool without assignable addresses.
     #[error(
         "{place}: no address is left after gateway, network, broadcast and exclude: widen ranges or subnet, or \
          shorten exclude"
@@ -272,7 +272,7 @@ pub enum ApiError {
     /// A custom resource definition could not be written as YAML.
     #[error("cannot write a custom resource definition as YAML")]
     WriteDefinition {
-        /// The encoder's answer.
+        /// Error of the encoder.
         #[source]
         cause: yaml_serde::Error,
     },

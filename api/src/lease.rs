@@ -1,12 +1,12 @@
 //! `IPLease`: the record of one address as an object of a cluster.
 //!
-//! The same fields as the core's [`LeaseRecord`], as bounded text: numbers of 64 bits are written
-//! as decimal text, because an API server keeps 63. The conversions lose nothing. What was stored
-//! may have been written by hand or by a newer Berth: [`read`] takes only what it understands whole,
-//! and names the object, the key and the value otherwise.
+//! The same fields as the core's [`LeaseRecord`], as bounded text: 64-bit numbers are written as decimal
+//! text, because an API server keeps 63 bits. The conversions lose nothing. A stored object may have been
+//! written manually or by a newer Berth: [`read`] accepts an object only as a whole, and otherwise names the
+//! object, the key and the value.
 //!
-//! Invariant: an object that [`read`] accepts has the name that its segment and address give it, so
-//! that one address has one object.
+//! Invariant: an object that [`read`] accepts has the name derived from its segment and address, so that one
+//! address has one object.
 
 use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
@@ -88,7 +88,7 @@ impl TryFrom<IPLease> for LeaseRecord {
 
 /// The record in `spec`, a JSON text, of the `IPLease` that is called `object`.
 pub fn read(object: &str, spec: &str) -> Result<LeaseRecord, ApiError> {
-    // Every agent reads every lease, and nearly all are right: which key is wrong is looked for afterwards.
+    // Every agent reads every lease, and nearly all are valid: the wrong key is determined afterwards.
     let spec = serde_json::from_str(spec).or_else(|_| located(object, spec))?;
     convert(object, spec)
 }

@@ -173,7 +173,7 @@ impl Declared {
 fn parse<T: DeserializeOwned>(place: &Place, root: &str, value: yaml_serde::Value) -> Result<T, ApiError> {
     serde_path_to_error::deserialize(value).map_err(|error| {
         let path = error.path().to_string();
-        // The root of a value is "." in that crate's words.
+        // The root of a value is "." in that crate.
         let key = match (root, path.as_str()) {
             ("", ".") => "(whole document)".to_owned(),
             (root, ".") => root.to_owned(),

@@ -37,8 +37,8 @@ pub fn span(text: &str, subnet: IpNetwork) -> Result<Span, String> {
     Ok((first, last))
 }
 
-/// The members of a pool. The error is the index of a range that names nothing but addresses that
-/// are never given: its author meant something else.
+/// The members of a pool. The error is the index of a range that contains only addresses that are never
+/// assigned.
 pub fn members(
     subnet: IpNetwork,
     ranges: Option<&[Span]>,

@@ -77,8 +77,8 @@ pub struct UnderlayNetworkSpec {
     #[x_kube(validation = Rule::new("duration(self) >= duration('5s') && duration(self) <= duration('24h')")
         .message("leakedAfter must be 5s to 24h: two scans at least 5s apart are needed; leave it out for never"))]
     pub leaked_after: Option<String>,
-    /// MACs that answer for addresses of others, as a router with proxy ARP does. Their answers veto
-    /// no address. Default: none.
+    /// MACs that answer for addresses of others, such as a router with proxy ARP. Their answers veto no
+    /// address. Default: none.
     #[serde(rename = "proxyMACs", default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(min = 17, max = 17)))]
     #[x_kube(validation = Rule::new("self.all(mac, mac.matches('^([0-9A-Fa-f]{2}:){5}[0-9A-Fa-f]{2}$'))")
@@ -154,11 +154,11 @@ pub enum Mode {
     Private,
     /// They do through the external switch only.
     Vepa,
-    /// One macvlan takes the whole parent.
+    /// One macvlan uses the whole parent.
     Passthru,
 }
 
-/// A pool: which addresses of a subnet may be given to pods.
+/// A pool: the addresses of a subnet that pods may get.
 #[derive(CustomResource, KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[kube(
     group = "berth.dev",
@@ -219,8 +219,8 @@ pub struct IPPoolSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128), inner(length(min = 2, max = 91)))]
     pub exclude: Option<Vec<String>>,
-    /// The router: in the subnet, link-local for an IPv6 subnet, or outside of it with `onlink`. It is never given
-    /// to a pod, and adds no route by itself. Default: none.
+    /// The router: in the subnet, link-local for an IPv6 subnet, or outside of it with `onlink`. It is never
+    /// assigned to a pod, and adds no route by itself. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 45))]
     pub gateway: Option<String>,
@@ -238,7 +238,7 @@ pub struct IPPoolSpec {
     /// Labels that a pod's namespace must have for new leases (Kubernetes store only). Default: every namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub namespace_selector: Option<NamespaceSelector>,
-    /// Addresses that are given to one workload alone. Default: none.
+    /// Addresses that are assigned to one workload only. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64))]
     pub reservations: Option<Vec<Reservation>>,
@@ -312,14 +312,14 @@ pub enum LabelOperator {
     DoesNotExist,
 }
 
-/// Addresses that are given to one workload alone: the pods of a namespace, one pod of it, or those that one object
-/// controls.
+/// Addresses that are assigned to one workload only: the pods of a namespace, one pod of it, or those of one
+/// controller.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[x_kube(validation = Rule::new("!has(self.podName) || !has(self.owner)")
     .message("a reservation is for podName or for owner, not for both"))]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Reservation {
-    /// The addresses, as in `ranges`; the pool gives all of them.
+    /// The addresses, in the notation of `ranges`; all of them are assignable in the pool.
     #[schemars(length(min = 1, max = 16), inner(length(min = 2, max = 91)))]
     pub addresses: Vec<String>,
     /// The namespace of the pods.
@@ -334,7 +334,7 @@ pub struct Reservation {
     pub owner: Option<ReservationOwner>,
 }
 
-/// A controller of pods: the object that their `ownerReferences` name as such.
+/// A controller of pods, as named in their `ownerReferences`.
 #[derive(JsonSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ReservationOwner {

@@ -165,7 +165,7 @@ fn next_hops_outside_the_subnet_are_link_local_or_declared_as_on_link() {
     }
 }
 
-/// Each mistake in one object, and words that its error must hold: place, key, value, advice.
+/// Mistakes in one object, with the words that the error must contain: place, key, value, advice.
 #[test]
 fn mistakes_in_a_pool_are_answered_with_place_key_and_advice() {
     for (spec, words) in [

@@ -122,7 +122,7 @@ fn address_and_segment_stay_and_the_owner_may_change() {
     other.spec.container_id = "c2".into();
     other.spec.generation = "2".into();
     assert!(other.validate_cel_update(&old).is_ok());
-    // The same address in other words, so that only the rule of an update can refuse it.
+    // The same address in another notation, so that only the rule of an update can refuse it.
     other.spec.address = "2001:db8:0::7".into();
     let refused = other.validate_cel_update(&old).unwrap_err().to_string();
     assert!(refused.contains("address cannot be changed"), "{refused}");

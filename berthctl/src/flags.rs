@@ -116,7 +116,7 @@ pub(crate) struct UninstallNode {
 /// Subjects that `doctor` can check in detail.
 #[derive(Debug, Subcommand)]
 pub(crate) enum DoctorAt {
-    /// Ask for the gateway from a temporary macvlan with a new MAC: shows port security.
+    /// Probe the gateway from a temporary macvlan with a new MAC: shows port security.
     Underlay {
         /// The parent interface.
         parent: IfName,

@@ -3,7 +3,6 @@
 //! It keeps no state: every answer comes from the agent, over the agent's socket. Two verbs need no agent:
 //! they install Berth's files in the runtime's folders and remove them; an agent may not write there. Exit
 //! codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
-//! write. Exit codes: 0 done, 1 refused or unhealthy, 2 wrong usage, 3 no agent.
 
 mod conflist;
 mod flags;

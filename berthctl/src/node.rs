@@ -5,8 +5,6 @@
 //! complete or absent, even after a crash of this program or of the machine: it is written under a temporary
 //! name in the same folder, synced, and renamed. Both are prepared before either is renamed, so that errors
 //! occur before the first change.
-//! its place, made durable, and renamed. Both are prepared before either is put into place, so that what
-//! can fail has failed before anything changed.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Write as _};
@@ -26,7 +24,7 @@ const LIST: &str = "conflist";
 const ELF: &[u8] = b"\x7fELF";
 /// File mode of the plugin.
 const PROGRAM_MODE: u32 = 0o755;
-/// The permissions of the list: root's alone, as CIS Kubernetes Benchmark 1.1.9 asks for.
+/// File mode of the list: readable by root alone, as CIS Kubernetes Benchmark 1.1.9 requires.
 const LIST_MODE: u32 = 0o600;
 
 /// Reason why the node's files were not changed, or not all of them.
@@ -56,7 +54,7 @@ pub(crate) enum NodeError {
         /// Path of the file.
         path: PathBuf,
     },
-    /// The plugin is something else.
+    /// The plugin is not a program.
     #[error("{} is not an executable; pass the binary berth to --plugin", path.display())]
     NotAProgram {
         /// Path of the file.
@@ -212,7 +210,7 @@ fn read(path: &Path) -> Result<Vec<u8>, NodeError> {
     fs::read(path).map_err(|cause| NodeError::Read { path: path.to_owned(), cause })
 }
 
-/// Keeps others out of the folder for as long as the value lives.
+/// Locks the folder against other processes while the value exists.
 fn lock(folder: &Path) -> Result<File, NodeError> {
     let failed = |cause| NodeError::Read { path: folder.to_owned(), cause };
     let file = File::open(folder).map_err(failed)?;
@@ -333,7 +331,7 @@ fn write(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         Ok(()) | Err(_) => {}
     }
-    // Closed before it is renamed: a program that is open for writing cannot be run.
+    // Closed before the rename: a program that is open for writing cannot be run.
     let mut file = OpenOptions::new().write(true).create_new(true).mode(mode).open(path)?;
     // Sets the mode regardless of the umask.
     file.set_permissions(fs::Permissions::from_mode(mode))?;
@@ -432,7 +430,7 @@ mod tests {
             assert_eq!(node.install(), [Outcome::Unchanged, changed], "{found:o}");
             assert_eq!(mode(), kept, "{found:o}");
         }
-        // A new list takes the mode of the one that it replaces.
+        // A new list gets the mode of the one that it replaces.
         fs::set_permissions(node.list(), fs::Permissions::from_mode(0o400)).unwrap();
         fs::write(&node.args.conflist, CONFLIST.replace("pods", "others")).unwrap();
         assert_eq!(node.install(), [Outcome::Unchanged, Outcome::Installed]);
@@ -459,7 +457,7 @@ mod tests {
         let node = Node::new();
         let plugin = Staged::new(node.args.bin_dir.join(PLUGIN), PROGRAM, PROGRAM_MODE).unwrap();
         let list = Staged::new(node.list(), CONFLIST.as_bytes(), LIST_MODE).unwrap();
-        // In the way since it was looked at.
+        // An obstacle that appeared after the check.
         fs::create_dir(node.args.bin_dir.join(PLUGIN)).unwrap();
         let error = place_both(plugin, list).unwrap_err();
         assert!(matches!(error, NodeError::Place { .. }), "{error}");

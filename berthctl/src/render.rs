@@ -1,4 +1,4 @@
-//! The agent's answers in words.
+//! Text form of the agent's responses.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! One verb: ask the agent, print its answer.
+//! One verb: calls the agent, prints its response.
 
 use std::io::{self, Write};
 use std::time::Duration;
@@ -36,7 +36,7 @@ pub(crate) enum CtlError {
     /// The agent answered another question.
     #[error("unexpected response from the agent; install berthctl and berth-agent of the same release")]
     Unfitting,
-    /// The answer cannot be shown as JSON.
+    /// The response cannot be shown as JSON.
     #[error("cannot write the response as JSON")]
     Encode(#[source] serde_json::Error),
     /// Standard output does not take it.
@@ -105,7 +105,7 @@ fn connect(flags: &Flags) -> Result<Client, CtlError> {
     Ok(Client::connect(&flags.socket, CONNECT_WITHIN)?)
 }
 
-/// Prints an answer, if it fits the question.
+/// Prints a response, if it fits the request.
 fn answered(flags: &Flags, response: Response, out: &mut impl Write) -> Result<Verdict, CtlError> {
     let form = flags.output;
     match (&flags.verb, response) {

@@ -1,4 +1,4 @@
-//! The bounds that the design sets for a cluster (its section 8, right column), each measured on real kernel
+//! The bounds for a cluster, each measured on real kernel
 //! objects, real agents and a real API server: how soon an address is free after its holder's end, how long
 //! an agent takes for its part of an ADD, what an agent weighs.
 //!

@@ -92,7 +92,7 @@ enum Verb {
         #[command(flatten)]
         cluster: Box<ClusterArgs>,
     },
-    /// Measure what the design bounds in a cluster: how soon addresses are free, the agent's part of ADD, its weight.
+    /// Measure the bounds in a cluster: time until addresses are free, the agent's part of ADD, its memory and CPU.
     Bounds {
         /// Parts to measure; all if empty.
         #[arg(value_enum)]

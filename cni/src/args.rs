@@ -10,11 +10,11 @@ use crate::error::{Error, quotable};
 /// Content of `CNI_ARGS`. Unknown keys are dropped if the sender set `IgnoreUnknown`.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Args {
-    /// The pod, if namespace and name are both given.
+    /// The pod, if both namespace and name are present.
     pub pod: Option<PodRef>,
     /// Value of `K8S_POD_INFRA_CONTAINER_ID`.
     pub infra_container: Option<String>,
-    /// `IP`: addresses asked for, separated by commas.
+    /// Value of `IP`: requested addresses, separated by commas.
     pub ips: Vec<IpAddr>,
     /// Value of `MAC`.
     pub mac: Option<Mac>,

@@ -1,8 +1,8 @@
 //! The network configuration on standard input.
 //!
-//! The object is kept as it arrived; what Berth does not read it does not judge. `null` counts as
-//! absent everywhere except in the list of valid attachments, where the specification of GC makes
-//! the difference between no list and an empty one matter.
+//! The object is kept as it arrived; keys that Berth does not read are not checked. `null` counts as absent
+//! everywhere except in the list of valid attachments, where the specification of GC distinguishes an absent
+//! list from an empty one.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -113,8 +113,8 @@ impl NetConf {
         }
     }
 
-    /// The addresses asked for by name, from all three channels in the order in which the
-    /// reference's IPAM reads them: `CNI_ARGS`, `args.cni.ips`, `runtimeConfig.ips`. Duplicates once.
+    /// The addresses requested by name, from all three channels in the order in which the reference's IPAM
+    /// reads them: `CNI_ARGS`, `args.cni.ips`, `runtimeConfig.ips`. Without duplicates.
     pub fn requested_ips(&self, args: &Args) -> Result<Vec<IpAddr>, Error> {
         let mut wanted = args.ips.clone();
         for path in ["args.cni.ips", "runtimeConfig.ips"] {
@@ -136,7 +136,7 @@ impl NetConf {
         Ok(unique)
     }
 
-    /// The MAC asked for: `runtimeConfig.mac`, else `args.cni.mac`, else `CNI_ARGS`.
+    /// The requested MAC: `runtimeConfig.mac`, else `args.cni.mac`, else `CNI_ARGS`.
     pub fn requested_mac(&self, args: &Args) -> Result<Option<Mac>, Error> {
         for path in ["runtimeConfig.mac", "args.cni.mac"] {
             let Some(text) = self.text(path)? else { continue };

@@ -1,7 +1,7 @@
 //! The environment of a call: verb, attachment, namespace.
 //!
-//! Parsed from a look-up function, so that tests need no process. Whether a path is a namespace is
-//! not this module's business.
+//! Parsed from a look-up function, so that tests need no process. Left out: a check that the path is a
+//! namespace.
 
 use std::ffi::OsString;
 use std::path::PathBuf;

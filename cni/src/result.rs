@@ -14,7 +14,7 @@ use crate::error::Error;
 use crate::result_convert::{downgrade, upgrade};
 use crate::version::Version;
 
-/// A result: made by this plugin, or by those before it.
+/// A result of this plugin, or of an earlier one in the chain.
 #[derive(Debug, Clone, PartialEq)]
 pub struct CniResult {
     /// In the shape of 1.0.0, without `cniVersion`.
@@ -28,7 +28,7 @@ pub struct CniResult {
 pub struct Interface {
     /// Name of the interface.
     pub name: String,
-    /// Its MAC, where one is given and is an Ethernet address.
+    /// MAC of the interface, if the entry has an Ethernet address.
     pub mac: Option<Mac>,
     /// The path of its namespace; absent or empty for one of the node's.
     pub sandbox: Option<String>,
@@ -165,7 +165,7 @@ impl CniResult {
         self.push("ips", entry);
     }
 
-    /// Says of all addresses without an interface that the one at `position` has them.
+    /// Assigns all addresses without an interface to the one at `position`.
     pub fn place_ips(&mut self, position: usize) {
         let list = self.body.get_mut("ips").and_then(Value::as_array_mut);
         for entry in list.into_iter().flatten().filter_map(Value::as_object_mut) {
@@ -187,13 +187,13 @@ impl CniResult {
         self.push("routes", entry);
     }
 
-    /// Says of the route at `position` which metric it has.
+    /// Sets the metric of the route at `position`.
     pub fn set_priority(&mut self, position: usize, priority: u32) {
         let list = self.body.get_mut("routes").and_then(Value::as_array_mut);
         let entry = list.and_then(|list| list.get_mut(position)).and_then(Value::as_object_mut);
         if let Some(entry) = entry {
             entry.insert("priority".to_owned(), Value::from(priority));
-            // The field is new in 1.1.0; an older reader is not given it.
+            // The field is new in 1.1.0; it is hidden from older readers.
             self.origin = self.origin.max(Version::V1_1_0);
         }
     }
@@ -221,7 +221,7 @@ impl Default for CniResult {
     }
 }
 
-/// An optional text, empty if it is absent; `None` if it is something else than text.
+/// An optional text, empty if it is absent; `None` if it is not text.
 fn text<'a>(entry: &'a Value, key: &str) -> Option<&'a str> {
     match entry.get(key) {
         None | Some(Value::Null) => Some(""),

@@ -85,7 +85,7 @@ impl FromStr for Version {
     }
 }
 
-/// The answer to VERSION. It depends on no input: runtimes send an empty stdin, or only a version.
+/// The response to VERSION. It depends on no input: runtimes send an empty stdin, or only a version.
 pub fn report() -> Value {
     let supported: Vec<_> = Version::ALL.iter().map(|version| version.as_str()).collect();
     json!({"cniVersion": Version::LATEST.as_str(), "supportedVersions": supported})

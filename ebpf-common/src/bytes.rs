@@ -1,6 +1,6 @@
 //! Fields to and from the bytes of a layout, in the machine's own order, without `unsafe`.
 
-/// Declares a `#[repr(C)]` layout, asserts its size, and gives it `to_bytes` and `from_bytes`.
+/// Declares a `#[repr(C)]` layout, asserts its size, and adds `to_bytes` and `from_bytes`.
 macro_rules! layout {
     (
         $(#[$meta:meta])*
@@ -40,7 +40,7 @@ macro_rules! layout {
 }
 pub(crate) use layout;
 
-/// One field of a layout. Too few bytes never come here: sizes are asserted when a layout is made.
+/// One field of a layout. The input is never too short: sizes are asserted at the definition of a layout.
 pub trait Field: Sized {
     /// Takes it off the front.
     fn take(rest: &mut &[u8]) -> Self;

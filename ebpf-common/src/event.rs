@@ -10,7 +10,7 @@ pub enum Kind {
     DeviceDown = 1,
     /// A namespace with followed attachments has ended.
     NetnsEnd = 2,
-    /// Some namespaces are about to be torn down; which ones is not known here.
+    /// Some namespaces are about to be torn down; the event does not name them.
     NetnsHint = 3,
     /// A task in a namespace with followed attachments is exiting.
     TaskExit = 4,
@@ -95,8 +95,8 @@ layout! {
         ifindex: u32,
         /// `CLOCK_BOOTTIME`, in nanoseconds.
         at_ns: u64,
-        /// The namespace's cookie, of [`Kind::DepartedDown`] that of the one that it left; 0 on kernels that give
-        /// it out late.
+        /// The namespace's cookie, of [`Kind::DepartedDown`] that of the one that it left; 0 on kernels that
+        /// assign it late.
         cookie: u64,
         /// Number that user space assigned to the attachment or the namespace; 0: none.
         id: u64,

@@ -31,7 +31,7 @@ const ADVERTISEMENT: u8 = 136;
 /// Metadata that the kernel has of a frame.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Meta {
-    /// The `EtherType` behind the addresses and the tag that was taken out, if one was.
+    /// The `EtherType` after the addresses and the removed tag, if any.
     pub protocol: u16,
     /// The tag that the device or the kernel took out of the frame, with its priority bits.
     pub tag: Option<u16>,
@@ -65,7 +65,7 @@ pub struct Claim {
 pub enum Other {
     /// Neither ARP nor neighbour discovery, or a message without a claim.
     Nothing,
-    /// A probe: ARP from no address, or duplicate address detection. It asks, and claims nothing.
+    /// A probe: ARP from no address, or duplicate address detection. It claims nothing.
     Asks,
     /// A host would have to discard it.
     Bad,
@@ -153,7 +153,7 @@ fn neighbour(frame: &impl Frame, at: usize, vlan: u16) -> Result<Claim, Other> {
 }
 
 impl Claim {
-    /// True if the address means the same on every link, so that no lease is behind it.
+    /// True if the address means the same on every link, so that it has no lease.
     #[inline(always)]
     pub fn is_link_local(&self) -> bool {
         let [first, second, ..] = self.address;

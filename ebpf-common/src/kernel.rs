@@ -4,13 +4,13 @@
 
 use crate::bytes::layout;
 
-/// In place of an offset: this kernel has no such member. Only for those that are called optional.
+/// Value in place of an offset: this kernel has no such member. Only for members marked as optional.
 pub const ABSENT: u32 = u32::MAX;
 
 layout! {
     /// Byte offsets in kernel structures, and one address.
     pub struct KernelLayout[80] {
-        /// The address of `cleanup_net`; 0: not known, then no [`crate::Kind::NetnsHint`] comes.
+        /// The address of `cleanup_net`; 0: unknown, and then no [`crate::Kind::NetnsHint`] is sent.
         cleanup_net: u64,
         /// `net_device.ifindex` (4 bytes).
         dev_ifindex: u32,

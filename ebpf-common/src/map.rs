@@ -3,8 +3,8 @@
 use crate::bytes::layout;
 
 layout! {
-    /// Key of ATTACH: one link. The namespace is named by its cookie, or where the kernel gives
-    /// cookies out late (below 5.14) and it is 0, by its inode, which no living namespace shares.
+    /// Key of ATTACH: one link. The namespace is identified by its cookie, or, if the kernel assigns cookies
+    /// late (below 5.14) and it is 0, by its inode, which no living namespace shares.
     pub struct AttachKey[16] {
         /// Cookie, or inode.
         netns: u64,

@@ -12,7 +12,7 @@ use crate::read::{Plain, Probe, Read, pointer};
 /// Identity of a namespace.
 #[derive(Clone, Copy)]
 pub struct Identity {
-    /// 0 on kernels that give it out late.
+    /// 0 on kernels that assign it late.
     pub cookie: u64,
     /// Unique among the living.
     pub inode: u32,

@@ -57,7 +57,7 @@ fn hand_back(ctx: &TcContext) {
     let _ = ctx.clone_redirect(parent, u64::from(BPF_F_INGRESS));
 }
 
-/// A frame as the kernel has it: most devices take the VLAN tag out of the bytes.
+/// A frame in the kernel's form: most devices remove the VLAN tag from the bytes.
 struct Packet<'a>(&'a TcContext, Source);
 
 impl Frame for Packet<'_> {

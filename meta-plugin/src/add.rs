@@ -1,8 +1,8 @@
-//! `ADD`: give one container one interface on the underlay, or its addresses.
+//! `ADD`: attaches one container to the underlay by one interface, or by its addresses.
 //!
-//! The order is the point of this file. Nothing changes until the call has been checked as far as it
-//! can be; the lease is recorded before there is a link; the link stays down and without addresses
-//! until the agent watches it; each change notes its undo before it is made.
+//! The order is essential. Nothing changes until the call is checked as far as possible; the lease is
+//! recorded before the link exists; the link stays down and without addresses until the agent watches it; the
+//! undo of each change is registered before the change.
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -35,7 +35,7 @@ use crate::world::{Entered, NewLink, Setup, World};
 
 mod repeat;
 
-/// Annotations of Berth's begin so.
+/// Prefix of Berth's annotations.
 const ANNOTATIONS: &str = "berth.dev/";
 
 /// Attaches; the result is what is printed.
@@ -69,13 +69,13 @@ struct Order {
     /// Addresses that another IPAM gave to the interface of a chained ADD. They are leased as they are;
     /// neither they nor the routes are changed.
     adopted: Vec<IpAddr>,
-    /// Another IPAM that is to give the addresses of role main.
+    /// Another IPAM that assigns the addresses of role main.
     ipam: Option<Ipam>,
     dns: Option<serde_json::Value>,
     cni_network: berth_ipam::name::NetworkName,
 }
 
-/// The parts of a lease that the runtime may ask for.
+/// The parts of a lease that the runtime may request.
 struct LeaseWish {
     ips: Vec<IpAddr>,
     mac: Option<Mac>,
@@ -110,7 +110,7 @@ struct Attached {
 }
 
 impl LeaseWish {
-    /// A wish that can never come true is refused before anything is made.
+    /// An impossible request is refused before anything is created.
     fn read(conf: &NetConf, attach: &Attach) -> Result<Self, PluginError> {
         let ips = conf.requested_ips(&attach.args)?;
         one_of_each_family(&ips)?;
@@ -177,9 +177,9 @@ impl Order {
         }
     }
 
-    /// `given` are the addresses that another IPAM gave, now or to the main plugin before.
+    /// `given` are the addresses of another IPAM, assigned now or to an earlier main plugin.
     fn lease(&self, ground: &Ground, given: &[IpAddr]) -> Lease {
-        // A delegate and a chained plugin take the MAC that the main plugin gave, not the wish.
+        // A delegate and a chained plugin use the main plugin's MAC, not the requested one.
         let mac = match self.role {
             Role::Main => self.lease.mac,
             Role::Chained | Role::Delegate => ground.existing.as_ref().map(|link| link.mac),
@@ -264,7 +264,8 @@ fn survey(world: &mut impl World, order: &Order, attach: &Attach) -> Result<Grou
     let links = world.links().map_err(|cause| PluginError::Unknown { what, cause })?;
     let existing = links.iter().find(|link| link.name == attach.ifname.as_str());
     let existing = match (order.role, existing) {
-        // Its own is that of an ADD before, which is repeated; what another IPAM gave, it gives once.
+        // An own interface belongs to an earlier ADD, which is repeated; another IPAM assigns its addresses
+        // only once.
         (Role::Main, Some(found)) if order.ipam.is_some() || !is_own(found, &order.key, cookie) => {
             return Err(PluginError::InterfaceExists { ifname: attach.ifname.clone() });
         }
@@ -385,7 +386,7 @@ fn main_link(
         }
     }
     match (choices.len(), last) {
-        // A MAC that was asked for has no alternative.
+        // A requested MAC has no alternative.
         (0 | 1, Some(cause)) => Err(match order.lease.mac {
             Some(mac) => refusal::of_mac(world, &order.key, parent, mac, cause),
             None => PluginError::Kernel { what: "configure the interface", cause },

@@ -62,7 +62,7 @@ impl Ipam {
         Ok(Given { result })
     }
 
-    /// DEL, which gives back what was given.
+    /// DEL, which releases the delegate's addresses.
     pub fn del(&self, world: &mut impl World) -> Result<(), PluginError> {
         self.run(world, "DEL").map(drop)
     }

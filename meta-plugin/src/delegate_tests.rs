@@ -87,7 +87,7 @@ fn what_it_gave_to_another_add_of_the_attachment_is_not_given_back() {
     assert!(matches!(error, PluginError::Refused(_)), "{error}");
     assert_eq!(verbs(&sim), ["ADD"], "its DEL names the attachment and not the ADD");
 
-    // One that refused to give a second time gave nothing that could be given back.
+    // A delegate that refused a second ADD assigned nothing that could be released.
     let mut sim = taken();
     sim.given = (false, r#"{"cniVersion":"1.0.0","code":5,"msg":"duplicate allocation"}"#);
     add(&mut sim).unwrap_err();

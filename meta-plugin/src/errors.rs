@@ -341,8 +341,8 @@ impl PluginError {
         ErrorObject { version, code, msg: chain(self), details }
     }
 
-    /// The object of a DEL: go-cni takes certain words for "there was nothing to do" and would
-    /// forget the release, so they never appear.
+    /// The error object of a DEL: go-cni interprets certain words as "nothing to do" and would drop the
+    /// release, so they never appear.
     pub fn object_of_del(&self, version: Version) -> ErrorObject {
         let object = self.object(version);
         ErrorObject { msg: without_words(&object.msg), details: without_words(&object.details), ..object }

@@ -1,6 +1,5 @@
-//! Running another plugin: its binary is looked for in `CNI_PATH`, it gets this process's environment
-//! with another verb, and its standard error goes where ours goes. What its answer means is not known
-//! here.
+//! Execution of another plugin: its binary is searched in `CNI_PATH`, it gets this process's environment with
+//! another verb, and its standard error goes to this process's. Left out: the meaning of its output.
 
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
@@ -19,7 +18,7 @@ const BUSY: (u32, Duration) = (20, Duration::from_millis(25));
 pub struct Ended {
     /// True if its exit status is success.
     pub success: bool,
-    /// Its exit status in words.
+    /// Text of its exit status.
     pub status: String,
     /// Its standard output.
     pub stdout: Vec<u8>,
@@ -36,7 +35,6 @@ pub fn run(kind: &str, verb: &'static str, input: &[u8]) -> io::Result<Ended> {
     std::thread::scope(|scope| {
         // In a separate thread, for a delegate that prints before it has read everything. A delegate that
         // does not read at all explains that in its own error.
-        // read at all says in its own words why.
         scope.spawn(move || pipe.map(|mut pipe| pipe.write_all(input)));
         output.map_or(Ok(0), |output| output.take(OUTPUT_LIMIT).read_to_end(&mut stdout))
     })?;

@@ -26,8 +26,8 @@ pub fn gc(world: &mut impl World, conf: &NetConf) -> Result<(), PluginError> {
     loop {
         let list = Gc { cni_network: conf.name().clone(), valid: valid[..named].to_vec() };
         match session::ask_once(world, what, &Request::Gc(list), PATIENCE) {
-            // To be named only spares an attachment a judgement; what lives is kept, named or not. So a
-            // list that is longer than a line of the protocol costs the agent some reads.
+            // A listed attachment is only skipped; a living one is kept, listed or not. A list that exceeds a
+            // line of the protocol therefore costs the agent some reads.
             Err(PluginError::Agent { cause: CallError::TooLong { .. }, .. }) if named > 0 => named /= 2,
             outcome => {
                 if named < valid.len() {

@@ -236,7 +236,7 @@ impl World for Kernel {
     }
 
     fn spool(&mut self, release: Release) -> Result<(), SpoolError> {
-        // An unreadable boot id gives an entry of no boot: the agent then relies on evidence alone.
+        // With an unreadable boot ID the entry has no boot: the agent then relies on evidence alone.
         let boot_id = self.boot_id().unwrap_or_else(|| BootId(String::new()));
         spool::write(&self.settings.state_dir, &spool::Entry { release, boot_id }).map(|_| ())
     }
@@ -310,7 +310,7 @@ fn announce_by_hand(setup: &Setup<'_>) -> Result<(), String> {
 
 async fn bring_up(changer: &Changer, setup: &Setup<'_>) -> Result<(), KernelError> {
     for granted in &setup.grant.addresses {
-        // The agent has asked the wire; waiting for the kernel to ask again would cost a second.
+        // The agent has already probed; duplicate address detection of the kernel would cost a second.
         changer.add_address(setup.ifindex, granted.address, granted.address.is_ipv6()).await?;
     }
     let name = (setup.name != setup.ifname).then_some(setup.ifname);

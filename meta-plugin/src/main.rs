@@ -40,7 +40,7 @@ use crate::world::World;
 /// Limit above any configuration with its `prevResult`.
 const STDIN_LIMIT: u64 = 16 * 1024 * 1024;
 
-/// The version in which errors are printed, once it is known.
+/// The version in which errors are printed, once it is read.
 static OUTPUT_VERSION: OnceLock<Version> = OnceLock::new();
 
 fn main() -> ExitCode {

@@ -11,7 +11,7 @@ use ipnetwork::IpNetwork;
 /// The main routing table.
 const MAIN: u32 = 254;
 
-/// The metric that the kernel gives to an IPv6 route that asks for none.
+/// The metric that the kernel assigns to an IPv6 route without one.
 const METRIC_V6: u32 = 1024;
 
 /// The wanted routes of the link `ifindex` (`None`: one that does not exist yet) with the metrics that they

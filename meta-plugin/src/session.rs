@@ -28,7 +28,7 @@ const GRACE: Duration = Duration::from_secs(5);
 /// and no runtime waits for longer than this.
 const LISTEN: Duration = Duration::from_mins(4);
 
-/// A question that is asked once and answered with no more than that it is done.
+/// A single call with a plain `done` as its response.
 pub fn ask_once(
     world: &mut impl World,
     what: &'static str,

@@ -32,7 +32,7 @@ const UNITS: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3
 /// Berth's part of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
-    /// The `UnderlayNetwork`; the CNI network's name if none is given.
+    /// The `UnderlayNetwork`; by default the CNI network's name.
     pub network: NetworkName,
     /// The agent's socket.
     pub socket: PathBuf,
@@ -86,7 +86,7 @@ pub fn add_timeout(conf: &NetConf) -> Result<Option<Duration>, Error> {
     }
 }
 
-/// The IPAM plugin that gives the addresses instead of Berth; `None`: Berth gives them.
+/// The IPAM plugin that assigns the addresses instead of Berth; `None`: Berth assigns them.
 pub fn foreign_ipam(conf: &NetConf) -> Result<Option<&str>, Error> {
     let Some(kind) = conf.text("ipam.type")?.filter(|kind| !kind.is_empty() && *kind != TYPE) else {
         return Ok(None);

@@ -84,7 +84,8 @@ pub struct Sim {
     pub meanwhile: Option<(usize, Meanwhile)>,
     /// At which step this process is killed, by a panic with [`Killed`].
     pub killed_at: Option<usize>,
-    /// Transactions that are open no more are refused, as a DEL leaves them; else a test fails over them.
+    /// Transactions that are no longer open are refused, as after a DEL; otherwise a test fails because of
+    /// them.
     pub ends_at_del: bool,
     next_index: u32,
     next_random: u8,
@@ -213,7 +214,7 @@ impl Sim {
         self.log.push(name);
     }
 
-    /// Of which byte the next transaction is made.
+    /// The byte that fills the next transaction ID.
     pub fn random_next(&self) -> u8 {
         self.next_random.wrapping_add(1)
     }

@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_millis(500);
 /// Maximum absence of the agent.
 const ABSENCE: Duration = Duration::from_mins(1);
 
-/// Says whether the node can attach containers.
+/// Reports whether the node can attach containers.
 pub fn status(world: &mut impl World, network: Option<NetworkName>) -> Result<(), PluginError> {
     let silence = match world.ask(&Request::Status { network }, PATIENCE) {
         Ok(Response::Status(status)) if status.ready => return Ok(()),

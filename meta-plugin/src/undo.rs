@@ -1,8 +1,8 @@
-//! The undo of an ADD, as data: each step is pushed before the change that it undoes, so that a
-//! change of unknown outcome is undone too. Every step is harmless if there is nothing to undo.
+//! The undo of an ADD, as data: each step is registered before its change, so that a change of unknown
+//! outcome is undone too. Every step is harmless if there is nothing to undo.
 //!
-//! Invariant: a step takes back what its own ADD made. Another ADD of the same attachment, before it or at
-//! the same time, keeps its link, its addresses and its lease.
+//! Invariant: a step undoes only changes of its own ADD. Another ADD of the same attachment, earlier or
+//! concurrent, keeps its link, its addresses and its lease.
 
 use std::time::Duration;
 
@@ -26,14 +26,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One step back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// Give the lease back under the ADD's transaction.
+    /// Release the lease under the ADD's transaction.
     Release,
     /// Have the other IPAM release its addresses. It identifies the attachment, not the ADD, so this step is
     /// skipped while another ADD has the attachment.
     Delegate(Ipam),
     /// Remove the link, whether it still has its temporary name or not.
     RemoveLink(Made),
-    /// Take the addresses off a link that this ADD did not make.
+    /// Remove the addresses from a link that this ADD did not create.
     RemoveAddresses {
         /// Interface index of the link.
         ifindex: u32,

@@ -44,7 +44,7 @@ pub struct ParentFacts {
     pub controller: Option<String>,
 }
 
-/// A link to be made inside the container, down.
+/// A link to create inside the container, down.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewLink<'a> {
     /// Its kind and parent.
@@ -115,7 +115,7 @@ pub trait World {
     /// Removes addresses from one of the container's links; those that are gone already are fine.
     fn remove_addresses(&mut self, ifindex: u32, addresses: &[IpNetwork]) -> Result<(), KernelError>;
 
-    /// Asks the agent, over the connection of the last call if that is still good.
+    /// Calls the agent, over the connection of the last call if that is still usable.
     fn ask(&mut self, request: &Request, within: Duration) -> Result<Response, CallError>;
 
     /// Runs a plugin of `CNI_PATH` under this call's environment with another verb.

@@ -20,7 +20,7 @@ pub enum Difference {
     Ipv6Header,
     /// The kernel does not compute the checksum.
     Checksum,
-    /// The kernel looks at the first option only, and only if it is of the usual length.
+    /// The kernel reads the first option only, and only if it has the usual length.
     Options,
 }
 
@@ -32,7 +32,7 @@ pub fn check(bytes: &[u8]) -> Result<Option<Difference>, String> {
         return if short { Ok(None) } else { Err(format!("no whole header, and yet {user:?}")) };
     };
     let kernel = frame::read(&whole);
-    // Of a probe user space names the address asked about, and that it claims nothing.
+    // For a probe, user space returns the probed address, marked as no claim.
     let claimed = user.ok().filter(|statement| statement.kind.is_claim());
     let agreed = match (kernel, claimed) {
         (Ok(kernel), Some(user)) => is_same(&kernel, &user),
@@ -71,8 +71,8 @@ fn difference(bytes: &[u8]) -> Option<Difference> {
         return Some(Difference::Ipv6Header);
     };
     let usual: &[u8] = if message[0] == 135 { &[1, 1] } else { &[2, 1] };
-    // With one option of the usual kind, or none at all, nothing is left to interpretation; beyond
-    // the message there may be padding that looks like one.
+    // A message with one option of the usual kind, or without options, is unambiguous; padding after the
+    // message may look like an option.
     let plain = match message.len() {
         24 => !payload.get(64..).is_some_and(|rest| rest.starts_with(usual) && rest.len() >= 8),
         32 => message[24..].starts_with(usual) && message[26..].first_chunk().copied().is_some_and(is_holder),

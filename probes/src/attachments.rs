@@ -113,8 +113,8 @@ impl Attachments {
         })
     }
 
-    /// Follows an attachment: its namespace, and its link if the index is known. Once more with the
-    /// index when that is learnt; once more after an event if the link turned out to live.
+    /// Follows an attachment: its namespace, and its link if the index is known. Call it again when the index
+    /// becomes known, and after an event if the link still exists.
     pub fn follow(
         &mut self,
         key: &AttachmentKey,

@@ -27,7 +27,7 @@ pub enum BtfError {
     /// The magic number is missing.
     #[error("not BTF data, or of another byte order")]
     NotBtf,
-    /// It is of a version or has a kind of type that is not known here.
+    /// Unsupported version, or unsupported kind of type.
     #[error("unsupported BTF data: {0}; this kernel may be newer than this program")]
     Unknown(String),
     /// It is longer than any kernel's.
@@ -48,10 +48,10 @@ pub enum BtfError {
     /// The name is too long for a structure.
     #[error("the name at byte {0} of the strings is longer than {NAME_MAX} bytes")]
     LongName(u32),
-    /// The kernel has no such structure.
+    /// The kernel does not have the structure.
     #[error("this kernel has no struct {0}")]
     NoStruct(String),
-    /// The structure has no such member.
+    /// The structure does not have the member.
     #[error("struct {holder} has no member {member}")]
     NoMember {
         /// Name of the structure.
@@ -102,7 +102,7 @@ enum Kind {
     Array,
     Struct,
     Enum,
-    /// Another name, or `const` and the like: the type behind it counts.
+    /// Another name, or a qualifier such as `const`: the type behind it counts.
     Alias,
     /// Has no size that could be read.
     Other,
@@ -145,8 +145,8 @@ impl<'a> Btf<'a> {
         Ok(btf)
     }
 
-    /// The same numbers of types with nothing behind them, except for functions and typedefs of
-    /// these names: all that is needed to name a place for a program, in a hundredth of the memory.
+    /// A reduced copy: the same type numbers without content, except for functions and typedefs of these
+    /// names. It suffices to find the attach target of a program, in a hundredth of the memory.
     pub fn hollow(&self, names: &[&str]) -> Result<Vec<u8>, BtfError> {
         const FORWARD: u32 = 7 << 24;
         let mut strings = vec![0];
@@ -285,8 +285,8 @@ impl<'a> Btf<'a> {
         Ok(Member { offset: bits / 8, size, is_pointer: within.kind == Kind::Pointer })
     }
 
-    /// A member by name: at which bit, how many bits if it is a bit field, and its type. `left` is
-    /// how many members may still be looked at.
+    /// A member by name: its bit offset, its number of bits if it is a bit field, and its type. `left` is the
+    /// number of members that may still be compared.
     fn find(
         &self,
         within: Type,

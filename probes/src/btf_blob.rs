@@ -1,8 +1,7 @@
-//! Type information by hand, for tests and the fuzzer.
+//! Type information built in code, for tests and the fuzzer.
 //!
-//! Writes the format of include/uapi/linux/btf.h without understanding it, so that what is wrong on
-//! purpose can be written too. [`kernel`] is a kernel of a few structures in which everything is
-//! found that the agent looks for.
+//! Writes the format of include/uapi/linux/btf.h without interpretation, so that invalid data can be written
+//! too. [`kernel`] is a kernel of a few structures that contains every lookup of the agent.
 
 /// A blob: types, and the strings that name them.
 #[derive(Debug, Clone)]
@@ -31,7 +30,7 @@ impl Blob {
         at
     }
 
-    /// A type: its name, kind, count of members, flag, size or type, and the words that follow.
+    /// A type: its name, kind, count of members, flag, size or type, and the words after it.
     pub fn add(&mut self, name: &str, kind: u32, count: u16, flag: bool, argument: u32, extra: &[u32]) {
         let name = self.string(name);
         let info = kind << 24 | u32::from(count) | u32::from(flag) << 31;

@@ -92,7 +92,7 @@ fn the_running_kernels_own_types_cut_short_are_an_error() {
     }
 }
 
-/// The two counted in how often members are looked at: 60 to the 14th would be for ever.
+/// The two nested counts of member comparisons: 60 to the 14th would never end.
 #[test]
 fn structures_without_names_that_fan_out_come_to_an_end() {
     let mut blob = Blob::default();

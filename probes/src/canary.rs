@@ -48,7 +48,7 @@ pub(crate) struct Identity {
 }
 
 impl Canary {
-    /// Makes it. `number` makes its name its own.
+    /// Creates a canary. `number` makes its name unique.
     pub(crate) fn hatch(number: u64) -> Result<Self, String> {
         let (go, wait) = channel();
         let (tell, born) = channel();
@@ -147,7 +147,7 @@ fn live(
             Ok(identity) => {
                 let ifindex = identity.ifindex;
                 let _ = tell.send(Ok(identity));
-                // Blocks the runtime, which has nothing else to do. An error means: the owner is gone.
+                // Blocks the runtime, which has no other work. An error means that the owner is gone.
                 let _ = wait.recv();
                 let deleted = handle.link().del(ifindex).execute().await;
                 let _ = report.send(deleted.map_err(|error| step("delete the device")(&error)));

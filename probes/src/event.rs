@@ -57,7 +57,7 @@ pub enum ProbeEvent {
         /// Time and source of the event.
         seen: Seen,
     },
-    /// Some namespaces are about to be torn down; which ones is not known.
+    /// Some namespaces are about to be torn down; the event does not name them.
     NamespacesEnding {
         /// Time and source of the event.
         seen: Seen,

@@ -1,8 +1,8 @@
-//! The wires on which senders are held to their leases: what is in the maps GUARD and PASS.
+//! The segments on which senders may claim only their leases: content of the maps GUARD and PASS.
 //!
-//! A claim that goes out there (ARP, or an address in neighbour discovery) passes if its sender is the MAC that PASS
-//! has for the address, or the device's own MAC where PASS has nothing; all else is dropped and counted. The maps are not
-//! pinned, because the program ends with its agent.
+//! An outgoing claim (ARP, or an address in neighbour discovery) passes if its sender is the MAC that PASS
+//! has for the address, or the device's own MAC if PASS has none. All other claims are dropped and counted.
+//! The maps are not pinned, because the program ends with its agent.
 
 use std::net::IpAddr;
 

@@ -30,7 +30,7 @@ enum Shape {
 pub(crate) struct Kernel {
     /// Offsets of the members.
     pub layout: KernelLayout,
-    /// Its types without what is behind them; see [`Btf::hollow`].
+    /// Its types in reduced form; see [`Btf::hollow`].
     pub hollow: Vec<u8>,
 }
 

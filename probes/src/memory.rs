@@ -8,13 +8,13 @@
 /// its end: measured 12 MB after loading on a thread. Call it before any thread is started.
 pub fn share_one_heap() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: takes numbers, sets a limit for heaps that are yet to be made.
+    // SAFETY: takes numbers, and sets a limit for future heaps.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, 1);
     }
 }
 
-/// Asks the allocator to give back what is free. Other C libraries than GNU's have no such call.
+/// Makes the allocator return free memory. C libraries other than GNU's have no such call.
 pub(crate) fn give_back() {
     #[cfg(target_env = "gnu")]
     // SAFETY: takes a number and touches only unused memory.

@@ -44,9 +44,9 @@ pub enum Pins {
 }
 
 impl Pins {
-    /// Makes the folder of this version below `base`, which must be in a BPF file system, and
-    /// unlinks maps there that are not as this version makes them. While the lock is held no other
-    /// agent uses pins there: two would empty each other's maps.
+    /// Creates the folder of this version below `base`, which must be in a BPF file system, and unlinks maps
+    /// there that differ from this version's. While the lock is held no other agent uses pins there: two
+    /// would empty each other's maps.
     pub(crate) fn prepare(base: Option<&Path>) -> (Self, Option<Lock>) {
         let Some(base) = base else { return (Self::None("no folder for pins was named".to_owned()), None) };
         match folder(base) {
@@ -156,7 +156,7 @@ fn folder(base: &Path) -> io::Result<(PathBuf, Lock)> {
     Ok((folder, lock))
 }
 
-/// True if the pinned map is as this version makes it. One that cannot be looked at is not.
+/// True if the pinned map matches this version's definition. An unreadable one does not.
 fn fits(path: &Path, shape: Shape) -> bool {
     let Ok(info) = MapInfo::from_pin(path) else { return false };
     let sizes = (u64::from(info.key_size()), u64::from(info.value_size()), info.max_entries());

@@ -173,7 +173,7 @@ impl Probes {
             if !self.attach_rung(rung, types) {
                 continue;
             }
-            // An earlier agent's programs would else answer in place of ours.
+            // Otherwise an earlier agent's programs would send the events.
             self.drop_earlier();
             match self.prove_rung(rung)? {
                 Verdict::Proved => {
@@ -189,7 +189,7 @@ impl Probes {
         Ok(())
     }
 
-    /// Takes the programs of a rung that could not be proved out of their places.
+    /// Detaches the programs of an attach mode that could not be proved.
     fn leave(&mut self, rung: Rung, reason: String) {
         self.release(rung);
         rung.programs().iter().for_each(|(program, ..)| self.pins.drop_link(program));
@@ -197,7 +197,7 @@ impl Probes {
         self.refusals.push(Refusal { program, target, stage: Stage::Prove, errno: None, reason });
     }
 
-    /// Takes the programs of a rung out of their places, and no others.
+    /// Detaches the programs of one attach mode, and no others.
     fn release(&mut self, rung: Rung) {
         let own = |program: &str| rung.programs().iter().any(|(name, ..)| *name == program);
         self.held.retain(|(program, _)| !own(program));
@@ -412,13 +412,13 @@ impl Probes {
         self.seats.take(&mut self.ebpf, device)
     }
 
-    /// The same, by a given kind of seat.
+    /// The same, by a given kind of attachment.
     pub fn watch_wire_as(&mut self, device: &IfName, seat: Seat) -> Result<Seat, Error> {
         self.seats.leave(&mut self.ebpf, device);
         self.seats.take_as(&mut self.ebpf, device, seat)
     }
 
-    /// Takes the watcher off a device.
+    /// Detaches the watcher from a device.
     pub fn unwatch_wire(&mut self, device: &IfName) {
         self.seats.leave(&mut self.ebpf, device);
     }
@@ -466,9 +466,9 @@ impl Probes {
         self.seats.is_there(&self.ebpf, device)
     }
 
-    /// Passes on what the programs wrote to their log, to `tracing` under the target
-    /// [`log::TARGET`], without waiting for more. How many lines there were, with those beyond
-    /// [`log::LINES_MAX`] a second, which are counted instead; 0 where the log is off.
+    /// Forwards the programs' log lines to `tracing` under the target [`log::TARGET`], without waiting for
+    /// more. Returns the number of lines, including those above [`log::LINES_MAX`] a second, which are only
+    /// counted; 0 while the log is off.
     pub fn drain_log(&mut self) -> u64 {
         self.log.as_mut().map_or(0, ProgramLog::drain)
     }
@@ -523,7 +523,7 @@ fn target_of(program: &str) -> &'static str {
     all.filter(|(name, ..)| *name == program).map(|(_, target, _)| *target).next().unwrap_or(TASKS.1)
 }
 
-/// Loads the object and makes its maps, pinned if that works.
+/// Loads the object and creates its maps, pinned if possible.
 fn load(
     object: &[u8],
     layout: &KernelLayout,

@@ -51,7 +51,7 @@ impl Proof {
         Ok(Self { rung, stage: Stage::Hatching(born), began: Instant::now() })
     }
 
-    /// Looks whether an event is the one that is waited for.
+    /// Checks whether an event is the awaited one.
     pub(crate) fn hear(&mut self, raw: &Raw) {
         if let Stage::Waiting { canary, heard, .. } = &mut self.stage
             && heard.is_none()
@@ -60,7 +60,7 @@ impl Proof {
         }
     }
 
-    /// Goes on as far as it can; a verdict ends it.
+    /// Advances as far as possible; a verdict ends it.
     pub(crate) fn advance(&mut self, attachments: &mut Attachments) -> Result<Option<Verdict>, Error> {
         let late = self.began.elapsed() > KERNEL;
         match &mut self.stage {

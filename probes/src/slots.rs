@@ -1,4 +1,5 @@
-//! The slots of a table in a map: given out in turn, so that one that was given back rests as long as possible.
+//! The slots of a table in a map: assigned in turn, so that a released one stays unused for as long as
+//! possible.
 
 use std::collections::{BTreeSet, VecDeque};
 

@@ -1,7 +1,7 @@
-//! The watcher's place on a device: one program for frames that come in, one for those that go out.
+//! The watcher's attachment to a device: one program for received frames, one for sent ones.
 //!
-//! By a tcx link where the kernel has them (6.6), which ends with this process or the device; else
-//! by a filter of clsact, which outlives the process and is found again by the program's name.
+//! By a tcx link if the kernel has them (6.6), which ends with this process or the device; otherwise by a
+//! filter of clsact, which outlives the process and is found again by the program's name.
 
 use std::collections::BTreeMap;
 
@@ -132,7 +132,7 @@ fn attach(
     let options = match seat {
         Seat::Tcx => TcAttachOptions::TcxOrder(LinkOrder::first()),
         Seat::Clsact => {
-            // What a dead agent left there; as a rule nothing.
+            // Remains of a previous agent; usually none.
             let _ = qdisc_detach_program(device.as_str(), end, name);
             TcAttachOptions::Netlink(NlOptions { priority: PRIORITY, handle: HANDLE, classid: None })
         }

@@ -19,7 +19,7 @@ pub const FILE: &str = "alive";
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Alive {
-    /// The boot in which it was given.
+    /// The boot of the sign of life.
     pub boot_id: BootId,
     /// Time in milliseconds of `CLOCK_BOOTTIME`.
     pub boottime_ms: u64,

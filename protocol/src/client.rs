@@ -43,10 +43,10 @@ pub enum CallError {
         #[source]
         cause: std::io::Error,
     },
-    /// The agent is connected, but did not answer in time.
+    /// The agent accepted the connection, but did not respond in time.
     #[error("the agent did not respond within {} ms", within.as_millis())]
     Silent {
-        /// The deadline that was given.
+        /// The deadline of the call.
         within: Duration,
     },
     /// The socket cannot be used: permission, a path that is too long.
@@ -127,7 +127,7 @@ impl Client {
         Ok(Self { socket, stream, pending: Vec::new(), last_id: 0, broken: false })
     }
 
-    /// Asks and waits at most `within` for the answer.
+    /// Sends a request and waits at most `within` for the response.
     pub fn call(&mut self, request: &Request, within: Duration) -> Result<Response, CallError> {
         self.send(request, within)?;
         self.next(Some(within))
@@ -151,7 +151,7 @@ impl Client {
         sent.map_err(|cause| self.broke(cause, within))
     }
 
-    /// The next answer to the last request; waits at most `within`, or for ever.
+    /// The next response to the last request; waits at most `within`, or without limit.
     pub fn next(&mut self, within: Option<Duration>) -> Result<Response, CallError> {
         self.refuse_if_broken()?;
         let deadline = within.map(|within| Instant::now() + within);
@@ -166,7 +166,7 @@ impl Client {
                 let why = format!("it has version {}, this program supports version {VERSION}", answer.v);
                 return Err(CallError::Malformed { why });
             }
-            // An answer to an earlier call that was given up is not this one's.
+            // A response to an earlier call, which was given up, is skipped.
             if answer.id == self.last_id || answer.id == 0 {
                 return match answer.outcome {
                     Outcome::Ok(response) => Ok(response),
@@ -234,7 +234,7 @@ mod tests {
 
     const SOON: Duration = Duration::from_millis(500);
 
-    /// Serves one connection with `answers`, one a request line; then hangs up.
+    /// Serves one connection with `answers`, one per request line; then closes it.
     fn serve(answers: &'static [&'static str], linger: Duration) -> (tempfile::TempDir, PathBuf) {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("agent.sock");

@@ -23,7 +23,7 @@ pub use response::{Failure, Response};
 /// The protocol's version; a request of another one is refused with both sides named.
 pub const VERSION: u32 = 1;
 
-/// The longest request line in bytes, its newline included. Answers may be longer: `leases` is one line.
+/// The longest request line in bytes, including its newline. Responses may be longer: `leases` is one line.
 pub const LINE_BYTES_MAX: usize = 64 * 1024;
 
 /// One line from client to agent.
@@ -32,7 +32,7 @@ pub const LINE_BYTES_MAX: usize = 64 * 1024;
 pub struct Call {
     /// Always [`VERSION`] here.
     pub v: u32,
-    /// Chosen by the client; the answer repeats it.
+    /// Chosen by the client; the response repeats it.
     pub id: u64,
     /// Content of the request.
     pub request: Request,

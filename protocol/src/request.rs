@@ -45,7 +45,7 @@ pub enum Request {
     },
     /// Stream of future events, one [`crate::response::EventRow`] per response, until the client disconnects.
     Events {
-        /// Stay after the recent past; else `done` follows its last event.
+        /// Continue after the recent past; otherwise `done` follows its last event.
         follow: bool,
     },
     /// An operator frees an address.
@@ -60,14 +60,14 @@ pub enum Request {
     },
     /// The agent's health.
     Doctor,
-    /// A temporary macvlan with a new MAC asks for the gateway: shows port security.
+    /// A temporary macvlan with a new MAC probes the gateway: shows port security.
     DoctorUnderlay {
         /// The parent interface.
         parent: IfName,
     },
 }
 
-/// ADD, first step. Repeating it with the same transaction returns the same answer.
+/// ADD, first step. A repetition with the same transaction has the same response.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Lease {
@@ -75,7 +75,7 @@ pub struct Lease {
     pub txn: TxnId,
     /// Key of the attachment.
     pub attachment: AttachmentKey,
-    /// The CNI network name under which the runtime asked.
+    /// The CNI network name of the runtime's call.
     pub cni_network: NetworkName,
     /// The role of the plugin.
     pub role: Role,
@@ -84,7 +84,7 @@ pub struct Lease {
     /// The pod, if the runtime named one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pod: Option<PodRef>,
-    /// Addresses asked for by name (`runtimeConfig.ips` and its older channels); empty: any.
+    /// Addresses requested by name (`runtimeConfig.ips` and its older channels); empty: any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ips: Vec<IpAddr>,
     /// True if the interface already has exactly these addresses, from another IPAM, to be tracked.
@@ -158,7 +158,7 @@ pub enum LinkRemoval {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Gc {
-    /// The CNI network name under which the runtime asks; others are left alone.
+    /// The CNI network name of the runtime's call; other networks are not affected.
     pub cni_network: NetworkName,
     /// Attachments that the runtime still has.
     pub valid: Vec<Valid>,

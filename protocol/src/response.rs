@@ -10,7 +10,7 @@ use berth_ipam::name::{ContainerId, IfName, NetworkName, NodeName, PoolName, Seg
 use ipnetwork::IpNetwork;
 use serde::{Deserialize, Serialize};
 
-/// One answer, tagged by its name: `{"ok": {"lease": {...}}}`.
+/// One response, tagged by its name: `{"ok": {"lease": {...}}}`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[expect(clippy::large_enum_variant, reason = "one value at a time exists, on its way to or from the wire")]
@@ -170,13 +170,13 @@ pub struct LeaseRow {
     pub ifname: Option<IfName>,
     /// The pod; null outside Kubernetes.
     pub pod: Option<PodRef>,
-    /// The link's MAC, once known.
+    /// The link's MAC, if known.
     pub mac: Option<Mac>,
     /// The namespace's cookie, a decimal string.
     pub netns_cookie: Option<NetnsCookie>,
     /// The namespace's number in the agent's namespace.
     pub nsid: Option<i32>,
-    /// The link's index in the namespace, once known.
+    /// The link's index in the namespace, if known.
     pub ifindex: Option<u32>,
     /// Counts the holders of this address.
     pub generation: Option<u64>,
@@ -210,7 +210,7 @@ pub struct PoolRow {
     pub waiting: u64,
 }
 
-/// The answer to `explain`.
+/// The response to `explain`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Explanation {
@@ -291,7 +291,7 @@ pub enum EventKind {
     Warning,
 }
 
-/// The answer to `doctor`.
+/// The response to `doctor`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Diagnosis {

@@ -125,7 +125,7 @@ impl Owner {
     fn run(mut self, inbox: &mpsc::Receiver<Request>) {
         let mut put_back = None;
         while let Some(request) = put_back.take().or_else(|| inbox.recv().ok()) {
-            // A caller that went away needs no answer; hence the ignored sends.
+            // A caller that is gone needs no result; hence the ignored sends.
             match request {
                 Request::List(reply) => drop(reply.send(self.list())),
                 Request::Get(key, reply) => drop(reply.send(self.get(&key))),
@@ -187,7 +187,7 @@ impl Owner {
         }
     }
 
-    /// One durable commit for all writes; the answers are true once it succeeded.
+    /// One durable commit for all writes; the results are valid once it succeeded.
     fn commit(
         &mut self,
         writes: Vec<Write>,
@@ -217,7 +217,7 @@ impl Owner {
     }
 }
 
-/// Carries out one write; the outer error ends the transaction, the inner is the caller's answer.
+/// Applies one write; the outer error ends the transaction, the inner one is the caller's result.
 fn apply(
     table: &mut redb::Table<'_, &str, &[u8]>,
     write: Write,

@@ -52,7 +52,7 @@ pub enum StoreError {
     OutcomeUnknown {
         /// The requested operation.
         operation: &'static str,
-        /// Reason why the answer is missing.
+        /// Cause of the missing response.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -78,7 +78,7 @@ pub enum StoreError {
     NotAuthenticated {
         /// The requested operation.
         operation: &'static str,
-        /// The server's answer.
+        /// Response of the server.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -93,7 +93,7 @@ pub enum StoreError {
     Forbidden {
         /// The requested operation.
         operation: &'static str,
-        /// The server's answer.
+        /// Response of the server.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -104,7 +104,7 @@ pub enum StoreError {
         "the API server has no definition of ipleases.berth.dev; run `kubectl apply -f deploy/berth.yaml`"
     )]
     NoDefinition {
-        /// The server's answer.
+        /// Response of the server.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -119,7 +119,7 @@ pub enum StoreError {
         operation: &'static str,
         /// Name of the object.
         object: String,
-        /// The server's answer.
+        /// Response of the server.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -164,7 +164,7 @@ pub enum StoreError {
     CreateFolder {
         /// Path of the folder.
         path: PathBuf,
-        /// The system's answer.
+        /// Error from the system.
         #[source]
         cause: Arc<io::Error>,
     },
@@ -239,7 +239,7 @@ pub enum StoreError {
         supported: u64,
     },
 
-    /// The file is a valid database, but of something else.
+    /// The file is a valid database of another program.
     #[error(
         "{} does not hold {expected}: it belongs to another program and was left unchanged; check the path, or \
          move the file away",
@@ -257,7 +257,7 @@ pub enum StoreError {
     Full {
         /// Path of the file.
         path: PathBuf,
-        /// The system's answer.
+        /// Error from the system.
         #[source]
         cause: Arc<dyn std::error::Error + Send + Sync>,
     },
@@ -287,7 +287,7 @@ pub enum StoreError {
     Encode {
         /// Address in question.
         key: AddressKey,
-        /// The encoder's answer.
+        /// Error of the encoder.
         #[source]
         cause: Arc<serde_json::Error>,
     },
@@ -297,12 +297,12 @@ pub enum StoreError {
     StartWriter {
         /// Path of the file.
         path: PathBuf,
-        /// The system's answer.
+        /// Error from the system.
         #[source]
         cause: Arc<io::Error>,
     },
 
-    /// The thread that owns the file has ended before it took the request. Nothing was changed.
+    /// The thread that owns the file ended before it took the request. Nothing was changed.
     #[error("the store is closed")]
     Closed,
 }

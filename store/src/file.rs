@@ -96,8 +96,8 @@ impl File {
         result.map_err(|cause| self.read_error(cause))
     }
 
-    /// Writes within one transaction that is durable when this returns. `write` answers `None` if
-    /// there is nothing to keep after all.
+    /// Writes within one transaction that is durable on return. `write` returns `None` if there is nothing to
+    /// keep.
     pub fn write<T>(
         &mut self,
         write: impl FnOnce(&WriteTransaction) -> Result<Option<T>, redb::Error>,
@@ -186,7 +186,7 @@ fn builder() -> Builder {
     builder
 }
 
-/// Counts this write, and answers its number.
+/// Counts this write, and returns its number.
 fn raise(transaction: &WriteTransaction) -> Result<u64, redb::Error> {
     let mut about = transaction.open_table(ABOUT)?;
     let writes = about.get(WRITES)?.map_or(0, |row| row.value()) + 1;

@@ -110,7 +110,7 @@ impl Journal {
         let Some(aside) = damaged_names(path).find(|name| !name.exists()) else { return Err(cause) };
         let wrong = |cause| StoreError::SetAside { path: path.to_owned(), cause: Arc::new(cause) };
         std::fs::rename(path, &aside).map_err(wrong)?;
-        // The file makes its own folder durable when it is made.
+        // The creation of the file makes its folder durable.
         Ok((Self::open(path)?, Some(Damaged { aside, cause })))
     }
 

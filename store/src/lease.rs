@@ -20,8 +20,8 @@ pub trait LeaseStore: Send + Sync {
     /// The record of one address; `None` if it has none.
     fn get(&self, key: &AddressKey) -> impl Future<Output = Result<Option<Versioned>, StoreError>> + Send;
 
-    /// Makes the record if its address has none, else [`StoreError::AlreadyExists`] with the one
-    /// that is there.
+    /// Creates the record if its address has none, otherwise [`StoreError::AlreadyExists`] with the existing
+    /// one.
     fn create(&self, record: &LeaseRecord) -> impl Future<Output = Result<Version, StoreError>> + Send;
 
     /// Replaces the record of the same address in one write: the address changes its owner without being free

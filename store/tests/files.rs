@@ -129,8 +129,8 @@ fn the_file_of_something_else_is_refused_untouched() {
     assert_eq!(fs::read(&foreign).unwrap(), before);
 }
 
-/// Every page of the file damaged in turn: the store opens with all its records, because nothing
-/// it needs was there, or it refuses and leaves the file alone. It never answers less than it held.
+/// Damages every page of the file in turn: the store opens with all its records, because the page was unused,
+/// or it refuses and leaves the file unchanged. It never returns fewer records than it had.
 #[test]
 fn a_damaged_file_is_refused_untouched_or_complete() {
     let (_folder, path) = filled(300);

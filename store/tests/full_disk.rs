@@ -57,7 +57,7 @@ fn fill(folder: &Path, leave: u64) -> PathBuf {
     let ballast = folder.join("ballast");
     fs::write(&ballast, []).unwrap();
     let mut size = 1 << 20;
-    // tmpfs gives no more than there is: write until it refuses, then give some back.
+    // tmpfs has a fixed size: write until it refuses, then free some space.
     let file = fs::OpenOptions::new().append(true).open(&ballast).unwrap();
     let mut written = 0_u64;
     while size >= 4096 {

@@ -22,7 +22,7 @@ pub type Checked<T> = Result<T, Unknown>;
 pub struct KernelError {
     /// The positive error number, as in `errno(3)`.
     pub errno: i32,
-    /// The kernel's own words (extended acknowledgement), if any.
+    /// The kernel's own message (extended acknowledgement), if any.
     pub message: Option<String>,
 }
 
@@ -85,7 +85,7 @@ pub enum Error {
         #[source]
         cause: io::Error,
     },
-    /// A path that leads to something else.
+    /// A path that leads to another kind of file.
     #[error("{} is not a network namespace; name a file such as /run/netns/NAME or /proc/PID/ns/net", path.display())]
     NotNetns {
         /// Path of the file.

@@ -268,8 +268,8 @@ pub(crate) fn route(body: &[u8]) -> Checked<Option<RouteFacts>> {
     Ok(Some(RouteFacts { to, via, ifindex, table, metric }))
 }
 
-/// Reads one bridge-table entry: the MAC, if it is a unicast MAC that the link `ifindex` itself
-/// listens to. Entries that a bridge learnt for one of its ports are others' MACs.
+/// Parses one bridge-table entry: the MAC, if it is a unicast MAC that the link `ifindex` itself listens to.
+/// Entries that a bridge learned for its ports are MACs of others.
 pub(crate) fn fdb_entry(body: &[u8], ifindex: u32) -> Checked<Option<Mac>> {
     let wrong = || malformed("a bridge table entry");
     let index = u32_at(body, 4).ok_or_else(wrong)?;

@@ -1,8 +1,8 @@
-//! Namespaces found by number or by cookie, and held while they are read.
+//! Namespaces found by nsid or by cookie, and held open while they are read.
 //!
-//! A number that the kernel gave means another namespace as soon as its own ends. While a namespace is held open it
-//! keeps its number, so what is read by that number meanwhile is read of it. Only paths are remembered, as a hint
-//! where to look first: each proof is made again for each read.
+//! An nsid of the kernel is reused as soon as its namespace ends. While a namespace is held open it keeps its
+//! nsid, so a read by that nsid is a read of that namespace. Only paths are remembered, as a hint where to
+//! look first: each proof is repeated for each read.
 
 use std::collections::HashMap;
 use std::fs;
@@ -30,12 +30,12 @@ pub struct Held {
     cookie: NetnsCookie,
 }
 
-/// The namespace behind a number that the kernel gave.
+/// The namespace with an nsid of the kernel.
 #[derive(Debug)]
 pub enum Numbered {
     /// The one that was meant.
     Own(Held),
-    /// Another one: the one that was meant has ended, because a namespace keeps its number while it lives.
+    /// Another namespace: the intended one has ended, because a namespace keeps its nsid while it exists.
     Another,
     /// One that cannot be named, or none.
     Unnamed,
@@ -52,7 +52,7 @@ pub struct Finder {
 }
 
 impl Finder {
-    /// Looks into these folders, too.
+    /// Searches these folders, too.
     pub fn new(options: Options) -> Self {
         Self { options, ..Self::default() }
     }

@@ -1,9 +1,9 @@
-//! Requests of the read path, byte by byte, and the reading of attributes. Pure.
+//! Requests of the read path, byte by byte, and parsing of attributes. Pure.
 //!
-//! A request can name another namespace (`IFLA_TARGET_NETNSID`) in four forms only: reading a link,
-//! dumping links, dumping addresses, deleting a link. The kernel honours it nowhere else: a SETLINK
-//! *moves* the link, and a DELADDR strikes the asking node. So the attribute's number is private to
-//! this module, and no other constructor takes an [`Nsid`].
+//! A request can name another namespace (`IFLA_TARGET_NETNSID`) in four forms only: reading a link, dumping
+//! links, dumping addresses, deleting a link. The kernel honours it nowhere else: a SETLINK *moves* the link,
+//! and a DELADDR changes the requesting node. The attribute's number is therefore private to this module, and
+//! no other constructor takes an [`Nsid`].
 
 use berth_ipam::identity::Nsid;
 
@@ -35,9 +35,9 @@ const AF_BRIDGE: u8 = 7;
 /// Condition that ends the reply to a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// An acknowledgement, and nothing else.
+    /// An acknowledgement alone.
     Ack,
-    /// The one message that was asked for.
+    /// The one requested message.
     One,
     /// The end message of a dump.
     Dump,
@@ -125,12 +125,12 @@ impl Request {
             .in_namespace(IFLA_TARGET_NETNSID, Some(nsid))
     }
 
-    /// The number of the namespace behind a descriptor of this process.
+    /// Request for the nsid of the namespace of a descriptor of this process.
     pub fn get_nsid(descriptor: i32) -> Self {
         Self::new(RTM_GETNSID, Ending::One, &[0; 4]).attribute(NETNSA_FD, &descriptor.to_ne_bytes())
     }
 
-    /// Gives the namespace behind a descriptor that number.
+    /// Request that assigns this nsid to the namespace of a descriptor.
     pub fn new_nsid(descriptor: i32, nsid: Nsid) -> Self {
         Self::new(RTM_NEWNSID, Ending::Ack, &[0; 4])
             .attribute(NETNSA_NSID, &nsid.0.to_ne_bytes())

@@ -109,7 +109,7 @@ pub enum KernelEvent {
 #[derive(Debug)]
 pub struct Monitor {
     raw: RawSocket,
-    /// Asks for the number of the own namespace.
+    /// Reads the nsid of the own namespace.
     side: Socket,
     buffer: Vec<u8>,
     all_namespaces: bool,

@@ -33,7 +33,7 @@ pub struct NetnsFile {
 }
 
 impl NetnsFile {
-    /// Opens the namespace behind `path`, after a check that there is one.
+    /// Opens the namespace at `path`, after a check that it is one.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let open = |cause| Error::OpenNetns { path: path.to_owned(), cause };

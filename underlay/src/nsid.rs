@@ -74,7 +74,7 @@ pub fn assign(socket: &mut Socket, netns: &NetnsFile, drawn: i32) -> Result<(Nsi
         if let Some(existing) = read(socket, netns)? {
             return Ok((existing, existing.is_drawn()));
         }
-        // Somewhere behind, and farther each time: a search numbers hundreds of namespaces in one step.
+        // A later candidate, at a growing distance: a search assigns hundreds of nsids in one step.
         let behind = u64::from(u32::from_ne_bytes(random::bytes()?)) % (FIRST_LEAP << attempt);
         number = Nsid(step(u64::from(number.0.unsigned_abs()) + 1 + behind));
     }

@@ -24,13 +24,13 @@ const NAME_BYTES: usize = 32;
 /// More features than any kernel has.
 const FEATURES_MAX: u32 = 1024;
 
-/// The feature's number; `Some(None)`: this kernel has no such feature.
+/// Number of the feature; `Some(None)`: this kernel does not have it.
 static NUMBER: OnceLock<Option<usize>> = OnceLock::new();
 
 /// State of the feature on a device in the calling thread's namespace.
 pub fn is_on(device: &IfName) -> Checked<bool> {
     let failed = |error| Unknown(format!("read the features of {device}: {error}"));
-    // Any socket does; ethtool answers for the namespace in which it was made.
+    // Any socket works; ethtool uses the namespace in which it was created.
     let socket = UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
     let ask = |bytes: &mut [u8]| syscall::ethtool(socket.as_fd(), device, bytes).map_err(failed);
     let number = if let Some(number) = NUMBER.get() {
@@ -76,7 +76,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     four.map_or(0, |four| u32::from_ne_bytes(*four))
 }
 
-/// The feature's place in the answer to [`GET_STRINGS`].
+/// Position of the feature in the answer to [`GET_STRINGS`].
 fn number_of(strings: &[u8]) -> Option<usize> {
     let names = strings.get(12..)?.chunks_exact(NAME_BYTES);
     let is_it = |name: &[u8]| name.starts_with(FEATURE) && name.get(FEATURE.len()) == Some(&0);

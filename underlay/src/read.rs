@@ -4,7 +4,6 @@
 //! Every answer is either certain or [`Unknown`]. An nsid is valid only in the namespace in which the
 //! [`Reader`] was opened; a caller that compares evidence over time checks that the agent's own cookie is
 //! still the same.
-//! agent's own cookie is still the same.
 
 use std::collections::HashSet;
 
@@ -23,7 +22,7 @@ use crate::socket::Socket;
 pub enum LinkRead {
     /// It is there.
     Found(LinkFacts),
-    /// The namespace lives and has no such link (`ENODEV`).
+    /// The namespace exists and has no such link (`ENODEV`).
     NoDevice,
     /// The nsid is unassigned (`EINVAL`). The nsid may have been lost while the namespace exists.
     NoNamespace,

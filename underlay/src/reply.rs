@@ -1,9 +1,9 @@
-//! Judges the kernel's replies, datagram by datagram. Pure.
+//! Checks of the kernel's replies, datagram by datagram. Pure.
 //!
-//! The invariant: [`Exchange::feed`] reports a good end only if the whole answer was seen. A dump
-//! ends well only with an end message that carries 0, and only if no message was marked as
-//! interrupted; the kernel hides the error of a failed dump inside that end message. Messages of
-//! another sequence number belong to a request that was given up, and count for nothing.
+//! Invariant: [`Exchange::feed`] reports success only if the complete answer was seen. A dump succeeds only
+//! with an end message that carries 0, and only if no message was marked as interrupted; the kernel hides the
+//! error of a failed dump inside that end message. Messages of another sequence number belong to an abandoned
+//! request, and are ignored.
 
 use crate::error::{KernelError, Refusal, Unknown};
 use crate::message::{Ending, attributes, i32_at, u16_at, u32_at};
@@ -31,7 +31,7 @@ pub(crate) enum Progress {
     More,
     /// The answer is complete and valid.
     Complete,
-    /// The answer is complete, but the kernel changed it under way: ask again.
+    /// The answer is complete, but the kernel's data changed during it: repeat the request.
     Interrupted,
 }
 

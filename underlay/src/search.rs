@@ -24,7 +24,7 @@ use crate::read::Reader;
 /// Number of reasons kept for an incomplete search; one is enough to distrust it.
 const REASONS: usize = 20;
 
-/// Folders that are always looked into.
+/// Folders that are always searched.
 const USUAL: [&str; 2] = ["/run/netns", "/var/run/netns"];
 
 /// Options of a search.
@@ -47,14 +47,14 @@ impl Default for Options {
     }
 }
 
-/// A namespace that was looked into.
+/// A namespace that was searched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NsSeen {
     /// Its number; `None` for the reader's own.
     pub nsid: Option<Nsid>,
     /// True if the nsid was assigned by Berth, and is not reused soon.
     pub nsid_is_random: bool,
-    /// Its cookie, if it was asked for.
+    /// Cookie of the namespace, if requested.
     pub cookie: Option<NetnsCookie>,
     /// The inode of its file.
     pub inode: u64,
@@ -69,9 +69,9 @@ pub struct SearchResult {
     pub complete: bool,
     /// Reasons why it is incomplete, the first 20.
     pub incomplete_because: Vec<String>,
-    /// Mounts of namespaces in other mount namespaces that could not be looked into, the first 20.
+    /// Mounts of namespaces in other mount namespaces that could not be searched, the first 20.
     pub mounts_unseen: Vec<String>,
-    /// Every namespace that was looked into.
+    /// Every namespace that was searched.
     pub namespaces: Vec<NsSeen>,
     /// Every link, with the place of its namespace in `namespaces`.
     pub links: Vec<(usize, LinkFacts)>,
@@ -84,8 +84,8 @@ impl SearchResult {
     }
 }
 
-/// Looks into every namespace that can be named. Gives numbers to those that have none. The reader
-/// must be one of the namespace for which the numbers are meant, and the calling thread in it.
+/// Searches every namespace that can be named. Assigns an nsid to those without one. The reader must belong
+/// to the namespace of these nsids, and the calling thread must be in it.
 pub fn search(reader: &mut Reader, options: &Options) -> SearchResult {
     let mut search = Search {
         seen: HashSet::new(),
@@ -107,8 +107,8 @@ pub fn search(reader: &mut Reader, options: &Options) -> SearchResult {
     search.result
 }
 
-/// The paths at which a namespace may be named without a look at threads and descriptors: files of the folders, mounts
-/// and processes. What is at a path may have changed by the time it is opened.
+/// The paths that may name a namespace, without those of threads and descriptors: files of the folders,
+/// mounts and processes. The object at a path may change before it is opened.
 pub(crate) fn named(options: &Options) -> impl Iterator<Item = PathBuf> {
     let folders = USUAL.map(PathBuf::from).into_iter().chain(options.folders.clone());
     let entries = |folder: &Path| fs::read_dir(folder).into_iter().flatten().flatten();
@@ -121,7 +121,7 @@ pub(crate) fn named(options: &Options) -> impl Iterator<Item = PathBuf> {
 }
 
 struct Search {
-    /// Namespaces looked into, by device and inode.
+    /// Searched namespaces, by device and inode.
     seen: HashSet<(u64, u64)>,
     own: Option<(u64, u64)>,
     /// Namespaces that have a witness, by device and inode.
@@ -187,7 +187,7 @@ impl Search {
         }
     }
 
-    /// Namespaces mounted anywhere else in the agent's mount namespace, as runtimes do.
+    /// Namespaces mounted elsewhere in the agent's mount namespace, as runtimes do.
     fn mounts(&mut self, reader: &mut Reader, options: &Options) {
         let path = options.proc_root.join("self/mountinfo");
         match fs::read(&path) {
@@ -288,7 +288,7 @@ impl Search {
             };
             let statistics = statistics_of(&task);
             let witness = statistics.and_then(|statistics| self.witnesses.get(&statistics));
-            // Looked at again now: while the witness is in its namespace, no other one has that inode.
+            // Read again now: while the witness is in its namespace, no other namespace has that inode.
             let holds = witness.is_some_and(|witness| {
                 statistics_of(witness) == statistics
                     && namespace_of(witness).is_ok_and(|key| self.seen.contains(&key))

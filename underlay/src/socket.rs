@@ -63,13 +63,13 @@ impl Socket {
         Ok(Self { raw, sequence: 0, buffer: vec![0; BUFFER] })
     }
 
-    /// Sends a request that has an acknowledgement for an answer.
+    /// Sends a request that is answered by an acknowledgement.
     pub(crate) fn acknowledged(&mut self, request: &Request) -> Result<(), Refusal> {
         debug_assert_eq!(request.ending, Ending::Ack);
         self.attempt(request, &mut |_, _| Ok(())).map(|_| ())
     }
 
-    /// Sends a request that has one message for an answer.
+    /// Sends a request that is answered by one message.
     pub(crate) fn one<T>(
         &mut self,
         request: &Request,

@@ -16,7 +16,7 @@ const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
 /// `NETLINK_LISTEN_ALL_NSID` (linux/netlink.h), also the type of the control message it brings.
 const NETLINK_LISTEN_ALL_NSID: libc::c_int = 8;
 
-/// The cookie of the namespace in which the socket was made.
+/// The cookie of the namespace in which the socket was created.
 pub(crate) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     let mut cookie = 0_u64;
     let mut length = libc::socklen_t::try_from(size_of::<u64>()).unwrap_or(8);

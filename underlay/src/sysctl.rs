@@ -13,7 +13,7 @@ use crate::error::Error;
 /// A setting of one interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Setting {
-    /// Answer ARP only for addresses of the interface that was asked (1).
+    /// ARP replies only for addresses of the receiving interface (1).
     ArpIgnore,
     /// Source address of ARP requests (2: the best one for the target).
     ArpAnnounce,

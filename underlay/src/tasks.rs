@@ -57,7 +57,7 @@ pub struct TaskSeen {
     pub ppid: i32,
 }
 
-/// The reasons why an answer is incomplete, few of many.
+/// The reasons why an answer is incomplete, up to a limit.
 #[derive(Debug, Default)]
 struct Doubts(Vec<String>);
 
@@ -69,7 +69,7 @@ impl Doubts {
     }
 }
 
-/// A task in words, with its name if that can be read.
+/// Description of a task, with its name if that can be read.
 fn named(pid: i32, tid: i32, task: &Path) -> String {
     let comm = Stat::read(task).map_or_else(|_| "name unknown".to_owned(), |stat| stat.comm);
     format!("task {tid} of process {pid} ({comm})")

@@ -96,7 +96,7 @@ fn framed(mut rest: &[u8]) -> Vec<u8> {
         let total = u32::try_from(16 + body.len()).unwrap_or(u32::MAX);
         datagram.extend(total.to_ne_bytes());
         datagram.extend(u16::from(*kind).to_ne_bytes());
-        // The flags that mean something here, and none else.
+        // The flags that have a meaning here, without all others.
         datagram.extend((u16::from(flags & 1) << 4 | u16::from(flags >> 1 & 3) << 8).to_ne_bytes());
         datagram.extend(SEQUENCE.to_ne_bytes());
         datagram.extend([0; 4]);
@@ -109,7 +109,7 @@ fn framed(mut rest: &[u8]) -> Vec<u8> {
 /// Result of the simple parser.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// All of the answer is there and counts.
+    /// The answer is complete and counts.
     Good,
     /// The datagram is complete, and the kernel reports a change during the dump.
     Changed,

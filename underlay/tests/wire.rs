@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// Gives the pod a macvlan behind the parent with 192.0.2.9.
+    /// Adds a macvlan with 192.0.2.9 to the pod, on the parent.
     fn plug_pod(&self) {
         let Self { node, pod, .. } = self;
         ip(&format!(
@@ -156,12 +156,12 @@ fn parse(address: &str) -> IpAddr {
     address.parse().unwrap()
 }
 
-/// The answer of a host that claims an address at no particular time.
+/// The reply of a host that claims an address, without a time.
 fn answered(mac: Mac) -> Outcome {
     Outcome::Answered(vec![Claim { mac, at: Time::default() }])
 }
 
-/// An outcome without the times at which answers came.
+/// An outcome without the times of its replies.
 fn timeless(outcome: Outcome) -> Outcome {
     match outcome {
         Outcome::Answered(claims) => Outcome::Answered(
@@ -482,7 +482,7 @@ fn lost_frames_are_counted_and_only_lost_answers_void_a_round() {
     let asked = vec![parse("192.0.2.77"), parse("192.0.2.201")];
     let host = world.on_host(|| PacketSocket::listening(ifindex("eth0")).unwrap());
     wire.probe(asked, Priority::Now, None, move |results| drop(reply.send(results)));
-    // The round is under way once both were asked for.
+    // The round is running once both were probed.
     hears_frames(&host, 2);
     send_from_host(&world, &[frame::announcement(HOST_MAC, parse("192.0.2.200"))]);
     std::thread::sleep(Duration::from_millis(5));
@@ -493,7 +493,7 @@ fn lost_frames_are_counted_and_only_lost_answers_void_a_round() {
     let results = results.recv_timeout(Duration::from_secs(5)).unwrap();
     assert!(matches!(results[0].outcome, Outcome::Unknown(_)), "its answers may be lost: {results:?}");
     assert!(matches!(results[1].outcome, Outcome::Answered(_)), "{results:?}");
-    // An unasked frame takes no room where answers are queued, however much of it comes.
+    // An unsolicited frame takes no room in the reply queue, in any number.
     let flood = vec![frame::announcement(HOST_MAC, parse("192.0.2.202")); 60_000];
     let found = std::thread::scope(|scope| {
         scope.spawn(|| send_from_host(&world, &flood));

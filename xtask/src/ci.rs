@@ -17,8 +17,8 @@ pub struct Args {
     /// Multiply the demo's bounds by this; machines of CI are shared.
     #[arg(long, default_value_t = 10, value_name = "N")]
     slack: u32,
-    /// The checks that take long, too: the static binaries, the benchmarks, the demo in a cluster, and what the design
-    /// bounds there.
+    /// The checks that take long, too: the static binaries, the benchmarks, the demo and the bounds in a
+    /// cluster.
     #[arg(long)]
     full: bool,
 }

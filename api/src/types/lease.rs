@@ -57,7 +57,7 @@ pub struct IPLeaseSpec {
     /// The interface of the attachment (`CNI_IFNAME`).
     #[schemars(length(min = 1, max = 15))]
     pub ifname: String,
-    /// The CNI network name under which the runtime asked.
+    /// The CNI network name of the runtime's call.
     #[schemars(length(min = 1, max = 253))]
     pub cni_network: String,
     /// The role in which the plugin was called.
@@ -69,11 +69,11 @@ pub struct IPLeaseSpec {
     #[x_kube(validation = Rule::new("self == oldSelf")
         .message("node cannot be changed from one to another: a record is written by the agent of its node; an address that shows no life on its node is freed there first"))]
     pub node: Option<String>,
-    /// The boot of the node in which the lease was made.
+    /// The boot of the node in which the lease was created.
     #[serde(rename = "bootID")]
     #[schemars(length(max = 64))]
     pub boot_id: String,
-    /// The machine on which it was made.
+    /// The machine on which the lease was created.
     #[serde(rename = "machineID")]
     #[schemars(length(max = 64))]
     pub machine_id: String,
@@ -105,7 +105,7 @@ pub enum LeaseRole {
     Main,
     /// A plugin before Berth in the list made it.
     Chained,
-    /// The plugin that asked Berth for addresses makes it.
+    /// The plugin that calls Berth for addresses creates it.
     Delegate,
 }
 
@@ -125,7 +125,7 @@ pub struct LeasePod {
     pub uid: Option<String>,
 }
 
-/// A network namespace, as the plugin saw it when it asked for the lease.
+/// A network namespace, as the plugin reported it in its request.
 #[derive(KubeSchema, Serialize, Deserialize, Debug, Clone, PartialEq, Eq)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct LeaseNetns {
@@ -141,7 +141,7 @@ pub struct LeaseNetns {
     pub nsid: i32,
     /// True if that number was drawn at random for it.
     pub nsid_is_random: bool,
-    /// The cookie of the agent's own namespace, in which the number was learnt, as decimal text.
+    /// The cookie of the agent's own namespace, in which the nsid was read, as decimal text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 20))]
     #[x_kube(validation = Rule::new("self.matches('^[0-9]+$')").message("agentCookie is a number in decimal digits"))]

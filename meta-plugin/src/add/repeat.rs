@@ -16,7 +16,7 @@ use crate::session::Session;
 use crate::undo::{Step, Undo};
 use crate::world::World;
 
-/// From the answer to lease, which names the attachment's link, to the end of the ADD.
+/// Continues an ADD from the response to lease, which names the attachment's link, to its end.
 pub fn repeat(
     world: &mut impl World,
     agent: &mut Session,

@@ -66,7 +66,7 @@ impl Netns {
         .unwrap()
     }
 
-    /// The MACs that answer for an address on `link`, asked from inside.
+    /// The MACs that answer for an address on `link`, probed from inside.
     pub fn answers(&self, link: &str, address: &str) -> Vec<Mac> {
         let file = NetnsFile::open(self.path()).unwrap();
         let address: IpAddr = address.parse().unwrap();
@@ -228,7 +228,7 @@ pub enum Reply {
     Silence,
 }
 
-/// An agent that keeps a list of what it was asked.
+/// An agent that records its requests.
 pub struct Agent {
     pub asked: Arc<Mutex<Vec<Request>>>,
 }

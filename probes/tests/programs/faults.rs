@@ -56,7 +56,7 @@ fn start_with(member: &str, instead: &str) -> Option<(Stage, String)> {
 #[test]
 fn an_index_that_is_read_from_another_member_is_not_proved() {
     let Some((stage, reason)) = start_with("ifindex", "mtu") else { return };
-    // The entry is looked up by the wrong index and not found.
+    // The entry is searched by the wrong index and not found.
     assert_eq!(stage, Stage::Prove, "{reason}");
     assert!(reason.contains("not reported within a second"), "{reason}");
 }

@@ -1,4 +1,4 @@
-//! The programs' own log: what is asked for is passed on, and off means off.
+//! The programs' own log: requested levels are forwarded, and `off` has no lines.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};

@@ -89,7 +89,7 @@ fn address(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// The frame with VLAN tags behind its addresses, as a host writes them that tags by itself.
+/// The frame with VLAN tags after its addresses, as written by a host that adds its own tags.
 fn tagged(frame: &[u8], tags: &[u16]) -> Vec<u8> {
     let tags = tags.iter().flat_map(|id| [&[0x81, 0][..], &id.to_be_bytes()].concat());
     frame[..12].iter().copied().chain(tags).chain(frame[12..].iter().copied()).collect()
@@ -205,7 +205,7 @@ fn frames_that_a_host_would_discard_are_counted_and_not_believed() {
         change(&arp, 18, 8),
         change(&arp, 21, 9),
         change(&change(&arp, 22, 0xff), 6, 3),
-        // Cut off in the middle, and right behind the Ethernet header.
+        // Truncated in the middle, and right after the Ethernet header.
         arp[..30].to_vec(),
         arp[..14].to_vec(),
         // A router's hop, another code, cut off.

@@ -22,8 +22,8 @@ impl Contact {
         Self { now, last: Arc::default() }
     }
 
-    /// Time at which the newest request that was served was *sent*: what is known of the server is at least
-    /// as old as that.
+    /// Time at which the newest served request was *sent*: the known state of the server is at least as old
+    /// as that.
     pub fn last(&self) -> Option<Time> {
         match self.last.load(Ordering::Acquire) {
             0 => None,
@@ -36,7 +36,7 @@ impl Contact {
         (self.now)()
     }
 
-    /// A request that was sent at `sent` has been served. Answers may come out of order.
+    /// Records that a request of `sent` has been served. Responses may come out of order.
     pub fn note(&self, sent: Time) {
         self.last.fetch_max(sent.0, Ordering::AcqRel);
     }

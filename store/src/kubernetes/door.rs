@@ -1,7 +1,7 @@
-//! One request to the API server: sent once, awaited for a bounded time, its answer read whole.
+//! One request to the API server: sent once, awaited for a bounded time, its response read as a whole.
 //!
-//! What an answer means for a lease is decided in [`super::judge`]. Here is only kept apart what
-//! matters there: whether an answer came, and whether the request can have reached the server at all.
+//! [`super::judge`] decides the meaning of a response for a lease. This module only distinguishes two facts
+//! for it: whether a response came, and whether the request can have reached the server.
 
 use std::error::Error;
 use std::io;
@@ -30,7 +30,7 @@ pub enum Fault {
     /// The connection failed.
     #[error("the connection to the API server failed; check that it runs and is reachable")]
     Connection(#[source] kube::Error),
-    /// The connection failed while the answer was read.
+    /// The connection failed during the read of the response.
     #[error("the response of the API server was truncated")]
     Cut(#[source] Box<dyn Error + Send + Sync>),
     /// It answered that it will not, or cannot.
@@ -38,9 +38,9 @@ pub enum Fault {
     Answered {
         /// The HTTP status.
         code: u16,
-        /// The reason in the answer, if it has one.
+        /// Reason in the response, if it has one.
         reason: String,
-        /// The words of the answer.
+        /// Message of the response.
         message: String,
     },
     /// The response is not from an API server.
@@ -48,7 +48,7 @@ pub enum Fault {
         "the response did not come from a Kubernetes API server; check the server URL in the agent's kubeconfig"
     )]
     Foreign(#[source] serde_json::Error),
-    /// The answer contradicts itself over and over.
+    /// The response repeatedly contradicts itself.
     #[error("{0}")]
     Unsteady(&'static str),
 }
@@ -63,7 +63,7 @@ impl Fault {
         }
         let mut cause: Option<&(dyn Error + 'static)> = Some(error);
         while let Some(error) = cause {
-            // Only making a connection can be refused, and what was made before is not used then.
+            // Only a new connection can be refused, and an existing one is not used then.
             if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::ConnectionRefused)
             {
                 return true;
@@ -74,7 +74,7 @@ impl Fault {
     }
 }
 
-/// A whole answer.
+/// A complete response.
 #[derive(Debug)]
 pub struct Answer {
     pub status: StatusCode,
@@ -129,7 +129,7 @@ impl Door {
         Self { client, deadline, contact }
     }
 
-    /// Sends a request about one object and reads the whole answer, within the usual deadline.
+    /// Sends a request about one object and reads the complete response, within the usual deadline.
     pub async fn ask(&self, method: Method, path: &str, body: Vec<u8>) -> Result<Answer, Fault> {
         self.ask_within(self.deadline, method, path, body).await
     }
@@ -188,7 +188,7 @@ impl Door {
         self.client.send(request).await.map_err(Fault::Connection)
     }
 
-    /// An answer that took the server's whole way to its storage is contact; one from its gate is not.
+    /// A response of the server's storage counts as contact; a response of its admission does not.
     fn heard(&self, answer: &Answer, sent: berth_ipam::time::Time) {
         let stored = answer.status == StatusCode::CONFLICT
             || (answer.status == StatusCode::NOT_FOUND && !answer.said().details.name.is_empty());

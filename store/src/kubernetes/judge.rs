@@ -31,7 +31,7 @@ pub enum Said {
     Missing,
     /// The object already exists, or differs from the precondition.
     Conflict,
-    /// The state that was asked about has been forgotten.
+    /// The requested state is compacted.
     Expired,
 }
 

@@ -45,9 +45,9 @@ pub enum LeaseEvent {
         /// Unreadable leases: their addresses count as taken.
         unreadable: Vec<Unreadable>,
     },
-    /// A lease was made or changed.
+    /// A lease was created or changed.
     Applied(Box<Versioned>),
-    /// An object was made or changed, and cannot be read.
+    /// An object was created or changed, and cannot be read.
     Unreadable(Unreadable),
     /// An object was deleted.
     Deleted {
@@ -220,7 +220,8 @@ impl Follower {
                     let key = key_of(&object);
                     Some(LeaseEvent::Deleted { object, key, version: version.clone(), record })
                 }
-                // ERROR, with a `Status`: 410 if the moment is forgotten, and nothing else is worth keeping.
+                // ERROR, with a `Status`: 410 if the resource version is compacted; other cases restart as
+                // well.
                 kind => {
                     tracing::debug!(kind, code = line.object.code, text = line.object.message, "watch ended");
                     return Ok(End::Relist);

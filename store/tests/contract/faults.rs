@@ -161,7 +161,7 @@ async fn the_loser_of_a_race_sees_the_winner_or_its_own_lost_reply() {
     let StoreError::AlreadyExists { existing } = store.create(&mine()).await.unwrap_err() else { panic!() };
     assert_eq!(existing.record, mine(), "it names the caller's own transaction");
 
-    // Refused, and the winner is gone when it is looked for: then there is room.
+    // Refused, and the winner is gone when it is read: then the address is free.
     fake.remove(NAME);
     fake.fail("POST", Fault::Answer(409));
     store.create(&mine()).await.unwrap();
@@ -311,7 +311,7 @@ async fn only_what_the_server_served_is_contact() {
         assert!(store.get(&key()).await.is_err());
         assert_eq!(contact.last(), None, "{fault:?}");
     }
-    // Not found is an answer, too.
+    // A 404 is a served request, too.
     assert_eq!(store.get(&key()).await.unwrap(), None);
     assert_eq!(contact.last(), Some(Time(7)));
 }

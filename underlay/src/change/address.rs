@@ -11,8 +11,8 @@ use super::{CREATE, Changer};
 use crate::error::Error;
 
 impl Changer {
-    /// Adds an address to a link; that it has it already is fine. `nodad` skips the kernel's IPv6
-    /// duplicate address detection, which costs a second or more; the agent has asked the wire.
+    /// Adds an address to a link; an existing one is success. `nodad` skips the kernel's IPv6 duplicate
+    /// address detection, which costs a second or more; the agent has already probed.
     pub async fn add_address(&self, ifindex: u32, address: IpNetwork, nodad: bool) -> Result<(), Error> {
         let message = address_message(ifindex, address, nodad);
         match self.send(RouteNetlinkMessage::NewAddress(message), CREATE).await {

@@ -20,7 +20,7 @@ pub struct MacvlanSpec<'a> {
     pub parent_index: u32,
     /// Its name at first; a temporary one, because a name that the node has too would collide.
     pub name: &'a IfName,
-    /// Its MAC; `None`: the kernel draws one. Passthru ignores it and takes the parent's.
+    /// MAC of the link; `None`: the kernel draws one. Passthru ignores it and uses the parent's.
     pub mac: Option<Mac>,
     /// Macvlan mode between the links of one parent.
     pub mode: MacvlanMode,

@@ -35,7 +35,7 @@ pub struct Holders;
 pub enum Means {
     /// By a descriptor of the namespace itself.
     Descriptor,
-    /// By a socket that lives in it.
+    /// By a socket that belongs to it.
     Socket,
     /// By a tun or tap device in it.
     Tun,
@@ -68,11 +68,11 @@ pub struct Held {
 }
 
 impl Holders {
-    /// Looks for holders of the namespaces with these inodes. Needs `CAP_SYS_PTRACE` and
-    /// `CAP_NET_ADMIN`, and `proc_root` must show the caller's own process namespace.
+    /// Searches for holders of the namespaces with these inodes. Needs `CAP_SYS_PTRACE` and `CAP_NET_ADMIN`,
+    /// and `proc_root` must show the caller's own PID namespace.
     ///
-    /// `trusted` are processes for which the operator answers: if the kernel refuses to show their
-    /// descriptors, the scan passes over them instead of being incomplete. Normally empty.
+    /// `trusted` are processes that the operator vouches for: if the kernel hides their descriptors, the scan
+    /// skips them instead of being incomplete. Normally empty.
     pub fn run(proc_root: &Path, inodes: &HashSet<u64>, trusted: &HashSet<i32>) -> Held {
         let mut doubts = Doubts::default();
         super::blindness(proc_root, &mut doubts);
@@ -145,7 +145,7 @@ struct Search<'a> {
     inodes: &'a HashSet<u64>,
     /// The device number of the file system of namespaces.
     nsfs: Option<u64>,
-    /// The namespace of each socket that is known; `None`: the own one, which is not in question.
+    /// The namespace of each known socket; `None`: the own one, which is not in question.
     sockets: HashMap<u64, Option<u64>>,
     doubts: Doubts,
     holders: Vec<Holder>,
@@ -245,8 +245,8 @@ impl<'a> Search<'a> {
         self.file(&path)
     }
 
-    /// A namespace that was opened through a bind mount bears the mount's path as its name, so every
-    /// remaining file is asked what it is, without letting a network file system go and look.
+    /// A namespace that was opened through a bind mount has the mount's path as its name, so every remaining
+    /// file is checked for its type, without triggering a network file system.
     fn file(&self, path: &Path) -> io::Result<Look> {
         let seen = match statx(CWD, path, AtFlags::STATX_DONT_SYNC, StatxFlags::INO) {
             Ok(seen) => seen,

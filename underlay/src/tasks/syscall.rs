@@ -1,11 +1,11 @@
-//! The three calls behind the holder scan that no crate in use wraps.
+//! The three calls of the holder scan that no used crate wraps.
 
 #![expect(unsafe_code, reason = "kcmp and the namespace ioctls have no safe wrapper in the crates in use")]
 
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-/// `TUNGETDEVNETNS`: the namespace of the device behind a tun descriptor.
+/// `TUNGETDEVNETNS`: the namespace of the device of a tun descriptor.
 const TUN_DEVICE_NAMESPACE: libc::Ioctl = 0x54e3;
 
 /// True if two tasks share one descriptor table.
@@ -19,12 +19,12 @@ pub(super) fn share_descriptors(one: i32, other: i32) -> io::Result<bool> {
     }
 }
 
-/// A descriptor of the namespace in which a socket lives. Needs `CAP_NET_ADMIN` over it.
+/// A descriptor of the namespace of a socket. Needs `CAP_NET_ADMIN` over it.
 pub(super) fn netns_of_socket(socket: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     namespace_ioctl(socket, libc::SIOCGSKNS as libc::Ioctl)
 }
 
-/// A descriptor of the namespace in which a tun descriptor's device lives.
+/// A descriptor of the namespace of a tun descriptor's device.
 pub(super) fn netns_of_tun(tun: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     namespace_ioctl(tun, TUN_DEVICE_NAMESPACE)
 }

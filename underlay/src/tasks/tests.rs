@@ -70,7 +70,7 @@ impl Drop for Running {
     }
 }
 
-/// A thread that does `work`, then lives until the guard is dropped.
+/// A thread that does `work`, then stays alive until the guard is dropped.
 struct Lingering {
     stop: Option<Sender<()>>,
     thread: Option<std::thread::JoinHandle<()>>,

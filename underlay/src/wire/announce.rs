@@ -16,7 +16,7 @@ use super::frame;
 use super::socket::PacketSocket;
 
 /// An open sender. Dropping it costs 8 to 18 ms (the kernel waits for an RCU grace period when a packet
-/// socket is closed, measured on Linux 6.18), so drop it after the answer was given.
+/// socket is closed, measured on Linux 6.18), so drop it after the result is printed.
 #[derive(Debug)]
 #[must_use = "dropping the sender waits for the kernel; do it after all latency-critical work"]
 pub struct Announcer {

@@ -96,7 +96,7 @@ pub fn has_carrier(name: &str) -> Result<bool, WireError> {
     const ETHTOOL_GLINK: u32 = 0x0a;
     let socket = ioctl_socket().map_err(|cause| read_error(name.to_owned(), cause))?;
     let mut request = request_for(name)?;
-    // The command, and the answer that the kernel writes behind it.
+    // The command, and the answer that the kernel writes after it.
     let mut value = [ETHTOOL_GLINK, 0];
     request.ifr_ifru.ifru_data = (&raw mut value).cast();
     match ioctl(&socket, libc::SIOCETHTOOL, &mut request) {

@@ -52,8 +52,8 @@ pub fn nothing() -> Vec<libc::sock_filter> {
     vec![reject()]
 }
 
-/// ARP and ICMPv6 types 135 and 136, untagged or behind one tag that is still in the frame. A tag that
-/// the kernel has taken out already is invisible here, and the offsets are those of an untagged frame.
+/// ARP and ICMPv6 types 135 and 136, untagged or after one tag that is still in the frame. A tag that the
+/// kernel has removed is invisible here, and the offsets are those of an untagged frame.
 pub fn neighbour_messages() -> Vec<libc::sock_filter> {
     vec![
         step(SHIFT, 0, 0, 0),                                 // 0: no tag in the frame yet

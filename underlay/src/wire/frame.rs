@@ -43,7 +43,7 @@ const ARP_REPLY: u16 = 2;
 pub enum Kind {
     /// The sender asks for another address and names its own one in the request.
     Request,
-    /// The sender answers: it holds the address.
+    /// The sender replies that it holds the address.
     Reply,
     /// The sender announces, unasked, that it holds the address.
     Announcement,
@@ -62,9 +62,9 @@ impl Kind {
 /// Statement of one frame about one address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Statement {
-    /// The address: the sender's own, or for [`Kind::Dad`] the one asked about.
+    /// The address: the sender's own, or for [`Kind::Dad`] the probed one.
     pub address: IpAddr,
-    /// The MAC that the frame gives for it; the frame's own source where it gives none.
+    /// The MAC of the address in the frame; the frame's own source if it names none.
     pub mac: Mac,
     /// The VLAN id (1 to 4095); `None` if untagged or only priority-tagged.
     pub vlan: Option<u16>,

@@ -42,7 +42,7 @@ const LOOK: Duration = Duration::from_millis(100);
 pub struct Heard {
     /// The address it was about.
     pub address: IpAddr,
-    /// The MAC that was given for it; for [`Kind::Dad`] that of the asking host.
+    /// The MAC of the address; for [`Kind::Dad`] that of the probing host.
     pub mac: Mac,
     /// [`Direction::Out`]: sent by this node or one of its pods.
     pub direction: Direction,
@@ -176,7 +176,7 @@ impl ParentWire {
     /// Restricts reception to replies to rounds, because a program in the kernel receives the rest; or lifts
     /// that.
     pub fn answers_only(&self, on: bool) {
-        // A thread that has ended listens to nothing anyhow.
+        // A thread that has ended receives nothing anyway.
         let _ = self.send(Order::AnswersOnly(on));
     }
 
@@ -354,7 +354,8 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         let overheard = drain(ears, &mut tell);
         let answered = drain(asking.socket(), |statement, received| {
             if statement.kind == Kind::Dad {
-                // Of those the filter accepts own probes that came back in, and what looks the same.
+                // Of these the filter accepts own probes that were received again, and frames of the same
+                // form.
                 let own = statement.mac == *mac && received.direction == Direction::In;
                 own.then(|| prober.came_in(statement.address));
                 return;
@@ -402,7 +403,7 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         }
     }
 
-    /// Looks at the parent, and opens new sockets if the name means another device now.
+    /// Reads the parent's state, and opens new sockets if the name belongs to another device now.
     fn look(&mut self, now: Time) {
         self.looked_at = now;
         let trouble = match Device::by_name(self.parent.as_str()) {
@@ -441,8 +442,8 @@ impl<R: FnMut(WireEvent)> Worker<R> {
         Ok(())
     }
 
-    /// Looks at the carrier itself, which the flags lag, and whether it was lost since the last such look.
-    /// The read takes the kernel's link lock, so it may wait for others' changes: once for a verdict.
+    /// Reads the carrier itself, which the flags lag, and whether it was lost since the last such read. The
+    /// read takes the kernel's link lock, so it may wait for other changes: once per verdict.
     fn look_at_carrier(&mut self) {
         let LinkRead::Found(facts) = self.reader.link_by_name(None, &self.parent) else {
             return self.prober.disturbed("the link could not be read");

@@ -8,7 +8,6 @@
 //! Left out: judgement. A reply is reported with the MAC of its sender; the caller decides which replies are
 //! vetoes. Invariant: *silence is reported only if every probe went out on a running link and no frame was
 //! lost in that time*; anything less is unknown.
-//! probe went out on a running link and no frame was lost meanwhile*; anything less is unknown.
 
 use std::io;
 use std::net::IpAddr;
@@ -102,12 +101,12 @@ pub enum WireError {
         #[source]
         cause: io::Error,
     },
-    /// The own address and the asked one are of two families.
+    /// The own address and the probed one are of two families.
     #[error("cannot ask for {asked} from {own}: both must be IPv4 or both IPv6")]
     MixedFamilies {
         /// The own address.
         own: IpAddr,
-        /// The address asked for.
+        /// The probed address.
         asked: IpAddr,
     },
 }

@@ -75,7 +75,7 @@ impl Outcome {
 /// One line of a round's result.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ProbeResult {
-    /// The address that was asked for.
+    /// The probed address.
     pub address: IpAddr,
     /// Outcome for the address.
     pub outcome: Outcome,

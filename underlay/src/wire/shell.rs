@@ -16,11 +16,11 @@ use super::probe::{Limits, Priority, ProbeResult, Prober};
 use super::socket::{FRAME_ROOM, PacketSocket, Received};
 use super::standstill::{Clocks, Pace, Standstill};
 
-/// The reason of a failed round: its answers came faster than they were read.
+/// Reason of a failed round: its replies came faster than they were read.
 pub(super) const ANSWERS_LOST: &str = "answers were lost because they came too fast";
 /// The reason of a failed round: the thread did not run all the time.
 pub(super) const STOOD_STILL: &str = "the agent stood still during the round";
-/// Frames read before the clock is looked at again.
+/// Number of frames read before the clock is read again.
 const BATCH: usize = 512;
 
 /// The time since boot, as the rest of Berth counts it.
@@ -39,8 +39,8 @@ fn read(clock: ClockId) -> Time {
     Time(seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0)))
 }
 
-/// Waits until a descriptor is readable or `until` has come; interrupted waits end early. Says for each
-/// descriptor whether something is there.
+/// Waits until a descriptor is readable or until `until`; interrupted waits end early. Returns for each
+/// descriptor whether it is readable.
 pub(super) fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], until: Time) -> rustix::io::Result<[bool; N]> {
     let left = until.since(boot_time());
     let timeout = Timespec {
@@ -54,7 +54,7 @@ pub(super) fn wait<const N: usize>(fds: [BorrowedFd<'_>; N], until: Time) -> rus
     }
 }
 
-/// Reads what is queued and gives each understood frame to `each`. True if the queue was emptied.
+/// Reads the queue and passes each parsed frame to `each`. True if the queue was emptied.
 pub(super) fn drain(
     socket: &PacketSocket,
     mut each: impl FnMut(Statement, Received),
@@ -72,8 +72,8 @@ pub(super) fn drain(
     Ok(false)
 }
 
-/// Sends every probe that is due. The link is looked at first: a link without carrier swallows frames
-/// without an error.
+/// Sends every probe that is due. The link is checked first: a link without carrier drops frames without an
+/// error.
 pub(super) fn send_due(prober: &mut Prober, socket: &PacketSocket, own: Mac, running: bool, now: Time) {
     for address in prober.due(now) {
         if !running {

@@ -7,7 +7,6 @@
 //!
 //! Closing a packet socket waits for an RCU grace period (8 to 18 ms on Linux 6.18): keep one open, do not
 //! open one per probe.
-//! open one per probe.
 
 #![expect(unsafe_code, reason = "packet sockets have no safe wrapper in the crates in use")]
 
@@ -98,7 +97,7 @@ impl PacketSocket {
         Ok(socket)
     }
 
-    /// Hears what this program accepts from now on. What was queued before stays queued.
+    /// Receives the frames that this program accepts from now on. Queued frames stay queued.
     pub fn hear(&self, steps: &[libc::sock_filter]) -> Result<(), WireError> {
         let program = libc::sock_fprog {
             len: u16::try_from(steps.len()).unwrap_or(u16::MAX),
@@ -156,8 +155,8 @@ impl PacketSocket {
         self.option(libc::SOL_SOCKET, libc::SO_MARK, &mark)
     }
 
-    /// Takes the next frame; `None` if none is waiting. An interface that went down is an error
-    /// (`ENETDOWN`) once, and silence afterwards.
+    /// Takes the next frame; `None` if none is queued. An interface that went down is an error (`ENETDOWN`)
+    /// once, and silence afterwards.
     pub fn receive(&self, buffer: &mut [u8]) -> io::Result<Option<Received>> {
         // SAFETY: these are plain data, for which all zeroes are valid.
         let (mut from, mut header): (libc::sockaddr_ll, libc::msghdr) = unsafe { mem::zeroed() };

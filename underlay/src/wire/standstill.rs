@@ -20,7 +20,7 @@ const STOOD_STILL: Duration = Duration::from_secs(1);
 pub enum Pace {
     /// The thread ran when it was to.
     Steady,
-    /// It ran so much too late that a round of probes may have missed its answers.
+    /// It ran so late that a round of probes may have missed its replies.
     Late,
     /// The machine or the thread was stopped, for this reason.
     StoodStill(String),
@@ -47,7 +47,7 @@ pub struct Standstill {
 }
 
 impl Standstill {
-    /// Begins to look.
+    /// Starts the comparison.
     pub fn new(now: Clocks) -> Self {
         Self { last: now }
     }

@@ -1,7 +1,7 @@
-//! Asks a gateway for its MAC, from any address or none: `berthctl doctor underlay` does so from a
+//! Probe of a gateway for its MAC, from any address or none: `berthctl doctor underlay` does so from a
 //! temporary macvlan with a new MAC, and a silent gateway then points at port security on the switch.
 //!
-//! Left out: making and removing that macvlan.
+//! Left out: creation and removal of that macvlan.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::os::fd::AsFd;
@@ -26,16 +26,16 @@ pub enum Answer {
     At {
         /// The answering MAC.
         mac: Mac,
-        /// The time to the answer.
+        /// The time to the reply.
         after: Duration,
     },
     /// No reply within a second.
     Silent,
 }
 
-/// Asks for `gateway` on an interface of the calling thread's namespace, which must be up. With an
-/// unspecified `own` address the question is a probe, which every host answers but which teaches the
-/// gateway nothing. Needs `CAP_NET_RAW`.
+/// Probes `gateway` on an interface of the calling thread's namespace, which must be up. With an unspecified
+/// `own` address the request is an ARP probe, which every host answers and which does not update the
+/// gateway's neighbour table. Needs `CAP_NET_RAW`.
 pub fn ask_gateway(ifindex: u32, mac: Mac, own: IpAddr, gateway: IpAddr) -> Result<Answer, WireError> {
     let question = match (own, gateway) {
         (IpAddr::V4(own), IpAddr::V4(asked)) => frame::arp_request(mac, own, asked),

@@ -172,7 +172,8 @@ fn a_mac_that_a_sibling_has_is_told_apart() {
             let link = reader.link_by_name(None, &name("two")).found().unwrap();
             let up = inside.set_up(link.ifindex).await;
             assert!(matches!(up, Err(Error::MacInUse { mac: None })), "{up:?}");
-            // Nor by the back door. That one up link of a MAC rules out another is taken for a proof.
+            // Other ways to set it up fail as well. The code takes it as proof that one up link of a MAC
+            // rules out another.
             let third = LinkChange { mac: Some(mac("02:00:00:00:00:03")), ..LinkChange::default() };
             inside.change_link(link.ifindex, &third).await.unwrap();
             inside.set_up(link.ifindex).await.unwrap();

@@ -11,13 +11,13 @@ use berth_underlay::search::Options;
 
 use crate::support::{Namespace, eventually, in_node, run};
 
-/// Has the kernel give the namespace a number.
+/// Makes the kernel assign an nsid to the namespace.
 fn numbered(reader: &mut Reader, namespace: &Namespace) -> NetnsIdentity {
     run("ip", &["netns", "set", &namespace.name, "auto"]);
     identity(reader, namespace)
 }
 
-/// Gives the namespace that number; false: it is still another's.
+/// Assigns that nsid to the namespace; false: it still belongs to another one.
 fn gives(namespace: &Namespace, nsid: Nsid) -> bool {
     let number = nsid.0.to_string();
     Command::new("ip").args(["netns", "set", &namespace.name, &number]).output().unwrap().status.success()

@@ -59,7 +59,7 @@ fn absence_is_told_apart_from_ignorance() {
         assert_eq!(reader.link(None, 9999), LinkRead::NoDevice);
         let stranger = Nsid(pod.nsid.0 ^ 1);
         assert_eq!(reader.link(Some(stranger), 1), LinkRead::NoNamespace);
-        // The error of such a dump hides in its end message: it must not look like an empty list.
+        // The error of such a dump is hidden in its end message: it must not look like an empty list.
         assert!(reader.links(Some(stranger)).is_err());
         assert!(reader.addresses(Some(stranger)).is_err());
         let nsid = pod.nsid;

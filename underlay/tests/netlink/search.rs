@@ -50,7 +50,7 @@ fn a_link_is_found_in_a_named_namespace_once() {
         assert_eq!((seen.nsid, seen.nsid_is_random, link.ifindex), (Some(pod.nsid), true, pod.link.ifindex));
         assert_eq!(seen.inode, pod.namespace.file().inode());
         assert_eq!(seen.cookie, Some(pod.namespace.file().cookie().unwrap()));
-        // The node's own namespace is looked into as well, under no number.
+        // The node's own namespace is searched as well, without an nsid.
         assert!(result.iter().any(|(seen, link)| seen.nsid.is_none() && link.name == "eth1"));
     });
 }

@@ -11,9 +11,9 @@ use berth_testbed::world::Pod;
 use super::report::Report;
 use super::stand::{Contestant, Stand};
 
-/// The design's bound for resident memory with 1,000 leases, in MB.
+/// The bound for resident memory with 1,000 leases, in MB.
 pub const MEMORY_MAX: f64 = 30.0;
-/// The design's bound for idle CPU with 1,000 leases, in percent of a core.
+/// The bound for idle CPU with 1,000 leases, in percent of a core.
 pub const IDLE_MAX: f64 = 0.5;
 /// Wait before the measurement: the time right after the last ADD is not idle.
 const QUIET: Duration = Duration::from_secs(5);

@@ -21,9 +21,9 @@ use crate::{process, repo, tools};
 
 /// Number of concurrent calls in the second part.
 const CROWD: usize = 8;
-/// The design's limit of ADD, against the faster of the references.
+/// The limit of ADD, against the faster of the references.
 const ADD_WANTED: f64 = 0.6;
-/// The design's limit of VERSION, against the faster host-local.
+/// The limit of VERSION, against the faster host-local.
 const VERSION_WANTED: f64 = 0.3;
 /// The limit of a burst of ADDs on the addresses of as many pods that just ended, against the faster of the
 /// references.

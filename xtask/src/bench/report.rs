@@ -146,7 +146,7 @@ impl Report {
     }
 }
 
-/// The design's limit, and whether it was kept.
+/// The limit, and whether it was kept.
 fn wanted(limit: Option<f64>, measured: f64) -> String {
     limit.map_or(String::new(), |limit| {
         let verdict = if measured <= limit { "kept" } else { "MISSED" };

@@ -20,7 +20,7 @@ fn bytes(hex: &str) -> Vec<u8> {
     digits.chunks(2).map(|pair| u8::from_str_radix(std::str::from_utf8(pair).unwrap(), 16).unwrap()).collect()
 }
 
-/// The answer that a Linux host gives to an ARP probe, as tcpdump prints it.
+/// The reply of a Linux host to an ARP probe, as tcpdump prints it.
 fn arp_reply() -> Vec<u8> {
     bytes(
         "b200 5e00 5301 0200 0000 0007 0806 0001 0800 0604 0002 0200 0000 0007 c000 0205 b200 5e00 5301 0000 0000",

@@ -26,7 +26,7 @@ fn fast() -> Prober {
 /// Result of a run: each round's results and each probe, with their times.
 type Course = (Vec<(Time, Vec<ProbeResult>)>, Vec<(Time, IpAddr)>);
 
-/// Runs a prober until its rounds are over, waking exactly when it asks to.
+/// Runs a prober until its rounds are over, waking exactly at the requested times.
 fn run(prober: &mut Prober, mut act: impl FnMut(&mut Prober, Time)) -> Course {
     let (mut results, mut sent, mut now) = (Vec::new(), Vec::new(), at(0));
     for _ in 0..100_000 {

@@ -55,7 +55,7 @@ impl AgentPlan {
         command
     }
 
-    /// Starts it, to die at a fault point if one is named; it may not answer yet.
+    /// Starts it, to be killed at a fault point if one is named; it may not respond yet.
     pub fn start(&self, fault: Option<&str>) -> Result<Process> {
         let path = self.folder.join("agent.log");
         let opened = File::options().create(true).append(true).open(&path);
@@ -67,7 +67,7 @@ impl AgentPlan {
         Ok(world::start(&mut command, Some(&self.netns))?)
     }
 
-    /// Waits until it answers; how long that took.
+    /// Waits until it responds; returns the time that took.
     pub fn wait_ready(&self, process: &mut Process) -> Result<Duration> {
         let began = Instant::now();
         loop {

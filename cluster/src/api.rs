@@ -30,7 +30,8 @@ pub struct Api {
 }
 
 impl Api {
-    /// Starts one in the namespace at `netns`, with the identity of a kubeconfig. Nothing is asked yet.
+    /// Starts a client in the namespace at `netns`, with the identity of a kubeconfig. It sends no request
+    /// yet.
     pub fn open(netns: &Path, kubeconfig: &Path) -> Result<Self> {
         let (send, receive) = mpsc::channel();
         let (end, ended) = oneshot::channel();
@@ -61,7 +62,7 @@ impl Api {
         self.client.clone()
     }
 
-    /// Runs a future on the thread and waits for its end. Never from within such a future.
+    /// Runs a future on the thread and waits for its end. Never call it from such a future.
     pub fn wait<T, F>(&self, what: &str, future: F) -> Result<T>
     where
         T: Send + 'static,
@@ -104,7 +105,7 @@ impl Api {
         self.handle.spawn(future)
     }
 
-    /// The text behind a path such as `/metrics`.
+    /// The text at a path such as `/metrics`.
     pub fn text(&self, path: &str) -> Result<String> {
         self.text_within(path, ANSWER_LIMIT)
     }

@@ -57,10 +57,10 @@ pub struct ClusterArgs {
     /// @SUBNET6@, @START6@, @END6@ are replaced for each node.
     #[arg(long, value_name = "FILE", conflicts_with = "cni")]
     pub cni_config: Option<PathBuf>,
-    /// A folder with plugins, before the usual ones (may be given several times).
+    /// A folder with plugins, before the usual ones (may be repeated).
     #[arg(long, value_name = "DIR")]
     pub cni_bin: Vec<PathBuf>,
-    /// A manifest to apply before the nodes start (may be given several times).
+    /// A manifest to apply before the nodes start (may be repeated).
     #[arg(long, value_name = "FILE")]
     pub apply: Vec<PathBuf>,
     /// Address families of the pods.
@@ -69,7 +69,7 @@ pub struct ClusterArgs {
     /// The version of CNI.
     #[arg(long, default_value = "0.3.1", value_name = "VERSION")]
     pub cni_version: String,
-    /// Keep Kubernetes' own patience with dead nodes (50 s), instead of 10 s.
+    /// Keep Kubernetes' default time-out of dead nodes (50 s), instead of 10 s.
     #[arg(long)]
     pub slow_failure: bool,
     /// Let etcd wait for the disk at every write.

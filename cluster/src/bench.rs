@@ -102,7 +102,7 @@ pub fn write_report(path: Option<&Path>, report: &serde_json::Value) -> Result<(
 
 type Work = fn(&mut Cluster, &[App]) -> Result<()>;
 
-/// The phases: each begins a change, waits until the kubelets see it through, and returns.
+/// The phases: each starts a change, waits until the kubelets have completed it, and returns.
 const PHASES: [(&str, Work); 4] =
     [("create", create), ("rebuild", rebuild), ("recover", recover), ("delete", delete)];
 
@@ -133,7 +133,7 @@ fn measure(cluster: &mut Cluster, name: &'static str, apps: &[App], work: Work) 
     Ok(Phase { name, wall, calls, used, wire })
 }
 
-/// Waits until every pod has a sandbox made since `reported`, and nothing else is left.
+/// Waits until every pod has a sandbox created since `reported`, and no other sandbox is left.
 fn settled(cluster: &Cluster, what: &str, reported: u64) -> Result<()> {
     let pods = cluster.options().pods as usize;
     let wanted = reported + u64::from(cluster.options().pods);

@@ -1,10 +1,10 @@
-//! The bounds for a cluster, each measured on real kernel
-//! objects, real agents and a real API server: how soon an address is free after its holder's end, how long
-//! an agent takes for its part of an ADD, what an agent weighs.
+//! The bounds for a cluster, each measured on real kernel objects, real agents and a real API server: the
+//! time until an address is free after its holder's end, the agent's time for its part of an ADD, the agent's
+//! memory and CPU.
 //!
-//! Times are taken from outside: the kernel's teardown from the parent's FDB, an address's freedom from a
-//! watch of the records. Sandboxes are made and ended here as a runtime does it, without pods, so that no
-//! kubelet's pace is in the numbers.
+//! Times are measured from outside: the kernel's teardown from the parent's FDB, the end of a lease from a
+//! watch of the records. Sandboxes are created and ended here as a runtime does it, without pods, so that no
+//! kubelet's rate is in the numbers.
 
 mod adds;
 mod ends;
@@ -27,7 +27,7 @@ use table::Table;
 
 /// A network with IPv4 alone, for the bounds about IPv4.
 const SINGLE: &str = "single";
-/// The number of its first address, 10.50.64.0, and how many it has: as many as the bound of ADD asks for.
+/// Index of its first address, 10.50.64.0, and its number of addresses, which the bound of ADD needs.
 const SINGLE_FIRST: u32 = 12_288;
 const SINGLE_COUNT: u32 = 1000;
 

@@ -1,8 +1,8 @@
-//! A configuration list as a runtime reads it: which plugins run in which order, and what each is given.
+//! A configuration list as a runtime reads it: the plugins in their order, and the input of each.
 //!
-//! Pure: what is started, and where, is in `runtime.rs`. The rules are libcni's: `name` and `cniVersion` come
-//! from the list, `prevResult` from the plugin before or from the cache (which DEL is given from 0.4.0 on
-//! only), and of the capabilities each plugin gets those that it declares.
+//! Pure: `runtime.rs` starts the plugins. The rules are libcni's: `name` and `cniVersion` come from the list,
+//! `prevResult` from the previous plugin or from the cache (for DEL from 0.4.0 on only), and each plugin gets
+//! the capabilities that it declares.
 
 use std::net::IpAddr;
 
@@ -92,7 +92,7 @@ impl Chain {
         self.plugins[index]["type"].as_str().unwrap_or_default()
     }
 
-    /// True if a DEL is given what the ADD returned.
+    /// True if a DEL gets the result of the ADD.
     pub fn remembers(&self) -> bool {
         let mut parts = self.version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) >= (0, 4)

@@ -212,7 +212,7 @@ impl Cluster {
         })
     }
 
-    /// Asks every 50 ms until `done`, at most `limit`.
+    /// Checks every 50 ms until `done`, at most `limit`.
     pub fn wait_until(
         &self,
         what: &str,
@@ -271,7 +271,7 @@ impl Cluster {
         })
     }
 
-    /// Takes the power of one node.
+    /// Powers off one node.
     pub fn power_off(&mut self, index: usize) {
         if let Some(node) = self.nodes.get_mut(index) {
             node.power_off(&self.network);
@@ -287,7 +287,7 @@ impl Cluster {
         }
     }
 
-    /// Gives it back.
+    /// Powers on one node.
     pub fn power_on(&mut self, index: usize) -> Result<()> {
         let (network, api, tally) = (&self.network, &self.kubelets, &self.tally);
         match self.nodes.get_mut(index) {

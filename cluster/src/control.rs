@@ -65,7 +65,7 @@ impl Part {
 /// Settings of a control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Settings {
-    /// Notice dead nodes within about 10 s instead of 50 s.
+    /// Detect dead nodes within about 10 s instead of 50 s.
     pub fast_failure: bool,
     /// Let etcd wait for the disk at every write, as in production.
     pub durable: bool,
@@ -88,7 +88,7 @@ pub enum User {
     Scheduler,
     /// A node's kubelet.
     Node(String),
-    /// A service account, as `namespace:name`: with the rights that RBAC gives it.
+    /// A service account, as `namespace:name`, with its RBAC rights.
     Account(String),
 }
 
@@ -217,8 +217,8 @@ impl ControlPlane {
         self.folder.join(user.file())
     }
 
-    /// Writes the kubeconfig of a service account, `namespace:name`, with a token that is bound to the Node object of
-    /// `node`, as agents outside of pods use it. The API server makes the token.
+    /// Writes the kubeconfig of a service account, `namespace:name`, with a token that is bound to the Node
+    /// object of `node`, as agents outside of pods use it. The API server issues the token.
     pub fn bound_kubeconfig(&self, account: &str, node: &str) -> Result<PathBuf> {
         let (namespace, name) = account.split_once(':').unwrap_or(("default", account));
         let bound = ["--bound-object-kind=Node", &format!("--bound-object-name={node}")];
@@ -299,7 +299,7 @@ impl ControlPlane {
         self.folder.join("logs").join(format!("{}.log", part.name()))
     }
 
-    /// Starts a part that does not run, and waits until it answers; how long that took.
+    /// Starts a part that does not run, and waits until it responds; returns the time that took.
     pub fn launch(&mut self, part: Part) -> Result<Duration> {
         self.begin(part)?;
         self.await_ready(part)
@@ -322,7 +322,7 @@ impl ControlPlane {
         Ok(())
     }
 
-    /// Waits until a part that was started answers; for how long.
+    /// Waits until a started part responds; returns the time that took.
     pub fn await_ready(&mut self, part: Part) -> Result<Duration> {
         let began = Instant::now();
         loop {
@@ -343,7 +343,7 @@ impl ControlPlane {
     fn answers(&self, part: Part) -> Result<bool> {
         Ok(match part {
             Part::Etcd => self.health(2379, "/health").is_some_and(|answer| answer.contains("true")),
-            // With a client made for this question: one that is kept may hold a dead connection.
+            // With a new client: a kept one may hold a dead connection.
             Part::ApiServer => {
                 let api = Api::open(&self.netns, &self.kubeconfig(&User::Admin))?;
                 api.text_within("/readyz", Duration::from_secs(1)).is_ok_and(|answer| answer.trim() == "ok")

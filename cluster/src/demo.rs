@@ -1,7 +1,7 @@
 //! `cargo xtask demo --store kubernetes`: the demo's cases in a cluster of one node; and the rows of the
-//! conformance suite. The node is the lab's; the control plane, and the cable to it, are made here.
+//! conformance suite. The node is the lab's; the control plane, and the cable to it, are created here.
 //!
-//! One control plane serves all cases: when a lab's node joins, what the one before left is removed.
+//! One control plane serves all cases: when a lab's node joins, the remains of the previous one are removed.
 
 use std::fmt::{Debug, Formatter};
 use std::path::{Path, PathBuf};

@@ -18,7 +18,7 @@ pub enum Error {
     File {
         /// The failed operation.
         what: String,
-        /// The kernel's answer.
+        /// Error from the kernel.
         #[source]
         cause: std::io::Error,
     },
@@ -37,7 +37,7 @@ pub enum Error {
         #[source]
         cause: rcgen::Error,
     },
-    /// A part of the control plane ended, or does not answer.
+    /// A part of the control plane ended, or does not respond.
     #[error("{part} {state}; the end of {}:\n{end}", log.display())]
     Part {
         /// Name of the part.
@@ -54,7 +54,7 @@ pub enum Error {
     Request {
         /// The requested operation.
         what: String,
-        /// The client's or the server's answer.
+        /// Error of the client or of the server.
         #[source]
         cause: Box<kube::Error>,
     },
@@ -88,7 +88,7 @@ pub enum Error {
         /// Description of the fault.
         what: String,
     },
-    /// The numbers asked for do not fit together.
+    /// The requested numbers do not fit together.
     #[error("{0}")]
     Usage(String),
     /// Something that had to come did not.

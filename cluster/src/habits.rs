@@ -21,13 +21,13 @@ pub struct Habits {
     pub kill_del_after: Option<Duration>,
     /// From a DEL that failed to the next.
     pub del_again_after: Duration,
-    /// From a sandbox's death to the first call about it: a kubelet looks at its sandboxes once a second.
+    /// Delay from a sandbox's end to the first call about it: a kubelet checks its sandboxes once a second.
     pub notice_after: Duration,
     /// A sandbox that ended gets its DEL only after its pod has a new one, as after a crash of the runtime.
     pub del_last: bool,
     /// A sandbox survives although its pod object was force-deleted, as under a kubelet that hangs.
     pub keep_forced: bool,
-    /// A process lives in each sandbox, as a pause container does.
+    /// Each sandbox has a process, like a pause container.
     pub inhabited: bool,
     /// Time limit of a plugin, after which it is killed.
     pub command_limit: Duration,

@@ -151,7 +151,7 @@ impl Kubelet {
         self.kill();
         let records: Vec<Record> = lock(&disk).values().cloned().collect();
         for record in records {
-            // A plugin's call holds it until the plugin is dead.
+            // A plugin's call holds it until the plugin has exited.
             lock(&record.held).end();
         }
     }
@@ -284,7 +284,7 @@ impl Shared {
     /// Keeps a task, so that all can be ended.
     fn keep(&self, task: JoinHandle<()>) {
         let mut tasks = lock(&self.tasks);
-        // Those that have ended need no end; they are looked for when there may be many.
+        // Finished tasks are dropped when there may be many.
         if tasks.len() == tasks.capacity() {
             tasks.retain(|task| !task.is_finished());
         }

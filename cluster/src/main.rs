@@ -53,12 +53,12 @@ enum Verb {
         #[command(flatten)]
         which: Which,
     },
-    /// Say what is up.
+    /// Show the running clusters.
     Status {
         #[command(flatten)]
         which: Which,
     },
-    /// Take a node's power, or give it back.
+    /// Power a node off or on.
     Power {
         /// The node: n1, n2, ...
         node: String,
@@ -71,7 +71,7 @@ enum Verb {
     /// Play the demo's cases in a cluster of one node.
     #[command(hide = true)]
     Demo {
-        /// Play only this case; may be given several times.
+        /// Run only this case; may be repeated.
         #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=13))]
         cases: Vec<u32>,
         /// Multiply every bound in time.
@@ -120,7 +120,7 @@ enum Verb {
 }
 
 fn main() -> ExitCode {
-    // The bench is for more pods than one looks at.
+    // The bench has more pods than a manual test.
     let many = |bench: clap::Command| {
         // As many networks as there are Deployments; of bounds there is one.
         let bench = bench.mut_arg("networks", |flag| flag.hide(true));

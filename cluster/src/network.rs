@@ -26,7 +26,7 @@ pub const PARENT: &str = "u0";
 pub const SUBNET: &str = "10.50.0.0/16";
 /// The same of IPv6.
 pub const SUBNET6: &str = "fd00:50::/64";
-/// Its router: the switch itself. It answers, so it can serve as a canary.
+/// Its router: the switch itself. It answers, so it can serve as a target of probes.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 50, 0, 1);
 /// The same of IPv6.
 pub const GATEWAY6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0x50, 0, 0, 0, 0, 0, 1);
@@ -63,7 +63,7 @@ pub struct Network {
     outsider: Netns,
 }
 
-/// Makes a namespace by `ip`, which makes the folder of namespaces a shared mount.
+/// Creates a namespace with `ip`, which makes the folder of namespaces a shared mount.
 pub(crate) fn named(name: &str) -> Result<Netns> {
     let guard = Netns::adopt(Path::new(NETNS_FOLDER).join(name));
     world::run(std::process::Command::new("ip").args(["netns", "add", name]), None)?;
@@ -71,7 +71,7 @@ pub(crate) fn named(name: &str) -> Result<Netns> {
 }
 
 impl Network {
-    /// Makes them; `id` begins every name.
+    /// Creates the network; `id` is the prefix of every name.
     pub fn build(id: &str) -> Result<Self> {
         let of = |role: &str| named(&format!("{id}-{role}"));
         let (cp, wire, outsider) = (of("cp")?, of("wire")?, of("outsider")?);

@@ -112,7 +112,7 @@ impl Node {
         format!("n{index}")
     }
 
-    /// Gives it an agent, which the next boot starts.
+    /// Installs an agent, which the next boot starts.
     pub fn equip(&mut self, binary: &Path, kubeconfig: &Path, network: &Network, flags: &[String]) {
         self.plan = Some(AgentPlan {
             binary: binary.to_owned(),
@@ -168,7 +168,7 @@ impl Node {
         self.plan.as_ref()
     }
 
-    /// Gives its agent another way to the API server, from its next start on.
+    /// Changes its agent's kubeconfig, from its next start on.
     pub fn lead_agent(&mut self, kubeconfig: &Path) {
         if let Some(plan) = &mut self.plan {
             kubeconfig.clone_into(&mut plan.kubeconfig);
@@ -235,7 +235,7 @@ impl Node {
         self.start_kubelet(common)
     }
 
-    /// Starts the agent, if the node has one, and waits until it answers.
+    /// Starts the agent, if the node has one, and waits until it responds.
     pub fn start_agent(&mut self) -> Result<Option<Duration>> {
         self.start_agent_to_die(None)
     }

@@ -43,7 +43,7 @@ impl Pki {
 
         let key = KeyPair::generate().map_err(failed("service accounts' key"))?;
         pki.write("sa.key", &key.serialize_pem())?;
-        // Of a key in this format the API server does not take the public half by itself.
+        // The API server does not derive the public half of a key in this format.
         pki.write("sa.pub", &key.public_key_pem())?;
         Ok(pki)
     }

@@ -54,7 +54,7 @@ const REQUEST_MAX: usize = 4 << 20;
 type AnyError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Response<UnsyncBoxBody<Bytes, AnyError>>;
 
-/// Ends a client's connection without an answer: the request or its answer broke off, or is to.
+/// Ends a client's connection without a response: the request or its response was interrupted, or must be.
 #[derive(Debug, thiserror::Error)]
 #[error("a request without a response")]
 struct Broken;
@@ -192,7 +192,7 @@ async fn serve(listener: TcpListener, tls: TlsAcceptor, relay: Arc<Relay>) {
 
 /// Serves one connection to its end: a client that disconnects is not an error here.
 async fn connection(stream: TcpStream, tls: TlsAcceptor, relay: Arc<Relay>) {
-    // Small answers must not wait for each other.
+    // Small responses must not wait for each other.
     let _ = stream.set_nodelay(true);
     let Ok(Ok(stream)) = tokio::time::timeout(HANDSHAKE_LIMIT, tls.accept(stream)).await else { return };
     let service = service_fn(move |request| {
@@ -209,7 +209,7 @@ struct Relay {
 }
 
 impl Relay {
-    /// The answer to a request.
+    /// The response to a request.
     async fn answer(&self, request: Request<Incoming>) -> Result<Answer, Broken> {
         let asked = Asked::read(request.method(), request.uri());
         let (delay, fate) = self.faults.fate(&asked);

@@ -1,4 +1,4 @@
-//! Berth's records in the API, read without Berth's code, and held against what lives on the nodes. Pure.
+//! Berth's records in the API, read without Berth's code, and compared with the sandboxes on the nodes. Pure.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

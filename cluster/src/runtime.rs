@@ -131,7 +131,7 @@ impl Runtime {
         Ok(sandbox)
     }
 
-    /// ADD, plugin after plugin; the last result stays in the sandbox. The error is the plugin's own words.
+    /// ADD, plugin after plugin; the last result stays in the sandbox. The error is the plugin's own text.
     pub fn add(&self, sandbox: &mut Sandbox) -> std::result::Result<(), String> {
         let (began, mut usage) = (Instant::now(), Usage::default());
         let chain = self.chains.of(&sandbox.pod.annotations).map_err(|error| error.chain())?;
@@ -152,8 +152,8 @@ impl Runtime {
         outcome
     }
 
-    /// DEL in reverse order. `whole`: with the namespace and the cached result, as at first; else with
-    /// neither, as kubelet's clean-up repeats it.
+    /// DEL in reverse order. `whole`: with the namespace and the cached result, as in the first call; else
+    /// with neither, as in kubelet's repeated clean-up.
     pub fn del(
         &self,
         sandbox: &Sandbox,

@@ -191,7 +191,7 @@ pub fn serve(place: &Place, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Gives and takes nodes' power, as a person asked.
+/// Powers nodes off and on, as requested.
 fn switch(cluster: &mut Cluster) -> Result<()> {
     for index in 0..cluster.nodes.len() {
         let (asked, on) = (cluster.nodes[index].asked_for_power(), cluster.nodes[index].netns().is_some());
@@ -211,7 +211,7 @@ fn switch(cluster: &mut Cluster) -> Result<()> {
     Ok(())
 }
 
-/// Asks for a node's power to be on or off; the owner sees to it within a moment.
+/// Requests a node's power to be on or off; the owner does it within a moment.
 pub fn power(place: &Place, node: &str, on: bool) -> Result<()> {
     let Some(state) = place.state() else {
         return Err(Error::Usage(format!("no cluster {} is up", place.name)));
@@ -246,7 +246,7 @@ pub fn down(place: &Place) -> Result<()> {
     Ok(())
 }
 
-/// Says what is up.
+/// Shows the running clusters.
 pub fn status(place: &Place) -> Result<bool> {
     let Some(state) = place.state() else {
         println!("no cluster {} is up", place.name);

@@ -242,7 +242,7 @@ fn a_del_can_be_killed_or_never_come_and_a_sandbox_can_outlive_its_object() {
     stage.remove(&apps);
     assert_eq!(commands(&stage.calls(1)), ["DEL"]);
 
-    // The reboot finds it on the disk, and gives it its DEL without a namespace.
+    // The reboot finds it on the disk, and runs its DEL without a namespace.
     stage.habits(Habits::default());
     stage.cluster.power_off(0);
     stage.cluster.power_on(0).unwrap();

@@ -19,7 +19,7 @@ pub use berth_underlay::trial::netlink;
 pub use cni::{conf, prev_result};
 pub use rows::{message, record};
 
-/// Names that the agent asks a kernel for.
+/// Names that the agent looks up in a kernel.
 const NAMES: [&str; 4] = ["dev_shutdown", "rtnetlink_net_exit", "btf_trace_qdisc_destroy", "qdisc_destroy"];
 /// Lookups in addition to those of [`kernel::resolve`], which ends at its first error.
 const MEMBERS: [(&str, &str); 6] = [

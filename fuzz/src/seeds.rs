@@ -123,7 +123,7 @@ fn neighbour(kind: u8, source: [u8; 16], target: [u8; 16], options: &[u8]) -> Ve
     frame
 }
 
-/// Replies of the kernel: whole dumps as they are, framed, and cut.
+/// Replies of the kernel: whole dumps, framed ones, and truncated ones.
 pub fn netlink() -> Vec<Vec<u8>> {
     let attribute = |kind: u16, value: &[u8]| {
         let length = u16::try_from(4 + value.len()).unwrap_or(u16::MAX);

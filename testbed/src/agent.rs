@@ -46,11 +46,11 @@ pub struct AgentSetup {
 /// Fault points at which an agent in a test build can be killed.
 pub use berth_protocol::fault::AGENT_POINTS;
 
-/// The variable that makes an agent built with fault points deaf.
+/// The variable that disables sources in an agent built with fault points.
 pub const DEAF_VARIABLE: &str = "BERTH_DEAF";
 /// Deaf to netlink's events.
 pub const NETLINK: &str = "netlink";
-/// Without any read or scan that nothing but the clock asks for.
+/// Disables periodic reads and scans.
 pub const RECONCILE: &str = "reconcile";
 
 impl AgentSetup {
@@ -74,7 +74,7 @@ impl AgentSetup {
         self.folder.join("agent.log")
     }
 
-    /// Makes the folder, with a configuration and a machine's identity.
+    /// Creates the folder, with a configuration and a machine's identity.
     pub fn prepare(&self, config: &str, boot: u32, machine: u32) -> Result<()> {
         for folder in [self.config(), self.state()] {
             std::fs::create_dir_all(&folder).map_err(Error::system(format!("make {}", folder.display())))?;
@@ -109,7 +109,7 @@ impl AgentSetup {
         std::fs::write(&path, text).map_err(Error::system(format!("write {}", path.display())))
     }
 
-    /// Starts it, to die at the fault point `fault` if one is named. It may not answer yet.
+    /// Starts it, to be killed at the fault point `fault` if one is named. It may not respond yet.
     pub fn start(&self, fault: Option<&str>) -> Result<Agent> {
         if !self.binary.exists() {
             return Err(Error::NoBinary { path: self.binary.clone() });
@@ -184,11 +184,11 @@ impl Agent {
         self.process.runs()
     }
 
-    /// Waits until it answers; how long after its start that was.
+    /// Waits until it responds; returns the time since its start.
     pub fn wait_ready(&mut self) -> Result<Duration> {
         loop {
             cleanup::interrupted()?;
-            // A new client each time: the socket may be a dead agent's until this one replaces it.
+            // A new client each time: the socket may be a killed agent's until this one replaces it.
             if Client::new(&self.setup.socket()).status().is_ok() {
                 return Ok(self.started.elapsed());
             }

@@ -168,7 +168,7 @@ impl Runtime {
 
     fn command(&self, program: &str) -> Command {
         let mut command = Command::new(self.tools.program(program));
-        // As for plugins: nothing of ours may leak in. `portmap` looks for iptables.
+        // As for plugins: nothing of this process may leak in. `portmap` needs iptables.
         command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
         command
     }

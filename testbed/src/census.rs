@@ -22,7 +22,7 @@ use crate::netlink::Netlink;
 use crate::sys;
 use crate::sys::socket::Socket;
 
-/// The answers: for each address that was asked for, the MACs that answered.
+/// The answers: for each probed address, the MACs that answered.
 pub type Holders = BTreeMap<IpAddr, BTreeSet<Mac>>;
 
 const ARP: u16 = 0x0806;
@@ -136,7 +136,7 @@ fn request(own: Mac, wanted: Ipv4Addr) -> Vec<u8> {
     // Ethernet, IPv4, their lengths, "request".
     frame.extend([0, 1, 8, 0, 6, 4, 0, 1]);
     frame.extend(own.0);
-    // No sender's address, and of the target's MAC nothing is known.
+    // No sender's address, and an unknown target MAC.
     frame.extend([0; 4]);
     frame.extend([0; 6]);
     frame.extend(wanted.octets());

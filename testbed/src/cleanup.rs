@@ -42,7 +42,7 @@ fn listed() -> MutexGuard<'static, BTreeSet<Item>> {
     LISTED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The start of every name that this process gives.
+/// Prefix of every name that this process assigns.
 pub fn prefix() -> String {
     format!("bt{}", std::process::id())
 }
@@ -61,7 +61,7 @@ impl Netns {
         Ok(guard)
     }
 
-    /// Makes a namespace at a path of one's own, in a folder that [`shared_folder`] made.
+    /// Creates a namespace at a given path, in a folder from [`shared_folder`].
     pub fn create_at(path: &Path) -> Result<Self> {
         listed().insert(Item::Netns(path.to_owned()));
         let guard = Self(path.to_owned());
@@ -70,7 +70,7 @@ impl Netns {
         Ok(guard)
     }
 
-    /// Takes over the removal of a name that was made otherwise.
+    /// Takes over the removal of a namespace that was created otherwise.
     pub fn adopt(path: PathBuf) -> Self {
         listed().insert(Item::Netns(path.clone()));
         Self(path)

@@ -14,7 +14,7 @@ use crate::error::{Error, Result};
 /// Time limit of a response.
 const LIMIT: Duration = Duration::from_secs(5);
 
-/// One row of `leases`, as far as the testbed looks at it.
+/// The used parts of a row of `leases`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Row {

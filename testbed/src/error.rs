@@ -23,7 +23,7 @@ pub enum Error {
     System {
         /// Failed operation, with its object.
         what: String,
-        /// The kernel's answer.
+        /// Error from the kernel.
         #[source]
         cause: io::Error,
     },
@@ -35,13 +35,13 @@ pub enum Error {
         /// Output of the command.
         output: String,
     },
-    /// One of Berth's binaries is not where it was looked for.
+    /// One of Berth's binaries is missing.
     #[error("no binary at {path}; build with `cargo xtask demo`, or name the folder in BERTH_BIN_DIR")]
     NoBinary {
         /// Path of the missing binary.
         path: PathBuf,
     },
-    /// The agent did not answer on its socket in time, or ended.
+    /// The agent did not respond on its socket in time, or ended.
     #[error("the agent {state} {after:?} after its start; the end of its log:\n{log}")]
     AgentStart {
         /// Text of its state.

@@ -1,5 +1,5 @@
-//! A guest behind a pod's interface, as a virtual machine is: it answers ARP for an address that no interface of the
-//! namespace shows, with the interface's MAC.
+//! A guest behind a pod's interface, like a virtual machine: it answers ARP for an address that no interface
+//! of the namespace shows, with the interface's MAC.
 //!
 //! Its socket keeps the namespace alive: it ends before its pod does.
 
@@ -61,7 +61,7 @@ impl Drop for Guest {
     }
 }
 
-/// Answers what is queued; how many answers went out.
+/// Answers the queued requests; returns the number of answers.
 fn answer_all(socket: &Socket, mac: Mac, address: Ipv4Addr) -> u32 {
     let mut buffer = [0; 128];
     let mut sent = 0;

@@ -133,7 +133,7 @@ impl Attachment {
 /// A world with a running agent.
 #[derive(Debug)]
 pub struct Lab {
-    // Dropped in this order: what runs, what looks on, what it all happens in.
+    // Dropped in this order: the running processes, the observers, the world.
     agent: Option<Agent>,
     /// Parameters of the agent's start.
     pub setup: AgentSetup,
@@ -166,8 +166,8 @@ impl Lab {
         Self::prepare(options, addresses, "", Families::Dual)?.started()
     }
 
-    /// The same for hundreds of pods. Each request of the monitor reaches all of them, so it asks for
-    /// every tenth address only; in the namespaces it reads them all.
+    /// The same for hundreds of pods. Each request of the monitor reaches all of them, so it probes every
+    /// tenth address only; in the namespaces it reads them all.
     pub fn start_crowd(options: &Options, addresses: u16) -> Result<Self> {
         Self::build(options, addresses, "", Families::V4, monitor::CROWD)?.started()
     }
@@ -246,7 +246,7 @@ impl Lab {
         })
     }
 
-    /// Starts the agent (again) and waits until it answers; how long that took.
+    /// Starts the agent (again) and waits until it responds; returns the time that took.
     pub fn start_agent(&mut self, fault: Option<&str>) -> Result<Duration> {
         self.begin_agent(fault)?;
         self.agent()?.wait_ready()
@@ -349,8 +349,8 @@ impl Lab {
         Ok(())
     }
 
-    /// Gives the addresses of each away by a real ADD, and takes them back; of how many that worked.
-    /// Ends at the third that could not: the answer is known then.
+    /// Assigns the addresses of each again by a real ADD, and releases them; returns the number of successes.
+    /// Ends at the third failure: the result is certain then.
     pub fn prove_free(&self, former: &[Attachment]) -> Result<usize> {
         let (mut given, mut refused) = (0, 0);
         for former in former {

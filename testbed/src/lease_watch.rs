@@ -40,7 +40,7 @@ impl LeaseWatch {
         Self { client, fates: BTreeMap::new(), replies: 0, interval: LEASES_INTERVAL }
     }
 
-    /// Asks less often: with hundreds of leases the answers themselves keep an agent busy.
+    /// Polls less often: with hundreds of leases the responses themselves keep an agent busy.
     #[must_use]
     pub fn every(self, interval: Duration) -> Self {
         Self { interval, ..self }
@@ -110,7 +110,7 @@ impl LeaseWatch {
         self.replies
     }
 
-    /// Asks once; whether there was a reply.
+    /// Polls once; true if there was a response.
     pub fn poll(&mut self) -> Result<bool> {
         cleanup::interrupted()?;
         let Ok(rows) = self.client.leases() else { return Ok(false) };
@@ -133,7 +133,7 @@ impl LeaseWatch {
         Ok(true)
     }
 
-    /// Asks in its rhythm until `done`, or until `deadline`; whether it was done.
+    /// Polls at its interval until `done`, or until `deadline`; true if it was done.
     pub fn until(&mut self, deadline: Instant, done: impl Fn(&Self) -> bool) -> Result<bool> {
         loop {
             let began = Instant::now();
@@ -148,12 +148,12 @@ impl LeaseWatch {
         }
     }
 
-    /// Asks until all these addresses are free, at most `limit`; whether they are.
+    /// Polls until all these addresses are free, at most `limit`; true if they are.
     pub fn all_free(&mut self, attachments: &[Attachment], limit: Duration) -> Result<bool> {
         self.until(Instant::now() + limit, |watch| attachments.iter().all(|a| watch.freed(a).is_some()))
     }
 
-    /// Asks for `length`.
+    /// Polls for `length`.
     pub fn look_for(&mut self, length: Duration) -> Result<()> {
         self.until(Instant::now() + length, |_| false).map(drop)
     }

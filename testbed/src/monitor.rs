@@ -115,13 +115,13 @@ struct State {
     duplicates: BTreeSet<Duplicate>,
     samples: u64,
     worst_gap: Duration,
-    /// Longer gaps than there may be, until it is known what the machine did in them.
+    /// Gaps above the limit, until the machine's stalls in them are known.
     late: Vec<stalls::Window>,
     /// Times at which the heartbeat thread of each processor ran too late.
     stalls: Vec<Vec<stalls::Window>>,
     /// Time at which the last complete sample began.
     last: Option<Instant>,
-    /// Samples that began earlier report nothing: the planted duplicate is theirs.
+    /// Earlier samples report nothing: they belong to the planted duplicate.
     since: Option<Instant>,
     answers: BTreeMap<Ipv4Addr, (Mac, Instant)>,
     failed: Option<String>,
@@ -174,8 +174,8 @@ impl Monitor {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Plants a duplicate of `address`, waits until both witnesses report it, removes it, and begins
-    /// to count. Done before the agent runs, which might take the planted one for a stranger.
+    /// Plants a duplicate of `address`, waits until both witnesses report it, removes it, and starts to
+    /// count. Done before the agent runs, which might take the planted one for a stranger.
     pub fn prove(&mut self, world: &World, address: Ipv4Addr) -> Result<Duration> {
         let planted =
             [plant(world, address, "02:00:00:00:00:01")?, plant(world, address, "02:00:00:00:00:02")?];
@@ -298,7 +298,7 @@ fn plant(world: &World, address: Ipv4Addr, mac: &str) -> Result<Pod> {
     Ok(pod)
 }
 
-/// Takes a sample whenever the last complete one began `delay` ago.
+/// Takes a sample whenever the last complete one started `delay` ago.
 fn watch(
     delay: Duration,
     mut scanner: scan::Scanner,
@@ -356,7 +356,7 @@ impl State {
         } else {
             self.worst_gap = self.worst_gap.max(gap);
         }
-        // One that was held up ends after one that began later.
+        // A delayed sample ends after one that started later.
         self.last = Some(last.max(began));
     }
 }

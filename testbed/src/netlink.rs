@@ -1,8 +1,8 @@
-//! The few netlink questions that the testbed asks, answered by own code: what is in a parent's
-//! FDB, which links and addresses a namespace has (by its number, without entering it).
+//! The few netlink reads of the testbed, independent of `underlay`: the content of a parent's FDB, the links
+//! and addresses of a namespace (by its nsid, without entering it).
 //!
-//! A dump counts only if it was complete: an interrupted one, or one that ends with an error, is an
-//! error here, never a short list.
+//! A dump counts only if it was complete: an interrupted one, or one that ends with an error, is an error
+//! here, never a short list.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -110,7 +110,7 @@ impl Netlink {
         Ok(found.collect())
     }
 
-    /// Gives the namespace `netns` the number `nsid` here.
+    /// Assigns nsid `nsid` to the namespace `netns` here.
     pub fn number(&mut self, netns: &File, nsid: i32) -> io::Result<()> {
         let mut request = vec![0; 4];
         push_attribute(&mut request, NETNSA_NSID, nsid.to_ne_bytes());
@@ -228,7 +228,7 @@ fn parse_address(payload: &[u8]) -> Option<Address> {
     Some(Address { ifindex: i32::from_ne_bytes(payload.get(4..8)?.try_into().ok()?), address })
 }
 
-/// The value of the first attribute of that kind behind a fixed part of `skip` bytes.
+/// The value of the first attribute of that kind after a fixed part of `skip` bytes.
 fn attribute(payload: &[u8], skip: usize, wanted: u16) -> Option<&[u8]> {
     let mut rest = payload.get(skip..)?;
     loop {

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::netlink::Netlink;
 pub use crate::sys::netns::{cookie, inside};
 
-/// Gives the namespaces `of` numbers in the namespace at `node`.
+/// Assigns nsids to the namespaces `of` in the namespace at `node`.
 pub fn number<'a>(node: &Path, of: impl IntoIterator<Item = (&'a Path, i32)>) -> io::Result<()> {
     let mut netlink = inside(node, Netlink::open)?;
     of.into_iter().try_for_each(|(path, nsid)| netlink.number(&File::open(path)?, nsid))

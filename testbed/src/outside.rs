@@ -8,8 +8,8 @@ use crate::error::Result;
 
 /// See the module's head.
 pub trait Outside: Debug + Send + Sync {
-    /// Takes the namespace `node` in: a way from it to the API server, and of Berth's objects exactly those that
-    /// `declared`, YAML, names.
+    /// Connects the namespace `node` to the API server, and replaces Berth's objects by those of `declared`,
+    /// in YAML.
     fn join(&self, node: &Path, declared: &str) -> Result<()>;
 
     /// Makes the node of that name report this machine and this boot.

@@ -104,7 +104,7 @@ impl Call {
         self
     }
 
-    /// Asks for certain addresses, as a runtime does.
+    /// Requests certain addresses, as a runtime does.
     #[must_use]
     pub fn addresses(mut self, addresses: &[IpAddr]) -> Self {
         self.config["runtimeConfig"]["ips"] = json!(addresses);
@@ -118,7 +118,7 @@ impl Plugin {
         self.start(call)?.finish(LIMIT)
     }
 
-    /// Starts a call and gives it its whole input.
+    /// Starts a call and writes its whole input.
     pub fn start(&self, call: &Call) -> Result<Running> {
         if !self.binary.exists() {
             return Err(Error::NoBinary { path: self.binary.clone() });

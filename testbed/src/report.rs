@@ -47,7 +47,7 @@ pub struct Case {
 /// One condition of a case.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Check {
-    /// In words, with the unit.
+    /// Text of the check, with the unit.
     pub what: String,
     /// True if it held.
     pub ok: bool,
@@ -241,7 +241,7 @@ fn columns<const N: usize>(rows: &[[String; N]]) -> String {
     let mut text = String::new();
     for row in rows {
         let cells = row.iter().zip(widths).enumerate().map(|(column, (cell, width))| match column {
-            // The words to the left, the numbers to the right.
+            // Texts to the left, numbers to the right.
             1 | 9 => format!("{cell:<width$}"),
             _ => format!("{cell:>width$}"),
         });

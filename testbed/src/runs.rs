@@ -15,7 +15,7 @@ use serde::Deserialize;
 use crate::error::{Error, Result};
 use crate::sys;
 
-/// While it lives, the kernel counts.
+/// Guard: while it exists, the kernel counts.
 #[derive(Debug)]
 #[expect(dead_code, reason = "held for what happens when it is dropped")]
 pub struct Counting(OwnedFd);

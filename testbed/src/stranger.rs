@@ -83,8 +83,8 @@ impl Stranger {
         Ok(claims)
     }
 
-    /// Asks for its own address by ARP as fast as it can until it is to stop, each time from another
-    /// address outside of all pools; how many frames that were.
+    /// Sends ARP requests for its own address as fast as it can until it must stop, each time from another
+    /// address outside of all pools; returns the number of frames.
     pub fn flood(&self, stop: &AtomicBool) -> Result<u64> {
         let mut sent = 0;
         while !stop.load(Ordering::Relaxed) {
@@ -182,7 +182,7 @@ mod tests {
         assert_eq!(gratuitous(MAC, [10, 77, 0, 10]).len(), 42);
         let frame = unsolicited(MAC, [0xfd; 16]);
         assert_eq!(frame.len(), 14 + 40 + 32);
-        // Summed with its checksum in place, a message gives zero.
+        // The sum of a message with its checksum in place is zero.
         let pseudo = [&frame[22..54], &[0, 0, 0, 32, 0, 0, 0, ICMPV6]].concat();
         assert_eq!(checksum(&[&pseudo[..], &frame[54..]].concat()), 0);
     }

@@ -20,7 +20,7 @@ const WINDOW: u32 = 32;
 const LIMIT: Duration = Duration::from_secs(2);
 /// Payload of a packet.
 const PAYLOAD: [u8; 64] = [0x42; 64];
-/// Between two windows of ARP frames, for their answers.
+/// Pause between two windows of ARP frames, for their answers.
 const PACE: Duration = Duration::from_micros(500);
 /// `ETH_P_ARP` in host order.
 const PROTOCOL_ARP: u16 = 0x0806;
@@ -125,7 +125,7 @@ impl Neighbour {
         opened.map_err(Error::system("open the neighbour's packet socket"))
     }
 
-    /// Asks a pod for its address so often, by frames to it alone; it answers each.
+    /// Sends this number of requests for a pod's address, to the pod alone; it answers each.
     pub fn ask(&self, address: Ipv4Addr, mac: Mac, count: u32) -> Result<()> {
         self.send(&frame(self.mac, mac, REQUEST, (self.mac, GATEWAY), address), count)
     }

@@ -104,8 +104,8 @@ impl World {
         // a file system has no programs either: Berth reports that, and works without.
         let no_bpffs = cleanup::bpf_folder(&folder.path().join(BPFFS)).err();
         let named = |role: &str| -> Result<Netns> {
-            // By `ip`, which makes the folder a shared mount: else a stranger's mount namespace
-            // could keep our namespaces alive.
+            // With `ip`, which makes the folder a shared mount: otherwise a foreign mount namespace could
+            // keep these namespaces alive.
             let name = format!("{id}-{role}");
             let guard = Netns::adopt(Path::new(NETNS_FOLDER).join(&name));
             run(Command::new("ip").args(["netns", "add", &name]), None)?;
@@ -139,15 +139,16 @@ impl World {
         })
     }
 
-    /// Takes the node's parent away, as a driver that is loaded again does, and puts another device of
-    /// that name in its place. The pods on it are gone with it.
+    /// Removes the node's parent, like a driver that is reloaded, and puts another device of that name in its
+    /// place. The pods' links on it are gone with it.
     pub fn replace_parent(&self) -> Result<()> {
         ip(self.node.path(), &format!("link del {PARENT}\n"))?;
         ip(self.switch.path(), &cable(&self.id))?;
         ip(self.node.path(), &format!("link set {PARENT} up\n"))
     }
 
-    /// Takes the cable out of the switch, or puts it in again: the node's parent has no carrier meanwhile.
+    /// Disconnects the cable from the switch, or connects it again: the node's parent has no carrier
+    /// meanwhile.
     pub fn cut_cable(&self, cut: bool) -> Result<()> {
         let state = if cut { "down" } else { "up" };
         ip(self.switch.path(), &format!("link set nd0 {state}\n"))
@@ -185,14 +186,14 @@ impl World {
         Arc::clone(&self.tracked)
     }
 
-    /// Makes a pod: a new namespace, watched by the monitor, and a new container id.
+    /// Creates a pod: a new namespace, watched by the monitor, and a new container ID.
     pub fn pod(&self) -> Result<Pod> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let name = format!("{}-p{number}", self.id);
         self.pod_named(&name)
     }
 
-    /// The same under a given name, which may have been another pod's before.
+    /// The same under a given name, which another pod may have had before.
     pub fn pod_named(&self, name: &str) -> Result<Pod> {
         let guard = Netns::create(name)?;
         let netns = guard.path().to_owned();
@@ -212,8 +213,8 @@ impl World {
         self.plug("node2", PARENT, "")
     }
 
-    /// Makes a further host on the same switch and returns its namespace, which the monitor does not
-    /// read. `wiring` is what its one interface gets before it is set up: arguments of `ip link set`.
+    /// Creates a further host on the same switch and returns its namespace, which the monitor does not read.
+    /// `wiring` is applied to its one interface before it is set up: arguments of `ip link set`.
     pub(crate) fn plug(&self, role: &str, interface: &str, wiring: &str) -> Result<PathBuf> {
         let name = format!("{}-{role}", self.id);
         let guard = Netns::create(&name)?;
@@ -240,7 +241,7 @@ impl World {
         Ok(())
     }
 
-    /// Removes a pod's name: its namespace ends unless something else holds it.
+    /// Removes a pod's name: its namespace ends unless another reference exists.
     pub fn remove(&self, pod: &Pod) {
         // Taken out of the list first: the removal takes time that others need not wait for.
         let guard = lock(&self.pods).remove(&pod.name);
@@ -377,8 +378,8 @@ pub fn ip(netns: &Path, lines: &str) -> Result<()> {
     run(Command::new("ip").args(["-batch", "-"]), Some((netns, lines)))
 }
 
-/// Starts a marked process, inside a namespace if one is given, apart from our process group, so
-/// that a Ctrl-C at the terminal reaches the testbed alone.
+/// Starts a marked process, inside a namespace if one is given, in a separate process group, so that a Ctrl-C
+/// at the terminal reaches the testbed alone.
 pub fn start(command: &mut Command, netns: Option<&Path>) -> Result<Process> {
     use std::os::unix::process::CommandExt as _;
     let program = command.get_program().to_string_lossy().into_owned();

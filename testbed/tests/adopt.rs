@@ -1,4 +1,4 @@
-//! A chain in which another IPAM gives the addresses: Debian's `macvlan` with `host-local`, then berth.
+//! A chain in which another IPAM assigns the addresses: Debian's `macvlan` with `host-local`, then berth.
 
 #![expect(clippy::unwrap_used, reason = "the helpers of a test fail it by panicking")]
 
@@ -101,7 +101,7 @@ fn in_order_both_let_go_and_an_address_that_berth_gave_to_another_is_refused() {
     let prev = chain.add_main(&pod);
     let given = address(&prev);
     chain.berth("ADD", &pod, &prev).expect_success().unwrap();
-    // DEL comes to the last plugin of the list first.
+    // The last plugin of the list gets its DEL first.
     chain.berth("DEL", &pod, &prev).expect_success().unwrap();
     chain.main("DEL", &pod).expect_success().unwrap();
     assert_eq!(chain.state(given), None);

@@ -257,7 +257,7 @@ fn garbage_and_oversized_requests_are_refused_and_the_rest_goes_on() {
     let send = |bytes: &[u8]| {
         let mut stream = UnixStream::connect(lab.setup.socket()).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-        // The agent may hang up before it has read all.
+        // The agent may close the connection before it has read all.
         let _ = stream.write_all(bytes);
         let mut line = String::new();
         BufReader::new(&stream).read_line(&mut line).unwrap();

@@ -33,7 +33,7 @@ fn lab(addresses: u16) -> Option<Lab> {
 fn usage(lab: &mut Lab) -> (Duration, u64) {
     let pid = lab.agent().unwrap().pid();
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // Behind the name in brackets; the times are in hundredths of a second.
+    // After the name in brackets; the times are in hundredths of a second.
     let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
     let ticks = fields[11].parse::<u64>().unwrap() + fields[12].parse::<u64>().unwrap();
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
@@ -53,7 +53,7 @@ struct Cost {
     processor: f64,
     memory_kib: u64,
     log: u64,
-    /// The longest that a client waited for an answer.
+    /// The longest time that a client waited for a response.
     answer: Duration,
 }
 
@@ -108,7 +108,7 @@ fn addresses_that_come_and_go_in_a_strange_namespace_cost_little() {
     let Some(mut lab) = lab(32) else { return };
     let attached = lab.attach_many(30).unwrap();
     let strange = lab.world.pod().unwrap();
-    // A search gives the namespace a number, as `ip netns set` does: from then on its events arrive.
+    // A search assigns an nsid to the namespace, as `ip netns set` does: from then on its events arrive.
     let name = &strange.name;
     world::run(
         std::process::Command::new("ip").args(["netns", "set", name, "auto"]),

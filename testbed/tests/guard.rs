@@ -33,7 +33,7 @@ fn wait(lab: &Lab, what: &str, wanted: impl Fn(Option<Finding>) -> bool) {
     }
 }
 
-/// True if a program comes to sit on the parent.
+/// True if a program becomes attached to the parent.
 fn is_watched(lab: &Lab) -> bool {
     let deadline = Instant::now() + PATIENCE;
     loop {

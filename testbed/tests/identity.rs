@@ -12,7 +12,7 @@ use berth_testbed::plugin::Call;
 use berth_testbed::world::{PARENT, Pod, ip, ip_shows, open_socket};
 use serde_json::json;
 
-/// A MAC that a runtime asks for.
+/// A MAC that a runtime requests.
 const ASKED_FOR: &str = "02:00:00:00:06:01";
 /// Longer than the settle time and a few searches.
 const LONG: Duration = Duration::from_secs(6);
@@ -44,7 +44,8 @@ fn kept(lab: &Lab, address: IpAddr) -> (String, String) {
     state(lab, address).unwrap()
 }
 
-/// Has the kernel give the pod's namespace a number before anything of Berth's does; that number.
+/// Makes the kernel assign an nsid to the pod's namespace before any of Berth's programs does; returns that
+/// nsid.
 fn numbered(lab: &Lab, pod: &Pod, port: &str) -> String {
     let node = lab.world.node();
     ip(node, &format!("link add {port} type veth peer name up0 netns {}\n", pod.name)).unwrap();
@@ -84,7 +85,7 @@ fn impostor(lab: &mut Lab, mac: &str) -> (Attachment, Pod) {
     while !ip_shows(&node, &format!("-o link show {port}")).unwrap().is_empty() && Instant::now() < end {
         std::thread::sleep(Duration::from_millis(10));
     }
-    // The kernel gives the lowest free number; lower ones may have become free, too.
+    // The kernel assigns the lowest free nsid; lower ones may have become free, too.
     let mut others = (0..8).map(|last| (lab.world.pod().unwrap(), format!("vy{last}")));
     let other = others.find(|(other, port)| numbered(lab, other, port) == number).map(|(other, _)| other);
     let other = other.unwrap_or_else(|| panic!("number {number} does not come back"));
@@ -173,7 +174,7 @@ fn a_link_in_a_namespace_that_only_a_socket_holds_stays_unknown_without_programs
 fn stays_unknown(options: &Options) {
     let mut lab = Lab::start(options, 4, "").unwrap();
     let pods = lab.attach_many(3).unwrap();
-    // Heard and followed; the namespace of the second one ends as well.
+    // Received and followed; the namespace of the second one ends as well.
     let mut holders: Vec<_> = pods[..2].iter().map(|moved| hidden(&lab, &moved.pod)).collect();
     lab.world.remove(&pods[1].pod);
     kept(&lab, pods[0].address);
@@ -243,7 +244,7 @@ fn a_link_that_takes_a_dead_pods_mac_keeps_no_address_whose_end_was_told() {
     ip(node, &lines).unwrap();
     lab.world.remove(&dead.pod);
     let end = Instant::now() + SOON;
-    // Refused while the dead pod's link is up.
+    // Refused while the ended pod's link is up.
     let take = format!("link set own0 address {}\nlink set own0 up\n", dead.mac);
     while ip(&thief.netns, &take).is_err() && Instant::now() < end {}
     freed(&lab, dead.address);
@@ -268,7 +269,7 @@ fn an_agent_in_another_namespace_frees_old_pods_and_new_ones() {
     freed(&lab, new[0].address);
     lab.world.remove(&new[1].pod);
     freed(&lab, new[1].address);
-    // Its numbers are learnt again: a plain DEL works, and a lost one, too.
+    // Its nsids are read again: a plain DEL works, and a lost one, too.
     lab.detach(&old[0].pod).unwrap().expect_success().unwrap();
     freed(&lab, old[0].address);
     let end = Instant::now() + SOON;

@@ -136,8 +136,8 @@ fn a_pods_second_address_is_given_to_nobody_until_the_pod_ends() {
 
 const HEARD: Option<(&str, &str)> = Some(("quarantined", "heard"));
 
-/// A pod that announces the pool's other address, which none of its interfaces has, as a virtual machine behind its
-/// interface does; and that address.
+/// A pod that announces the pool's other address, which none of its interfaces has, like a virtual machine
+/// behind its interface; and that address.
 fn with_guest(lab: &Lab) -> (Attachment, Ipv4Addr) {
     let first = pod_of(lab);
     let other = lab.addresses.iter().copied().find(|a| IpAddr::V4(*a) != first.address).unwrap();

@@ -37,7 +37,7 @@ fn finding(lab: &Lab, what: &str, ok: bool) -> Finding {
     }
 }
 
-/// True if this kernel takes programs at all; else the test is skipped.
+/// True if this kernel accepts programs at all; else the test is skipped.
 fn has_rung(lab: &Lab) -> bool {
     let rung = finding(lab, "rung.ebpf", true);
     if !rung.ok {
@@ -181,7 +181,7 @@ fn a_watcher_that_somebody_takes_away_sits_down_again() {
         .unwrap()
         .iter()
         .filter(|link| mine.contains(&link["prog_id"].as_u64().unwrap_or(0)))
-        // A bpftool that is older than these links gives their number.
+        // A bpftool that is older than these links prints their number.
         .filter(|link| link["type"] == "tcx" || link["type"] == 11)
         .filter_map(|link| link["id"].as_u64())
         .collect();
@@ -221,7 +221,7 @@ fn a_parent_that_comes_back_is_watched_again_and_so_are_its_addresses() {
         return;
     }
     let stranger = Stranger::join(&lab.world).unwrap();
-    // Heard on the first device, and on the one that takes its place.
+    // Received on the first device, and on the one that replaces it.
     for index in [0, 1] {
         let address = IpAddr::V4(lab.addresses[index]);
         let end = Instant::now() + SOON;

@@ -69,7 +69,7 @@ fn a_mac_that_the_link_was_given_after_its_add_is_told_once_and_is_no_second_hol
     world::ip(&pod.pod.netns, &format!("link set eth0 address {tuned}\n")).unwrap();
     let codes =
         || lab.client().history(pod.address).unwrap().into_iter().map(|row| row.code).collect::<Vec<_>>();
-    // The kernel announces the address again each time that the link is given a MAC.
+    // The kernel announces the address again each time that the link's MAC is set.
     let until = Instant::now() + Duration::from_secs(5);
     while Instant::now() < until {
         world::ip(&pod.pod.netns, &format!("link set eth0 address {tuned}\n")).unwrap();

@@ -118,7 +118,7 @@ fn of_two_segments_on_one_parent_the_first_is_served() {
     }
     assert!(!refused.details.is_empty());
     assert!(call(&lab, "DEL", "other", &stranded).succeeded(), "a DEL works anyway");
-    // The same under an alternative name of the parent, which is learnt while the agent runs.
+    // The same under an alternative name of the parent, which is resolved while the agent runs.
     lab.setup.write("config/test.yaml", &both("eth9")).unwrap();
     lab.agent().unwrap().reload();
     wait(&lab, "its own port", |lab| !is_left_out(lab, "other"));

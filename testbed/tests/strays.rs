@@ -7,7 +7,7 @@ use std::time::Duration;
 use berth_testbed::lab::{Families, Lab, Options};
 use berth_testbed::world::{self, PARENT, Pod};
 
-/// Begins as those do that Berth derives, and so does one in 64 of those that kernels draw.
+/// It has the prefix of MACs that Berth derives, as has one in 64 of those that kernels draw.
 const LOOKS_LIKE_BERTHS: &str = "b2:00:5e:00:53:01";
 
 /// A link of another plugin's, up, with an address.

@@ -19,7 +19,7 @@ const CALLERS: usize = 4;
 const UPGRADES: usize = 6;
 /// The replacement that kills it instead of stopping it.
 const KILLED: usize = 3;
-/// From an agent that answers to its replacement.
+/// Time from an agent's first response to its replacement.
 const BETWEEN: Duration = Duration::from_millis(400);
 /// Time limit of the last releases.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -130,7 +130,8 @@ fn an_agent_upgraded_under_load_fails_no_call() {
 
     let failed: Vec<_> = done.iter().filter_map(|call| call.failure.as_deref()).collect();
     assert!(failed.is_empty(), "{} of {} calls failed: {failed:#?}", failed.len(), done.len());
-    // Else the run would show nothing. Chance decides what is under way at one moment, not at most of them.
+    // Otherwise the run would show nothing. Chance decides about the calls in progress at one moment, not at
+    // most of them.
     for command in ["ADD", "DEL"] {
         let calls = || done.iter().filter(|call| call.command == command);
         let met =

@@ -79,9 +79,8 @@ pub fn run(args: Args) -> Result<()> {
     Ok(())
 }
 
-/// Builds the object and returns its path. What is built already costs little: cargo looks for
-/// changes, and an object that came out the same stays the file that it was, so that the agent need
-/// not be built again.
+/// Builds the object and returns its path. A repeated build is cheap: cargo checks for changes, and an
+/// identical object keeps its file, so that the agent need not be built again.
 pub fn object(install: InstallArgs) -> Result<PathBuf> {
     let root = repo::root()?;
     let _turn = turn(&root)?;

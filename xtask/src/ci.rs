@@ -52,7 +52,8 @@ pub fn run(args: &Args) -> Result<()> {
     });
     step(&mut steps, "clippy", || {
         let mut command = process::cargo(&root);
-        // With the object that the tests build with: else each of the two would undo the other's work.
+        // With the object that the tests build with: otherwise each of the two would rebuild the other's
+        // work.
         build::embed(&mut command, object.as_deref());
         process::run(command.args([
             "clippy",

@@ -16,7 +16,7 @@ pub struct Args {
     /// Multiply every bound in time, for slow or busy machines.
     #[arg(long, default_value_t = 1.0, value_name = "N", value_parser = positive)]
     slack: f64,
-    /// Play only this case (1 to 13); may be given several times.
+    /// Run only this case (1 to 13); may be repeated.
     #[arg(long = "case", value_name = "ID", value_parser = clap::value_parser!(u32).range(1..=13))]
     cases: Vec<u32>,
     /// Attach mode of the agents for teardowns, unless a case sets it; its bounds depend on it.

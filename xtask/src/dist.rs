@@ -1,7 +1,7 @@
 //! `cargo xtask dist`: the static binaries that operators install.
 //!
-//! It does not trust the flags: each binary's ELF header is read, and one that asks for a dynamic
-//! loader is refused.
+//! It verifies the result of the flags: each binary's ELF header is read, and one that needs a dynamic loader
+//! is refused.
 
 use std::path::Path;
 

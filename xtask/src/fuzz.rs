@@ -17,7 +17,7 @@ use clap::ValueEnum as _;
 use crate::install::{self, InstallArgs, Need, Probe};
 use crate::{build, process, repo};
 
-/// Give the parsers inputs at random.
+/// Run the parsers with random inputs.
 #[derive(Debug, clap::Args)]
 pub struct Args {
     /// Targets to fuzz; all if empty.
@@ -106,8 +106,8 @@ pub fn run(args: &Args) -> Result<()> {
     Err(process::AlreadyTold.into())
 }
 
-/// Runs all targets, [`AT_ONCE`] of them at a time, and returns their outcomes in order. An error of
-/// one ends the verb, but only when the others have ended: nothing runs on behind its back.
+/// Runs all targets, [`AT_ONCE`] of them at a time, and returns their outcomes in order. An error of one ends
+/// the verb, but only when the others have ended: no process is left running.
 fn side_by_side(
     targets: &[Target],
     run: impl Fn(Target) -> Result<Outcome> + Sync,
@@ -164,8 +164,8 @@ fn fuzz(target: Target, binaries: &Path, folder: &Path, seconds: u32) -> Result<
         format!("-rss_limit_mb={MEMORY_MB}"),
         format!("-artifact_prefix={}/", crashes.display()),
         "-print_final_stats=1".to_owned(),
-        // Coming closer to a constant counts as new, too: else a planted panic on one VLAN's id was not
-        // found in 30 s, with it in 4.
+        // Progress towards a constant counts as new coverage, too: without it a planted panic on one VLAN ID
+        // was not found in 30 s, with it in 4.
         "-use_value_profile=1".to_owned(),
     ]);
     command.args([&corpus, &seeds]).env("BERTH_FUZZ_SEEDS", &seeds);

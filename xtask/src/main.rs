@@ -48,7 +48,7 @@ enum Verb {
     Crds(crds::Args),
     /// Check the rules of the repository that no compiler checks.
     Tidy(tidy::Args),
-    /// Give the parsers inputs at random; a crash or a time-out is a failure.
+    /// Run the parsers with random inputs; a crash or a time-out is a failure.
     Fuzz(fuzz::Args),
     /// Build by Go what others wrote, for tests and bench: upstream's plugins and callers, Kubernetes.
     Tools(tools::Args),

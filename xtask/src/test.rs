@@ -27,7 +27,7 @@ const NEEDS: [Need; 5] =
 pub struct Args {
     #[command(subcommand)]
     suite: Option<Suite>,
-    /// Only the tests of this package (may be given several times).
+    /// Only the tests of this package (may be repeated).
     #[arg(short, long, value_name = "NAME")]
     package: Vec<String>,
     /// Only the tests without root and without the built binaries.

@@ -83,7 +83,7 @@ pub fn account(pid: u32) -> Account {
     Account { cpu: cpu(&read("stat")), memory_kib: resident(&read("status")) }
 }
 
-/// Fields 14 and 15 of /proc/PID/stat, counted behind the name, which may hold anything.
+/// Fields 14 and 15 of /proc/PID/stat, counted after the name, which may contain any character.
 fn cpu(stat: &str) -> Duration {
     let behind = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     let ticks: u64 =

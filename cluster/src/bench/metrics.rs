@@ -15,7 +15,7 @@ pub struct Requests {
     pub watch_bytes: u64,
 }
 
-/// Reads the text behind `/metrics`.
+/// Parses the text of `/metrics`.
 pub fn read(text: &str) -> Requests {
     let mut requests = Requests::default();
     for line in text.lines() {
@@ -51,7 +51,7 @@ fn count(requests: &mut Requests, line: &str) {
 /// The value of a label; empty if it is not there.
 fn label<'a>(labels: &'a str, name: &str) -> &'a str {
     let wanted = |part: &&'a str| part.strip_prefix(name).is_some_and(|rest| rest.starts_with("=\""));
-    // No value that is looked at holds a comma.
+    // The used label values have no comma.
     let found = labels.split(',').find(wanted);
     found.and_then(|part| part.split('"').nth(1)).unwrap_or_default()
 }

@@ -14,7 +14,7 @@ use crate::tally::Calls;
 /// Answers that the outsider received.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Wire {
-    /// Addresses that were asked for.
+    /// Number of probed addresses.
     pub asked: usize,
     /// Those for which two answered.
     pub duplicates: usize,

@@ -123,7 +123,7 @@ fn call_all(queue: &Mutex<VecDeque<&mut Ready>>, began: Instant) -> Result<Times
     }
 }
 
-/// One ADD; how long the agent took for its three answers together.
+/// One ADD; returns the agent's time for its three responses together.
 fn add(ready: &Ready) -> Result<Duration> {
     let mac = mac(ready.order);
     let attachment =

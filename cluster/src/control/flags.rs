@@ -36,8 +36,8 @@ pub(super) fn scheduler_file(plane: &ControlPlane) -> PathBuf {
     plane.folder.join("scheduler.yaml")
 }
 
-/// The scheduler's configuration. Nodes have room for exactly their share of pods: a pod that finds none
-/// looks again a second later, not after up to ten, which would be all that a rebuild measures.
+/// The scheduler's configuration. Nodes have room for exactly their share of pods: a pod without room is
+/// retried a second later, instead of up to ten, which would dominate a rebuild.
 pub(super) fn scheduler_configuration(plane: &ControlPlane) -> String {
     format!(
         "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n\

@@ -1,4 +1,4 @@
-//! The objects that a kubelet writes, as JSON. Nothing is asked here.
+//! The objects that a kubelet writes, as JSON, without requests.
 
 use std::net::IpAddr;
 

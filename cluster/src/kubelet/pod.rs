@@ -144,7 +144,7 @@ impl Shared {
             let sandbox = shared.sandbox(&pod)?;
             let id = sandbox.id.clone();
             let held = Arc::new(Mutex::new(sandbox));
-            // On the disk before anything is asked for: what follows may be cut short.
+            // On the disk before any request: the following steps may be cut short.
             let record = Record { uid: pod.uid.clone(), held: Arc::clone(&held) };
             lock(&shared.disk).insert(id.clone(), record);
             let mut sandbox = lock(&held);

@@ -14,7 +14,7 @@ use super::request::{Asked, Verb};
 pub enum Refusal {
     /// 409: the object already exists, or differs from the precondition.
     Conflict,
-    /// 410: the state that is asked about was forgotten.
+    /// 410: the requested state is compacted.
     Expired,
     /// 429, with `Retry-After` of this number of seconds.
     TooMany(u32),
@@ -64,7 +64,7 @@ impl Refusal {
 /// Handling of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Fate {
-    /// It is passed on, and so is its answer.
+    /// It is passed on, and so is its response.
     Pass,
     /// It is never passed on.
     Refuse(Refusal),
@@ -94,7 +94,7 @@ pub struct Counts {
 pub(super) struct Streams {
     /// Delay of everything that is passed on.
     pub lag: Duration,
-    /// Watches that began when this was less have expired.
+    /// Watches that started when this was less have expired.
     pub epoch: u64,
 }
 
@@ -142,7 +142,7 @@ impl Faults {
         self.0.streams.send_modify(|streams| streams.lag = lag);
     }
 
-    /// Every request waits so long before it is passed on.
+    /// Delay of every request before it is passed on.
     pub fn slow(&self, by: Duration) {
         self.state().slow = by;
     }
@@ -216,7 +216,7 @@ impl Faults {
         carried_out
     }
 
-    /// For a watch that begins.
+    /// Settings for a new watch.
     pub(super) fn streams(&self) -> watch::Receiver<Streams> {
         self.0.streams.subscribe()
     }

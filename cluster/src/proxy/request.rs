@@ -28,7 +28,7 @@ pub enum Verb {
 pub(super) struct Asked {
     /// Operation of the request.
     pub verb: Verb,
-    /// To what kind of objects, as `ipleases`; empty for paths such as `/version`.
+    /// Resource of the request, as `ipleases`; empty for paths such as `/version`.
     pub resource: String,
     /// To which one; empty if to none that exists already.
     pub name: String,

@@ -48,7 +48,7 @@ fn a_damaged_journal_is_made_again_and_nothing_alive_is_given_away() {
     println!("            {}", stage.event("JournalSetAside"));
     assert_eq!(must(std::fs::read(files.join("ledger.redb.damaged-1")), "the damaged file"), b"damaged");
 
-    // The one address that is free is given, and those of the living are not.
+    // The one free address is assigned, and those of living pods are not.
     stage.pod("b-1", 0, &json!({}));
     stage.settled(4);
     stage.wire_is_clean();
@@ -56,7 +56,7 @@ fn a_damaged_journal_is_made_again_and_nothing_alive_is_given_away() {
     assert_eq!(kept, held);
     must(std::fs::remove_file(files.join("ledger.redb.damaged-1")), "the advice of the finding");
     assert!(stage.doctor(0).iter().all(|finding| finding.what != "journal"));
-    // What the journal knew of them is known again: their DELs free the addresses.
+    // The journal's content is restored: their DELs free the addresses.
     names.push("b-1".to_owned());
     stage.delete(&names);
     stage.empty();

@@ -96,7 +96,7 @@ fn settled_safely(stage: &Stage, pods: usize) {
     stage.settled(pods);
 }
 
-/// The pods of a node are deleted and others of the same names are made, on that node.
+/// The pods of a node are deleted and others of the same names are created, on that node.
 fn again(stage: &Stage, names: &[String], node: usize) {
     stage.delete(names);
     stage.until("the previous pods' end", |stage| names.iter().all(|name| stage.running(name).is_none()));
@@ -189,7 +189,7 @@ fn lost(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     again(stage, &mine, 0);
     settled_safely(stage, PODS);
     took("three pods replaced; six replies lost", began);
-    // Without its DEL the next sandbox of a pod takes the record over, by one replacement for each family.
+    // Without its DEL the next sandbox of a pod takes over the record, by one replacement for each family.
     stage.habits(&Habits { notice_after: Duration::ZERO, no_del: true, ..Habits::default() });
     faults.lose_replies(2, Verb::Update, LEASES);
     for name in &mine[..2] {
@@ -216,7 +216,7 @@ fn some_of(stage: &Stage, names: &[String], node: usize) -> Vec<String> {
     names.iter().filter(|name| on(stage, name) == Some(node)).take(3).cloned().collect()
 }
 
-/// Answers that mean "later", "perhaps" and "not so", in the midst of ADDs and DELs on both nodes.
+/// Responses that mean "later", "perhaps" and "not so", in the middle of ADDs and DELs on both nodes.
 fn refused(stage: &mut Stage, proxies: &[Proxy], names: &[String]) {
     let began = Instant::now();
     let before: Vec<Counts> = proxies.iter().map(|proxy| proxy.faults.counts()).collect();

@@ -90,8 +90,8 @@ fn behind(stage: &mut Stage) {
     stage.cluster.nodes[1].pause_agent();
     stage.delete(&before);
     stage.until("six on the first node", |stage| stage.cluster.running() == 6);
-    // Twelve addresses, six pods: the first node takes three that the second believes to be free, and the
-    // second is asked for the other three, which it believes to be taken.
+    // Twelve addresses, six pods: the first node takes three that are free in the second one's view, and the
+    // second gets requests for the other three, which are taken in its view.
     let early = stage.pods("first", 3, 0);
     stage.until("three more", |stage| stage.cluster.running() == 9);
     let late = stage.pods("second", 3, 1);

@@ -82,7 +82,7 @@ impl Attacker<'_> {
         outcome.map_err(|error| format!("{error:?}"))
     }
 
-    /// A denial by the policy, and by nothing else.
+    /// A denial by the policy alone.
     fn is_denied(&self, what: &str, arguments: &[&str]) {
         let denial = match self.tries(arguments) {
             Err(denial) => denial,

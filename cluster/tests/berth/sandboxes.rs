@@ -124,7 +124,7 @@ fn repeated_dels(stage: &mut Stage) {
     stage.nothing_failed();
 }
 
-/// The first pod of the name was deleted by force and its sandbox lives on: the second must not have its
+/// The first pod of the name was force-deleted and its sandbox is still alive: the second must not have its
 /// address, and gets another.
 fn same_name(stage: &mut Stage) {
     stage.pod("db-0", 0, &json!({}));

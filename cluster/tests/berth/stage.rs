@@ -76,7 +76,7 @@ impl Stage {
         }
     }
 
-    /// Pods that are bound to a node already, as `name` with each of the numbers behind it.
+    /// Pods that are bound to a node in advance, as `name` with each of the numbers after it.
     pub fn pods(&self, name: &str, count: usize, node: usize) -> Vec<String> {
         let names: Vec<String> = (1..=count).map(|number| format!("{name}-{number}")).collect();
         for name in &names {
@@ -241,7 +241,7 @@ impl Stage {
         let ask = || census::judge(&must(self.cluster.census(2, 0), "the census"));
         let (duplicates, mut absent) = ask();
         assert!(duplicates.is_empty(), "{duplicates:?}");
-        // An answer can be missing for seconds: the kernel's table of neighbours is one for all namespaces.
+        // An answer can be missing for seconds: all namespaces share the kernel's neighbour table.
         absent.retain(|address| living.contains(address));
         for _ in 0..5 {
             if absent.is_empty() {

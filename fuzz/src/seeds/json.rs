@@ -1,6 +1,6 @@
 //! Seeds that are text: actual output of runtimes, plugins and the agent, and some variations.
 
-/// Configurations of each role and version, with every channel by which something is asked for.
+/// Configurations of each role and version, with every channel of a request.
 pub fn conf() -> Vec<Vec<u8>> {
     let texts = [
         r#"{"cniVersion":"1.1.0","name":"lan","type":"berth","network":"lan","socket":"/s","stateDir":"/d","addTimeout":"1m30s"}"#,

@@ -39,7 +39,7 @@ struct Seen {
     /// From the request to free.
     in_all: Times,
     firsts: Firsts,
-    /// Given again by a real ADD.
+    /// Addresses assigned again by a real ADD.
     given: usize,
 }
 

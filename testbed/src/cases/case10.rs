@@ -22,7 +22,7 @@ const CROWD: usize = 300;
 const STOPPED: Duration = Duration::from_secs(5);
 /// Time limit for the kernel to remove them all.
 const KERNEL_LIMIT: Duration = Duration::from_mins(1);
-/// From one question for leases to the next: each answer lists hundreds.
+/// Interval of requests for leases: each response lists hundreds.
 const LEASES_INTERVAL: Duration = Duration::from_millis(10);
 /// Share of it in which the programs are the only source.
 const SHARE: f64 = 0.25;
@@ -55,7 +55,7 @@ fn whole(options: &Options, case: &mut Builder) -> Result<Rung> {
 
     let crowd = attach(&lab, n)?;
     let midst = end(options, &mut lab, &crowd, false)?;
-    // They are given again by real ADDs: as many as the pool can have.
+    // They are assigned again by real ADDs: as many as the pool permits.
     let crowd = attach(&lab, n)?;
     let before = end(options, &mut lab, &crowd, true)?;
 

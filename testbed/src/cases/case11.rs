@@ -82,7 +82,7 @@ fn fill(lab: &Lab, count: usize) -> Result<(Times, Vec<IpAddr>)> {
     Ok((times, given))
 }
 
-/// Those that `leases` does not show as they are.
+/// The addresses that `leases` does not show as quarantined for the stranger.
 fn hidden(lab: &Lab, stranger: &Stranger, taken: &[IpAddr]) -> Result<Vec<String>> {
     let rows = lab.leases()?;
     let mac = stranger.mac().to_string();

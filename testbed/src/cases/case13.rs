@@ -74,7 +74,7 @@ fn one(options: &Options, wanted: &str, case: &mut Builder) -> Result<Verdicts> 
     case.holds("doctor names this rung, or says why it is refused", says);
     let built_with = !rung.text.contains("built without");
     if wanted == "tp_btf" && built_with && Path::new(KERNEL_TYPES).exists() {
-        // Else programs that no kernel takes would go unnoticed: everything works without them.
+        // Otherwise programs that no kernel accepts would go unnoticed: everything works without them.
         case.holds("a kernel with BTF takes the tracepoint programs", rung.name() == wanted);
     }
 

@@ -108,13 +108,13 @@ fn delete_link(attachment: &Attachment) -> Result<()> {
     world::ip(&attachment.pod.netns, &format!("link del {POD_LINK}\n"))
 }
 
-/// Gives the link another name.
+/// Renames the link.
 pub fn rename(attachment: &Attachment) -> Result<()> {
     let lines = format!("link set {POD_LINK} down\nlink set {POD_LINK} name other0\nlink set other0 up\n");
     world::ip(&attachment.pod.netns, &lines)
 }
 
-/// Takes the address off the link.
+/// Removes the address from the link.
 pub fn flush(attachment: &Attachment) -> Result<()> {
     world::ip(&attachment.pod.netns, &format!("addr flush dev {POD_LINK}\n"))
 }

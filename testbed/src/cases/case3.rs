@@ -1,6 +1,6 @@
-//! A runtime forgets a sandbox: every process of the pod is dead, but the bind mount keeps the
-//! namespace and its link alive, and the link answers ARP. With `leakedAfter` the agent takes it
-//! down. It must not take down what only looks abandoned.
+//! A runtime forgets a sandbox: every process of the pod has ended, but the bind mount keeps the namespace
+//! and its link alive, and the link answers ARP. With `leakedAfter` the agent removes the link. It must not
+//! remove one that only looks abandoned.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};

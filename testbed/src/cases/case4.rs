@@ -68,7 +68,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
     lab.finish(case)
 }
 
-/// DELs without an agent: what each took beyond `removal` (if it had a link to remove), and failures.
+/// DELs without an agent: the time of each beyond `removal` (if it had a link to remove), and failures.
 fn delete(
     lab: &Lab,
     living: &[Attachment],

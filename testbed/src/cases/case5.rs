@@ -17,7 +17,7 @@ use crate::report::Builder;
 use crate::stats::Times;
 use crate::world::Pod;
 
-/// From the plugin's death, or the agent's restart, until nothing is leaked.
+/// Time from the plugin's kill, or the agent's restart, until nothing is leaked.
 const BOUND: Duration = Duration::from_secs(1);
 /// A DEL that was killed after it removed the link looks like a deleted link, which has to settle first. The
 /// default is longer than the bound, so this network settles sooner.
@@ -127,7 +127,7 @@ fn agent_death(options: &Options, lab: &mut Lab, point: &str, seen: &mut Seen) -
     settle(options, lab, &[(point, pod, started)], seen)
 }
 
-/// Waits until nothing is leaked, looks again 1 s after each death, and cleans up as a runtime does.
+/// Waits until nothing is leaked, checks again 1 s after each kill, and cleans up as a runtime does.
 fn settle(options: &Options, lab: &Lab, deaths: &[(&str, Pod, Instant)], seen: &mut Seen) -> Result<()> {
     seen.n += deaths.len();
     let mut waiting: Vec<_> = deaths.iter().collect();
@@ -191,7 +191,7 @@ struct Held {
 }
 
 impl Held {
-    /// `None` while the agent does not answer.
+    /// `None` while the agent does not respond.
     fn read(lab: &Lab) -> Result<Option<Self>> {
         let Ok(rows) = lab.leases() else { return Ok(None) };
         let leases = rows.into_iter().filter_map(|row| row.container_id).collect();

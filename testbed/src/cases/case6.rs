@@ -35,7 +35,7 @@ pub fn play(options: &Options, case: &mut Builder) -> Result<()> {
         ),
     );
 
-    // The runtime re-creates sandboxes as soon as it can, which is before the agent answers.
+    // The runtime re-creates sandboxes as soon as it can, which is before the agent responds.
     let pods = old[..back].iter().map(|a| lab.world.sandbox_of(&a.pod)).collect::<Result<Vec<Pod>>>()?;
     let running =
         pods.iter().map(|pod| lab.plugin.start(&lab.call("ADD", pod))).collect::<Result<Vec<_>>>()?;

@@ -62,7 +62,7 @@ fn restart(
     gone: &[Attachment],
     how: &str,
 ) -> Result<Times> {
-    // The ADDs begin before the agent does: they get the first answers that it gives.
+    // The ADDs start before the agent does: they get its first responses.
     let sandboxes = (0..NEW).map(|_| lab.world.pod()).collect::<Result<Vec<_>>>()?;
     let adding =
         sandboxes.iter().map(|pod| lab.plugin.start(&lab.call("ADD", pod))).collect::<Result<Vec<_>>>()?;

@@ -138,7 +138,7 @@ pub fn play(
     Ok(())
 }
 
-/// Begins a part under other conditions.
+/// Starts a part under other conditions.
 pub fn title(tell: &Narrator, case: &mut Builder, chapter: &str) {
     case.chapter(chapter);
     tell.say(Who::World, &format!("{chapter}:"));
@@ -167,7 +167,7 @@ pub struct Firsts {
 }
 
 impl Firsts {
-    /// Looks at the last verdict on an address.
+    /// Reads the last verdict on an address.
     pub fn look(&mut self, lab: &Lab, rung: &Rung, address: IpAddr) -> Result<()> {
         let first = first_of(&mut lab.client(), address)?;
         let alone = lab.setup.deaf.contains(&NETLINK) && rung.sees_teardowns();

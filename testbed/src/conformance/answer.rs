@@ -23,7 +23,7 @@ pub enum Stop {
     },
     /// The rule does not apply to this plugin, for this reason.
     Senseless(&'static str),
-    /// The world could not be built or read: nothing is known of the plugin.
+    /// The world could not be built or read: the plugin was not tested.
     Could(Error),
 }
 
@@ -41,7 +41,7 @@ pub fn holds(kept: bool, short: &str, seen: &dyn Debug) -> Play {
     if kept { Ok(()) } else { Err(Stop::Broken { short: short.to_owned(), seen: format!("{seen:?}") }) }
 }
 
-/// The answer to one call.
+/// The output of one call.
 #[derive(Debug)]
 pub struct Answer {
     /// Text of the action, the same in every run.
@@ -55,7 +55,7 @@ impl Answer {
         Self { what: what.to_owned(), outcome }
     }
 
-    /// A breach in this answer.
+    /// A breach in this output.
     pub fn breach(&self, wrong: &str) -> Stop {
         let outcome = &self.outcome;
         let seen = format!("exit {:?} stdout {:?} stderr {:?}", outcome.code, outcome.stdout, outcome.stderr);
@@ -67,7 +67,7 @@ impl Answer {
         if kept { Ok(()) } else { Err(self.breach(wrong)) }
     }
 
-    /// The documents on standard output; a breach if there is anything else, or the pipe is kept open.
+    /// The documents on standard output; a breach if there is other text, or the pipe is kept open.
     fn documents(&self) -> Play<Vec<Value>> {
         self.holds(self.outcome.closed, "a process keeps standard output open")?;
         let stream = serde_json::Deserializer::from_str(&self.outcome.stdout).into_iter::<Value>();

@@ -61,7 +61,7 @@ pub enum Verdict {
     Pass,
     /// It does not.
     No {
-        /// In words that are the same in every run.
+        /// Text that is the same in every run.
         short: String,
         /// Text of the observation.
         seen: String,

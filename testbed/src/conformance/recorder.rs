@@ -14,7 +14,7 @@ use crate::world::{PARENT, Pod};
 
 /// The type by which it is found.
 pub const KIND: &str = "recording";
-/// The address that it gives: of the network's pool, and far from those that the pool gives first.
+/// The address that it assigns: in the network's pool, and far from those that the pool assigns first.
 pub const ADDRESS: &str = "10.77.0.70/16";
 /// Its text on standard error.
 pub const WORDS: &str = "the recording ipam speaks";

@@ -130,7 +130,8 @@ impl<'a> Stage<'a> {
     pub fn pod(&mut self) -> Play<Pod> {
         let pod = self.world.pod()?;
         if !self.subject.has_agent() {
-            // Others wait until the kernel has asked for an IPv6 address: seconds that show nothing here.
+            // Other plugins wait for duplicate address detection of an IPv6 address: seconds that show
+            // nothing here.
             world::trust_addresses(&pod.netns)?;
         }
         self.pods.push(pod.clone());
@@ -303,12 +304,12 @@ impl<'a> Stage<'a> {
         if speaks { Ok(()) } else { Err(Stop::Senseless("it does not support 1.1.0, which added this verb")) }
     }
 
-    /// Goes on only if the addresses are the agent's.
+    /// Continues only if the addresses are the agent's.
     pub fn needs_agent(&self) -> Play {
         if self.subject.has_agent() { Ok(()) } else { Err(Stop::Senseless("it has no agent")) }
     }
 
-    /// Goes on only if the plugin itself is Berth.
+    /// Continues only if the plugin itself is Berth.
     pub fn needs_berth(&self, why: &'static str) -> Play {
         if self.subject.is_berth() { Ok(()) } else { Err(Stop::Senseless(why)) }
     }

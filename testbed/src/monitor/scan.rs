@@ -97,7 +97,7 @@ fn complete<T>(number: i32, mut dump: impl FnMut() -> io::Result<T>) -> io::Resu
         match dump() {
             Ok(complete) => return Ok(Some(complete)),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            // The number was given before the name was listed, and ends with the namespace only.
+            // The nsid was assigned before the name was listed, and ends with the namespace only.
             Err(error) if error.raw_os_error() == Some(libc::EINVAL) => return Ok(None),
             Err(error) => return Err(error),
         }

@@ -19,7 +19,7 @@ fn c_path(path: &Path) -> io::Result<CString> {
     CString::new(path.as_os_str().as_bytes()).map_err(|_| io::Error::from(io::ErrorKind::InvalidInput))
 }
 
-/// Makes a new network namespace and mounts it on a new file `path`.
+/// Creates a new network namespace and mounts it on a new file `path`.
 pub fn create(path: &Path) -> io::Result<()> {
     File::options().write(true).create_new(true).open(path)?;
     let target = c_path(path)?;
@@ -40,8 +40,8 @@ pub fn create(path: &Path) -> io::Result<()> {
     made
 }
 
-/// Takes the namespace's mount off `path`, which stays as an empty file. The namespace lives on
-/// while anything else holds it.
+/// Unmounts the namespace from `path`, which stays as an empty file. The namespace stays alive while another
+/// reference exists.
 pub fn unmount(path: &Path) -> io::Result<()> {
     let target = c_path(path)?;
     // SAFETY: the pointer is to a NUL-terminated string that outlives the call.
@@ -121,9 +121,9 @@ fn on_a_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Resu
     })
 }
 
-/// Starts `command` inside the namespace at `path`: a child begins in the namespace of the thread
-/// that makes it. Nothing is forked: a fork copies this process's page tables and so stops the
-/// threads that measure.
+/// Starts `command` inside the namespace at `path`: a child starts in the namespace of the thread that
+/// creates it. No fork is used: a fork copies this process's page tables and so stops the threads that
+/// measure.
 pub fn spawn_inside(command: &mut Command, path: &Path) -> io::Result<Child> {
     inside(path, || command.spawn())
 }

@@ -139,7 +139,7 @@ impl PidFd {
         // SAFETY: the pointer leads to one live pollfd, as the count says.
         match check(unsafe { libc::poll(&raw mut poll, 1, millis) }) {
             Ok(ready) => Ok(ready > 0),
-            // A signal came in between: the caller looks at its deadline and asks again.
+            // A signal came in between: the caller checks its deadline and repeats the call.
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(false),
             Err(error) => Err(error),
         }

@@ -13,7 +13,7 @@ use super::check;
 pub struct Socket(OwnedFd);
 
 impl Socket {
-    /// A routing netlink socket with strict checking of what a dump is asked for.
+    /// A routing netlink socket with strict checking of dump requests.
     pub fn route() -> io::Result<Self> {
         let socket = Self::open(libc::AF_NETLINK, libc::NETLINK_ROUTE)?;
         socket.set(libc::SOL_NETLINK, libc::NETLINK_GET_STRICT_CHK, &1_i32)?;

@@ -1,5 +1,5 @@
-//! Berth as the IPAM of upstream's main plugins: macvlan, bridge, and ptp, which asks for an address
-//! before it makes a link.
+//! Berth as the IPAM of upstream's main plugins: macvlan, bridge, and ptp, which requests an address before
+//! it creates a link.
 
 use std::path::Path;
 
@@ -108,7 +108,7 @@ fn an_exhausted_pool_is_told_through_the_main_plugin_and_the_del_succeeds() {
     let result = bench.add(&holder);
     let failure = refused(&bench.runtime.call("add", &late).unwrap());
     assert_eq!(failure.code, 11, "{failure:?}");
-    // Upstream's macvlan leaves its link behind when its IPAM fails; Berth has nothing to give back.
+    // Upstream's macvlan leaves its link behind when its IPAM fails; Berth has nothing to release.
     assert!(bench.held(&late.container_id).is_empty());
     bench.quiet("del", &late);
     bench.gone(&late);

@@ -16,12 +16,12 @@ fn start_by(next: impl Fn(&Lab) -> Value) -> Option<Bench> {
     Bench::start(4, NEWEST, |lab| vec![berth(lab, &json!({})), next(lab)])
 }
 
-/// The life of a pod up to its DEL; `None` if the plugin behind Berth cannot work here, which is noted.
+/// A pod from ADD up to its DEL; `None` if the plugin after Berth cannot work here, which is recorded.
 fn lives(bench: &Bench) -> Option<(Pod, Value)> {
     let pod = bench.pod();
     let added = bench.runtime.call("add", &pod).unwrap();
     if !added.succeeded() {
-        // Berth's part was done; what failed is the plugin behind it, and then nothing must be left.
+        // Berth's part succeeded; the plugin after it failed, and then nothing must be left.
         let failure = refused(&added);
         bench.quiet("del", &pod);
         bench.gone(&pod);

@@ -51,7 +51,7 @@ fn a_del_with_an_empty_netns_frees_what_the_runtime_lost() {
     let result = bench.add(&pod);
     bench.attached(&pod, &result);
     silent(&bench.runtime.call_in("del", &pod, "").unwrap());
-    // The namespace lives: the agent removes the link in it, then the address is free.
+    // The namespace is alive: the agent removes the link in it, then the address is free.
     bench.freed(&pod.container_id);
     bench.gone(&pod);
 }

@@ -97,7 +97,7 @@ impl Bench {
         assert!(!self.runtime.cached(pod).exists());
     }
 
-    /// The container's addresses become free. The agent looks for itself before it believes a DEL.
+    /// The container's addresses become free. The agent verifies a DEL by its own reads.
     pub fn freed(&self, container: &str) {
         let deadline = Instant::now() + Duration::from_secs(15);
         while !self.held(container).is_empty() && Instant::now() < deadline {

@@ -21,8 +21,8 @@ pub const BURST: usize = 50;
 /// The IPv6 pool of a dual stack.
 const SUBNET_V6: &str = "fd00:77::/64";
 
-/// Other people's plugins: where they are, and the addresses that they give. One subnet, so that all set
-/// the same routes; never the same address.
+/// Third-party plugins: their folder, and their addresses. One subnet, so that all set the same routes; never
+/// the same address.
 #[derive(Debug, Clone)]
 pub struct Reference {
     /// Its name in the report.
@@ -84,7 +84,7 @@ impl Contestant {
         self.run(command, &Call::new(command, &self.config, pod))
     }
 
-    /// An ADD that asks for an address.
+    /// An ADD that requests an address.
     pub fn add_at(&self, pod: &Pod, address: IpAddr) -> Result<Outcome> {
         self.run("ADD", &Call::new("ADD", &self.config, pod).addresses(&[address]))
     }

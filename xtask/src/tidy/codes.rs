@@ -78,7 +78,7 @@ fn code_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
         .filter(|(_, line)| !line.trim_start().starts_with("//"))
 }
 
-/// The code that a line declares: a constant for codes, or a number given to `code` outright.
+/// The code that a line declares: a constant for codes, or a literal passed to `code`.
 fn error_number(source: &Source, line: &str) -> Option<u32> {
     let line = line.trim();
     if let Some(literal) = line.strip_prefix("code: ") {
@@ -89,8 +89,8 @@ fn error_number(source: &Source, line: &str) -> Option<u32> {
     (is_code || name.starts_with("CODE_")).then(|| value.trim_end_matches(';').parse().ok())?
 }
 
-/// The words that follow a kind of note or the key of an observation, are given to `code` or `reason`
-/// outright, or name the reason of an end.
+/// The words after a kind of note or the key of an observation, those passed to `code` or `reason` as
+/// literals, and those that name the reason of an end.
 fn event_codes(code: &str) -> impl Iterator<Item = &str> {
     const OUTRIGHT: &[&str] = &["code: \"", "live.reason = \"", "Live::new(now, \""];
     const FIRST_TEXT: &[&str] = &["NoteKind::", ".observe(", ".finalize("];

@@ -9,8 +9,8 @@ use super::{Finding, Source};
 const PROGRAMS: &str = "ebpf/src/main.rs";
 const MANIFESTS: [&str; 2] = ["ebpf/Cargo.toml", "ebpf-common/Cargo.toml"];
 
-/// The words that the kernel takes for a licence like its own (include/linux/license.h), and what
-/// manifests call the same.
+/// The words that the kernel accepts as a compatible licence (include/linux/license.h), and their names in
+/// manifests.
 const WORDS: [(&str, &str); 5] = [
     ("GPL", "GPL-2.0-or-later"),
     ("GPL v2", "GPL-2.0-only"),

@@ -7,7 +7,7 @@ const LINES_MAX: usize = 900;
 /// Above this a file is worth a thought; most are shorter.
 const LINES_USUAL: usize = 300;
 
-/// The modules that talk to the kernel by hand. Everything else is safe Rust.
+/// The modules that make system calls directly. Everything else is safe Rust.
 const UNSAFE_MODULES: &[&str] = &[
     "probes/src/memory.rs",
     "probes/src/readable.rs",
@@ -25,7 +25,7 @@ const UNSAFE_MODULES: &[&str] = &[
 /// The modules that enter a network namespace, on a thread that exits afterwards.
 const NAMESPACE_MODULES: &[&str] = &["underlay/src/netns.rs", "testbed/src/sys/netns.rs"];
 
-// The words are put together here so that this file does not break its own rules.
+// The words are assembled here so that this file does not break its own rules.
 const SETNS: &[&str] = &[
     concat!("set", "ns("),
     concat!("move_into_link_", "name_space"),
@@ -135,7 +135,7 @@ fn check_head(source: &Source) -> Option<Finding> {
     })
 }
 
-/// Function length and the bans are clippy's; the configuration must ask for them, in every crate.
+/// Clippy checks function length and the bans; its configuration must enable them, in every crate.
 pub fn check_lints(sources: &[Source]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut require = |name: &str, wanted: &str, why: &str| {

@@ -79,7 +79,7 @@ pub fn wanted(what: &str) -> Option<PathBuf> {
     found
 }
 
-/// Debian's, if its package tools are here, else our own.
+/// Debian's, if its package tools exist, otherwise the repository's own.
 fn etcd(root: &Path, manifest: &str, folder: &Path) -> Result<&'static str> {
     match unpacked(folder) {
         Ok(()) => Ok("Debian's, unpacked"),

@@ -1,5 +1,5 @@
-//! A second machine boots with a copy of the first one's disk: the same node name, the same store,
-//! another machine id. The first one's pods live on and answer on the wire.
+//! A second machine boots with a copy of the first one's disk: the same node name, the same store, another
+//! machine ID. The first one's pods are still alive and answer on the segment.
 
 use std::time::Duration;
 

@@ -260,7 +260,7 @@ fn a11_a_mac_in_use_is_refused_and_its_holder_unharmed(stage: &mut Stage) -> Pla
     stage.keeps(&first, &result, "the attachment with that MAC was harmed")
 }
 
-/// An ADD for `pod` that asks for the MAC of a link that `neighbour` gets.
+/// An ADD for `pod` that requests the MAC of a link that `neighbour` gets.
 fn with_a_mac_of(stage: &Stage, neighbour: &Pod, pod: &Pod) -> Play<Call> {
     let (mut config, mac) = (stage.config(), "02:00:00:00:06:01");
     foreign_link(stage, neighbour, "eth0", mac)?;

@@ -1,6 +1,6 @@
-//! F: what kubelet and containerd were seen to do around ADD, row by row of what was provoked.
+//! Rows F: observed behaviour of kubelet and containerd around ADD, row by row of the provoked faults.
 //!
-//! None of them runs here: each test makes the calls that they made, in that order.
+//! None of them runs here: each test makes the same calls in the same order.
 
 use std::time::Duration;
 
@@ -38,7 +38,7 @@ pub fn dying(call: Call, point: &str) -> Call {
     call.variable(berth_protocol::fault::VARIABLE, point)
 }
 
-/// Goes on only if the plugin can be killed at a certain point.
+/// Continues only if the plugin can be killed at a certain point.
 pub fn can_be_stopped(stage: &Stage) -> Play {
     stage.needs_berth("it cannot be stopped half-way at a certain point")
 }

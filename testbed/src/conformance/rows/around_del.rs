@@ -1,5 +1,5 @@
-//! F: what kubelet and containerd were seen to do around DEL, and to STATUS, row by row of what was
-//! provoked. None of them runs here: each test makes the calls that they made, in that order.
+//! Rows F: observed behaviour of kubelet and containerd around DEL, and STATUS, row by row of the provoked
+//! faults. None of them runs here: each test makes the same calls in the same order.
 
 use serde_json::json;
 

@@ -83,7 +83,7 @@ fn g1_either_key_is_read_and_the_first_preferred(stage: &mut Stage) -> Play {
     stage.keeps(&pod, &result, "GC took a listed attachment")
 }
 
-/// Goes on with an agent that has not noticed that the pod has ended, if GC is for this plugin.
+/// Continues with an agent that has not noticed the pod's end, if GC applies to this plugin.
 fn unnoticed<'a>(stage: &Stage<'a>) -> Play<Stage<'a>> {
     stage.needs_1_1()?;
     stage.needs_agent()?;
@@ -151,7 +151,7 @@ fn g7_libcni_deletes_from_its_cache_first(stage: &mut Stage) -> Play {
     let (cached, partial) = (stage.pod()?, stage.pod()?);
     let mut config = stage.config();
     config["prevResult"] = stage.add(&cached)?;
-    // The chain failed behind our back, so nothing of this one is in the cache.
+    // The chain failed, so the cache has nothing of this one.
     let result = stage.add(&partial)?;
     stage.del_with(&config, &cached)?;
     collect(stage, "GC", &gc(stage, &json!([])))?;

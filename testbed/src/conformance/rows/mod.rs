@@ -58,7 +58,7 @@ macro_rules! rows {
 }
 use rows;
 
-/// The words of [`rows!`] for a kind.
+/// The keywords of [`rows!`] for a kind.
 mod kind {
     #![expect(non_upper_case_globals, reason = "they are words of a macro")]
     use super::Kind;

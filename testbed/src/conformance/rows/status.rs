@@ -1,7 +1,7 @@
-//! S: STATUS.
+//! Rows S: STATUS command.
 //!
-//! An error takes the node out of service, so Berth gives one for node-local reasons that last over
-//! 60 s, and for nothing else: this prevails over the checklist where it asks for more.
+//! An error takes the node out of service, so Berth reports one only for node-local conditions that last over
+//! 60 s: this prevails over the checklist where that requires more.
 
 use serde_json::json;
 

@@ -293,8 +293,8 @@ fn t16_the_link_goes_before_the_address(stage: &mut Stage) -> Play {
     holds(!there.contains("eth0"), "the address goes before the link", &there)
 }
 
-/// While the agent hangs, the plugin waits for a second before it leaves the release to the disk: when
-/// the link goes, that must still be to come.
+/// While the agent hangs, the plugin waits for a second before it spools the release: when the link is
+/// removed, that must still be to come.
 fn the_link_goes_before_the_spool(stage: &Stage, pod: &Pod) -> Play {
     stage.add(pod)?;
     stage.pause_agent();

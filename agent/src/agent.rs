@@ -54,7 +54,7 @@ const RECONCILE: Duration = Duration::from_secs(30);
 const RECONCILE_JITTER_MS: u64 = 5_000;
 /// The sign of life for STATUS is this fresh.
 const ALIVE: Duration = Duration::from_secs(10);
-/// DELs that plugins spooled although the agent runs are looked for this often.
+/// Interval at which releases are read from the spool that plugins spooled although the agent runs.
 const SPOOL: Duration = Duration::from_secs(2);
 /// Name of the agent's files in the readiness; no network can have that name.
 const STORAGE: &str = "(files)";
@@ -88,7 +88,7 @@ pub struct Hands {
     pub connections: Connections,
     /// Queue for the results of scans.
     pub inputs: tokio::sync::mpsc::UnboundedSender<Input>,
-    /// Processes for which the operator answers.
+    /// Processes that the operator vouches for.
     pub trusted: HashSet<i32>,
     /// The service manager.
     pub notifier: Notifier,
@@ -289,7 +289,7 @@ impl Agent {
             // All received events are applied before an address is assigned.
             Input::Lease(..) | Input::Probed(..) => self.hear_events(),
             Input::Heard(heard) => self.hands.programs.confirm(heard),
-            // Which networks share a port is known before any of them is served.
+            // Networks that share a port are determined before any of them is served.
             Input::Declared(config) => self.look_at_interfaces(Some(config)),
             Input::Hearing(device, Hearing::Up) => {
                 let mut links = self.ledger.config().networks.values().map(|network| &network.link);
@@ -343,7 +343,7 @@ impl Agent {
             self.take(told);
         }
         if self.hands.programs.has_missed() {
-            // Before anything is given that was silent.
+            // Before an address is assigned that was found silent.
             for missed in self.hands.wires.missed() {
                 self.take(missed);
             }
@@ -475,7 +475,7 @@ impl Agent {
         self.hands.connections.send(ConnId(caller.conn), answer(caller.call, outcome));
         if cfg!(feature = "fault-points") {
             tokio::spawn(async move {
-                // The answer leaves in another task.
+                // Another task sends the response.
                 tokio::time::sleep(Duration::from_millis(20)).await;
                 committer::hit(step, "replied");
             });
@@ -635,7 +635,7 @@ impl Agent {
         }
     }
 
-    /// Only the network that is asked about can make the node unready for it, and only by what lasts.
+    /// Only the requested network can make the node unready for it, and only by a lasting condition.
     fn status(&mut self, of: Option<&NetworkName>) -> Status {
         self.look_at_parents(of);
         let now = clock::now();
@@ -696,7 +696,8 @@ impl Agent {
             self.followers.insert(conn, caller.call);
             return;
         }
-        // A client that does not read is hung up on after 256 answers, so only the latest are sent.
+        // A client that does not read is disconnected after 256 responses, so only the latest events are
+        // sent.
         let rows = self.history.all(clock::now());
         for row in rows.into_iter().rev().take(EVENTS_SHOWN).rev() {
             self.hands.connections.send(conn, answer(caller.call, Ok(Response::Event(row))));
@@ -827,7 +828,7 @@ impl Agent {
     }
 }
 
-/// The next answer to a question about a pod; never, on a node alone.
+/// The next result of a read about a pod; never, on a standalone node.
 async fn next_answer(cluster: &mut Option<Cluster>) -> Option<(u64, cluster::Answer)> {
     match cluster {
         Some(cluster) => cluster.answers.recv().await,

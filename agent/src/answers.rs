@@ -1,4 +1,4 @@
-//! The ledger's state and replies in the protocol's words.
+//! Conversion of the ledger's state and replies into the protocol's types.
 
 use berth_ipam::access::Standing;
 use berth_ipam::config::{LinkSpec, MacvlanMode};
@@ -38,7 +38,7 @@ pub const fn removal(link: LinkRemoval) -> berth_ipam::ledger::io::LinkRemoval {
     }
 }
 
-/// A reply in the protocol's words.
+/// A reply in the protocol's types.
 pub fn reply(reply: Reply) -> Response {
     match reply {
         Reply::Grant(grant) => Response::Lease(lease_grant(*grant)),

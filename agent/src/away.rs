@@ -1,8 +1,7 @@
-//! A store across a network: a task that carries out store writes side by side, those about one address
-//! in their order.
+//! A remote store: a task that runs store writes concurrently, those about one address in their order.
 //!
-//! It tries nothing again and gives nothing up: every order is answered, however late, because the
-//! store bounds each request's time. Nothing is decided here.
+//! It never retries and never gives up: every order is answered, however late, because the store bounds each
+//! request's time. It takes no decisions.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -27,7 +26,7 @@ const DELETES: usize = 4;
 pub enum Order {
     /// The store writes of a commit with a written journal; answered by [`Input::Committed`].
     Write {
-        /// Repeated in the answer.
+        /// Repeated in the result.
         op: u64,
         /// For fault points.
         step: Step,
@@ -88,8 +87,8 @@ pub async fn run<S: LeaseStore>(
     }
 }
 
-/// The first order that no other, under way or before it, has an address in common with; `deletes`: one that only
-/// deletes, too.
+/// The first order that shares no address with another one, running or before it; `deletes`: also one that
+/// only deletes.
 fn next(waiting: &mut VecDeque<Order>, busy: &BTreeSet<AddressKey>, deletes: bool) -> Option<Order> {
     let mut before = BTreeSet::new();
     let index = waiting.iter().position(|order| {

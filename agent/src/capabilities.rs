@@ -97,8 +97,8 @@ pub struct Held {
     pub bounding: Option<String>,
 }
 
-/// Gives up every capability that is not in [`NEEDS`]: inheritable and ambient sets are emptied,
-/// permitted, effective and bounding ones cut down. Call it on the only thread.
+/// Drops every capability that is not in [`NEEDS`]: inheritable and ambient sets are emptied, permitted,
+/// effective and bounding ones reduced. Call it on the only thread.
 pub fn reduce() -> Result<Held, CapabilityError> {
     let needed: CapsHashSet = NEEDS.iter().map(|need| need.capability).collect();
     let permitted = read(CapSet::Permitted)?;

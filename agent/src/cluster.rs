@@ -71,20 +71,20 @@ pub struct Options {
 /// A question about a pod.
 #[derive(Debug)]
 enum Ask {
-    /// After its annotations. The ticket is repeated in the answer.
+    /// Read of a pod's annotations. The ticket is repeated in the result.
     Annotations(u64, PodRef),
-    /// After its standing. The ticket is repeated in the answer.
+    /// Read of a pod's standing. The ticket is repeated in the result.
     Standing(u64, PodRef, Needs),
     /// Live read: true if the pod of that attachment is wanted.
     Wanted(AttachmentKey, PodRef),
 }
 
-/// An answer to what an ADD waits for.
+/// A result that an ADD waits for.
 #[derive(Debug)]
 pub enum Answer {
     /// The annotations of its pod.
     Annotations(Annotations),
-    /// The standing of its pod, or why it is not known.
+    /// The standing of its pod, or the reason why it is unknown.
     Standing(Result<Standing, String>),
 }
 
@@ -100,12 +100,12 @@ pub struct Cluster {
     pace: watch::Receiver<Duration>,
     counts: watch::Sender<Vec<PoolCount>>,
     recorder: Recorder,
-    /// The answers to [`Cluster::ask`] and [`Cluster::ask_standing`], by ticket.
+    /// The results of [`Cluster::ask`] and [`Cluster::ask_standing`], by ticket.
     pub answers: UnboundedReceiver<(u64, Answer)>,
 }
 
 impl Cluster {
-    /// Reads the way to the API server and starts the thread. Whether it answers does not matter yet.
+    /// Reads the access settings and starts the thread. The API server need not respond yet.
     pub async fn start(
         options: Options,
         identity: &Identity,
@@ -172,17 +172,17 @@ impl Cluster {
         self.recorder.tell(note, pod, running);
     }
 
-    /// Berth's annotations of a pod, if they are known already.
+    /// Berth's annotations of a pod, if they are already read.
     pub fn annotations(&self, pod: &PodRef) -> Option<Annotations> {
         self.pods.annotations(pod)
     }
 
-    /// Asks for them.
+    /// Requests a read of the annotations.
     pub fn ask(&self, ticket: u64, pod: PodRef) {
         self.ask_for(Ask::Annotations(ticket, pod));
     }
 
-    /// Asks for a pod's standing.
+    /// Requests a read of a pod's standing.
     pub fn ask_standing(&self, ticket: u64, pod: PodRef, needs: Needs) {
         self.ask_for(Ask::Standing(ticket, pod, needs));
     }

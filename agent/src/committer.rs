@@ -40,7 +40,7 @@ pub enum Order {
 /// A commit of the ledger, as [`berth_ipam::ledger::io::Action::Commit`] has it.
 #[derive(Debug)]
 pub struct Commit {
-    /// Repeated in the answer.
+    /// Repeated in the result.
     pub op: u64,
     /// For fault points.
     pub step: Step,
@@ -267,7 +267,7 @@ impl Worker {
     }
 }
 
-/// The commits that wait behind `first` and are about other addresses, and the order that ended that.
+/// The commits that wait after `first` and are about other addresses, and the order that ended the search.
 fn gather(first: Commit, inbox: &Receiver<Order>) -> (Vec<Commit>, Option<Order>) {
     let mut touched: BTreeSet<AddressKey> = first.addresses().collect();
     let mut batch = vec![first];

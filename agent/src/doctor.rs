@@ -77,7 +77,7 @@ pub fn capabilities(held: &capabilities::Held) -> Vec<Finding> {
     held.findings()
 }
 
-/// Mounts that the agent looks into.
+/// Mounts that the agent reads.
 pub fn mounts(bpffs: &Path) -> Vec<Finding> {
     let netns = Path::new("/run/netns");
     let there = netns.is_dir();

@@ -60,8 +60,8 @@ impl EventFilter {
         wanted.closed = true;
     }
 
-    /// Takes over the pools that are in force: their addresses pass, of the agent's own namespace and of those with
-    /// a link under a parent.
+    /// Takes over the pools in force: their addresses pass, of the agent's own namespace and of those with a
+    /// link under a parent.
     pub fn declared(&self, config: &Config) {
         self.write().pools = config.pools.values().cloned().collect();
     }

@@ -89,7 +89,7 @@ pub enum LogForm {
 pub struct NodeNameError(#[source] NameError);
 
 impl Flags {
-    /// The node's name: the one given, else the host name.
+    /// The node's name: the given one, else the host name.
     pub fn node(&self) -> Result<NodeName, NodeNameError> {
         if let Some(name) = &self.node_name {
             return Ok(name.clone());

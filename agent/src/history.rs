@@ -96,7 +96,7 @@ impl History {
     }
 }
 
-/// The note with the number of those like it that were held back before it.
+/// The note with the number of similar ones that were suppressed before it.
 fn counted(Word { word: mut note, held_back }: Word<Note>) -> Note {
     if held_back > 0 {
         note.text = format!("{} ({held_back} more like it were held back)", note.text);

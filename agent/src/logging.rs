@@ -24,8 +24,8 @@ use crate::flags::LogForm;
 #[error("set up the log")]
 pub struct LoggingError(#[source] SetGlobalDefaultError);
 
-/// Sends every event of level info and above to stderr in that form, for the whole process, and what
-/// the eBPF programs write at the level that they were asked for.
+/// Sends every event of level info and above to stderr in that form, for the whole process, and the log lines
+/// of the eBPF programs at their own level.
 pub fn init(form: LogForm, programs: LogLevel) -> Result<(), LoggingError> {
     let color = std::io::stderr().is_terminal();
     match form {

@@ -3,7 +3,7 @@
 //! Only the bytes, without interpretation. They are aligned as an object file's tables require, because the
 //! loader reads them in place.
 
-/// Starts where a table of 64-bit words may start.
+/// Alignment of a table of 64-bit words.
 #[repr(C, align(8))]
 struct Aligned<T: ?Sized>(T);
 

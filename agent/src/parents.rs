@@ -113,7 +113,7 @@ impl Parents {
         self.gaps.remove(parent);
     }
 
-    /// Makes the network's shared VLAN device if it has one and it is missing. True if it was made.
+    /// Creates the network's shared VLAN device if it has one and it is missing. True if it was created.
     pub async fn ensure_device(&mut self, network: &NetworkName, link: &LinkSpec) -> Result<bool, Failure> {
         let facts = self.check(network, link)?;
         let LinkSpec::Vlan { id, exclusive: false, mtu, .. } = link else { return Ok(false) };

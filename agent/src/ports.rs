@@ -71,7 +71,7 @@ pub fn findings(now: Time, ledger: &Ledger, parents: &mut Parents, wires: &Wires
     findings
 }
 
-/// The devices on which wires are asked, and whether each is made by the first ADD that needs it.
+/// The devices on which probes are sent, each with a flag: the first ADD that needs it creates it.
 fn declared(config: &Config) -> BTreeMap<IfName, bool> {
     let links = config.networks.values().map(|network| &network.link);
     let made = |link: &LinkSpec| matches!(link, LinkSpec::Vlan { exclusive: false, .. });

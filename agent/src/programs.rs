@@ -39,7 +39,7 @@ use watching::Watching;
 const PROVE: Duration = Duration::from_mins(1);
 /// After every rung was lost, all are tried again this often.
 const TRY_AGAIN: Duration = Duration::from_mins(10);
-/// While a proof is under way it is looked at this often; else wires and ends are, more calmly.
+/// Interval of the checks of a running proof; otherwise segments and ends are checked, less often.
 const TURN_PROVING: Duration = Duration::from_millis(5);
 const TURN: Duration = Duration::from_millis(500);
 
@@ -74,7 +74,7 @@ pub struct Programs {
     tried_at: Time,
     /// Reason why the last proof failed; the second failure in a row counts.
     doubt: Option<String>,
-    /// The rung before it was left.
+    /// The attach mode before it was abandoned.
     left: Option<String>,
     /// A refusal of the maps was reported.
     told_full: bool,
@@ -564,7 +564,7 @@ impl Programs {
         }
     }
 
-    /// The wires that the watcher sits on.
+    /// Segments to which the watcher is attached.
     pub fn watched_parents(&self) -> Vec<berth_ipam::name::IfName> {
         match &self.state {
             State::Here(..) => self.watching.seated(),
@@ -589,7 +589,7 @@ fn aside(work: impl FnOnce() -> Result<Probes, String> + Send + 'static) -> Stat
     }
 }
 
-/// Attachments that the maps refused, in words.
+/// Description of the attachments that the maps refused.
 fn unfollowed(count: usize, first: &AttachmentKey, why: &str) -> String {
     format!(
         "{count} attachments are not followed by the programs, {first} among them: {why}; netlink and the regular \

@@ -21,7 +21,7 @@ pub struct Reload {
 }
 
 impl Reload {
-    /// Begins to read, now or after the reading that is under way.
+    /// Starts a reload, now or after the running one.
     pub fn begin(&mut self, path: &Path) {
         if self.running.is_some() {
             self.again = true;

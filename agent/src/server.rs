@@ -61,11 +61,11 @@ pub enum ServerEvent {
         /// ID of the connection.
         conn: ConnId,
     },
-    /// A client asks.
+    /// Request of a client.
     Call {
         /// ID of the connection.
         conn: ConnId,
-        /// To be repeated in the [`Answer`].
+        /// Repeated in the [`Answer`].
         id: u64,
         /// Content of the request.
         request: Request,
@@ -148,7 +148,7 @@ fn full(most: usize) -> Failure {
     }
 }
 
-/// Says why and hangs up, without a task and without waiting for the client.
+/// Reports the reason and closes the connection, without a task and without waiting for the client.
 fn turn_away(stream: UnixStream, failure: Failure) {
     let line = encode(&refusal(0, failure));
     // A client that is gone already, or reads nothing, needs no reason.
@@ -159,7 +159,7 @@ fn refusal(id: u64, failure: Failure) -> Answer {
     Answer { v: VERSION, id, outcome: Outcome::Error(failure) }
 }
 
-/// The line of an answer, its newline included.
+/// The line of a response, including its newline.
 fn encode(answer: &Answer) -> Vec<u8> {
     let mut line = serde_json::to_vec(answer).unwrap_or_else(|error| {
         tracing::error!(%error, "encode an answer");
@@ -226,7 +226,7 @@ async fn read_calls(conn: ConnId, reader: OwnedReadHalf, events: &mpsc::Sender<S
     }
 }
 
-/// Writes what the main loop answers, one write a message; ends when it is done with the
+/// Writes the responses of the main loop, one write per message; ends when the main loop is done with the
 /// connection or the client is gone.
 async fn write_answers(mut writer: OwnedWriteHalf, mut answers: mpsc::Receiver<Answer>) {
     while let Some(answer) = answers.recv().await {

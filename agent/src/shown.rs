@@ -6,7 +6,7 @@ use berth_ipam::ledger::sight::{Mark, Shown};
 use berth_protocol::alias;
 use berth_underlay::facts::LinkFacts;
 
-/// The link of the namespace of that number (`None`: the agent's own), as it looks for one attachment.
+/// The link in the namespace of that nsid (`None`: the agent's own), in the view of one attachment.
 pub fn of(at: Option<Nsid>, link: &LinkFacts, key: &AttachmentKey) -> Shown {
     let text = link.alias.as_deref().filter(|text| text.starts_with(alias::PREFIX));
     let mark = match text {

@@ -82,7 +82,7 @@ impl Spooled {
         (None, self.parked.extract_if(.., |parked| parked.request.key == key).collect())
     }
 
-    /// Keeps an ADD back while a release of its attachment is on its way; gives it back if none is.
+    /// Keeps an ADD back while a release of its attachment is pending; returns it if none is.
     pub fn park(&mut self, parked: Parked) -> Option<Parked> {
         if !self.is_asked(&parked.request.key) {
             return Some(parked);

@@ -35,8 +35,8 @@ pub fn declarations(path: &Path) -> Result<Config, berth_api::ApiError> {
     berth_api::load(path)?.into_config()
 }
 
-/// The devices on which the wire is asked, each with the wires that networks call it: a macvlan on
-/// `eth1.5` and VLAN 5 on `eth1` share one.
+/// The devices on which probes are sent, each with the networks' names of its segment: a macvlan on `eth1.5`
+/// and VLAN 5 on `eth1` share one.
 pub fn devices(config: &Config) -> BTreeMap<IfName, BTreeSet<Wire>> {
     let mut devices = BTreeMap::<_, BTreeSet<_>>::new();
     for link in config.networks.values().map(|network| &network.link) {

@@ -117,7 +117,7 @@ impl Wires {
         let name = device.clone();
         let places = self.places.get(device).cloned().unwrap_or_default();
         let report = move |event| match event {
-            // Other nodes ask for the same candidates at the same time: to ask claims nothing.
+            // Other nodes probe the same candidates at the same time: a probe claims nothing.
             WireEvent::Heard(heard) if !heard.kind.is_claim() => {}
             WireEvent::Heard(heard) => {
                 for wire in places.iter().filter_map(|place| tagged(place, heard.vlan)) {

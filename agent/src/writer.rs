@@ -1,7 +1,7 @@
-//! Writes of records: conditional on the transaction that the record names, so a repeated one does no
-//! harm, and an outcome that is not known is settled by a live read.
+//! Writes of records: conditional on the transaction in the record, so a repeated one is harmless, and an
+//! unknown outcome is settled by a live read.
 //!
-//! The same over every store. Nothing is decided here, and nothing is tried again.
+//! The same over every store. It takes no decisions and never retries.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -13,8 +13,8 @@ use berth_store::{LeaseStore, StoreError, Version, Versioned};
 
 use crate::committer::{chain, hit};
 
-/// A store, and the versions of its records as last seen, each with the transaction that it was of, so
-/// that a write needs no read before it and never goes to another's record.
+/// A store, and the versions of its records as last seen, each with its transaction, so that a write needs no
+/// read before it and never changes another holder's record.
 #[derive(Debug)]
 pub struct Writer<S> {
     store: S,
@@ -101,7 +101,7 @@ impl<S: LeaseStore> Writer<S> {
         self.versions().remove(key);
     }
 
-    /// The version of a record that names one of `txns`, from memory or else from the store.
+    /// The version of a record of one of `txns`, from memory or else from the store.
     async fn find(&self, key: &AddressKey, txns: &[&TxnId]) -> Result<Found, StoreError> {
         if let Some((_, version)) = self.versions().get(key).filter(|(txn, _)| txns.contains(&txn)) {
             return Ok(Found::Version(version.clone()));

@@ -7,7 +7,7 @@ use berth_ipam::ledger::io::LeaseRequest;
 
 use super::pods::Annotations;
 
-/// The addresses that a pod asks for, on all of its interfaces or, with `.<interface>` behind it, on one.
+/// The addresses that a pod requests, on all of its interfaces or, with the suffix `.<interface>`, on one.
 const IPS: &str = "berth.dev/ips";
 
 /// An annotation that cannot be followed.
@@ -35,7 +35,7 @@ pub enum AnnotationError {
     },
 }
 
-/// Puts into a request what the annotations ask for. What the runtime asked for itself comes first.
+/// Adds the requests of the annotations to a lease request. The runtime's own requests take precedence.
 pub fn apply(request: &mut LeaseRequest, annotations: &Annotations) -> Result<(), AnnotationError> {
     if !request.ips.is_empty() || request.adopt {
         return Ok(());

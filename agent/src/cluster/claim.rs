@@ -33,9 +33,9 @@ pub struct Claim {
 #[derive(Debug, Clone)]
 struct Seen {
     version: Option<(String, String)>,
-    /// The answer that first showed it.
+    /// Time of the response that first showed it.
     since: Time,
-    /// The answer that last showed it.
+    /// Time of the response that last showed it.
     last: Time,
 }
 
@@ -60,13 +60,12 @@ impl Standing {
 }
 
 impl Claim {
-    /// An observer that has not looked yet, and calls itself `me`. Looks further apart than `gap` count
-    /// as none.
+    /// An observer without reads, with the identity `me`. Reads further apart than `gap` count as none.
     pub fn new(me: impl Into<String>, gap: Duration) -> Self {
         Self { me: me.into(), gap, seen: None }
     }
 
-    /// Looks are asked for at another pace from now on.
+    /// Sets the interval of the reads from now on.
     pub fn set_gap(&mut self, gap: Duration) {
         self.gap = gap;
     }
@@ -103,7 +102,7 @@ fn patience(lease: &Lease) -> Duration {
     Duration::from_secs(u64::try_from(seconds).unwrap_or(0)).clamp(PATIENCE_MIN, PATIENCE_MAX)
 }
 
-/// The date of a write, as exact as an API server keeps it, so that a writer knows its own again.
+/// The date of a write, in the precision of an API server, so that a writer recognises its own.
 pub fn stamp(wall: Timestamp) -> MicroTime {
     MicroTime(Timestamp::from_microsecond(wall.as_microsecond()).unwrap_or(wall))
 }
@@ -162,7 +161,7 @@ mod tests {
         }
     }
 
-    /// Looks at (second, version, date): after which of them the holder is given up.
+    /// Reads at (second, version, date), and the read after which the holder is given up.
     fn given_up(seconds: i32, looks: &[(u64, u32, i64)]) -> Vec<u64> {
         let mut claim = Claim::new("me", GAP);
         let mut found = Vec::new();

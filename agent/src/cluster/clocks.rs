@@ -1,4 +1,4 @@
-//! The clocks that the tasks about the cluster are given.
+//! The clocks of the tasks about the cluster.
 
 use berth_ipam::time::Time;
 use k8s_openapi::jiff::Timestamp;

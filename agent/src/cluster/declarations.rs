@@ -71,7 +71,7 @@ impl Seen {
 /// Unusable objects with their reasons, for `doctor`.
 pub type Refused = Arc<Mutex<BTreeMap<String, String>>>;
 
-/// Follows both kinds, and hands on what they come to.
+/// Watches both kinds, and passes the result on.
 pub async fn run(
     client: Client,
     inputs: UnboundedSender<Input>,

@@ -26,7 +26,7 @@ use words::Report;
 
 /// Maximum number of reports that wait for the task.
 const WAITING: usize = 256;
-/// The task looks after itself this often at least.
+/// Maximum time between two runs of the task's housekeeping.
 const IDLE: Duration = Duration::from_mins(1);
 
 /// Sender of the reports.

@@ -25,7 +25,7 @@ const PAUSE_MIN: Duration = Duration::from_millis(100);
 pub enum News<K> {
     /// All that is there, at the start and whenever changes may have been missed.
     All(Vec<K>),
-    /// One that was made or changed.
+    /// An object that was created or changed.
     Changed(K),
     /// A deleted object, in its last state.
     Gone(K),

@@ -34,7 +34,7 @@ pub const PERIOD_MIN: Duration = Duration::from_secs(2);
 const PATIENCE: u32 = 5;
 /// Heartbeats of all nodes together in a second, at most.
 const BEATS_PER_SECOND: u64 = 50;
-/// An agent without its node's name looks this often, while its kubelet may be starting.
+/// Interval of the reads of an agent without its node's name, while its kubelet may be starting.
 const FIRST_LOOKS: Duration = Duration::from_millis(500);
 /// The nodes are counted this often.
 const COUNT: Duration = Duration::from_mins(5);
@@ -46,7 +46,7 @@ pub struct Setup {
     pub namespace: String,
     /// Identity of this agent.
     pub me: Identity,
-    /// The counts of its pools, as they are.
+    /// The present counts of its pools.
     pub counts: watch::Receiver<Vec<PoolCount>>,
     /// Queue for the reason that keeps ADDs waiting.
     pub inputs: UnboundedSender<Input>,
@@ -54,7 +54,7 @@ pub struct Setup {
     pub pace: watch::Sender<Duration>,
     /// Record of contacts with the API server: on a calm node no other request occurs for minutes.
     pub contact: Contact,
-    /// By which it lives.
+    /// Clocks of the task.
     pub clocks: Clocks,
 }
 
@@ -98,8 +98,8 @@ pub async fn run(client: Client, setup: Setup) {
         // A new period starts with the heartbeat that publishes it. Half of the time after a failure: other
         // agents wait five heartbeats.
         let pause = before.min(shell.period);
-        // Nor does a node wait for its first pods until the next heartbeat: its kubelet may be about to make
-        // the Node object.
+        // Nor does a node wait for its first pods until the next heartbeat: its kubelet may be about to
+        // create the Node object.
         let pause = if shell.name.why().is_some() { pause.min(FIRST_LOOKS) } else { pause };
         tokio::time::sleep(if fresh { pause } else { pause / 2 }).await;
         if inputs.is_closed() {
@@ -136,7 +136,7 @@ impl Shell {
         }
         self.told = self.name.why().map(str::to_owned);
         if self.told.is_none() {
-            // The ledger makes a note of a reason, but not of its end.
+            // The ledger notes a reason, but not its end.
             tracing::info!(node = self.node, "the node's name is this agent's");
         }
         inputs.send(Input::Bar(BAR, self.told.clone())).is_ok()
@@ -208,7 +208,7 @@ impl Shell {
         }
     }
 
-    /// Learns the cluster's size from one Node and the number of the others.
+    /// Derives the cluster's size from one Node and the number of the others.
     async fn count_nodes(&mut self) {
         let one = ListParams::default().limit(1);
         let nodes = match within(self.nodes.list_metadata(&one)).await {

@@ -25,7 +25,7 @@ use crate::committer::chain;
 
 /// Annotation with which a mirror pod names its static pod.
 const CONFIG_HASH: &str = "kubernetes.io/config.hash";
-/// Berth's annotations begin so.
+/// Prefix of Berth's annotations.
 const OURS: &str = "berth.dev/";
 /// Time that an ADD waits for its pod to appear in the API server: a mirror pod may be created after the ADD.
 const UNKNOWN: Duration = Duration::from_secs(2);
@@ -41,7 +41,7 @@ pub type Annotations = BTreeMap<String, String>;
 /// Parts of a pod that are read.
 type PodMeta = PartialObjectMeta<Pod>;
 
-/// Pods that are not terminal, in the words of a field selector.
+/// Field selector of pods that are not terminal.
 const NOT_TERMINAL: &str = "status.phase!=Succeeded,status.phase!=Failed";
 
 /// The uids by which a pod is called.

@@ -28,7 +28,7 @@ pub enum RequestError {
     /// The API server answered that it will not.
     #[error("the API server answers {}: {}", .0.code, words(.0))]
     Refused(Box<Status>),
-    /// It was not reached, or its answer makes no sense.
+    /// The server was not reached, or its response is invalid.
     #[error("reach the API server")]
     Unreached(#[source] Box<dyn Error + Send + Sync>),
 }
@@ -42,7 +42,7 @@ pub async fn within<T>(request: impl Future<Output = kube::Result<T>>) -> Result
 }
 
 impl From<kube::Error> for RequestError {
-    /// The causes alone: kube's own words repeat them.
+    /// The causes alone: kube's own text repeats them.
     fn from(error: kube::Error) -> Self {
         match error {
             kube::Error::Api(status) => Self::Refused(status),

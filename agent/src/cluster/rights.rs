@@ -78,7 +78,7 @@ impl Rights {
         finding(WHAT, ok, false, text)
     }
 
-    /// Sends canaries for as long as the agent lives, if its token names its node.
+    /// Sends canaries until the agent ends, if its token names its node.
     pub async fn watch(self, client: Client, namespace: String, node: NodeName, token: TokenNode) {
         match token {
             TokenNode::Named(name) if name == node.as_str() => {}
@@ -213,7 +213,7 @@ mod tests {
         assert!(agent.contains(account));
         let user = "request.userInfo.username == 'system:serviceaccount:berth-system:berth-agent'\n";
         assert_eq!(policy.matches(user).count(), 2);
-        // Both words may be replaced everywhere: nothing else is called so.
+        // Both words may be replaced everywhere: no other object has them.
         let (_, documents) = policy.split_once("---\n").unwrap();
         assert_eq!(documents.matches("berth-agent").count(), 2);
         assert_eq!(documents.matches("berth-system").count(), 2 + 3);

@@ -36,11 +36,11 @@ fn wall() -> Timestamp {
 pub enum Fault {
     /// A refusal of that code.
     Code(u16),
-    /// The same, in these words.
+    /// The same, with this text.
     Says(u16, &'static str),
     /// The response never comes.
     Hang,
-    /// It is carried out, and the connection breaks before the answer.
+    /// It is applied, and the connection breaks before the response.
     LostReply,
     /// The connection is refused.
     Unreachable,

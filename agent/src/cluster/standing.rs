@@ -15,7 +15,7 @@ use super::pods::{ASK_AGAIN, UNREACHABLE, named, uids};
 use super::request::{RequestError, within};
 use crate::committer::chain;
 
-/// Time for which an object that is not there is asked for: a mirror pod may be made after its ADD.
+/// Time for which a missing object is read again: a mirror pod may be created after its ADD.
 const ABSENT: Duration = Duration::from_secs(2);
 
 /// Reads the values that an ADD needs about its pod. The error names the unreadable value, and is the
@@ -47,7 +47,7 @@ async fn owner(client: &Client, pod: &PodRef) -> Result<Option<Option<Owner>>, R
     }))
 }
 
-/// Asks until there is an answer, for a bounded time.
+/// Repeats a read until a response comes, for a bounded time.
 async fn patiently<T, F>(what: &str, ask: impl Fn() -> F) -> Result<T, String>
 where
     F: Future<Output = Result<Option<T>, RequestError>>,

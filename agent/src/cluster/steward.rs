@@ -39,7 +39,7 @@ pub struct Setup {
     pub picture: watch::Receiver<Picture>,
     /// The cluster's pace, from the heartbeat.
     pub pace: watch::Receiver<Duration>,
-    /// By which it lives.
+    /// Clocks of the task.
     pub clocks: Clocks,
 }
 
@@ -82,7 +82,7 @@ pub async fn run(client: Client, setup: Setup) {
     }
 }
 
-/// Looks further apart than this were interrupted.
+/// Reads further apart than this were interrupted.
 fn looks_apart(pace: Duration) -> Duration {
     pace * 2
 }
@@ -104,12 +104,12 @@ struct Shell {
 }
 
 impl Shell {
-    /// The time between a candidate's looks: all of them together ask no more than heartbeats do.
+    /// Interval of a candidate's reads: all of them together send no more requests than heartbeats do.
     fn looks(&self) -> Duration {
         RENEW.max(*self.pace.borrow())
     }
 
-    /// Stands for election, or proves itself.
+    /// Takes part in the election, or renews.
     async fn stand(&mut self) {
         self.election.set_gap(looks_apart(self.looks()));
         let asked = (self.clocks.own)();

@@ -27,9 +27,9 @@ const AGAIN_MAX: usize = 64;
 /// Followed parts of an attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Followed {
-    /// The namespace in which its link was made.
+    /// The namespace in which its link was created.
     netns: NetnsIdentity,
-    /// Its link there; `None`: not known, or it went elsewhere.
+    /// Its link there; `None`: unknown, or moved elsewhere.
     pub ifindex: Option<u32>,
     /// True if its link was ever set up: one attach mode sees only the end of those that were.
     was_up: bool,
@@ -46,7 +46,7 @@ impl Followed {
         }
     }
 
-    /// The same with its link known.
+    /// The same with a known link.
     pub fn with_link(self, ifindex: u32) -> Self {
         Self { ifindex: Some(ifindex), ..self }
     }

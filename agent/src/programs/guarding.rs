@@ -55,7 +55,7 @@ pub fn wanted(ledger: &Ledger) -> BTreeMap<Wire, Passes> {
             View::Held { slot, .. } if is_to_come(slot) => continue,
             View::Held { slot, .. } => {
                 let network = ledger.config().networks.get(&slot.entry.key.network);
-                // The wire of a network that is not declared any longer is not known: it may be any.
+                // The segment of a network that is no longer declared is unknown: it may be any.
                 (network.map(|network| network.link.wire()), None, speaker(slot))
             }
             View::Occupied(occupant) => (None, Some(&occupant.key.segment), occupant.mac),

@@ -47,7 +47,7 @@ const STRIKES_SPAN: Duration = Duration::from_secs(1);
 /// State of the watcher on a parent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Chair {
-    /// It sits on the device of this index.
+    /// It is attached to the device of this index.
     Taken(u32, Seat),
     /// It does not, for this reason.
     Refused(String),
@@ -111,14 +111,14 @@ pub struct Watching {
     parents: BTreeMap<IfName, Parent>,
 }
 
-/// The wires on which this node gives a pool's addresses.
+/// The segments on which this node assigns a pool's addresses.
 pub fn wires_of(ledger: &Ledger, pool: &PoolName) -> Vec<Wire> {
     let networks = ledger.served().filter(|(_, network)| network.pools.contains(pool));
     networks.map(|(_, network)| network.link.wire()).collect()
 }
 
 impl Watching {
-    /// Wants an address watched, for its holder if it has one.
+    /// Adds an address to the watched ones, for its holder if it has one.
     pub fn want(&mut self, place: Place, holder: Option<(AttachmentKey, Mac)>) {
         self.wanted.insert(place, holder);
     }
@@ -179,7 +179,7 @@ impl Watching {
         first
     }
 
-    /// The wire as the kernel has it, if the watcher sits there.
+    /// The segment in the kernel's terms, if the watcher is attached there.
     pub fn seat(&self, wire: &Wire) -> Option<watch::Wire> {
         match self.parents.get(&wire.parent)?.chair {
             Chair::Taken(parent, _) => Some(watch::Wire { parent, vlan: wire.vlan }),
@@ -268,7 +268,7 @@ impl Watching {
         self.parents.iter().filter(|(_, parent)| taken(parent)).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Every parent, whether it sits there, and whether the map took all addresses on it.
+    /// Every parent, with the state of the watcher, and true if the map took all addresses on it.
     pub fn chairs(&self) -> impl Iterator<Item = (&IfName, &Chair, bool)> {
         self.parents.iter().map(|(name, parent)| (name, &parent.chair, !parent.unplaced))
     }

@@ -1,7 +1,7 @@
 //! The open connections, so that the main loop can answer by number.
 //!
-//! Sending never waits: a client that does not read its answers is hung up on rather than allowed
-//! to hold up the main loop.
+//! Sending never waits: a client that does not read its responses is disconnected, so that it cannot block
+//! the main loop.
 
 use std::collections::HashMap;
 use std::fmt;

@@ -17,7 +17,7 @@ pub(super) enum Next {
     HungUp,
     /// Something that is not a request of this protocol.
     Unusable {
-        /// The id of the call, where it could be read; else 0.
+        /// The ID of the call, if it could be read; else 0.
         id: u64,
         /// Error for the client.
         failure: Failure,
@@ -75,7 +75,7 @@ fn parse(line: &[u8]) -> Next {
         Ok(call) => return other_version(&call.v.to_string(), call.id),
         Err(error) => error,
     };
-    // Another version may well have other requests, so it is looked for before the form is blamed.
+    // Another version may have other requests, so the version is checked before the form.
     let value: serde_json::Value = serde_json::from_slice(line).unwrap_or_default();
     let id = value["id"].as_u64().unwrap_or(0);
     match value.get("v") {

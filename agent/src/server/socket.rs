@@ -1,4 +1,4 @@
-//! Makes the listening socket: its folder, its mode, and never two agents on one path.
+//! Creation of the listening socket: its folder, its mode, and the rule of one agent per path.
 
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io;
@@ -17,7 +17,7 @@ const QUEUE: i32 = 4096;
 /// Reason why the socket does not serve.
 #[derive(Debug, thiserror::Error)]
 pub enum ServerError {
-    /// The folder cannot be made or looked at.
+    /// The folder cannot be created or read.
     #[error("make the socket's folder {}", path.display())]
     Folder {
         /// Path of the folder.
@@ -43,7 +43,7 @@ pub enum ServerError {
         /// Path of the socket.
         path: PathBuf,
     },
-    /// Something else is there.
+    /// The path leads to another kind of file.
     #[error("{} is not a socket; remove it, or name another with --socket", path.display())]
     NotASocket {
         /// Path of the object.

@@ -217,7 +217,7 @@ async fn ten_thousand_connections_do_no_harm() {
         codes.count()
     });
     assert_eq!(texts.await.unwrap(), many - SERVED);
-    // A place that becomes free is given again, and is answered.
+    // A slot that becomes free is used again, and its client is answered.
     drop(crowd);
     for _ in 0..SERVED {
         assert!(matches!(world.event().await, ServerEvent::Closed { .. }));

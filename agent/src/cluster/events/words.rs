@@ -52,7 +52,7 @@ const LOST: &str = "link-gone-settled";
 /// Event of a note, if it has one. `pod` is its attachment's; `running`: the pod is wanted.
 pub fn report(note: &Note, pod: Option<&PodRef>, running: bool) -> Option<Report> {
     let (of_node, warning) = match note.kind {
-        // An agent that begins is barred for a moment, always.
+        // A starting agent is always barred for a moment.
         NoteKind::Warning if note.text.starts_with(STARTING) => return None,
         NoteKind::Warning => (false, true),
         NoteKind::Verdict if note.code == LOST && running => (false, true),

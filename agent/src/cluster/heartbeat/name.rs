@@ -74,7 +74,7 @@ enum State {
     Taking(Option<Lease>),
     /// It is ours, and this is how the lease was last.
     Ours(Option<Lease>),
-    /// It is ours, but what the lease is like is not known.
+    /// This agent holds it, but the state of the lease is unknown.
     Doubt,
 }
 
@@ -106,7 +106,7 @@ impl Name {
         matches!(self.state, State::Without { .. })
     }
 
-    /// Looks are made at another pace from now on.
+    /// Sets the interval of the reads from now on.
     pub fn set_gap(&mut self, gap: Duration) {
         self.claim.set_gap(gap);
     }
@@ -191,7 +191,7 @@ impl Name {
             (State::Ours(_), Failure::Absent) => State::Ours(None),
             (State::Ours(_) | State::Doubt, _) => State::Doubt,
             (State::Without { twin }, _) => State::Without { twin: *twin },
-            // Own writes are known again by their dates, should this one have taken effect.
+            // Own writes are recognised by their dates, in case this one has taken effect.
             (State::Taking(_), _) => State::Without { twin: false },
         };
     }

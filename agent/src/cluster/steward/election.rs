@@ -40,7 +40,7 @@ enum Role {
 }
 
 impl Election {
-    /// A candidate that signs as `me`. Looks further apart than `gap` count as none.
+    /// A candidate with the identity `me`. Reads further apart than `gap` count as none.
     pub fn new(me: String, gap: Duration) -> Self {
         let claim = Claim::new(me.clone(), gap);
         Self { me, claim, role: Role::Candidate }
@@ -51,7 +51,7 @@ impl Election {
         matches!(self.role, Role::Steward { .. })
     }
 
-    /// Looks are made at another pace from now on.
+    /// Sets the interval of the reads from now on.
     pub fn set_gap(&mut self, gap: Duration) {
         self.claim.set_gap(gap);
     }
@@ -111,7 +111,7 @@ mod tests {
         Election::new(me.to_owned(), Duration::from_secs(10))
     }
 
-    /// One round; the server's lease is the one given, and its version is the second.
+    /// One round; the server's lease is the given one, and its version is the second.
     fn round(election: &mut Election, second: u64, server: &mut Option<Lease>) {
         if !election.is_steward() {
             election.looked(at(second), at(second), server.clone());

@@ -66,7 +66,7 @@ async fn one_of_two_writes_the_status_soon_and_then_when_it_changes() {
     assert_eq!(script.get(POOL).unwrap()["spec"]["a key of"], "the future");
     assert_eq!(script.get(STEWARD).unwrap()["spec"]["holderIdentity"], "a/m/b");
     for number in 0..8 {
-        // The node lives.
+        // The node is alive.
         script.put(BEAT, script.get(BEAT).unwrap());
         first.send_replace(picture(4 + number % 2));
         second.send_replace(picture(4 + number % 2));

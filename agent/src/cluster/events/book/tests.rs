@@ -81,7 +81,7 @@ fn what_happens_again_is_the_same_event() {
     let [Write::Update { namespace, patch, .. }] = writes.as_slice() else { panic!("{writes:?}") };
     assert_eq!(namespace, "shop");
     assert_eq!(*patch, json!({"count": 21, "lastTimestamp": "1970-01-01T00:00:20Z", "message": "again"}));
-    // Another reason, another pod: other events. And the same one, after a while.
+    // Another reason, another pod: other events. Then the same one, later.
     hear(&mut book, 32, report(pod(0), "RecordEdited", "x"));
     hear(&mut book, 32, report(pod(1), "SecondHolder", "x"));
     assert_eq!(flush(&mut book, 32).len(), 2);

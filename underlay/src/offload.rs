@@ -32,7 +32,7 @@ pub fn is_on(device: &IfName) -> Checked<bool> {
     let failed = |error| Unknown(format!("read the features of {device}: {error}"));
     // Any socket works; ethtool uses the namespace in which it was created.
     let socket = UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0)).map_err(failed)?;
-    let ask = |bytes: &mut [u8]| syscall::ethtool(socket.as_fd(), device, bytes).map_err(failed);
+    let ask = |bytes: &mut [u8]| syscall::ethtool(socket.as_fd(), device.as_str(), bytes).map_err(failed);
     let number = if let Some(number) = NUMBER.get() {
         *number
     } else {

@@ -5,8 +5,6 @@ use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, IntoRawFd};
 
-use berth_ipam::name::IfName;
-
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h; Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
 
@@ -40,18 +38,27 @@ pub(crate) fn is_net_namespace(namespace: BorrowedFd<'_>) -> io::Result<bool> {
     if kind < 0 { Err(io::Error::last_os_error()) } else { Ok(kind == libc::CLONE_NEWNET) }
 }
 
-/// Sends an ethtool request for a device. `request` starts with the command and has room for the whole
-/// answer, as the counts in it say.
-pub(crate) fn ethtool(socket: BorrowedFd<'_>, device: &IfName, request: &mut [u8]) -> io::Result<()> {
+/// A request of the ioctls about interfaces; `None`: no interface can have that name.
+pub(crate) fn interface_request(name: &str) -> Option<libc::ifreq> {
     // SAFETY: a plain C structure for which all zeroes is a valid value.
-    let mut order: libc::ifreq = unsafe { mem::zeroed() };
-    let room = order.ifr_name.len() - 1;
-    for (to, from) in order.ifr_name.iter_mut().zip(device.as_str().bytes().take(room)) {
-        *to = from.cast_signed();
+    let mut request: libc::ifreq = unsafe { mem::zeroed() };
+    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
+        return None;
     }
+    for (to, from) in request.ifr_name.iter_mut().zip(name.bytes()) {
+        *to = libc::c_char::from_ne_bytes([from]);
+    }
+    Some(request)
+}
+
+/// Sends an ethtool request for a device. `request` starts with the command and has room for the whole
+/// answer, as the command and the counts in it say.
+pub(crate) fn ethtool(socket: BorrowedFd<'_>, device: &str, request: &mut [u8]) -> io::Result<()> {
+    let order = interface_request(device);
+    let mut order = order.ok_or_else(|| io::Error::from_raw_os_error(libc::ENODEV))?;
     order.ifr_ifru.ifru_data = request.as_mut_ptr().cast();
-    // SAFETY: the request leads to a live buffer; the kernel writes no more than the counts in it allow, for which
-    // the callers in `offload` made room.
+    // SAFETY: the request leads to a live buffer; the kernel writes no more than the command and its counts allow,
+    // for which the callers made room.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCETHTOOL as _, &raw mut order) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -6,13 +6,13 @@
 #![expect(unsafe_code, reason = "interface ioctls have no safe wrapper in the crates in use")]
 
 use std::io;
-use std::mem;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 
 use berth_ipam::mac::Mac;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, netdevice, socket_with};
 
 use super::WireError;
+use crate::syscall;
 
 /// An Ethernet interface at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,12 +95,11 @@ impl Device {
 pub fn has_carrier(name: &str) -> Result<bool, WireError> {
     const ETHTOOL_GLINK: u32 = 0x0a;
     let socket = ioctl_socket().map_err(|cause| read_error(name.to_owned(), cause))?;
-    let mut request = request_for(name)?;
-    // The command, and the answer that the kernel writes after it.
-    let mut value = [ETHTOOL_GLINK, 0];
-    request.ifr_ifru.ifru_data = (&raw mut value).cast();
-    match ioctl(&socket, libc::SIOCETHTOOL, &mut request) {
-        Ok(()) => Ok(value[1] != 0),
+    // The command, and room for the number that the kernel writes after it.
+    let mut request = [0; 8];
+    request[..4].copy_from_slice(&ETHTOOL_GLINK.to_ne_bytes());
+    match syscall::ethtool(socket.as_fd(), name, &mut request) {
+        Ok(()) => Ok(request[4..] != [0; 4]),
         Err(cause) if cause.raw_os_error() == Some(libc::EOPNOTSUPP) => Ok(true),
         Err(cause) if cause.raw_os_error() == Some(libc::ENODEV) => Err(WireError::NoDevice(name.to_owned())),
         Err(cause) => Err(read_error(name.to_owned(), cause)),
@@ -116,20 +115,11 @@ fn ioctl_socket() -> io::Result<OwnedFd> {
 }
 
 fn request_for(name: &str) -> Result<libc::ifreq, WireError> {
-    // SAFETY: an ifreq is plain data, for which all zeroes are valid.
-    let mut request: libc::ifreq = unsafe { mem::zeroed() };
-    if name.is_empty() || name.len() >= request.ifr_name.len() || name.contains('\0') {
-        return Err(WireError::NoDevice(name.to_owned()));
-    }
-    for (slot, byte) in request.ifr_name.iter_mut().zip(name.bytes()) {
-        *slot = libc::c_char::from_ne_bytes([byte]);
-    }
-    Ok(request)
+    syscall::interface_request(name).ok_or_else(|| WireError::NoDevice(name.to_owned()))
 }
 
 fn ioctl(socket: &OwnedFd, number: libc::c_ulong, request: &mut libc::ifreq) -> io::Result<()> {
-    // SAFETY: every request number used here takes one ifreq, and the kernel writes only inside it; the
-    // target of SIOCETHTOOL's ifreq outlives the call and is as long as its command says.
+    // SAFETY: every request number used here takes one ifreq, and the kernel writes only inside it.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), number as libc::Ioctl, request) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }

@@ -5,7 +5,6 @@
 //! is read once. The invariant: a hint that is dropped is followed in the queue by that word, which the main loop has
 //! not taken yet.
 
-use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -13,6 +12,7 @@ use std::time::Duration;
 
 use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::io::{Input, KernelHint, Source};
+use berth_ipam::limit::Limiter;
 use berth_ipam::time::Time;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -20,8 +20,6 @@ use tokio::sync::mpsc::UnboundedSender;
 pub const WAITING_MAX: usize = 4096;
 /// The same word about an address is passed on this often at most.
 const AGAIN: Duration = Duration::from_millis(50);
-/// So many words about addresses are remembered; more pass on without a pause.
-const REMEMBERED_MAX: usize = 4096;
 
 /// A sender of hints, and of answers to orders.
 #[derive(Debug, Clone)]
@@ -108,17 +106,15 @@ impl Room {
 }
 
 /// Words about addresses that come again and again: each passes once in [`AGAIN`], and once more at its end
-/// if it came meanwhile. They ask for reads only, so that neither their order nor their number matters.
-#[derive(Debug, Default)]
-pub struct Repeats {
-    told: HashMap<(Option<Nsid>, IpAddr, bool), Told>,
-}
-
+/// if it came meanwhile. They ask for reads only, so that neither their order nor their number matters. Those of
+/// more addresses than a limiter remembers pass without a pause.
 #[derive(Debug)]
-struct Told {
-    at: Time,
-    /// What came since.
-    again: Option<KernelHint>,
+pub struct Repeats(Limiter<(Option<Nsid>, IpAddr, bool), KernelHint>);
+
+impl Default for Repeats {
+    fn default() -> Self {
+        Self(Limiter::new(1, AGAIN))
+    }
 }
 
 impl Repeats {
@@ -129,36 +125,18 @@ impl Repeats {
             KernelHint::AddressGone(at, _, address) => (*at, *address, false),
             _ => return Some(hint),
         };
-        if let Some(told) = self.told.get_mut(&place)
-            && now.since(told.at) < AGAIN
-        {
-            told.again = Some(hint);
-            return None;
-        }
-        if self.told.len() < REMEMBERED_MAX {
-            self.told.insert(place, Told { at: now, again: None });
-        }
-        Some(hint)
+        let passes = self.0.admit(now, place, hint.clone()).is_some() || self.0.unnamed() > 0;
+        passes.then_some(hint)
     }
 
-    /// What came again and may pass now.
+    /// The hints that came again and may pass now.
     pub fn due(&mut self, now: Time) -> Vec<KernelHint> {
-        let mut due = Vec::new();
-        self.told.retain(|_, told| {
-            if now.since(told.at) < AGAIN {
-                return true;
-            }
-            let Some(hint) = told.again.take() else { return false };
-            told.at = now;
-            due.push(hint);
-            true
-        });
-        due
+        self.0.due(now).into_iter().map(|again| again.word).collect()
     }
 
-    /// Whether something waits for its time.
+    /// Whether a hint waits for its time.
     pub fn is_waiting(&self) -> bool {
-        self.told.values().any(|told| told.again.is_some())
+        self.0.is_waiting()
     }
 }
 
@@ -251,7 +229,10 @@ mod tests {
         assert!(repeats.is_waiting() && repeats.due(at(149)).is_empty());
         assert_eq!(repeats.due(at(150)), [seen(1)]);
         assert!(!repeats.is_waiting());
-        assert!(repeats.due(at(300)).is_empty() && repeats.told.is_empty(), "nothing is remembered for ever");
+        assert!(repeats.due(at(300)).is_empty());
+        let many =
+            |number: u32| KernelHint::AddressSeen(Some(HERE), 2, std::net::Ipv4Addr::from(number).into());
+        assert!((0..5_000).all(|number| repeats.admit(at(350), many(number)).is_some()), "no hint is lost");
         let gone = KernelHint::LinkGone(Some(HERE), 2, None);
         assert!((0..9).all(|_| repeats.admit(at(400), gone.clone()).is_some()), "links are never held back");
     }

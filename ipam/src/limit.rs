@@ -11,6 +11,8 @@ use crate::time::Time;
 
 /// So many things are remembered; while all of them are in their window, further ones are held back.
 const REMEMBERED_MAX: usize = 4096;
+/// Windows for which a word that is held back waits for a call of [`Limiter::due`] where others need the room.
+const WINDOWS_KEPT: u32 = 2;
 
 /// What was said about each thing. `K` names it, `W` is the word that is held back last.
 #[derive(Debug, Clone)]
@@ -84,13 +86,21 @@ impl<K: Ord + Clone, W> Limiter<K, W> {
         due
     }
 
+    /// Whether a word is held back that [`Self::due`] is to return.
+    pub fn is_waiting(&self) -> bool {
+        self.said.values().any(|series| series.last.is_some())
+    }
+
     /// How many words were held back because too many things were spoken of, since the last call.
     pub fn unnamed(&mut self) -> u64 {
         std::mem::take(&mut self.unnamed)
     }
 
     fn forget(&mut self, now: Time) {
-        self.said.retain(|_, series| series.held_back > 0 || now.since(series.since) < self.window);
+        self.said.retain(|_, series| {
+            let windows = if series.held_back > 0 { WINDOWS_KEPT } else { 1 };
+            now.since(series.since) < self.window * windows
+        });
     }
 }
 
@@ -121,8 +131,9 @@ mod tests {
         for word in 0..100 {
             limiter.admit(at(1000), "a", word);
         }
-        assert!(limiter.due(at(10_999)).is_empty());
+        assert!(limiter.due(at(10_999)).is_empty() && limiter.is_waiting());
         assert_eq!(limiter.due(at(11_000)), [Word { word: 99, held_back: 98 }]);
+        assert!(!limiter.is_waiting());
         assert!(limiter.due(at(60_000)).is_empty(), "once");
         assert!(limiter.said.is_empty(), "and forgotten");
     }
@@ -134,5 +145,17 @@ mod tests {
         assert_eq!((said, limiter.unnamed(), limiter.unnamed()), (REMEMBERED_MAX, 10_000 - 4096, 0));
         assert!(limiter.admit(at(11_000), 10_001, ()).is_some(), "old things make room");
         assert!(limiter.said.len() <= REMEMBERED_MAX);
+    }
+
+    #[test]
+    fn words_that_no_call_takes_make_room_after_another_window() {
+        let mut limiter = Limiter::new(1, WINDOW);
+        for thing in 0..REMEMBERED_MAX {
+            assert!(
+                limiter.admit(at(1000), thing, ()).is_some() && limiter.admit(at(1000), thing, ()).is_none()
+            );
+        }
+        assert!(limiter.admit(at(20_999), REMEMBERED_MAX, ()).is_none(), "each of them is still to be told");
+        assert!(limiter.admit(at(21_000), REMEMBERED_MAX, ()).is_some());
     }
 }

@@ -18,6 +18,7 @@ use crate::attachment::AttachmentKey;
 use crate::evidence::{Claim, FdbFact, Intent, WireFact};
 use crate::identity::TxnId;
 use crate::interval::Family;
+use crate::limit::Limiter;
 use crate::mac::Mac;
 use crate::name::{IfName, PoolName};
 use crate::record::AddressKey;
@@ -72,12 +73,20 @@ pub enum ProbePurpose {
 }
 
 /// Who answered for what.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct Answers {
     by_mac: BTreeMap<Mac, BTreeSet<AddressKey>>,
     proxies: BTreeSet<Mac>,
-    conflicts: BTreeMap<(AddressKey, Mac), Time>,
+    /// Second holders that were told.
+    conflicts: Limiter<(AddressKey, Mac)>,
     former: BTreeMap<AddressKey, Former>,
+}
+
+impl Default for Answers {
+    fn default() -> Self {
+        let conflicts = Limiter::new(1, CONFLICT_AGAIN);
+        Self { by_mac: BTreeMap::new(), proxies: BTreeSet::new(), conflicts, former: BTreeMap::new() }
+    }
 }
 
 /// The last holder of an address whose end was proved.
@@ -106,27 +115,15 @@ impl Answers {
         self.proxies.contains(&mac)
     }
 
-    /// A MAC speaks for an address that another holds. Returns when it did so before. Whoever sends
-    /// frames chooses their MACs, so what is remembered of them is bounded.
-    fn conflict(&mut self, now: Time, address: &AddressKey, mac: Mac) -> Option<Time> {
+    /// Takes note that a MAC speaks for an address that another holds; whether that is to be told (again). A host
+    /// that sends frames chooses their MACs, so what is remembered of them is bounded.
+    pub fn is_news(&mut self, now: Time, address: &AddressKey, mac: Mac) -> bool {
+        self.add(mac, address.clone());
         if self.proxies.len() >= ANSWERERS_MAX {
             self.proxies.pop_first();
         }
         self.proxies.insert(mac);
-        if self.conflicts.len() >= ANSWERERS_MAX {
-            self.conflicts.retain(|_, at| now.since(*at) < CONFLICT_AGAIN);
-        }
-        if self.conflicts.len() >= ANSWERERS_MAX {
-            return Some(now);
-        }
-        self.conflicts.insert((address.clone(), mac), now)
-    }
-
-    /// Takes note that a MAC speaks for an address that another holds; whether that is to be told (again).
-    pub fn is_news(&mut self, now: Time, address: &AddressKey, mac: Mac) -> bool {
-        self.add(mac, address.clone());
-        let last = self.conflict(now, address, mac);
-        last.is_none_or(|at| now.since(at) >= CONFLICT_AGAIN)
+        self.conflicts.admit(now, (address.clone(), mac), ()).is_some()
     }
 
     /// The holder of an address ended: reads that began at `ended` proved it.

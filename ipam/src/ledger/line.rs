@@ -58,11 +58,26 @@ pub struct Waiter {
     /// Until when it waits for the former sandbox of its pod.
     former_until: Option<Time>,
     /// The store did not take its record: when to try again, and why it did not.
-    put_off: Option<(Time, String)>,
+    put_off: Option<Retry>,
     /// When the wire last had nothing against the MAC that it asks for.
     mac_clear_at: Option<Time>,
     /// Its probes proved nothing: when to ask again, and why they did not.
-    unasked: Option<(Time, String)>,
+    unasked: Option<Retry>,
+}
+
+/// A try that failed.
+#[derive(Debug, Clone)]
+struct Retry {
+    /// Time of the next try.
+    at: Time,
+    /// Cause of the failure.
+    why: String,
+}
+
+impl Retry {
+    fn is_later(retry: Option<&Self>, now: Time) -> bool {
+        retry.is_some_and(|retry| retry.at > now)
+    }
 }
 
 impl Waiter {
@@ -94,11 +109,9 @@ impl Waiter {
 
     /// When it has waited long enough.
     pub fn wakes_at(&self) -> Option<Time> {
-        let former = self.former_until.filter(|at| *at > self.since);
-        let again = self.put_off.as_ref().map(|(at, _)| *at).filter(|at| *at > self.since);
-        let ask = self.unasked.as_ref().map(|(at, _)| *at).filter(|at| *at > self.since);
-        let next = [former, again, ask, Some(self.until)].into_iter().flatten().min();
-        next.filter(|_| self.stage == Stage::InLine)
+        let tries = [&self.put_off, &self.unasked].into_iter().flatten().map(|retry| retry.at);
+        let next = self.former_until.into_iter().chain(tries).filter(|at| *at > self.since);
+        next.chain([self.until]).min().filter(|_| self.stage == Stage::InLine)
     }
 
     /// Since when it waits.
@@ -109,7 +122,7 @@ impl Waiter {
     /// The store did not take its record: it tries again at that time.
     pub fn put_off(&mut self, at: Time, why: String) {
         self.stage = Stage::InLine;
-        self.put_off = Some((at, why));
+        self.put_off = Some(Retry { at, why });
     }
 
     /// It waits for an address, whatever store and wire said before.
@@ -120,23 +133,23 @@ impl Waiter {
 
     /// Why the store did not take its record the last time.
     pub fn refusal(&self) -> Option<&str> {
-        self.put_off.as_ref().map(|(_, why)| why.as_str())
+        self.put_off.as_ref().map(|retry| retry.why.as_str())
     }
 
     /// Whether it is not its time to try again.
     pub fn is_put_off(&self, now: Time) -> bool {
-        self.put_off.as_ref().is_some_and(|(at, _)| *at > now)
+        Retry::is_later(self.put_off.as_ref(), now)
     }
 
     /// Its probes proved nothing: it asks again at that time.
     pub fn ask_later(&mut self, at: Time, why: String) {
         self.stage = Stage::InLine;
-        self.unasked = Some((at, why));
+        self.unasked = Some(Retry { at, why });
     }
 
     /// Whether it is not its time to ask again.
     pub fn asks_later(&self, now: Time) -> bool {
-        self.unasked.as_ref().is_some_and(|(at, _)| *at > now)
+        Retry::is_later(self.unasked.as_ref(), now)
     }
 
     /// Whether one of its network's pools gives that address.
@@ -399,7 +412,7 @@ impl Ledger {
             .iter()
             .filter(|waiter| waiter.stage == Stage::InLine && waiter.until <= now)
             .map(|waiter| {
-                let why = |last: &Option<(Time, String)>| last.as_ref().map(|(_, why)| why.clone());
+                let why = |last: &Option<Retry>| last.as_ref().map(|retry| retry.why.clone());
                 let whys = (why(&waiter.put_off), why(&waiter.unasked));
                 (waiter.caller, waiter.request.clone(), now.since(waiter.since), whys)
             })
@@ -428,8 +441,8 @@ impl Ledger {
             }
             let since = waiter.since;
             let again = [waiter.put_off.as_mut(), waiter.unasked.as_mut()].into_iter().flatten();
-            for (at, _) in again.filter(|(at, _)| *at <= now && *at > since) {
-                *at = since;
+            for again in again.filter(|again| again.at <= now && again.at > since) {
+                again.at = since;
                 retry = true;
             }
         }

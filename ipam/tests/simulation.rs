@@ -170,6 +170,44 @@ proptest! {
     }
 }
 
+/// Pods at a full pool, and gaps of hearing in which foreign hosts take what pods have.
+fn ops_with_gaps() -> impl Strategy<Value = Vec<Op>> {
+    let (pod, last) = (0..5_u8, 0..4_u8);
+    let op = prop_oneof![
+        5 => pod.clone().prop_map(Op::Add),
+        3 => pod.clone().prop_map(Op::Del),
+        2 => pod.prop_map(Op::EndNamespace),
+        4 => (1..50_u16, last.clone()).prop_map(|(millis, taken)| Op::Pause(millis, Some(taken))),
+        1 => any::<bool>().prop_map(Op::Port),
+        2 => (last.clone(), any::<bool>(), any::<bool>()).prop_map(|(last, announces, lost)| Op::Take(last, announces, lost)),
+        1 => last.clone().prop_map(Op::Leave),
+        1 => (last, any::<bool>()).prop_map(|(last, comes)| Op::Node(last, comes)),
+        1 => Just(Op::CrashAgent),
+        10 => (1..40_u8).prop_map(Op::Happen),
+        2 => (1..1500_u16).prop_map(Op::Pass),
+    ];
+    let begin =
+        [Op::Add(0), Op::Add(1), Op::Add(2), Op::Add(3), Op::Happen(39), Op::Happen(39), Op::Happen(39)];
+    prop::collection::vec(op, 1..60).prop_map(move |ops| begin.iter().cloned().chain(ops).collect())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: cases(), max_shrink_iters: 4000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_address_that_was_taken_in_a_gap_is_given_to_no_later_pod(seed in any::<u64>(), ops in ops_with_gaps()) {
+        let mut world = World::new(seed);
+        for op in ops {
+            world.play(&op);
+            world.check_alive();
+            world.check_promises();
+        }
+        world.settle();
+        world.check_alive();
+        world.check_nothing_leaked();
+    }
+}
+
 /// Pods that come to a full pool and lose their links, and time.
 fn losses() -> impl Strategy<Value = Vec<Op>> {
     let pod = 0..6_u8;
@@ -299,4 +337,14 @@ fn the_guard_of_a_forced_release_ends_beside_the_next_add_of_its_attachment() {
         vec![DeleteLink(0)],
     ];
     play(2_630_250_165_199_855_746, &ops.concat());
+}
+
+#[test]
+fn an_undone_add_whose_end_is_not_on_the_disk_keeps_its_link() {
+    use Op::{Add, CrashAgent, Happen, LoseStore, Pass};
+    let ops = [
+        vec![Add(1), Happen(14), Add(2), Happen(6), Add(5), Pass(738), CrashAgent, Pass(2340), Happen(8)],
+        vec![LoseStore],
+    ];
+    play(12_781_782_184_246_366_345, &ops.concat());
 }

@@ -15,7 +15,7 @@ use super::io::{
 use super::line::{Stage, Waiter};
 use super::pools::{Choice, Pick};
 use super::wire::ProbePurpose;
-use crate::attachment::{AttachmentKey, Role};
+use crate::attachment::AttachmentKey;
 use crate::config::Network;
 use crate::evidence::Departure;
 use crate::identity::TxnId;
@@ -525,20 +525,12 @@ impl Ledger {
         slot.live.since = now;
         slot.end();
         slot.live.stamp += 1;
-        let entry = slot.entry.clone();
-        let committing = slot.live.committing;
-        self.note(NoteKind::Observation, "undone", entry.addresses(), Some(key), why.to_owned());
+        let (addresses, committing) = (slot.entry.addresses(), slot.live.committing);
+        self.note(NoteKind::Observation, "undone", addresses, Some(key), why.to_owned());
         if committing {
             return; // `committed` goes on from here
         }
-        let journal = vec![JournalWrite::Put(Box::new(entry.clone()))];
-        self.commit(Pending::Nothing, Step::Other, journal, Flush::Durable, Vec::new());
-        // Also where only the intent is on the disk: what followed it may have been lost in a crash.
-        if entry.role == Role::Main {
-            self.remove_link(key);
-        } else {
-            self.gather(key.clone(), false);
-        }
+        self.save_undo(key);
     }
 
     pub(super) fn reply(&mut self, caller: Caller, step: Step, reply: Result<Reply, LedgerError>) {

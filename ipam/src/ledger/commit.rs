@@ -50,6 +50,11 @@ pub enum Pending {
         /// Whether that is all that the caller waits for.
         at_once: bool,
     },
+    /// The end of an open ADD is put on the disk, and its link is removed after that.
+    Undo {
+        /// The attachment.
+        key: AttachmentKey,
+    },
     /// The records of a dead attachment are deleted.
     Free {
         /// Whose.
@@ -96,6 +101,7 @@ impl Ledger {
             Pending::Reserve { key, givers } => self.reserved(now, &key, givers, result),
             Pending::Answer { key, caller } => self.answer(&key, caller, refusal),
             Pending::Del { key, caller, at_once } => self.del_journaled(&key, caller, refusal, at_once),
+            Pending::Undo { key } => self.undo_saved(now, &key, refusal),
             Pending::Free { key } => self.freed(now, &key, result),
             Pending::Repair { key } => self.repaired(now, &key, result),
         }

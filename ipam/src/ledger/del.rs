@@ -152,6 +152,34 @@ impl Ledger {
         }
     }
 
+    /// Puts the end of an open ADD on the disk. Its link is removed after that: a crash in between must not leave
+    /// an ADD that its plugin can end well, and no link.
+    pub(super) fn save_undo(&mut self, key: &AttachmentKey) {
+        let under_way = |pending: &Pending| matches!(pending, Pending::Undo { key: other } if other == key);
+        let Some(slot) = self.slots.get(key).filter(|_| !self.pending.values().any(under_way)) else {
+            return;
+        };
+        let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
+        let then = Pending::Undo { key: key.clone() };
+        self.commit(then, Step::Other, journal, Flush::Durable, Vec::new());
+    }
+
+    /// The end of an open ADD is on the disk, or could not be put there: then it is tried again after a read.
+    pub(super) fn undo_saved(&mut self, now: Time, key: &AttachmentKey, refusal: Option<String>) {
+        let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.entry.del_seen) else { return };
+        slot.live.end_saved |= refusal.is_none();
+        if let Some(why) = refusal {
+            slot.live.recheck_at = Some(now + RETRY);
+            return self.note(NoteKind::Warning, "storage-refused", Vec::new(), Some(key), why);
+        }
+        // Also where only the intent is on the disk: what followed it may have been lost in a crash.
+        if slot.entry.role == Role::Main && slot.entry.phase.is_open() && !slot.live.committing {
+            self.remove_link(key);
+        } else {
+            self.gather(key.clone(), false);
+        }
+    }
+
     /// Has the link of an attachment removed that is over.
     pub(super) fn remove_link(&mut self, key: &AttachmentKey) {
         let Some(slot) = self.slots.get(key).filter(|slot| !slot.live.removing) else { return };
@@ -159,6 +187,9 @@ impl Ledger {
         if netns.nsid().is_none() {
             // The number of its namespace means nothing now, or another namespace.
             return self.gather(key.clone(), true);
+        }
+        if slot.entry.phase.is_open() && !slot.live.end_saved {
+            return self.save_undo(key);
         }
         let (ifindex, macs) = (slot.entry.ifindex, slot.entry.macs());
         if let Some(slot) = self.slots.get_mut(key) {

@@ -442,6 +442,9 @@ impl World {
         self.netlink.clear();
         self.disk.clear();
         self.lazy.clear();
+        // A forced release that left no guard on the disk is none: its attachment is judged again.
+        let guards = || self.quarantine.values().filter_map(|shut| shut.guard.as_ref());
+        self.forced.retain(|key| guards().any(|guard| guard.holder == *key));
         self.events.retain(|event| matches!(event, Event::Retry(_)));
     }
 
@@ -798,9 +801,11 @@ impl World {
                     || self.kernel.is_hidden(slot.entry.at)
                     // Its namespace ended before its number was learnt in the agent's present place.
                     || slot.entry.place != Some(NetnsCookie(self.place)))));
-            // What an operator forced stays shut while any link has its MAC, or no search reaches one that may be it.
+            // What an operator forced stays shut while any link has its MAC or its alias, or no search reaches one that
+            // may be it.
             let shut = matches!(&view, View::Shut(shut) if shut.guard.as_ref().is_some_and(|guard| {
-                self.kernel.links.iter().any(|link| guard.macs.contains(&link.mac))
+                self.is_copied(&guard.holder)
+                    || self.kernel.links.iter().any(|link| guard.macs.contains(&link.mac))
                     || !self.kernel.unexplained().is_empty()
             }));
             assert!(

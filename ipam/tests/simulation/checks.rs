@@ -115,9 +115,10 @@ impl World {
                 let at = (link.at, Some(link.ifindex), Some(link.mac));
                 link.key == slot.entry.key && at == (slot.entry.at.0, slot.entry.ifindex, slot.entry.mac)
             }));
-            // An operator's guard waits for the end of the interface, which the same attachment may have again.
+            // An operator's guard waits for the end of the interface, up or down, which the same attachment may have
+            // again.
             let guarded = matches!(view, View::Shut(shut) if shut.guard.as_ref().is_some_and(|guard| {
-                self.links.iter().any(|link| link.up && guard.macs.contains(&link.mac))
+                self.links.iter().any(|link| guard.macs.contains(&link.mac))
             }));
             assert!(
                 held || asked || unseen || survivor || guarded || moved || self.is_local(&view),

@@ -89,7 +89,7 @@ pub fn lease(ledger: &Ledger, view: &View<'_>) -> LeaseRow {
                     State::Held => LeaseState::Held,
                     State::Quarantined => LeaseState::Quarantined,
                 },
-                reason: slot.live.reason.to_owned(),
+                reason: slot.live.reason.code().to_owned(),
                 node: Some(ledger.node().clone()),
                 container_id: Some(entry.key.container_id.clone()),
                 ifname: Some(entry.key.ifname.clone()),

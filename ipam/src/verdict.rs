@@ -75,7 +75,7 @@ impl Next {
 }
 
 /// The facts that a row asks for. An empty list asks for nothing.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct When {
     epoch: &'static [Epoch],
     netns: &'static [NetnsFact],
@@ -151,7 +151,7 @@ fn words<T: std::fmt::Debug>(values: &[T]) -> String {
 }
 
 /// One line of the table.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Row {
     /// The reason code: stable, shown by `leases`, `explain` and events.
     pub id: &'static str,
@@ -165,6 +165,8 @@ pub struct Row {
     pub why: &'static str,
     /// The end of a row that leaves the address taken; `None`: the row frees it.
     pub ending: Option<Ending>,
+    /// Whether no other host can have used the address up to its release.
+    pub proves_silence: bool,
 }
 
 /// The end of a row that leaves the address taken.
@@ -198,6 +200,10 @@ impl Hand {
 }
 
 impl Row {
+    const fn silent(self) -> Self {
+        Self { proves_silence: true, ..self }
+    }
+
     const fn ends(self, by: &'static str, hand: Hand) -> Self {
         Self { ending: Some(Ending { by, hand }), ..self }
     }
@@ -209,7 +215,7 @@ impl Row {
 }
 
 const fn row(id: &'static str, verdict: Verdict, next: Next, when: When, why: &'static str) -> Row {
-    Row { id, when, verdict, next, why, ending: None }
+    Row { id, when, verdict, next, why, ending: None, proves_silence: false }
 }
 
 const ENDING: &[Intent] =
@@ -467,7 +473,8 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { epoch: &[Epoch::Rebooted], fdb: OFF_WIRE, wire: &[WireFact::Silent], ..ANY },
         "The machine was rebooted and the wire is silent.",
-    ),
+    )
+    .silent(),
     row(
         "fdb-unknown",
         Verdict::Unknown,
@@ -613,7 +620,8 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { netns: &[NetnsFact::Dead], fdb: OFF_WIRE, ..ANY },
         "The namespace is gone, and with it the link and its MAC.",
-    ),
+    )
+    .silent(),
     row(
         "link-unknown",
         Verdict::Unknown,
@@ -748,14 +756,16 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { intent: ENDING, ..ANY },
         "The attachment is meant to be over, and its link is gone.",
-    ),
+    )
+    .silent(),
     row(
         "namespace-left-removed",
         Verdict::Release,
         Next::Wait,
         When { departure: &[Departure::Destroyed], inhabitants: &[Inhabitants::Left], ..ANY },
         "Everybody left the namespace and nobody holds it, and its link is removed.",
-    ),
+    )
+    .silent(),
     row(
         "link-end-unheard",
         Verdict::Unknown,
@@ -773,7 +783,8 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When { settled: &[true], ..ANY },
         "The link has been gone from its living namespace for the settle time.",
-    ),
+    )
+    .silent(),
     row(
         "link-gone",
         Verdict::Suspect,

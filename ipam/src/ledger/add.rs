@@ -14,6 +14,7 @@ use super::io::{
 };
 use super::line::{Stage, Waiter};
 use super::pools::{Choice, Pick};
+use super::reason::Reason;
 use super::wire::ProbePurpose;
 use crate::attachment::AttachmentKey;
 use crate::config::Network;
@@ -121,7 +122,7 @@ impl Ledger {
             // Others may have taken the address since the wire was asked.
             Phase::Intent | Phase::Reserved if again => {
                 slot.live.vain = true;
-                self.finalize(now, &request.key, "undone");
+                self.finalize(now, &request.key, Reason::Undone);
                 self.line.push_back(Waiter::new(now, caller, request, timeout));
             }
             Phase::Intent => {
@@ -280,7 +281,7 @@ impl Ledger {
             boot_id: self.me.boot_id.clone(),
             machine_id: self.me.machine_id.clone(),
         };
-        let mut live = Live::new(now, "reserved", Departure::Unheard);
+        let mut live = Live::new(now, Reason::Reserved, Departure::Unheard);
         live.owner = Some(conn);
         live.heard_alone = self.heard_alone(&network, picks);
         live.silence = self.silence_behind(&network, picks);
@@ -433,7 +434,7 @@ impl Ledger {
         slot.live.orphaned_at = None;
         let unwritten = slot.entry.phase == Phase::Intent;
         slot.entry.phase = Phase::Done;
-        slot.live.reason = "bound";
+        slot.live.reason = Reason::Bound;
         slot.live.since = now;
         slot.live.unsettled_since = None;
         let entry = slot.entry.clone();
@@ -521,7 +522,7 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.owner = None;
         slot.live.orphaned_at = None;
-        slot.live.reason = "undone";
+        slot.live.reason = Reason::Undone;
         slot.live.since = now;
         slot.end();
         slot.live.stamp += 1;

@@ -8,6 +8,7 @@ use super::Ledger;
 use super::commit::Pending;
 use super::entry::Phase;
 use super::io::{Caller, Flush, JournalWrite, LedgerError, NoteKind, Reply, Step};
+use super::reason::Reason;
 use crate::name::SegmentName;
 use crate::record::AddressKey;
 use crate::time::Time;
@@ -96,10 +97,10 @@ impl Ledger {
         }
         slot.live.operators.push(caller);
         if slot.entry.phase == Phase::Held {
-            return self.end_hold(now, &key, "operator");
+            return self.end_hold(now, &key, Reason::Operator);
         }
         if force {
-            slot.live.quarantine = Some("forced");
+            slot.live.quarantine = Some(Reason::Forced);
             self.note(
                 NoteKind::Action,
                 "forced",
@@ -107,7 +108,7 @@ impl Ledger {
                 Some(&key),
                 "an operator forced its release".into(),
             );
-            self.finalize(now, &key, "forced");
+            self.finalize(now, &key, Reason::Forced);
         } else {
             self.gather(key, true);
         }

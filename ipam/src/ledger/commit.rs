@@ -14,6 +14,7 @@ use super::io::{
     StoreWrite,
 };
 use super::line::Stage;
+use super::reason::Reason;
 use crate::attachment::{AttachmentKey, Role};
 use crate::name::IfName;
 use crate::record::{AddressKey, LeaseRecord};
@@ -219,7 +220,7 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let heard = slot.live.disputed.take();
         let Some(address) = heard.or(occupied.map(|(address, _)| address)) else { return false };
-        slot.live.quarantine = heard.map(|_| "heard");
+        slot.live.quarantine = heard.map(|_| Reason::Heard);
         slot.live.vain = true;
         if slot.entry.del_seen {
             if let Some(waiter) = position.and_then(|index| self.line.remove(index)) {
@@ -229,7 +230,7 @@ impl Ledger {
             waiter.stage = Stage::InLine;
             waiter.avoid.insert(address);
         }
-        self.finalize(now, key, if heard.is_some() { "heard" } else { "occupied" });
+        self.finalize(now, key, if heard.is_some() { Reason::Heard } else { Reason::Occupied });
         true
     }
 
@@ -321,7 +322,7 @@ impl Ledger {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.live.vain = true;
             }
-            self.finalize(now, key, "undone");
+            self.finalize(now, key, Reason::Undone);
             return;
         }
         if let Some(slot) = self.slots.remove(key) {
@@ -336,7 +337,7 @@ impl Ledger {
     }
 
     /// Deletes the records of an attachment that is over.
-    pub(super) fn finalize(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+    pub(super) fn finalize(&mut self, now: Time, key: &AttachmentKey, reason: Reason) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         if slot.live.committing {
             return;
@@ -410,7 +411,7 @@ impl Ledger {
         self.commit(Pending::Nothing, Step::Other, journal, Flush::Lazy, Vec::new());
         self.homes.remember(&slot.entry);
         self.survey_again(&slot.entry);
-        if slot.live.quarantine == Some("forced") {
+        if slot.live.quarantine == Some(Reason::Forced) {
             self.follow_forced(&slot);
         }
         for held in &slot.entry.held {
@@ -423,7 +424,7 @@ impl Ledger {
             }
             if let Some(reason) = slot.live.quarantine {
                 let macs = self.answers.of(&held.key());
-                let guard = (reason == "forced").then(|| Guard {
+                let guard = (reason == Reason::Forced).then(|| Guard {
                     holder: key.clone(),
                     macs: slot.entry.macs(),
                     fdb_parent: slot.entry.fdb_parent.clone(),
@@ -433,7 +434,7 @@ impl Ledger {
             } else if let rivals = self.local_rivals(&slot, held)
                 && !rivals.is_empty()
             {
-                self.shut(now, held.pool.clone(), held.key(), rivals, None, "heard");
+                self.shut(now, held.pool.clone(), held.key(), rivals, None, Reason::Heard);
             } else {
                 self.give_back(now, &held.key());
                 if let Some(port) = alone
@@ -453,11 +454,8 @@ impl Ledger {
 
     /// What the kernel proved free needs no probe before the next holder gets it: nobody else can
     /// have had it meanwhile.
-    fn trusted_silent(&mut self, now: Time, port: &IfName, held: &Held, reason: &str) {
-        if matches!(
-            reason,
-            "netns-gone" | "del" | "link-gone-settled" | "namespace-left-removed" | "undone" | "rebooted"
-        ) {
+    fn trusted_silent(&mut self, now: Time, port: &IfName, held: &Held, reason: Reason) {
+        if reason.proves_silence() {
             self.silence_of(now, port, &held.pool, &held.key());
         }
     }

@@ -16,6 +16,7 @@ use super::entry::{Entry, Held, Phase};
 use super::hearing::Span;
 use super::io::{Caller, LedgerError, ProbeResult, Step};
 use super::pools::Pick;
+use super::reason::Reason;
 use super::wire::{ASK_AGAIN, ProbePurpose};
 use crate::attachment::AttachmentKey;
 use crate::config::Network;
@@ -179,7 +180,7 @@ impl Ledger {
         if let Some((address, by)) = rival {
             slot.live.binding = None;
             slot.live.disputed = Some(address);
-            slot.live.quarantine = Some("answers");
+            slot.live.quarantine = Some(Reason::Answers);
             return self.refuse_bind(binding.caller, key, address, by);
         }
         (slot.live.silence, slot.live.heard_alone) = (span.map_or(Silence::Former, Silence::Heard), span);

@@ -13,6 +13,7 @@ use super::hidden::Listening;
 use super::io::{Caller, Source};
 use super::leak::Exits;
 use super::pace::{self, Pace};
+use super::reason::Reason;
 use super::repeat::Repeat;
 use super::sight::Where;
 use crate::attachment::{AttachmentKey, PodRef, Role};
@@ -342,7 +343,7 @@ pub struct Live {
     /// See `pod_asked`.
     pub pod_over: Option<Time>,
     /// The id of the table's row that fits.
-    pub reason: &'static str,
+    pub reason: Reason,
     /// Whether that row says suspect.
     pub suspect: bool,
     /// Since when the present state holds.
@@ -362,7 +363,7 @@ pub struct Live {
     /// Operators that wait for the judgement.
     pub operators: Vec<Caller>,
     /// Whether releasing it leaves its addresses in quarantine, and why.
-    pub quarantine: Option<&'static str>,
+    pub quarantine: Option<Reason>,
 }
 
 impl Live {
@@ -379,7 +380,7 @@ impl Live {
     }
 
     /// A new attachment, or one from the journal, of which nothing has been read yet.
-    pub fn new(now: Time, reason: &'static str, departure: Departure) -> Self {
+    pub fn new(now: Time, reason: Reason, departure: Departure) -> Self {
         Self {
             owner: None,
             repeats: Vec::new(),

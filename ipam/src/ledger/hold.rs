@@ -13,6 +13,7 @@ use super::commit::Pending;
 use super::entry::{Entry, Phase};
 use super::io::{Action, Flush, JournalWrite, NoteKind, PodNews, Reply, Step};
 use super::line::{Stage, is_same_pod};
+use super::reason::Reason;
 use crate::attachment::AttachmentKey;
 use crate::time::Time;
 
@@ -55,7 +56,7 @@ impl Ledger {
             .collect();
         for (key, wanted) in held {
             if !wanted {
-                self.end_hold(now, &key, "pod-gone");
+                self.end_hold(now, &key, Reason::PodGone);
             } else if let Some(slot) = self.slots.get_mut(&key) {
                 slot.live.held_until = Some(slot.live.since + HOLD);
             }
@@ -127,7 +128,7 @@ impl Ledger {
     }
 
     /// Its records stay; from here on no evidence is needed any more.
-    pub(super) fn hold(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+    pub(super) fn hold(&mut self, now: Time, key: &AttachmentKey, reason: Reason) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.entry.phase = Phase::Held;
         slot.live.stamp += 1;
@@ -135,7 +136,7 @@ impl Ledger {
         slot.live.recheck_at = None;
         slot.live.suspect = false;
         slot.live.unsettled_since = None;
-        slot.live.reason = "held";
+        slot.live.reason = Reason::Held;
         slot.live.held_until = Some(now + if self.pods.known { HOLD } else { UNTIL_KNOWN });
         let waiters = std::mem::take(&mut slot.live.del_waiters);
         let entry = slot.entry.clone();
@@ -167,7 +168,7 @@ impl Ledger {
         for (_, giver) in held {
             let exposed = self.slots.get(&giver).is_some_and(|slot| slot.entry.exposed);
             if giver == request.key || exposed {
-                self.end_hold(now, &giver, "held");
+                self.end_hold(now, &giver, Reason::Held);
                 continue;
             }
             if let Some((heir, picks)) = self.heir(now, &giver)
@@ -180,7 +181,7 @@ impl Ledger {
         false
     }
 
-    pub(super) fn end_hold(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+    pub(super) fn end_hold(&mut self, now: Time, key: &AttachmentKey, reason: Reason) {
         if let Some(slot) = self.slots.get_mut(key) {
             slot.live.held_until = None;
         }
@@ -196,7 +197,7 @@ impl Ledger {
             .map(|slot| slot.entry.key.clone())
             .collect();
         for key in due {
-            self.end_hold(now, &key, "hold-ended");
+            self.end_hold(now, &key, Reason::HoldEnded);
         }
     }
 
@@ -204,7 +205,7 @@ impl Ledger {
     pub(super) fn hold_again(&mut self, now: Time) {
         for slot in self.slots.values_mut().filter(|slot| slot.entry.phase == Phase::Held) {
             slot.live.held_until = Some(now + HOLD);
-            slot.live.reason = "held";
+            slot.live.reason = Reason::Held;
         }
     }
 }

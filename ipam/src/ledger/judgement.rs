@@ -12,6 +12,7 @@ use super::io::{
     Target,
 };
 use super::occupied::Place;
+use super::reason::Reason;
 use super::sight::{Bound, Where};
 use super::wire::{GUARD_STAMP, ProbePurpose};
 use crate::attachment::{AttachmentKey, Role};
@@ -426,13 +427,13 @@ impl Ledger {
             (Verdict::Release, _) => {
                 self.ended(asked, key);
                 self.forget_links_of(now, seen);
-                self.release_proven(now, key, row.id);
+                self.release_proven(now, key, Reason::Row(row));
             }
             (Verdict::Quarantine, _) => {
                 if let Some(slot) = self.slots.get_mut(key) {
-                    slot.live.quarantine = Some(row.id);
+                    slot.live.quarantine = Some(Reason::Row(row));
                 }
-                self.finalize(now, key, row.id);
+                self.finalize(now, key, Reason::Row(row));
             }
             (_, Next::RemoveLink) => {
                 self.follow(now, seen);
@@ -463,7 +464,7 @@ impl Ledger {
     fn tell(&mut self, now: Time, key: &AttachmentKey, facts: &Facts, row: &'static Row) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let steady = matches!(row.id, "link-present" | "link-never-seen");
-        let reason = if steady && slot.entry.phase == Phase::Done { "bound" } else { row.id };
+        let reason = if steady && slot.entry.phase == Phase::Done { Reason::Bound } else { Reason::Row(row) };
         slot.live.suspect = row.verdict == Verdict::Suspect;
         slot.live.judged(now, row, facts.intent);
         if slot.live.reason == reason || (steady && slot.entry.phase.is_open()) {
@@ -512,7 +513,7 @@ impl Ledger {
         if row.next != Next::Settle {
             return false; // The judgement goes on; its end answers.
         }
-        self.finalize(now, key, "operator");
+        self.finalize(now, key, Reason::Operator);
         true
     }
 
@@ -527,7 +528,7 @@ impl Ledger {
     }
 
     /// Proven over: handed over to an ADD in line, or deleted.
-    fn release_proven(&mut self, now: Time, key: &AttachmentKey, reason: &'static str) {
+    fn release_proven(&mut self, now: Time, key: &AttachmentKey, reason: Reason) {
         if let Some((index, picks)) = self.heir(now, key) {
             if let Some(slot) = self.slots.get_mut(key) {
                 slot.live.reason = reason;

@@ -454,7 +454,7 @@ impl Ledger {
     /// The refusal of an ADD that waited for another of its attachment, if it did.
     fn why_former(&self, request: &LeaseRequest, waited: Duration) -> Option<LedgerError> {
         let slot = self.slots.get(&request.key).filter(|slot| slot.entry.txn != request.txn)?;
-        let (key, state) = (request.key.clone(), slot.live.reason);
+        let (key, state) = (request.key.clone(), slot.live.reason.code());
         Some(if slot.entry.netns.cookie == request.netns.cookie {
             LedgerError::FormerAdd { key, waited_ms: waited.as_millis(), state }
         } else {

@@ -33,6 +33,7 @@ pub mod occupied;
 mod pace;
 mod pools;
 mod ports;
+pub mod reason;
 mod repair;
 pub mod repeat;
 mod requested_mac;
@@ -44,6 +45,7 @@ pub mod unsettled;
 pub mod view;
 mod wire;
 
+use reason::Reason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -254,7 +256,7 @@ impl Ledger {
             if let Some(slot) = self.slots.get_mut(&key) {
                 slot.live.recheck_at = None;
                 if slot.live.vain {
-                    self.finalize(now, &key, "undone");
+                    self.finalize(now, &key, Reason::Undone);
                     continue;
                 }
                 let search = std::mem::take(&mut slot.live.search_again);

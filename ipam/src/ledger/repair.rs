@@ -15,6 +15,7 @@ use super::entry::{Entry, Held, Live, Phase, Slot, fdb_parent};
 use super::io::{
     Action, CommitResult, Flush, JournalWrite, Loaded, NoteKind, Step, StoreWrite, Stray, StrayLink,
 };
+use super::reason::Reason;
 use crate::alloc::gives;
 use crate::attachment::{AttachmentKey, Role};
 use crate::config::{Network, Pool};
@@ -163,7 +164,7 @@ impl Ledger {
     }
 
     fn load_entry(&mut self, now: Time, entry: Entry) {
-        let mut live = Live::unjudged(now, "restarted");
+        let mut live = Live::unjudged(now, Reason::Restarted);
         live.departure = entry.departure.unwrap_or(Departure::EventsLost);
         live.gap = true;
         if entry.phase.is_open() {
@@ -205,7 +206,7 @@ impl Ledger {
         let leaked_after = network.and_then(|network| network.leaked_after);
         let slot = self.slots.entry(record.key.clone()).or_insert_with(|| Slot {
             entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },
-            live: Live::unjudged(now, "adopted"),
+            live: Live::unjudged(now, Reason::Adopted),
         });
         // Why nobody here knows it is not known: perhaps the store went back, and the address is another's now.
         slot.entry.exposed |= self.shared.on;
@@ -350,7 +351,7 @@ impl Ledger {
         };
         let text = format!("link {} with {mac} was adopted by its alias", found.ifindex);
         self.note(NoteKind::Action, "adopted", entry.addresses(), Some(key), text);
-        let live = Live::unjudged(now, "adopted");
+        let live = Live::unjudged(now, Reason::Adopted);
         self.slots.insert(key.clone(), Slot { entry, live });
         true
     }

@@ -11,6 +11,7 @@ use super::commit::Pending;
 use super::entry::{Entry, Live, Phase, Slot};
 use super::io::{Caller, Flush, JournalWrite, LeaseRequest, LedgerError, LinkSeen, Reply, Step};
 use super::line::Stage;
+use super::reason::Reason;
 use crate::attachment::{AttachmentKey, Role};
 use crate::evidence::{Epoch, Facts, LinkFact, NetnsFact};
 use crate::identity::TxnId;
@@ -201,8 +202,8 @@ impl Ledger {
         if !slot.entry.del_seen || !slot.may_be_addressed() {
             return false;
         }
-        if slot.live.reason != "add-open" {
-            slot.live.reason = "add-open";
+        if slot.live.reason != Reason::AddOpen {
+            slot.live.reason = Reason::AddOpen;
             slot.live.since = now;
             let text = "kept until the plugin of an ADD ends, which may still put the address on the link";
             self.observe(key, "add-open", text.to_owned());

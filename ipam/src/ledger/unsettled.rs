@@ -11,6 +11,7 @@ use std::time::Duration;
 use super::Ledger;
 use super::entry::{Live, Phase, Slot};
 use super::io::SearchOutcome;
+use super::reason::Reason;
 use super::view::View;
 use crate::attachment::{AttachmentKey, PodRef};
 use crate::evidence::{Departure, Intent, SearchFact};
@@ -72,7 +73,7 @@ pub struct Unsettled<'a> {
 
 impl Live {
     /// An attachment from the journal or the store, of which nothing has been read yet.
-    pub(super) fn unjudged(now: Time, reason: &'static str) -> Self {
+    pub(super) fn unjudged(now: Time, reason: Reason) -> Self {
         Self { unsettled_since: Some(now), ..Self::new(now, reason, Departure::EventsLost) }
     }
 
@@ -97,9 +98,8 @@ impl Slot {
     fn ending(&self) -> Option<Ending> {
         match (self.entry.phase, self.live.reason) {
             (Phase::Releasing, _) => Some(RELEASING),
-            (_, "restarted" | "adopted") => Some(UNJUDGED),
-            (_, "bound") => Row::of("link-present").and_then(|row| row.ending),
-            (_, reason) => Row::of(reason).and_then(|row| row.ending),
+            (_, Reason::Restarted | Reason::Adopted) => Some(UNJUDGED),
+            (_, reason) => reason.ending(),
         }
     }
 }
@@ -131,8 +131,8 @@ impl Ledger {
                 addresses: slot.entry.addresses(),
                 key: &slot.entry.key,
                 pod: slot.entry.pod.as_ref(),
-                reason: slot.live.reason,
-                why: Row::of(slot.live.reason).map(|row| row.why),
+                reason: slot.live.reason.code(),
+                why: slot.live.reason.row().map(|row| row.why),
                 unsearched: slot.live.unsearched.as_deref(),
                 unproved: slot.live.listening.failure(),
                 since,

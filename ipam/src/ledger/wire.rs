@@ -13,6 +13,7 @@ use super::io::{
 };
 use super::line::Stage;
 use super::pools::Pick;
+use super::reason::Reason;
 use super::sight::{Bound, Where};
 use crate::attachment::AttachmentKey;
 use crate::evidence::{Claim, FdbFact, Intent, WireFact};
@@ -234,7 +235,7 @@ impl Ledger {
                 self.silence_of(now, device, pool, &key);
             } else if self.pools.get(pool).is_some_and(|state| state.free.is_free(address)) {
                 self.take(&key);
-                self.shut(now, pool.clone(), key, macs, None, "answers");
+                self.shut(now, pool.clone(), key, macs, None, Reason::Answers);
             }
         }
         self.serve_line(now);
@@ -280,7 +281,7 @@ impl Ledger {
                 self.return_unused(&pick.key);
             } else if !macs.is_empty() {
                 self.avoid(txn, pick.key.address);
-                self.shut(now, pick.pool, pick.key, macs, None, "answers");
+                self.shut(now, pick.pool, pick.key, macs, None, Reason::Answers);
             } else if index.is_none() || chosen.iter().any(|other| Family::of(other.key.address) == family) {
                 self.return_unused(&pick.key);
                 self.silence_of(now, device, &pick.pool, &pick.key);
@@ -454,7 +455,7 @@ impl Ledger {
         key: AddressKey,
         macs: Vec<Mac>,
         guard: Option<Guard>,
-        reason: &'static str,
+        reason: Reason,
     ) {
         self.take(&key);
         for mac in &macs {
@@ -470,7 +471,7 @@ impl Ledger {
             key: key.clone(),
             pool,
             macs,
-            reason: reason.to_owned(),
+            reason: reason.code().to_owned(),
             guard,
             heard_at: now,
             since: now,
@@ -558,7 +559,7 @@ impl Ledger {
                 // Another node's new pod, most likely, of which the watch is about to tell.
                 self.look_again(now, key.clone());
             } else if self.quarantine.len() < QUARANTINE_MAX {
-                return self.shut(now, pool, key, vec![heard.mac], None, "heard");
+                return self.shut(now, pool, key, vec![heard.mac], None, Reason::Heard);
             }
             // It is asked for again before anybody gets it.
             self.hearings.spoken(&key);

@@ -106,7 +106,7 @@ impl World {
                 unsettled.iter().any(|one| one.key == key && needed(one))
             };
             let unseen = matches!(view, View::Held { slot, .. } if named(&slot.entry.key)
-                && matches!(slot.live.reason, "moved-out-of-sight" | "link-end-unheard"));
+                && matches!(slot.live.reason.code(), "moved-out-of-sight" | "link-end-unheard"));
             // Another plugin's link that was moved may have the address where no read looks for it.
             let moved = matches!(view, View::Held { slot, .. } if slot.entry.role == Role::Chained
                 && self.links.iter().any(|link| link.up && Some(link.mac) == slot.entry.mac && link.at != slot.entry.at.0));

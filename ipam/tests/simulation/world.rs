@@ -618,7 +618,7 @@ impl World {
         let is_bound = |ledger: &Ledger| {
             let views = ledger.leases().into_iter();
             views
-                .filter(|view| matches!(view, View::Held { slot, .. } if slot.live.reason == "bound"))
+                .filter(|view| matches!(view, View::Held { slot, .. } if slot.live.reason.code() == "bound"))
                 .any(|view| view.address() == address)
         };
         let quiet = self.ledger.as_ref().is_some_and(is_bound);

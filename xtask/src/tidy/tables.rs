@@ -54,10 +54,18 @@ fn line(text: &mut String, cells: &[&str]) {
 
 /// The verdict table, as the core reads it: from the top, the first row that fits.
 fn verdicts(rows: &[Row]) -> String {
-    let mut text = String::from("| reason | when | verdict | next | why |\n|---|---|---|---|---|\n");
+    let mut text =
+        String::from("| reason | when | verdict | next | silent | why |\n|---|---|---|---|---|---|\n");
     for row in rows {
-        let cells =
-            [&format!("`{}`", row.id), &row.when.describe(), row.verdict.word(), row.next.word(), row.why];
+        let silent = if row.proves_silence { "yes" } else { "" };
+        let cells = [
+            &format!("`{}`", row.id),
+            &row.when.describe(),
+            row.verdict.word(),
+            row.next.word(),
+            silent,
+            row.why,
+        ];
         line(&mut text, &cells);
     }
     text

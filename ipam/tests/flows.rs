@@ -38,6 +38,10 @@ mod ports;
 mod programs;
 #[path = "flows/reached.rs"]
 mod reached;
+#[path = "declared/renames.rs"]
+mod renamed;
+#[path = "flows/renames.rs"]
+mod renames;
 #[path = "flows/repeats.rs"]
 mod repeats;
 #[path = "flows/requested_mac.rs"]

@@ -15,6 +15,8 @@ mod guests;
 mod local;
 #[path = "simulation/promises.rs"]
 mod promises;
+#[path = "declared/renames.rs"]
+mod renames;
 #[path = "simulation/segment.rs"]
 mod segment;
 #[path = "declared/segments.rs"]
@@ -46,6 +48,7 @@ fn ops() -> impl Strategy<Value = Vec<Op>> {
         1 => (0..6_u8).prop_map(Op::Flood),
         1 => Just(Op::Reboot),
         1 => Just(Op::LoseStore),
+        1 => any::<u8>().prop_map(Op::Declare),
         3 => (0..4_u8, any::<bool>(), any::<bool>()).prop_map(|(last, announces, lost)| Op::Take(last, announces, lost)),
         2 => (0..4_u8).prop_map(Op::Leave),
         3 => any::<bool>().prop_map(Op::Port),
@@ -140,6 +143,7 @@ fn ops_with_guests() -> impl Strategy<Value = Vec<Op>> {
         1 => pod.prop_map(Op::EndNamespace),
         1 => Just(Op::CrashAgent),
         1 => any::<bool>().prop_map(Op::Port),
+        1 => any::<u8>().prop_map(Op::Declare),
         10 => (20..40_u8).prop_map(Op::Happen),
         8 => (1500..3000_u16).prop_map(Op::Pass),
     ];
@@ -309,6 +313,13 @@ fn a_bind_that_waits_is_answered_when_its_namespace_ends() {
         vec![Happen(5), EndNamespace(0)],
     ];
     play(8_570_902_618_605_125_014, &ops.concat());
+}
+
+#[test]
+fn a_del_of_a_forced_release_that_a_crash_cut_short_is_answered() {
+    use Op::{Add, CrashAgent, Del, Force, Happen, MoveLink};
+    let ops = [Add(5), CrashAgent, Happen(17), Force(5), CrashAgent, MoveLink(5), Del(5)];
+    play(8_943_716_978_320_133_548, &ops);
 }
 
 #[test]

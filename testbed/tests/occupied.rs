@@ -159,6 +159,26 @@ fn without_programs_an_address_that_a_pod_announces_and_has_on_no_interface_is_k
 }
 
 #[test]
+fn without_programs_an_address_that_a_pod_announces_is_kept_while_its_pool_and_network_are_edited() {
+    let Some(options) = Options::of_tests(1.0) else { return };
+    let mut lab = Lab::start(&Options { rung: Some("none".to_owned()), ..options }, 2, "").unwrap();
+    let (first, other) = with_guest(&lab);
+    let path = lab.setup.config().join("lan.yaml");
+    let declared = std::fs::read_to_string(&path).unwrap();
+    let renamed = declared.replace("lan-v4", "lan-new");
+    let (_, pool_alone) = declared.split_once("---").unwrap();
+    for edited in [&renamed, pool_alone, &declared] {
+        std::fs::write(&path, edited).unwrap();
+        lab.agent().unwrap().reload();
+        std::thread::sleep(UNANSWERED / 2);
+        becomes(&lab, other, TOLD, HEARD);
+    }
+    assert!(refused(&lab).contains(&format!("{other} answered by {}", first.mac)));
+    lab.world.remove(&first.pod);
+    becomes(&lab, other, SURVEYED, None);
+}
+
+#[test]
 fn with_programs_an_address_behind_a_pods_interface_is_kept_as_long_as_it_answers() {
     let Some(options) = Options::of_tests(1.0) else { return };
     let lab = Lab::start(&options, 2, "").unwrap();

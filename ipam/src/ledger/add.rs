@@ -339,9 +339,11 @@ impl Ledger {
         }
         let (mut addresses, mut routes) = (Vec::new(), Vec::new());
         for held in &entry.held {
-            let pool = self.config.pools.get(&held.pool).ok_or_else(|| LedgerError::NotGivable {
-                address: held.address,
-                why: format!("its pool {} is not declared any more", held.pool),
+            let pool = self.config.pools.get(self.pool_now(&held.pool, &held.key())).ok_or_else(|| {
+                LedgerError::NotGivable {
+                    address: held.address,
+                    why: format!("its pool {} is not declared any more", held.pool),
+                }
             })?;
             if let Ok(address) = ipnetwork::IpNetwork::new(held.address, pool.subnet.prefix()) {
                 addresses.push((address, pool.gateway));

@@ -422,6 +422,7 @@ impl Ledger {
                 // A request of a former life may be carried out late.
                 self.look_after_echo(now, held.key());
             }
+            let pool = self.pool_now(&held.pool, &held.key()).clone();
             if let Some(reason) = slot.live.quarantine {
                 let macs = self.answers.of(&held.key());
                 let guard = (reason == Reason::Forced).then(|| Guard {
@@ -430,11 +431,11 @@ impl Ledger {
                     fdb_parent: slot.entry.fdb_parent.clone(),
                     unsearched: None,
                 });
-                self.shut(now, held.pool.clone(), held.key(), macs, guard, reason);
+                self.shut(now, pool, held.key(), macs, guard, reason);
             } else if let rivals = self.local_rivals(&slot, held)
                 && !rivals.is_empty()
             {
-                self.shut(now, held.pool.clone(), held.key(), rivals, None, Reason::Heard);
+                self.shut(now, pool, held.key(), rivals, None, Reason::Heard);
             } else {
                 self.give_back(now, &held.key());
                 if let Some(port) = alone
@@ -456,7 +457,8 @@ impl Ledger {
     /// have had it meanwhile.
     fn trusted_silent(&mut self, now: Time, port: &IfName, held: &Held, reason: Reason) {
         if reason.proves_silence() {
-            self.silence_of(now, port, &held.pool, &held.key());
+            let pool = self.pool_now(&held.pool, &held.key()).clone();
+            self.silence_of(now, port, &pool, &held.key());
         }
     }
 

@@ -27,8 +27,10 @@ impl Ledger {
                 // A pool may be renamed. One that was gone when the agent started is dropped already.
                 let given = |pool: &Pool| pool.segment == held.segment && gives(pool, held.address);
                 // Nearly every pool keeps its name: so a holder costs one look.
-                let same = config.pools.get(&held.pool).is_some_and(given);
-                self.config.pools.contains_key(&held.pool) && !same && !config.pools.values().any(given)
+                let by = |config: &Config| {
+                    config.pools.get(&held.pool).is_some_and(given) || config.pools.values().any(given)
+                };
+                !by(&config) && by(&self.config)
             })
             .map(|(slot, held)| {
                 format!("pool {} would drop {}, held by {}", held.pool, held.address, slot.entry.key)
@@ -72,6 +74,7 @@ impl Ledger {
             }
         }
         self.config = config;
+        self.name_pools_of_quarantine();
         self.redeclare_ports();
         self.strays.look(now);
         self.index_occupied(now);

@@ -117,7 +117,7 @@ impl Ledger {
     /// hear its children, so that their silence after the holder's end says nothing.
     pub(super) fn local_rivals(&self, slot: &Slot, held: &Held) -> Vec<Mac> {
         let rivals = slot.live.rivals.iter().filter(|(key, _)| *key == held.key()).map(|(_, mac)| *mac);
-        self.local_among(&held.pool, rivals)
+        self.local_among(self.pool_now(&held.pool, &held.key()), rivals)
     }
 
     fn second_holder(&mut self, now: Time, holder: &AttachmentKey, claimed: &Claimed) {

@@ -486,7 +486,9 @@ impl Ledger {
         let held =
             self.slots.values().flat_map(|slot| {
                 let pools = &pools;
-                let concerns = |held: &&Held| pools.contains(&held.pool) && wants(request, held.address);
+                let concerns = |held: &&Held| {
+                    pools.contains(self.pool_now(&held.pool, &held.key())) && wants(request, held.address)
+                };
                 slot.entry.held.iter().filter(concerns).map(move |held| {
                     format!("{} {} ({})", held.address, slot.entry.holder(), slot.live.reason)
                 })

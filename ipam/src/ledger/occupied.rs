@@ -130,9 +130,10 @@ impl Occupied {
         self.by_address.values().flatten()
     }
 
-    /// The link on one of these wires that has a MAC.
-    pub fn child(&self, mac: Mac, wires: &BTreeSet<Wire>) -> Option<&Interface> {
-        self.children.values().find(|link| link.mac == Some(mac) && !link.wires.is_disjoint(wires))
+    /// The link on one of these wires, or on any, that has a MAC.
+    pub fn child(&self, mac: Mac, wires: Option<&BTreeSet<Wire>>) -> Option<&Interface> {
+        let on_one = |link: &Interface| wires.is_none_or(|wires| !link.wires.is_disjoint(wires));
+        self.children.values().find(|link| link.mac == Some(mac) && on_one(link))
     }
 
     /// The MACs of the known links.

@@ -281,6 +281,16 @@ impl Ledger {
         self.config.pools.iter().filter(|(_, pool)| of_them(pool)).map(|(name, _)| name.clone()).collect()
     }
 
+    /// The name of the pool that gives an address now. `name`: the one of the record, which may be renamed since.
+    pub(super) fn pool_now<'a>(&'a self, name: &'a PoolName, key: &AddressKey) -> &'a PoolName {
+        let fits = |pool: &Pool| pool.segment == key.segment && gives(pool, key.address);
+        if self.config.pools.get(name).is_some_and(fits) {
+            return name;
+        }
+        let mut others = self.config.pools.iter().filter(|(_, pool)| fits(pool));
+        others.next().map_or(name, |(other, _)| other)
+    }
+
     /// Marks an address as free again, unless it is held or quarantined. It rests.
     pub(super) fn give_back(&mut self, now: Time, key: &AddressKey) {
         if !self.is_taken(key) && self.is_asked_for(key) {

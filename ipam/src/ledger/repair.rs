@@ -58,6 +58,7 @@ impl Ledger {
             self.quarantine
                 .insert(shut.key.clone(), super::Quarantined { heard_at: now, since: now, ..shut });
         }
+        self.name_pools_of_quarantine();
         let mut entries = entries;
         entries.sort_by_key(|entry| entry.held.iter().map(|held| held.generation).max());
         for entry in entries {
@@ -406,8 +407,20 @@ impl Ledger {
         let text = "its release was cut short, and it shows life: it is kept".to_owned();
         self.note(NoteKind::Warning, "release-taken-back", entry.addresses(), Some(key), text);
         let store = self.creates(&entry);
+        let ends = entry.del_seen;
         let journal = vec![JournalWrite::Put(Box::new(entry))];
-        self.commit(Pending::Repair { key: key.clone() }, Step::Other, journal, Flush::Durable, store);
+        self.commit(
+            Pending::Repair { key: key.clone() },
+            Step::Other,
+            journal.clone(),
+            Flush::Durable,
+            store,
+        );
+        if ends {
+            // A DEL that came while it was being released is on the disk from now on.
+            let then = Pending::Del { key: key.clone(), caller: None, at_once: false };
+            self.commit(then, Step::Release, journal, Flush::Durable, Vec::new());
+        }
     }
 
     pub(super) fn repaired(&mut self, now: Time, key: &AttachmentKey, result: &CommitResult) {

@@ -400,8 +400,15 @@ impl Ledger {
         if let Some(link) = self.links_of(&shut.pool).find(|link| !self.occupied.covers(&link.device())) {
             return Some(format!("perhaps a link under {}: none was looked for yet", link.device()));
         }
-        let wires = self.links_of(&shut.pool).map(LinkSpec::wire).collect();
-        shut.macs.iter().find_map(|mac| self.local_link(*mac, &wires))
+        let wires = self.wires_of(&shut.pool);
+        shut.macs.iter().find_map(|mac| self.local_link(*mac, wires.as_ref()))
+    }
+
+    /// The wires on which a pool's addresses are given. `None`: no network gives them for now; one that does so again
+    /// finds the same links.
+    fn wires_of(&self, pool: &PoolName) -> Option<BTreeSet<Wire>> {
+        let wires: BTreeSet<_> = self.links_of(pool).map(LinkSpec::wire).collect();
+        Some(wires).filter(|wires| !wires.is_empty())
     }
 
     /// The links of the networks that give a pool's addresses.
@@ -412,17 +419,18 @@ impl Ledger {
 
     /// Those MACs that links under a parent of a pool's networks have.
     pub(super) fn local_among(&self, pool: &PoolName, macs: impl Iterator<Item = Mac>) -> Vec<Mac> {
-        let wires = self.links_of(pool).map(LinkSpec::wire).collect();
-        macs.filter(|mac| self.local_link(*mac, &wires).is_some()).collect()
+        let wires = self.wires_of(pool);
+        macs.filter(|mac| self.local_link(*mac, wires.as_ref()).is_some()).collect()
     }
 
-    /// The link on one of these wires, under its parent on this node, that has a MAC, in words.
-    pub(super) fn local_link(&self, mac: Mac, wires: &BTreeSet<Wire>) -> Option<String> {
+    /// The link on one of these wires, or on any, under its parent on this node, that has a MAC, in words. One of a
+    /// network that is not declared may be on each.
+    pub(super) fn local_link(&self, mac: Mac, wires: Option<&BTreeSet<Wire>>) -> Option<String> {
         let mine = self.slots.values().find(|slot| {
             let network = self.config.networks.get(&slot.entry.key.network);
             slot.entry.macs().contains(&mac)
                 && slot.entry.phase != super::entry::Phase::Held
-                && network.is_some_and(|network| wires.contains(&network.link.wire()))
+                && wires.is_none_or(|wires| network.is_none_or(|own| wires.contains(&own.link.wire())))
         });
         if let Some(slot) = mine {
             return Some(format!("the interface of {}", slot.entry.holder()));

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use super::Ledger;
-use super::entry::{Phase, Quarantined, Slot};
+use super::entry::{Held, Phase, Quarantined, Slot};
 use super::hearing::PortView;
 use super::io::{PoolCount, State};
 use super::line::{Stage, Waiter};
@@ -24,7 +24,7 @@ pub enum View<'a> {
         /// The holder.
         slot: &'a Slot,
         /// Which of its addresses.
-        held: &'a super::entry::Held,
+        held: &'a Held,
         /// Its state.
         state: State,
     },
@@ -131,8 +131,9 @@ impl Ledger {
             .filter_map(|(name, pool)| {
                 let state = self.pools.get(name)?;
                 let of = |wanted: &[State]| {
-                    let held = self.slots.values().filter(|slot| wanted.contains(&slot.state()));
-                    held.flat_map(|slot| &slot.entry.held).filter(|held| held.pool == *name).count() as u64
+                    let slots = self.slots.values().filter(|slot| wanted.contains(&slot.state()));
+                    let of_pool = |held: &&Held| self.pool_now(&held.pool, &held.key()) == name;
+                    slots.flat_map(|slot| &slot.entry.held).filter(of_pool).count() as u64
                 };
                 let waiting =
                     self.line.iter().filter(|waiter| waiter.stage != Stage::Committing).filter(|waiter| {

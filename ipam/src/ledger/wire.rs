@@ -364,6 +364,15 @@ impl Ledger {
         }
     }
 
+    /// A pool may be declared under another name than before.
+    pub(super) fn name_pools_of_quarantine(&mut self) {
+        let mut quarantine = std::mem::take(&mut self.quarantine);
+        for shut in quarantine.values_mut() {
+            shut.pool = self.pool_now(&shut.pool, &shut.key).clone();
+        }
+        self.quarantine = quarantine;
+    }
+
     /// Ends the quarantine of an address.
     fn readmitted(&mut self, now: Time, key: &AddressKey, why: &str) {
         self.quarantine.remove(key);
@@ -515,11 +524,12 @@ impl Ledger {
 
     /// No port of this node gives a quarantined address by now, or its wire cannot be asked: what was heard
     /// says nothing of a port that gives it later, where it is asked for first. A former holder is still
-    /// to be seen gone.
+    /// to be seen gone, and so is a link of this node that spoke for it, because no port hears that.
     fn unasked(&mut self, now: Time, key: &AddressKey) {
-        if let Some(guard) = self.quarantine.get(key).and_then(|shut| shut.guard.as_ref()) {
+        let Some(shut) = self.quarantine.get(key) else { return };
+        if let Some(guard) = &shut.guard {
             self.guards.insert(guard.holder.clone());
-        } else {
+        } else if self.local_speaker(shut).is_none() {
             self.readmitted(now, key, "no wire of this node can be asked about it");
             self.serve_line(now);
         }
@@ -554,7 +564,7 @@ impl Ledger {
         if !self.answers.is_former(&key, heard.claim())
             && self.pools.get(&pool).is_some_and(|state| state.free.is_free(key.address))
         {
-            let local = self.local_link(heard.mac, &BTreeSet::from([heard.wire.clone()])).is_some();
+            let local = self.local_link(heard.mac, Some(&BTreeSet::from([heard.wire.clone()]))).is_some();
             if self.shared.on && heard.mac.is_berth() && !local {
                 // Another node's new pod, most likely, of which the watch is about to tell.
                 self.look_again(now, key.clone());

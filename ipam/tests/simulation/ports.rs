@@ -11,10 +11,13 @@ impl World {
 
     /// One of the four addresses that all pools are about, on one of the parents.
     pub fn place(&self, number: u8) -> (IfName, IpAddr) {
-        let parents: BTreeSet<_> =
-            self.declared.networks.values().map(|network| network.link.parent()).collect();
+        let networks = self.declared.networks.values();
+        let mut parents: BTreeSet<IfName> = networks.map(|network| network.link.parent().clone()).collect();
+        if parents.is_empty() {
+            parents.insert("eth1".parse().unwrap());
+        }
         let parent = parents.iter().nth(usize::from(number / 4) % parents.len()).unwrap();
-        ((*parent).clone(), of_pool(number))
+        (parent.clone(), of_pool(number))
     }
 
     /// Whether a link there has the address, or is about to get it.

@@ -26,10 +26,10 @@ use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
 use crate::air::{Air, NEIGHBOUR};
-use crate::declared::config;
 use crate::guests::Guests;
 use crate::local::Local;
 use crate::promises::Promises;
+use crate::renames::renamed;
 use crate::segment::Segment;
 use spool::Spool;
 
@@ -191,7 +191,7 @@ fn of_pool(last: u8) -> IpAddr {
 
 impl World {
     pub fn new(seed: u64) -> Self {
-        Self::of(seed, |_| config(4))
+        Self::of(seed, renamed)
     }
 
     /// A world in which the operator edits what is declared.
@@ -390,6 +390,9 @@ impl World {
         }
         let nsid = self.namespace();
         let names: Vec<_> = self.declared.networks.keys().collect();
+        if names.is_empty() {
+            return;
+        }
         let network = names[usize::from(pod) % names.len()].clone();
         let key = AttachmentKey {
             network: network.clone(),
@@ -865,6 +868,9 @@ impl World {
         self.segment.set_up(true);
         self.refused = 0;
         self.guests.always_hear();
+        if self.declared.networks.is_empty() {
+            self.declare(0);
+        }
         for round in 0..400 {
             let mut budget = 5_000;
             while !(self.events.is_empty() && self.disk.is_empty() && !self.segment.waits()) {

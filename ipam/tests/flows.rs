@@ -22,6 +22,8 @@ mod floods;
 mod former;
 #[path = "flows/gc.rs"]
 mod gc;
+#[path = "flows/guards.rs"]
+mod guards;
 #[path = "flows/hearing.rs"]
 mod hearing;
 #[path = "flows/hidden.rs"]

@@ -13,7 +13,7 @@ use super::io::{Caller, Flush, JournalWrite, LeaseRequest, LedgerError, LinkSeen
 use super::line::Stage;
 use super::reason::Reason;
 use crate::attachment::{AttachmentKey, Role};
-use crate::evidence::{Epoch, Facts, LinkFact, NetnsFact};
+use crate::evidence::{Facts, LinkFact, NetnsFact};
 use crate::identity::TxnId;
 use crate::mac::Mac;
 use crate::time::Time;
@@ -83,10 +83,10 @@ impl Ledger {
     /// plugin's that was never learnt.
     pub(super) fn answer_repeats(&mut self, key: &AttachmentKey, facts: &Facts) {
         let there = matches!(facts.link, LinkFact::Present | LinkFact::OtherMac | LinkFact::NeverSeen);
-        if facts.epoch != Epoch::Same || facts.netns != NetnsFact::Alive || !there {
+        if facts.netns != NetnsFact::Alive || !there {
             return;
         }
-        let Some(slot) = self.slots.get(key).filter(|slot| !slot.live.committing) else { return };
+        let Some(slot) = self.slots.get(key) else { return };
         let asked: Vec<_> = self
             .line
             .iter()

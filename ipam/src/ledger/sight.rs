@@ -318,6 +318,8 @@ mod tests {
         let copied = shown(OTHERS, Mark::Own);
         assert_eq!(bound(true).likeness(&copied), Likeness::No);
         assert_eq!(bound(false).likeness(&copied), Likeness::Perhaps, "the number may be another's by now");
+        let undone = Target { intent: Intent::UndoOwnLink, ..bound(false) };
+        assert_eq!(undone.likeness(&copied), Likeness::No, "no process of its pod could have moved it there");
     }
 
     #[test]

@@ -141,9 +141,6 @@ impl Ledger {
 
     /// A survey came.
     pub(super) fn surveyed(&mut self, now: Time, survey: Survey) {
-        if survey.number != self.surveys.number {
-            return;
-        }
         let Some(devices) = self.surveys.under_way.take() else { return };
         if survey.own.is_none() {
             self.surveys.want(None);

@@ -247,7 +247,9 @@ fn a_link_that_moved_out_of_sight_is_over_after_its_end_and_a_silence_that_links
 fn a_link_in_a_hidden_namespace_is_neither_kept_for_sure_nor_removed() {
     let seen = Facts { netns: NetnsFact::Hidden, link: LinkFact::Present, ..DEAD };
     for intent in [Intent::Live, Intent::EndOwnLink, Intent::UndoOwnLink] {
-        assert_eq!(id(Facts { intent, ..seen }), "link-hidden");
+        for search in [SearchFact::NotMade, SearchFact::NotFound, SearchFact::Incomplete] {
+            assert_eq!(id(Facts { search, intent, ..seen }), "link-hidden");
+        }
     }
     let found = Facts { search: SearchFact::Found, ..seen };
     assert_eq!(id(found), "link-elsewhere");

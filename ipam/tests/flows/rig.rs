@@ -36,13 +36,15 @@ pub struct Rig {
     pub commits: VecDeque<(u64, Vec<StoreWrite>)>,
     replies: BTreeMap<u64, Result<Reply, LedgerError>>,
     /// With their ids, and whether somebody waits for them.
-    probes: Vec<(u64, Vec<IpAddr>, bool)>,
-    gathers: VecDeque<Vec<Target>>,
+    pub probes: Vec<(u64, Vec<IpAddr>, bool)>,
+    pub gathers: VecDeque<Vec<Target>>,
     /// Attachments whose pods are to be read live.
     pub pods_asked: Vec<AttachmentKey>,
     /// What is on interfaces of the node.
     pub node: Node,
     pub scans: u32,
+    /// Removals of links that were held.
+    pub removals: u32,
     pub proofs: u32,
     notes: Vec<Note>,
     listens: BTreeSet<IfName>,
@@ -246,6 +248,7 @@ impl Rig {
             gathers: VecDeque::new(),
             node,
             scans: 0,
+            removals: 0,
             proofs: 0,
             notes: Vec::new(),
             listens: BTreeSet::new(),
@@ -312,6 +315,7 @@ impl Rig {
                 Action::RemoveLink { key, .. } if !self.hold_removals => {
                     self.step(Input::LinkRemoved(key, RemoveResult::NotThere));
                 }
+                Action::RemoveLink { .. } => self.removals += 1,
                 _ => {}
             }
         }

@@ -14,6 +14,9 @@ mod conflicts;
 mod declared;
 #[path = "flows/departures.rs"]
 mod departures;
+#[expect(dead_code, reason = "a rig carries out single writes")]
+#[path = "simulation/disk.rs"]
+mod disk;
 #[path = "flows/ends.rs"]
 mod ends;
 #[path = "flows/floods.rs"]

@@ -11,6 +11,8 @@
 #[path = "simulation/air.rs"]
 mod air;
 mod declared;
+#[path = "simulation/disk.rs"]
+mod disk;
 #[path = "identity/kernel.rs"]
 mod kernel;
 #[path = "identity/world.rs"]

@@ -9,6 +9,8 @@
 #[path = "simulation/air.rs"]
 mod air;
 mod declared;
+#[path = "simulation/disk.rs"]
+mod disk;
 #[path = "simulation/guests.rs"]
 mod guests;
 #[path = "simulation/local.rs"]

@@ -19,6 +19,7 @@ use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
 pub use crate::declared::{address, config};
+use crate::disk::store_write;
 
 /// Foreign, and somebody's whose answer is a veto.
 const FOREIGN: Mac = Mac([2, 0, 0, 0, 0, 9]);
@@ -347,25 +348,7 @@ impl Rig {
         if self.store_down {
             return StoreResult::Failed("no answer".to_owned());
         }
-        let (key, of, new) = match write {
-            StoreWrite::Create(record) => (record.address_key(), record.txn.clone(), Some(record)),
-            StoreWrite::HandOver { record, .. } if !self.store.contains_key(&record.address_key()) => {
-                return StoreResult::Lost;
-            }
-            StoreWrite::Replace { record, of } | StoreWrite::HandOver { record, of } => {
-                (record.address_key(), of, Some(record))
-            }
-            StoreWrite::Delete { address, of } => (address, of, None),
-        };
-        if let Some(found) = self.store.get(&key).filter(|found| found.txn != of) {
-            return StoreResult::Others(Box::new(found.clone()));
-        }
-        match new {
-            Some(record) => drop(self.store.insert(key, *record)),
-            None if self.store.remove(&key).is_none() => return StoreResult::NoneThere,
-            None => {}
-        }
-        StoreResult::Done
+        store_write(&mut self.store, write)
     }
 
     /// Makes every free address known to be silent.

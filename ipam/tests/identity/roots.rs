@@ -17,7 +17,7 @@ impl World {
     pub(super) fn own_link(&self, pod: u8) -> Option<usize> {
         let (_, key) = self.pods.get(&pod)?;
         // No process of a pod runs before its ADD has ended.
-        self.journal.get(&key.to_string()).filter(|entry| entry.phase == Phase::Done)?;
+        self.disk.journal.get(&key.to_string()).filter(|entry| entry.phase == Phase::Done)?;
         self.kernel.links.iter().position(|link| link.owner.as_ref() == Some(key) && link.up)
     }
 

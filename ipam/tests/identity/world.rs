@@ -9,17 +9,17 @@ use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::config::Wire;
 use berth_ipam::evidence::Departure;
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, Nsid, TxnId};
-use berth_ipam::ledger::entry::{Entry, Quarantined, Slot};
+use berth_ipam::ledger::entry::Slot;
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::occupied::Survey;
 use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
-use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
 use crate::air::Air;
 use crate::declared::config;
+use crate::disk::Disk;
 use crate::kernel::{Kernel, Link, PARENT};
 
 #[path = "roots.rs"]
@@ -98,8 +98,7 @@ pub struct World {
     boot: u32,
     ledger: Option<Ledger>,
     events: Vec<Event>,
-    /// Commits and gathers happen in their order, as on the agent's threads.
-    disk: VecDeque<Action>,
+    disk: Disk,
     /// Netlink's messages, in the kernel's order.
     netlink: VecDeque<KernelHint>,
     kernel: Kernel,
@@ -116,10 +115,6 @@ pub struct World {
     forced: BTreeSet<AttachmentKey>,
     pods: BTreeMap<u8, (u64, AttachmentKey)>,
     plugins: BTreeMap<u64, Plugin>,
-    journal: BTreeMap<String, Entry>,
-    quarantine: BTreeMap<AddressKey, Quarantined>,
-    lazy: Vec<JournalWrite>,
-    store: BTreeMap<AddressKey, LeaseRecord>,
     air: Air,
     /// Rounds of probes that the links under the parent hear.
     wide: BTreeSet<u64>,
@@ -141,7 +136,7 @@ impl World {
             boot: 1,
             ledger: None,
             events: Vec::new(),
-            disk: VecDeque::new(),
+            disk: Disk::default(),
             netlink: VecDeque::new(),
             kernel: Kernel::default(),
             place: 1,
@@ -151,10 +146,6 @@ impl World {
             forced: BTreeSet::new(),
             pods: BTreeMap::new(),
             plugins: BTreeMap::new(),
-            journal: BTreeMap::new(),
-            quarantine: BTreeMap::new(),
-            lazy: Vec::new(),
-            store: BTreeMap::new(),
             air: Air::default(),
             wide: BTreeSet::new(),
             heard: BTreeMap::new(),
@@ -185,15 +176,8 @@ impl World {
             machine_id: MachineId("m1".into()),
         };
         self.ledger = Some(Ledger::new(me, config(4)));
-        let loaded = Loaded {
-            entries: self.journal.values().cloned().collect(),
-            quarantine: self.quarantine.values().cloned().collect(),
-            records: self.store.values().cloned().collect(),
-            strays: Vec::new(),
-            place: Some(NetnsCookie(self.place)),
-            former_place: Some(NetnsCookie(self.place)),
-            hears_all: true,
-        };
+        let place = Some(NetnsCookie(self.place));
+        let loaded = Loaded { place, former_place: place, ..self.disk.loaded() };
         self.step(Input::Loaded(Box::new(loaded)));
         self.step(Input::Hearing("eth1".parse().unwrap(), Hearing::Up));
         // Plugins notice and repeat what they asked.
@@ -220,7 +204,7 @@ impl World {
                 eprintln!("    -> {action:?}");
             }
             match action {
-                Action::Commit { .. } => self.disk.push_back(action),
+                Action::Commit { .. } => self.disk.waiting.push_back(action),
                 Action::Note(note) if note.code == "quarantine-ended" => {
                     for address in note.addresses {
                         self.given_up(address, true);
@@ -282,7 +266,7 @@ impl World {
             Op::LoseStore => {
                 // With the agent stopped, as the file cannot vanish under it.
                 self.crash_only();
-                self.store.clear();
+                self.disk.store.clear();
                 self.start();
             }
             Op::Happen(times) => {
@@ -440,10 +424,9 @@ impl World {
         self.excuse_missing();
         self.ledger = None;
         self.netlink.clear();
-        self.disk.clear();
-        self.lazy.clear();
+        self.disk.crash();
         // A forced release that left no guard on the disk is none: its attachment is judged again.
-        let guards = || self.quarantine.values().filter_map(|shut| shut.guard.as_ref());
+        let guards = || self.disk.quarantine.values().filter_map(|shut| shut.guard.as_ref());
         self.forced.retain(|key| guards().any(|guard| guard.holder == *key));
         self.events.retain(|event| matches!(event, Event::Retry(_)));
     }
@@ -473,7 +456,8 @@ impl World {
 
     /// One of the things under way happens.
     fn happen(&mut self) {
-        let (heard, written) = (usize::from(!self.netlink.is_empty()), usize::from(!self.disk.is_empty()));
+        let (heard, written) =
+            (usize::from(!self.netlink.is_empty()), usize::from(!self.disk.waiting.is_empty()));
         let all = self.events.len() + heard + written;
         if all == 0 {
             return;
@@ -506,67 +490,23 @@ impl World {
 
     /// Writes the oldest commit; `half`: the machine dies between journal and store.
     fn write_one(&mut self, half: bool) {
-        let Some(Action::Commit { op, journal, flush, store, .. }) = self.disk.pop_front() else { return };
-        self.lazy.extend(journal);
-        if flush == Flush::Durable {
-            for write in std::mem::take(&mut self.lazy) {
-                match write {
-                    JournalWrite::Put(entry) => drop(self.journal.insert(entry.key.to_string(), *entry)),
-                    JournalWrite::Remove(key) => drop(self.journal.remove(&key.to_string())),
-                    JournalWrite::Quarantine(shut) => drop(self.quarantine.insert(shut.key.clone(), *shut)),
-                    JournalWrite::Unquarantine(key) => drop(self.quarantine.remove(&key)),
-                }
-            }
-        }
+        let Some(Action::Commit { op, journal, flush, store, .. }) = self.disk.waiting.pop_front() else {
+            return;
+        };
+        self.disk.write(journal, flush);
         if half {
             return;
         }
-        let mut results = Vec::new();
-        for write in store {
-            let result = self.store_write(write);
-            let done = result.is_done();
-            results.push(result);
-            if !done {
-                break;
-            }
+        let frees = |write: &StoreWrite| {
+            let is_end = matches!(write, StoreWrite::HandOver { .. } | StoreWrite::Delete { .. });
+            is_end.then(|| write.address_key().address)
+        };
+        let ended: Vec<_> = store.iter().map(frees).collect();
+        let results = self.disk.carry_out(store);
+        for address in ended.into_iter().take(results.len()).flatten() {
+            self.given_up(address, false);
         }
         self.step(Input::Committed(op, CommitResult::Journaled(results)));
-    }
-
-    fn store_write(&mut self, write: StoreWrite) -> StoreResult {
-        if let StoreWrite::HandOver { .. } | StoreWrite::Delete { .. } = &write {
-            self.given_up(write.address_key().address, false);
-        }
-        let other = |record: &LeaseRecord| StoreResult::Others(Box::new(record.clone()));
-        match write {
-            StoreWrite::Create(record) => match self.store.get(&record.address_key()) {
-                Some(found) if found.txn != record.txn => other(found),
-                _ => {
-                    self.store.insert(record.address_key(), *record);
-                    StoreResult::Done
-                }
-            },
-            StoreWrite::HandOver { record, .. } if !self.store.contains_key(&record.address_key()) => {
-                StoreResult::Lost
-            }
-            StoreWrite::Replace { record, of } | StoreWrite::HandOver { record, of } => {
-                match self.store.get(&record.address_key()) {
-                    Some(found) if found.txn != of && found.txn != record.txn => other(found),
-                    _ => {
-                        self.store.insert(record.address_key(), *record);
-                        StoreResult::Done
-                    }
-                }
-            }
-            StoreWrite::Delete { address, of } => match self.store.get(&address) {
-                Some(found) if found.txn != of => other(found),
-                None => StoreResult::NoneThere,
-                Some(_) => {
-                    self.store.remove(&address);
-                    StoreResult::Done
-                }
-            },
-        }
     }
 
     fn carry_out(&mut self, action: Action) {
@@ -727,7 +667,7 @@ impl World {
         self.air.fall_silent();
         for round in 0..400 {
             let mut budget = 5_000;
-            while !(self.events.is_empty() && self.disk.is_empty() && self.netlink.is_empty()) {
+            while !(self.events.is_empty() && self.disk.waiting.is_empty() && self.netlink.is_empty()) {
                 self.happen();
                 budget -= 1;
                 assert!(budget > 0, "the world does not come to rest");
@@ -814,14 +754,14 @@ impl World {
                 view.address()
             );
         }
-        let recorded: BTreeSet<_> = self.store.keys().map(|key| key.address).collect();
+        let recorded: BTreeSet<_> = self.disk.store.keys().map(|key| key.address).collect();
         // The record of an ADD that is undone is not written again after a loss of the store.
         let held = ledger.leases().into_iter().filter(|view| {
             let View::Held { slot, .. } = view else { return false };
             !slot.entry.phase.is_open() || recorded.contains(&view.address())
         });
         let leased: BTreeSet<_> = held.map(|view| view.address()).collect();
-        assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.store);
+        assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.disk.store);
         for link in self.kernel.links.iter().filter(|link| !self.is_unknowable(link)) {
             for address in &link.addresses {
                 let known = ledger.leases().iter().any(|view| view.address() == *address);
@@ -845,7 +785,7 @@ impl World {
             return;
         }
         assert!(self.kernel.was_down.contains(&owner), "{address} is freed, and the link of {owner} is up");
-        let entry = self.journal.get(&owner.to_string());
+        let entry = self.disk.journal.get(&owner.to_string());
         let told = entry.is_some_and(|entry| entry.departure == Some(Departure::Moved));
         let age = self.heard.get(&address).filter(|_| told).map(|at| self.now.since(*at));
         assert!(

@@ -126,7 +126,7 @@ impl World {
                 view.address()
             );
         }
-        let recorded: BTreeSet<_> = self.store.keys().cloned().collect();
+        let recorded: BTreeSet<_> = self.disk.store.keys().cloned().collect();
         // An intent that cannot be judged keeps its address, whether its record was written or not.
         let intended =
             |view: &View<'_>| matches!(view, View::Held { slot, .. } if slot.entry.phase == Phase::Intent);
@@ -134,7 +134,7 @@ impl World {
         let held =
             ledger.leases().into_iter().filter(|view| matches!(view, View::Held { .. }) && !open(view));
         let leased: BTreeSet<_> = held.map(|view| view.key()).collect();
-        assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.store);
+        assert_eq!(leased, recorded, "ledger and store agree; the store: {:?}", self.disk.store);
         for link in &self.links {
             for address in &link.addresses {
                 let known = ledger.leases().iter().any(|view| view.address() == *address);

@@ -22,8 +22,8 @@ impl World {
         match op {
             Op::Take(last, announces, unheard) => {
                 let address = of_pool(*last);
-                let leased = self.store.keys().any(|key| key.address == address)
-                    || self.journal.values().any(|entry| entry.addresses().contains(&address));
+                let leased = self.disk.store.keys().any(|key| key.address == address)
+                    || self.disk.journal.values().any(|entry| entry.addresses().contains(&address));
                 self.segment.take(self.now, address, *announces, *unheard, leased);
             }
             Op::Guest(pod, last, comes) => self.guest(*pod, of_pool(*last), *comes),

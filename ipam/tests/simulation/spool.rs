@@ -118,7 +118,7 @@ impl World {
     pub fn check_on_disk(&self, caller: Caller, reply: &Result<Reply, LedgerError>) {
         let wanted = self.spool.asked.get(&(caller.conn, caller.call)).filter(|_| reply.is_ok());
         let Some(wanted) = wanted else { return };
-        let Some(entry) = self.journal.get(&wanted.key.to_string()) else { return };
+        let Some(entry) = self.disk.journal.get(&wanted.key.to_string()) else { return };
         // What proof ends is proved again after a crash, and its removal from the journal may wait.
         let is_over =
             |known: &Entry| known.txn != entry.txn || matches!(known.phase, Phase::Releasing | Phase::Held);

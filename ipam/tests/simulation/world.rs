@@ -6,7 +6,6 @@ mod events;
 mod kernel;
 mod ports;
 mod spool;
-mod store;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
@@ -16,16 +15,16 @@ use berth_ipam::attachment::{AttachmentKey, PodRef, Role};
 use berth_ipam::config::{Config, Wire};
 use berth_ipam::evidence::{AddressFact, FdbFact, LinkFact, NetnsFact};
 use berth_ipam::identity::{BootId, MachineId, NetnsCookie, NetnsIdentity, Nsid, TxnId};
-use berth_ipam::ledger::entry::{Entry, Phase, Quarantined};
+use berth_ipam::ledger::entry::{Entry, Phase};
 use berth_ipam::ledger::io::*;
 use berth_ipam::ledger::view::View;
 use berth_ipam::ledger::{Identity, Ledger};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::{IfName, SegmentName};
-use berth_ipam::record::{AddressKey, LeaseRecord};
 use berth_ipam::time::Time;
 
 use crate::air::{Air, NEIGHBOUR};
+use crate::disk::Disk;
 use crate::guests::Guests;
 use crate::local::Local;
 use crate::promises::Promises;
@@ -152,16 +151,11 @@ pub struct World {
     boot: u32,
     pub ledger: Option<Ledger>,
     pub events: Vec<Event>,
-    /// Commits and gathers happen in their order, as on the agent's threads.
-    disk: std::collections::VecDeque<Action>,
+    pub disk: Disk,
     pub namespaces: BTreeSet<i32>,
     pub pods: BTreeMap<u8, (i32, AttachmentKey)>,
     pub links: Vec<Link>,
     plugins: BTreeMap<u64, Plugin>,
-    journal: BTreeMap<String, Entry>,
-    quarantine: BTreeMap<AddressKey, Quarantined>,
-    lazy: Vec<JournalWrite>,
-    store: BTreeMap<AddressKey, LeaseRecord>,
     air: Air,
     pub local: Local,
     promises: Promises,
@@ -205,15 +199,11 @@ impl World {
             boot: 1,
             ledger: None,
             events: Vec::new(),
-            disk: std::collections::VecDeque::new(),
+            disk: Disk::default(),
             namespaces: BTreeSet::new(),
             pods: BTreeMap::new(),
             links: Vec::new(),
             plugins: BTreeMap::new(),
-            journal: BTreeMap::new(),
-            quarantine: BTreeMap::new(),
-            lazy: Vec::new(),
-            store: BTreeMap::new(),
             air: Air::default(),
             local: Local::default(),
             promises: Promises::default(),
@@ -249,15 +239,7 @@ impl World {
             machine_id: MachineId("m1".into()),
         };
         self.ledger = Some(Ledger::new(me, self.declared.clone()));
-        let loaded = Loaded {
-            entries: self.journal.values().cloned().collect(),
-            quarantine: self.quarantine.values().cloned().collect(),
-            records: self.store.values().cloned().collect(),
-            place: None,
-            former_place: None,
-            strays: Vec::new(),
-            hears_all: true,
-        };
+        let loaded = self.disk.loaded();
         self.segment.listen();
         self.step(Input::Loaded(Box::new(loaded)));
         self.spool_open();
@@ -290,7 +272,7 @@ impl World {
                     for write in store.iter().filter(|_| step == berth_ipam::ledger::io::Step::Lease) {
                         self.check_grant(write);
                     }
-                    self.disk.push_back(action);
+                    self.disk.waiting.push_back(action);
                 }
                 // The shell sends at once.
                 Action::Announce { device, claims } => self.segment.announced(&device, &claims),
@@ -359,7 +341,7 @@ impl World {
             Op::LoseStore => {
                 // With the agent stopped, as the file cannot vanish under it.
                 self.crash_only();
-                self.store.clear();
+                self.disk.store.clear();
                 self.start();
             }
             Op::Take(..) | Op::Leave(_) | Op::Guest(..) | Op::Port(_) | Op::Pause(..) => self.play_wire(op),
@@ -578,8 +560,7 @@ impl World {
         self.ledger = None;
         self.promises.hang_up();
         self.air.forget_told();
-        self.disk.clear();
-        self.lazy.clear();
+        self.disk.crash();
         self.local.forget();
         self.guests.forget();
         self.events.retain(|event| matches!(event, Event::Retry(_) | Event::Configure(_) | Event::Unplug(_)));
@@ -609,6 +590,22 @@ impl World {
         self.promises.end();
         self.boot += 1;
         self.start();
+    }
+
+    /// Writes the oldest commit; `half`: the machine dies between journal and store.
+    fn write_one(&mut self, half: bool) {
+        let Some(Action::Commit { op, step, journal, flush, store }) = self.disk.waiting.pop_front() else {
+            return;
+        };
+        if self.refused > 0 && step == berth_ipam::ledger::io::Step::Release {
+            self.refused -= 1;
+            return self.step(Input::Committed(op, CommitResult::Failed("no space".to_owned())));
+        }
+        self.disk.write(journal, flush);
+        if !half {
+            let results = self.disk.carry_out(store);
+            self.step(Input::Committed(op, CommitResult::Journaled(results)));
+        }
     }
 
     /// Events of a living attachment without end, each followed by all reads that were asked for.
@@ -649,7 +646,7 @@ impl World {
 
     /// One of the things under way happens.
     fn happen(&mut self) {
-        let (disk, wire) = (usize::from(!self.disk.is_empty()), usize::from(self.segment.waits()));
+        let (disk, wire) = (usize::from(!self.disk.waiting.is_empty()), usize::from(self.segment.waits()));
         let all = self.events.len() + disk + wire;
         if all == 0 {
             return;
@@ -873,7 +870,7 @@ impl World {
         }
         for round in 0..400 {
             let mut budget = 5_000;
-            while !(self.events.is_empty() && self.disk.is_empty() && !self.segment.waits()) {
+            while !(self.events.is_empty() && self.disk.waiting.is_empty() && !self.segment.waits()) {
                 self.happen();
                 budget -= 1;
                 assert!(budget > 0, "the world does not come to rest");

@@ -75,15 +75,13 @@ impl Parent {
 
     /// Whether a link in the namespace `at` is under this parent: up or not, listed or not.
     pub fn has_child(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
-        let is_child =
-            matches!(link.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "vlan"));
         let here = match (at, link.parent_nsid) {
             (None, None) => true,
             // A parent of that index in the link's own namespace, or in a third one, is another device.
             (_, None) => false,
             (_, Some(number)) => self.own == Some(number),
         };
-        is_child && here && link.parent_index == Some(self.ifindex)
+        is_stacked(link) && here && link.parent_index == Some(self.ifindex)
     }
 
     /// Whether a link in the namespace `at` is on another device of the agent's own namespace. A macvlan stays on its
@@ -104,22 +102,56 @@ impl Parent {
     }
 }
 
-/// The MACs of a parent's list that none of the up links has which a search found under it: those of links out of its
-/// sight, and addresses that an operator wrote there. A VLAN device over a macvlan puts its own MAC on the list, too.
-pub fn unexplained(parent: Parent, listed: &BTreeSet<Mac>, found: &SearchResult) -> BTreeSet<Mac> {
-    let up = || found.links.iter().filter(|(_, link)| link.up);
-    let place = |at: usize| found.namespaces.get(at).and_then(|place| place.nsid);
-    let children: HashSet<_> = up()
-        .filter(|(at, link)| parent.has_child(place(*at), link))
-        .map(|(at, link)| (*at, link.ifindex))
-        .collect();
-    let is_over_child = |at: usize, link: &LinkFacts| {
-        link.parent_nsid.is_none() && link.parent_index.is_some_and(|below| children.contains(&(at, below)))
-    };
-    let explaining =
-        up().filter(|(at, link)| children.contains(&(*at, link.ifindex)) || is_over_child(*at, link));
-    let explained: BTreeSet<_> = explaining.filter_map(|(_, link)| link.mac).collect();
+/// How many links lie one above another at most; the kernel allows eight.
+const STACK_MAX: usize = 8;
+
+/// The MACs of a parent's list that none of the up links has which a search found above it: those of links out of its
+/// sight, and addresses that an operator wrote there. A link passes the MACs of those above it on to the one below: a VLAN
+/// device those of its macvlans, a macvlan those of the VLAN devices on it, in whatever namespaces they are.
+///
+/// Without a parent of that name the list is that of all devices, and every up link explains its MAC.
+pub fn unexplained(parent: Option<Parent>, listed: &BTreeSet<Mac>, found: &SearchResult) -> BTreeSet<Mac> {
+    let up: Vec<_> = found.links.iter().filter(|(_, link)| link.up).collect();
+    let above = parent.map(|parent| above(parent, &up, found));
+    let counts =
+        |at: usize, link: &LinkFacts| above.as_ref().is_none_or(|all| all.contains(&(at, link.ifindex)));
+    let explained: BTreeSet<_> =
+        up.iter().filter(|(at, link)| counts(*at, link)).filter_map(|(_, link)| link.mac).collect();
     listed.difference(&explained).copied().collect()
+}
+
+/// The links above a parent, by the place of their namespace in the search and their index.
+fn above(parent: Parent, up: &[&(usize, LinkFacts)], found: &SearchResult) -> HashSet<(usize, u32)> {
+    let place = |nsid: Option<Nsid>| found.namespaces.iter().position(|seen| seen.nsid == nsid);
+    let below = |at: usize, link: &LinkFacts| {
+        let at = match link.parent_nsid {
+            None => Some(at),
+            number if number == parent.own => place(None),
+            number => place(number),
+        };
+        Some((at?, link.parent_index?))
+    };
+    let mut above: HashSet<_> = place(None).map(|own| (own, parent.ifindex)).into_iter().collect();
+    for _ in 0..STACK_MAX {
+        let more: Vec<_> = up
+            .iter()
+            .filter(|(at, link)| {
+                is_stacked(link) && below(*at, link).is_some_and(|lower| above.contains(&lower))
+            })
+            .map(|(at, link)| (*at, link.ifindex))
+            .collect();
+        let before = above.len();
+        above.extend(more);
+        if above.len() == before {
+            break;
+        }
+    }
+    above
+}
+
+/// Whether the link is of a kind that lies above another one.
+fn is_stacked(link: &LinkFacts) -> bool {
+    matches!(link.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "vlan"))
 }
 
 #[cfg(test)]
@@ -139,26 +171,33 @@ mod tests {
             parent_nsid: parent_nsid.map(Nsid),
             ..facts()
         };
-        let pod = NsSeen {
-            nsid: Some(Nsid(70_000)),
+        let space = |nsid: Option<i32>| NsSeen {
+            nsid: nsid.map(Nsid),
             nsid_is_random: true,
             cookie: None,
             inode: 5,
             path: "/run/netns/pod".into(),
         };
         let links = [
-            link(2, "macvlan", 3, Some(9)),
-            link(4, "vlan", 2, None),
-            LinkFacts { up: false, ..link(5, "macvlan", 3, Some(9)) },
-            link(6, "macvlan", 7, Some(9)),
-            link(8, "veth", 3, None),
+            (1, link(2, "macvlan", 3, Some(9))),
+            (1, link(4, "vlan", 2, None)),
+            (1, LinkFacts { up: false, ..link(5, "macvlan", 3, Some(9)) }),
+            (1, link(6, "macvlan", 7, Some(9))),
+            (1, link(8, "veth", 3, None)),
+            (0, link(10, "vlan", 3, None)),
+            (1, link(11, "macvlan", 10, Some(9))),
+            (2, link(12, "vlan", 2, Some(70_000))),
+            (2, link(13, "vlan", 2, Some(70_001))),
         ];
-        let listed = links.iter().filter_map(|link| link.mac).collect();
-        let links = links.into_iter().map(|link| (0, link)).collect();
-        let found = SearchResult { complete: true, namespaces: vec![pod], links, ..SearchResult::default() };
-        let last = |mac: &Mac| mac.0[5];
-        let left: Vec<_> = unexplained(parent, &listed, &found).iter().map(last).collect();
-        assert_eq!(left, [5, 6, 8], "one is down, one is on another parent, one is under none");
+        let listed = links.iter().filter_map(|(_, link)| link.mac).collect();
+        let namespaces = vec![space(None), space(Some(70_000)), space(Some(70_001))];
+        let found =
+            SearchResult { complete: true, namespaces, links: links.to_vec(), ..SearchResult::default() };
+        let left =
+            |parent| unexplained(parent, &listed, &found).iter().map(|mac| mac.0[5]).collect::<Vec<_>>();
+        let why = "one is down, one is on another parent, one is under none, and one is on a link of its own namespace";
+        assert_eq!(left(Some(parent)), [5, 6, 8, 13], "{why}");
+        assert_eq!(left(None), [5], "of all devices");
     }
 
     #[test]

@@ -17,7 +17,7 @@ use berth_ipam::ledger::io::{Input, KernelHint, Observation, SearchOutcome, Sour
 use berth_ipam::ledger::sight::{Unseen, Where};
 use berth_ipam::mac::Mac;
 use berth_ipam::name::IfName;
-use berth_underlay::error::Checked;
+use berth_underlay::error::{Checked, Unknown};
 use berth_underlay::facts::LinkFacts;
 use berth_underlay::finder::{Finder, Numbered};
 use berth_underlay::monitor::{KernelEvent, Monitor};
@@ -198,7 +198,7 @@ impl Worker {
     ) {
         let unexplained = match &target.fdb_parent {
             Some(parent) => self.unexplained(parent, found, (first, last)),
-            None => BTreeSet::new(),
+            None => Ok(BTreeSet::new()),
         };
         seen.search = Some(self.outcome(target, found, &unexplained));
         if seen.fdb == FdbFact::Present && self.is_anothers(target, found) {
@@ -216,15 +216,20 @@ impl Worker {
         parent: &IfName,
         found: &SearchResult,
         (first, last): (&mut Fdbs, &mut Fdbs),
-    ) -> BTreeSet<Mac> {
-        // Of a parent that is not there by that name all devices were read: their lists are not told apart.
-        let Some(device) = Parent::read(&mut self.reader, parent) else { return BTreeSet::new() };
+    ) -> Checked<BTreeSet<Mac>> {
+        let device = match self.reader.link_by_name(None, parent) {
+            LinkRead::NoDevice => None,
+            LinkRead::Unknown(unknown) => return Err(unknown),
+            LinkRead::Found(_) | LinkRead::NoNamespace => {
+                let read = Parent::read(&mut self.reader, parent);
+                Some(read.ok_or_else(|| Unknown(format!("{parent} could not be read a second time")))?)
+            }
+        };
         let listed = match (first.of(&mut self.reader, parent), last.of(&mut self.reader, parent)) {
             (Ok(before), Ok(after)) => before.intersection(after).copied().collect(),
-            // The fact about the list says so.
-            _ => BTreeSet::new(),
+            (Err(unknown), _) | (_, Err(unknown)) => return Err(unknown.clone()),
         };
-        unexplained(device, &listed, found)
+        Ok(unexplained(device, &listed, found))
     }
 
     fn read(&mut self, target: &Target, lists: &mut Fdbs) -> Observation {
@@ -387,7 +392,12 @@ impl Worker {
     }
 
     /// The conclusion of a search, with the identity of the namespace in which the link was found.
-    fn outcome(&mut self, target: &Target, found: &SearchResult, macs: &BTreeSet<Mac>) -> SearchOutcome {
+    fn outcome(
+        &mut self,
+        target: &Target,
+        found: &SearchResult,
+        macs: &Checked<BTreeSet<Mac>>,
+    ) -> SearchOutcome {
         let concluded = conclude(&mut self.reader, target, found, macs);
         let SearchOutcome::Found { netns, ifindex, mac, marked } = concluded else { return concluded };
         let place = found.namespaces.iter().find(|place| place.inode == netns.inode);
@@ -406,7 +416,7 @@ impl Worker {
         let options = search_options();
         let found = search::search(&mut self.reader, &options);
         let reader = &mut self.reader;
-        let none = BTreeSet::new();
+        let none = Ok(BTreeSet::new());
         let mut is_missing = |target: &Target| {
             target.search && conclude(reader, target, &found, &none) == SearchOutcome::NotFound
         };
@@ -434,7 +444,7 @@ fn conclude(
     reader: &mut Reader,
     target: &Target,
     found: &SearchResult,
-    macs: &BTreeSet<Mac>,
+    macs: &Checked<BTreeSet<Mac>>,
 ) -> SearchOutcome {
     let own = NetnsFile::own().and_then(|own| nsid::read_or_assign(reader.socket(), &own)).ok();
     let identities: Vec<_> = found.namespaces.iter().map(|place| identity(place, own)).collect();
@@ -445,8 +455,13 @@ fn conclude(
         seen.is_stacked &= !parent.is_some_and(|parent| parent.is_on_other_device(place.nsid, link));
         Some((seen, netns))
     });
-    let namespaces = (!found.complete).then(|| found.incomplete_because.join("; "));
-    target.conclude(links, Unseen { namespaces, macs })
+    let none = BTreeSet::new();
+    let (macs, unread) = match macs {
+        Ok(macs) => (macs, None),
+        Err(Unknown(why)) => (&none, Some(format!("the list of MACs: {why}"))),
+    };
+    let unsearched = (!found.complete).then(|| found.incomplete_because.join("; "));
+    target.conclude(links, Unseen { unread: unsearched.or(unread), macs })
 }
 
 /// The identity of a namespace that a search looked into. `own`: the number of the agent's own namespace in itself.

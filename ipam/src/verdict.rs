@@ -522,7 +522,7 @@ pub const TABLE: &[Row] = &[
     .ends(
         "A complete search.",
         Hand::Needed(
-            "end the process that keeps the search incomplete; if the link is gone for sure: `berthctl release --force ADDRESS`",
+            "end the process that keeps the search incomplete, or remove the MAC that no link explains (`bridge fdb del MAC dev PARENT`); if the link is gone for sure: `berthctl release --force ADDRESS`",
         ),
     ),
     row(
@@ -552,7 +552,7 @@ pub const TABLE: &[Row] = &[
         "A DEL came, the link moved before, and no nameable namespace holds it: the links under the parent are asked.",
     )
     .ends(
-        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it.",
+        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it; programs have to run, and the network to be declared.",
         Hand::Needed(
             "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
         ),
@@ -571,7 +571,7 @@ pub const TABLE: &[Row] = &[
         "The namespace is gone, the link left it before, and no nameable one holds it: the links under the parent are asked.",
     )
     .ends(
-        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it.",
+        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it; programs have to run, and the network to be declared.",
         Hand::Needed(
             "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
         ),
@@ -584,7 +584,7 @@ pub const TABLE: &[Row] = &[
         "The kernel said that the link moved, and no nameable namespace holds it: one without a name may.",
     )
     .ends(
-        "The link is found, its teardown is told, a DEL comes, or the namespace ends.",
+        "The link is found, or its teardown is told; after a DEL or the end of the namespace, the probes of `moved-over`.",
         Hand::Needed(
             "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
         ),
@@ -721,7 +721,7 @@ pub const TABLE: &[Row] = &[
     .ends(
         "A complete search.",
         Hand::Needed(
-            "end the process that keeps the search incomplete; if the link is gone for sure: `berthctl release --force ADDRESS`",
+            "end the process that keeps the search incomplete, or remove the MAC that no link explains (`bridge fdb del MAC dev PARENT`); if the link is gone for sure: `berthctl release --force ADDRESS`",
         ),
     ),
     row(

@@ -159,4 +159,6 @@ fn a_link_that_was_moved_to_the_nodes_own_namespace_is_kept_and_removed_after_it
     lab.world.remove(&pods[1].pod);
     std::thread::sleep(SILENCE);
     assert_eq!(reason(&lab, &pods[1]).as_deref(), Some("bound"), "it is on an interface of the node");
+    ip(lab.world.node(), "link delete m1\n").unwrap();
+    assert!(eventually(PATIENCE, || reason(&lab, &pods[1]).is_none()), "{:?}", reason(&lab, &pods[1]));
 }

@@ -205,28 +205,46 @@ impl Search {
     fn other_mounts(&mut self, reader: &mut Reader, options: &Options) {
         let mut tables = HashSet::new();
         for process in self.numbered(&options.proc_root) {
-            // The table is read even if the process refuses inspection.
-            let id = fs::metadata(process.join("ns/mnt")).ok().map(|metadata| metadata.ino());
-            if id.is_some_and(|id| !tables.insert(id)) {
-                continue;
-            }
-            let Ok(table) = fs::read(process.join("mountinfo")) else { continue };
-            for (inode, mount) in namespace_inodes(&table) {
-                if self.seen.iter().any(|(_, seen)| *seen == inode) {
+            // A thread may have a mount namespace of its own.
+            for task in self.numbered(&process.join("task")) {
+                // The table is read even if the task refuses inspection.
+                let id = fs::metadata(task.join("ns/mnt")).ok().map(|metadata| metadata.ino());
+                if id.is_some_and(|id| tables.contains(&id)) {
                     continue;
                 }
-                let below = mount.strip_prefix("/").unwrap_or(&mount);
-                let path = process.join("root").join(below);
-                match NetnsFile::open(&path) {
-                    Ok(netns) if netns.inode() == inode => self.look(reader, &path, &netns, options.cookies),
-                    // Unmounted since, or gone with its table.
-                    _ if !still_mounts(&process, inode) => {}
-                    _ if self.result.mounts_unseen.len() < REASONS => {
-                        self.result.mounts_unseen.push(format!("{}: cannot be opened", path.display()));
+                match fs::read(task.join("mountinfo")) {
+                    Ok(table) => {
+                        tables.extend(id);
+                        self.mounted_there(reader, options, &task, &table);
                     }
-                    _ => {}
+                    // A task that has exited and is not reaped has no mount namespace.
+                    Err(cause) if has_left(&cause) || cause.raw_os_error() == Some(libc::EINVAL) => {}
+                    Err(cause) => self.unseen_mount(&task.join("mountinfo"), &cause),
                 }
             }
+        }
+    }
+
+    /// Looks into the namespaces that a task's table of mounts names.
+    fn mounted_there(&mut self, reader: &mut Reader, options: &Options, task: &Path, table: &[u8]) {
+        for (inode, mount) in namespace_inodes(table) {
+            if self.seen.iter().any(|(_, seen)| *seen == inode) {
+                continue;
+            }
+            let below = mount.strip_prefix("/").unwrap_or(&mount);
+            let path = task.join("root").join(below);
+            match NetnsFile::open(&path) {
+                Ok(netns) if netns.inode() == inode => self.look(reader, &path, &netns, options.cookies),
+                // Unmounted since, or gone with its table.
+                _ if !still_mounts(task, inode) => {}
+                _ => self.unseen_mount(&path, &"cannot be opened"),
+            }
+        }
+    }
+
+    fn unseen_mount(&mut self, path: &Path, why: &dyn std::fmt::Display) {
+        if self.result.mounts_unseen.len() < REASONS {
+            self.result.mounts_unseen.push(format!("{}: {why}", path.display()));
         }
     }
 

@@ -123,7 +123,8 @@ mod tests {
             "10.77.0.10 (lan/c1/eth0) of pod shop/web-0: netns-gone-search-incomplete for 3 min: The namespace is \
              gone, the link may have left it, and not every namespace could be searched; the search is incomplete: \
              /proc/7/task/7/ns/net (vmm): refused; ended by: A complete search; what to do: end the process that \
-             keeps the search incomplete; if the link is gone for sure: `berthctl release --force ADDRESS`"
+             keeps the search incomplete, or remove the MAC that no link explains (`bridge fdb del MAC dev PARENT`); \
+             if the link is gone for sure: `berthctl release --force ADDRESS`"
         );
     }
 

@@ -3,14 +3,14 @@
 //! The kernel told that the link moved; its attachment is meant to be over, or its namespace ended; and no namespace
 //! that can be named holds the link. A namespace that a socket or a descriptor in flight holds cannot be named. So the
 //! address stays taken until the port heard nothing of it for [`SILENCE`] without a gap, while rounds of probes that
-//! the links under the parent heard got no answer. A search follows, and frees the address only if the parent's list of
+//! the links under the parent heard got no answer. A search that is asked for afterwards follows, and frees the address only if the parent's list of
 //! MACs shows no link that the search did not find. Left out: what the list explains (`sight.rs`).
 
 use std::time::Duration;
 
 use super::Ledger;
 use super::hearing::Span;
-use super::io::ProbeResult;
+use super::io::{Observation, ProbeResult, SearchOutcome};
 use super::wire::ProbePurpose;
 use crate::attachment::AttachmentKey;
 use crate::evidence::{Epoch, WireFact};
@@ -22,8 +22,10 @@ use crate::time::Time;
 const SILENCE: Duration = Duration::from_secs(10);
 /// From one round of probes to the next.
 const AGAIN: Duration = Duration::from_secs(2);
-/// The time for which a silence counts: the next round, or the reads that follow the last one, are over by then.
-const COUNTS: Duration = Duration::from_secs(5);
+/// How many silent rounds make the proof at least; they may be further apart while many others wait for the wire.
+const ROUNDS: u32 = 5;
+/// From one round to the next, and from the last one to the request for the search, at most.
+const COUNTS: Duration = Duration::from_secs(30);
 
 /// The state of the proof.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -31,17 +33,33 @@ pub enum Listening {
     /// No round of probes has ended.
     #[default]
     Unasked,
-    /// All rounds since this time were heard by the links under the parent, and silent.
-    Silent {
-        /// The end of the first round.
-        since: Time,
-        /// The end of the last one.
-        until: Time,
-        /// The port's hearing.
-        span: Span,
-    },
+    /// The links under the parent heard all rounds since, and were silent.
+    Silent(Silent),
     /// The last round proved nothing, for this reason.
     Failed(String),
+}
+
+/// Rounds of probes in a row that the links under the parent heard without an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Silent {
+    /// The end of the first round.
+    since: Time,
+    /// The end of the last one.
+    until: Time,
+    rounds: u32,
+    /// The end of the round that made them long enough.
+    proved: Option<Time>,
+    /// The port's hearing.
+    span: Span,
+}
+
+impl Silent {
+    /// A round has ended.
+    fn one_more(self, now: Time) -> Self {
+        let rounds = self.rounds + 1;
+        let long_enough = rounds >= ROUNDS && now.since(self.since) >= SILENCE;
+        Self { until: now, rounds, proved: self.proved.or_else(|| long_enough.then_some(now)), ..self }
+    }
 }
 
 impl Listening {
@@ -49,40 +67,41 @@ impl Listening {
     pub fn failure(&self) -> Option<&str> {
         match self {
             Self::Failed(why) => Some(why),
-            Self::Unasked | Self::Silent { .. } => None,
+            Self::Unasked | Self::Silent(_) => None,
         }
     }
 
-    /// Whether the silence lasts long enough, on a port that hears as it did then.
-    fn is_proved(&self, now: Time, span: Option<Span>) -> bool {
-        match self {
-            Self::Silent { since, until, span: of } => {
-                until.since(*since) >= SILENCE && now.since(*until) < COUNTS && span == Some(*of)
-            }
-            Self::Unasked | Self::Failed(_) => false,
-        }
+    /// Whether reads that were asked for at that time began after a silence that is long enough, on a port that hears
+    /// as it did then.
+    fn is_proved(&self, asked: Time, span: Option<Span>) -> bool {
+        let Self::Silent(silent) = self else { return false };
+        let after = silent.proved.is_some_and(|proved| asked >= proved);
+        after && asked.since(silent.until) < COUNTS && span == Some(silent.span)
     }
 
     /// A silent round that the links heard has ended.
-    fn goes_on(&self, now: Time, span: Span) -> Self {
+    fn goes_on(&self, now: Time, span: Span) -> Silent {
         match self {
-            Self::Silent { since, until, span: of } if *of == span && now.since(*until) < COUNTS => {
-                Self::Silent { since: *since, until: now, span }
+            Self::Silent(silent) if silent.span == span && now.since(silent.until) < COUNTS => {
+                silent.one_more(now)
             }
-            _ => Self::Silent { since: now, until: now, span },
+            _ => Silent { since: now, until: now, rounds: 1, proved: None, span },
         }
     }
 }
 
 impl Ledger {
-    /// The word of the wire on an attachment's addresses.
-    pub(super) fn wire_fact(&self, now: Time, key: &AttachmentKey) -> WireFact {
-        let Some(slot) = self.slots.get(key) else { return WireFact::NotAsked };
+    /// The word of the wire on an attachment's addresses. A silence of links under the parent counts together with a
+    /// search that was asked for after it.
+    pub(super) fn wire_fact(&self, asked: Time, seen: &Observation) -> WireFact {
+        let Some(slot) = self.slots.get(&seen.key) else { return WireFact::NotAsked };
         if slot.epoch(&self.me.boot_id, &self.me.machine_id) != Epoch::Same {
             return slot.live.wire;
         }
-        let span = self.port_asked_about(key).and_then(|device| self.hearings.span(&device));
-        if slot.live.listening.is_proved(now, span) { WireFact::ChildrenSilent } else { slot.live.wire }
+        let span = self.port_asked_about(&seen.key).and_then(|device| self.hearings.span(&device));
+        let searched = seen.search == Some(SearchOutcome::NotFound);
+        let proved = searched && slot.live.listening.is_proved(asked, span);
+        if proved { WireFact::ChildrenSilent } else { slot.live.wire }
     }
 
     /// The device on which the wire is asked about an attachment.
@@ -138,8 +157,9 @@ impl Ledger {
             return self.children_unproved(now, key, why);
         }
         let Some(slot) = self.slots.get_mut(key) else { return };
-        slot.live.listening = slot.live.listening.goes_on(now, span);
-        if slot.live.listening.is_proved(now, Some(span)) {
+        let silent = slot.live.listening.goes_on(now, span);
+        slot.live.listening = Listening::Silent(silent);
+        if silent.proved.is_some() {
             self.gather(key.clone(), true);
         } else {
             slot.live.recheck_at = Some(now + AGAIN);
@@ -155,7 +175,7 @@ impl Ledger {
     /// A host spoke for an address that an attachment holds: silence begins again.
     pub(super) fn children_spoke(&mut self, key: &AttachmentKey, what: impl FnOnce() -> String) {
         if let Some(slot) = self.slots.get_mut(key)
-            && matches!(slot.live.listening, Listening::Silent { .. })
+            && matches!(slot.live.listening, Listening::Silent(_))
         {
             slot.live.listening = Listening::Failed(what());
         }

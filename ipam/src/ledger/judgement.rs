@@ -50,11 +50,11 @@ impl Ledger {
             }
             KernelHint::LinkGone(at, ifindex, mac) => {
                 self.link_disappears(Place { at, ifindex });
-                self.link_gone(now, by, Named { at, ifindex, mac });
+                self.link_gone(now, by, Named { at: at.or_else(|| self.own_number()), ifindex, mac });
             }
             KernelHint::LinkMoved(at, ifindex, mac) => {
                 self.link_disappears(Place { at, ifindex });
-                self.link_moved(now, by, Named { at, ifindex, mac });
+                self.link_moved(now, by, Named { at: at.or_else(|| self.own_number()), ifindex, mac });
             }
             KernelHint::NamespaceGone(nsid) => {
                 self.namespace_disappears(nsid);
@@ -84,6 +84,15 @@ impl Ledger {
             }
             KernelHint::Overrun => self.events_lost(now, by),
         }
+    }
+
+    /// The number of the agent's own namespace in itself, if the link of an attachment was followed there. Events of it
+    /// carry none.
+    fn own_number(&self) -> Option<Nsid> {
+        let own = |slot: &&Slot| {
+            self.is_of_this_boot(&slot.entry) && Some(slot.entry.identity().cookie) == self.place
+        };
+        self.slots.values().find(own).map(|slot| slot.entry.at)
     }
 
     fn keys_where(&self, test: impl Fn(&super::entry::Entry, Nsid) -> bool) -> Vec<AttachmentKey> {
@@ -274,14 +283,14 @@ impl Ledger {
                 continue;
             }
             self.compare_macs(now, &observation);
-            let facts = self.facts(now, &observation);
+            let facts = self.facts((now, asked), &observation);
             let row = judge(&facts);
             self.carry_out((now, asked), &observation, &facts, row);
         }
     }
 
     /// The reads and what is remembered, as facts.
-    fn facts(&mut self, now: Time, seen: &Observation) -> Facts {
+    fn facts(&mut self, (now, asked): (Time, Time), seen: &Observation) -> Facts {
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
         if let Some((ifindex, mac)) = seen.learnt.filter(|_| seen.link == LinkFact::Present)
             && (slot.entry.ifindex, slot.entry.mac) != (Some(ifindex), Some(mac))
@@ -299,7 +308,7 @@ impl Ledger {
         }
         self.relearn(seen);
         let is_anothers = self.is_anothers(seen);
-        let wire = self.wire_fact(now, &seen.key);
+        let wire = self.wire_fact(asked, seen);
         let Some(slot) = self.slots.get_mut(&seen.key) else { return Facts::UNKNOWN };
         // A search of before the namespace's end did not see where the link was then.
         let stale = slot.live.search == SearchFact::NotFound && slot.live.departure == Departure::EventsLost;

@@ -99,6 +99,8 @@ pub enum SearchOutcome {
     NotFound,
     /// Not everything could be searched.
     Incomplete(String),
+    /// Everything was searched, and the parent lists MACs that no link has which was found.
+    Unexplained(String),
 }
 
 /// The degree to which a link is an attachment's.
@@ -117,8 +119,8 @@ pub enum Likeness {
 /// The part of the node that a search did not see.
 #[derive(Debug, Clone)]
 pub struct Unseen<'a> {
-    /// The namespaces that could not be searched, in words.
-    pub namespaces: Option<String>,
+    /// What could not be read, in words.
+    pub unread: Option<String>,
     /// The MACs on the parent's list that none of the links under it has which the search found up.
     pub macs: &'a BTreeSet<Mac>,
 }
@@ -196,8 +198,11 @@ impl Target {
         let found = links.map(|(link, netns)| (self.likeness(&link), link, netns));
         let best = found.max_by_key(|(likeness, ..)| *likeness);
         let Some((likeness, link, netns)) = best.filter(|(likeness, ..)| *likeness > Likeness::No) else {
-            let incomplete = unseen.namespaces.or_else(|| self.unexplained(unseen.macs));
-            return incomplete.map_or(SearchOutcome::NotFound, SearchOutcome::Incomplete);
+            return match (unseen.unread, self.unexplained(unseen.macs)) {
+                (Some(what), _) => SearchOutcome::Incomplete(what),
+                (None, Some(macs)) => SearchOutcome::Unexplained(macs),
+                (None, None) => SearchOutcome::NotFound,
+            };
         };
         // In the node's own namespace a link is followed by its alias alone.
         let least = if link.at.is_some() { Likeness::ByMac } else { Likeness::ByAlias };
@@ -326,7 +331,7 @@ mod tests {
     fn a_search_finds_follows_or_does_not_know() {
         let netns =
             NetnsIdentity { cookie: NetnsCookie(5), inode: 5, nsid: Nsid(70_005), nsid_is_random: true };
-        let none = Unseen { namespaces: None, macs: &BTreeSet::new() };
+        let none = Unseen { unread: None, macs: &BTreeSet::new() };
         let one = |link: Shown| target(ASKED_FOR).conclude([(link, &netns)].into_iter(), none.clone());
         let found = one(shown(OTHERS, Mark::Own));
         assert!(matches!(found, SearchOutcome::Found { marked: true, mac: OTHERS, .. }), "{found:?}");
@@ -338,7 +343,7 @@ mod tests {
         let by_mac = chained.conclude([(at_home(Mark::None), &netns)].into_iter(), none.clone());
         assert!(matches!(by_mac, SearchOutcome::Incomplete(_)), "in the node's own namespace: {by_mac:?}");
         let both = [(shown(ASKED_FOR, Mark::None), &netns), (shown(OTHERS, Mark::Own), &netns)];
-        let unseen = Unseen { namespaces: Some("x".to_owned()), ..none };
+        let unseen = Unseen { unread: Some("x".to_owned()), ..none };
         let both = target(ASKED_FOR).conclude(both.into_iter(), unseen);
         assert!(matches!(both, SearchOutcome::Found { marked: true, .. }), "{both:?}");
     }
@@ -347,12 +352,12 @@ mod tests {
     fn a_search_that_leaves_a_mac_on_the_parent_unexplained_is_not_complete() {
         let over = |target: Target, macs: &[Mac]| {
             let macs = macs.iter().copied().collect();
-            target.conclude(std::iter::empty(), Unseen { namespaces: None, macs: &macs })
+            target.conclude(std::iter::empty(), Unseen { unread: None, macs: &macs })
         };
         let named = "eth1 lists 02:00:00:00:06:02, and no link in a namespace that can be named has it";
         assert_eq!(
             over(target(ASKED_FOR), &[ASKED_FOR, OTHERS]),
-            SearchOutcome::Incomplete(named.to_owned())
+            SearchOutcome::Unexplained(named.to_owned())
         );
         assert_eq!(over(target(ASKED_FOR), &[ASKED_FOR]), SearchOutcome::NotFound, "that is another fact");
         let unlisted = Target { fdb_parent: None, ..target(ASKED_FOR) };

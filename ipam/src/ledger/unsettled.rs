@@ -82,7 +82,9 @@ impl Live {
         (self.search, self.unsearched) = match outcome {
             SearchOutcome::Found { .. } => (SearchFact::Found, None),
             SearchOutcome::NotFound => (SearchFact::NotFound, None),
-            SearchOutcome::Incomplete(why) => (SearchFact::Incomplete, Some(why.clone())),
+            SearchOutcome::Incomplete(why) | SearchOutcome::Unexplained(why) => {
+                (SearchFact::Incomplete, Some(why.clone()))
+            }
         };
     }
 

@@ -414,7 +414,8 @@ impl Ledger {
     /// wire alone decides from now on.
     pub(super) fn guarded(&mut self, now: Time, seen: &Observation) {
         let gone = matches!(seen.fdb, FdbFact::Absent | FdbFact::Blind)
-            && matches!(seen.search, Some(SearchOutcome::NotFound));
+            // The operator who forced the release answers for links that no search can reach.
+            && matches!(seen.search, Some(SearchOutcome::NotFound | SearchOutcome::Unexplained(_)));
         let unsearched = match &seen.search {
             Some(SearchOutcome::Incomplete(why)) => Some(why),
             _ => None,

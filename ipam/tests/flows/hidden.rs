@@ -125,11 +125,65 @@ fn a_search_after_the_silence_has_the_last_word() {
     rig.observe(NETNS_GONE, AddressFact::Absent);
     rig.answer_probes(&[]);
     let text = "eth1 lists 02:00:00:00:06:07, and no link in a namespace that can be named has it";
-    rig.observe_search_as(NETNS_GONE, &SearchOutcome::Incomplete(text.to_owned()));
+    rig.observe_search_as(NETNS_GONE, &SearchOutcome::Unexplained(text.to_owned()));
     assert!(is_kept(&rig), "a link hides on the parent");
     rig.pass(Duration::from_mins(1));
     rounds(&mut rig, NETNS_GONE, 3);
     assert!(is_kept(&rig), "that silence is over");
     rounds(&mut rig, NETNS_GONE, 4);
     assert!(!is_kept(&rig));
+}
+
+#[test]
+fn reads_that_were_asked_for_before_the_end_of_the_silence_free_nothing() {
+    let mut rig = moved();
+    rounds(&mut rig, NETNS_GONE, 5);
+    rig.observe(NETNS_GONE, AddressFact::Absent);
+    // Reads without a search are under way while the last round ends.
+    rig.ledger.reconcile();
+    rig.step(Input::Tick);
+    rig.pass(Duration::from_millis(100));
+    rig.answer_probes(&[]);
+    let targets = rig.gathers.pop_front().unwrap();
+    assert!(targets.iter().all(|target| !target.search));
+    let (netns, link, fdb) = NETNS_GONE;
+    let seen = |target: Target| {
+        let (key, stamp, address) = (target.key, target.stamp, AddressFact::Absent);
+        Observation { key, stamp, netns, link, fdb, address, learnt: None, number: None, search: None }
+    };
+    rig.step(Input::Gathered(targets.into_iter().map(seen).collect()));
+    assert!(is_kept(&rig), "the link may be up since the search before");
+    rig.observe(NETNS_GONE, AddressFact::Absent);
+    assert!(!is_kept(&rig), "a search was asked for after the silence");
+}
+
+#[test]
+fn rounds_that_wait_for_the_wire_make_the_proof_all_the_same() {
+    let mut rig = moved();
+    for _ in 0..5 {
+        rounds(&mut rig, NETNS_GONE, 1);
+        rig.pass(Duration::from_secs(8));
+    }
+    rounds(&mut rig, NETNS_GONE, 2);
+    assert!(!is_kept(&rig));
+}
+
+#[test]
+fn an_operator_who_forces_a_release_answers_for_links_that_no_search_reaches() {
+    let mut rig = moved();
+    rig.observe(LINK_GONE, AddressFact::Absent);
+    let address = rig.held_by(1)[0];
+    rig.step(Input::AdminRelease(Caller { conn: 91, call: 1 }, (address, None), true));
+    let shut = |rig: &Rig| rig.ledger.leases().iter().any(|row| row.address() == address);
+    let unexplained = SearchOutcome::Unexplained("eth1 lists 02:00:00:00:06:07".to_owned());
+    for _ in 0..6 {
+        assert!(shut(&rig));
+        rig.pass(Duration::from_secs(2));
+        rig.answer_probes(&[]);
+        rig.observe_search_as(NETNS_GONE, &unexplained);
+        if !shut(&rig) {
+            return;
+        }
+    }
+    panic!("the quarantine lasts: {:?}", rig.ledger.unsettled(rig.now));
 }

@@ -222,7 +222,7 @@ impl Kernel {
             .filter(|link| nameable.contains(&link.at))
             .map(|link| (self.shown(link, &target.key), self.identity(link.at), link))
             .collect();
-        let unseen = Unseen { namespaces: None, macs: &self.unexplained() };
+        let unseen = Unseen { unread: None, macs: &self.unexplained() };
         seen.search = Some(target.conclude(visible.iter().map(|(shown, netns, _)| (*shown, netns)), unseen));
         let explains = |mac: &Mac| {
             visible.iter().any(|(shown, _, link)| {

@@ -205,11 +205,6 @@ impl World {
             }
             match action {
                 Action::Commit { .. } => self.disk.waiting.push_back(action),
-                Action::Note(note) if note.code == "quarantine-ended" => {
-                    for address in note.addresses {
-                        self.given_up(address, true);
-                    }
-                }
                 Action::Note(note) => self.check_note(&note),
                 Action::Serve | Action::ConfigTaken(_) => {}
                 other => self.events.push(Event::Do(other)),
@@ -504,7 +499,7 @@ impl World {
         let ended: Vec<_> = store.iter().map(frees).collect();
         let results = self.disk.carry_out(store);
         for address in ended.into_iter().take(results.len()).flatten() {
-            self.given_up(address, false);
+            self.given_up(address);
         }
         self.step(Input::Committed(op, CommitResult::Journaled(results)));
     }
@@ -746,7 +741,6 @@ impl World {
             let shut = matches!(&view, View::Shut(shut) if shut.guard.as_ref().is_some_and(|guard| {
                 self.is_copied(&guard.holder)
                     || self.kernel.links.iter().any(|link| guard.macs.contains(&link.mac))
-                    || !self.kernel.unexplained().is_empty()
             }));
             assert!(
                 held || asked || excused || shut,
@@ -772,16 +766,16 @@ impl World {
 
     fn is_unknowable(&self, link: &Link) -> bool {
         let is_in = |all: &BTreeSet<_>| link.owner.as_ref().is_some_and(|owner| all.contains(owner));
-        is_in(&self.given_up) || (is_in(&self.copied) && link.at != link.home)
+        is_in(&self.given_up) || ((is_in(&self.copied) || is_in(&self.forced)) && link.at != link.home)
     }
 
     /// An address is freed. A link of it that no search can name was down then, and silent if its move was told.
-    fn given_up(&mut self, address: IpAddr, from_quarantine: bool) {
+    fn given_up(&mut self, address: IpAddr) {
         let hidden =
             |link: &&Link| self.kernel.namespaces[&link.at].is_hidden && link.addresses.contains(&address);
         let mut owners = self.kernel.links.iter().filter(hidden).filter_map(|link| link.owner.clone());
         let Some(owner) = owners.find(|owner| !self.given_up.contains(owner)) else { return };
-        if self.copied.contains(&owner) || self.forced.contains(&owner) != from_quarantine {
+        if self.copied.contains(&owner) || self.forced.contains(&owner) {
             return;
         }
         assert!(self.kernel.was_down.contains(&owner), "{address} is freed, and the link of {owner} is up");

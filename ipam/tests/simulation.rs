@@ -361,3 +361,13 @@ fn an_undone_add_whose_end_is_not_on_the_disk_keeps_its_link() {
     ];
     play(12_781_782_184_246_366_345, &ops.concat());
 }
+
+#[test]
+fn an_intent_that_was_given_up_stands_for_no_link_after_a_crash() {
+    use Op::{Add, Again, CrashAgent, Happen, LoseStore, Pause};
+    let ops = [
+        vec![Add(4), Happen(15), LoseStore, CrashAgent, Add(5), Again(5, false), Pause(116, Some(0))],
+        vec![Happen(24), CrashAgent],
+    ];
+    play(2_433_433_232_206_048_676, &ops.concat());
+}

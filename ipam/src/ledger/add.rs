@@ -121,7 +121,7 @@ impl Ledger {
             }
             // Others may have taken the address since the wire was asked.
             Phase::Intent | Phase::Reserved if again => {
-                slot.live.vain = true;
+                slot.annul();
                 self.finalize(now, &request.key, Reason::Undone);
                 self.line.push_back(Waiter::new(now, caller, request, timeout));
             }

@@ -221,8 +221,9 @@ impl Ledger {
         let heard = slot.live.disputed.take();
         let Some(address) = heard.or(occupied.map(|(address, _)| address)) else { return false };
         slot.live.quarantine = heard.map(|_| Reason::Heard);
-        slot.live.vain = true;
-        if slot.entry.del_seen {
+        let is_deleted = slot.entry.del_seen;
+        slot.annul();
+        if is_deleted {
             if let Some(waiter) = position.and_then(|index| self.line.remove(index)) {
                 self.refuse_deleted(key, waiter.caller);
             }
@@ -320,7 +321,7 @@ impl Ledger {
         let journaled = matches!(result, CommitResult::Journaled(_));
         if journaled {
             if let Some(slot) = self.slots.get_mut(key) {
-                slot.live.vain = true;
+                slot.annul();
             }
             self.finalize(now, key, Reason::Undone);
             return;

@@ -461,6 +461,12 @@ impl Slot {
         }
     }
 
+    /// Its addresses were told to no client and will not be: no link shows life of it, also after a crash.
+    pub fn annul(&mut self) {
+        self.live.vain = true;
+        self.end();
+    }
+
     /// What is meant for it.
     pub fn intent(&self) -> Intent {
         if !self.entry.del_seen {

@@ -89,7 +89,7 @@ fn the_store_loses_nothing() {
                 assert!(made < 100_000, "1 MiB cannot hold that");
             };
             assert!(matches!(refused, StoreError::Full { .. }), "{refused:?}");
-            assert!(refused.to_string().contains("Free space"), "{refused}");
+            assert!(refused.to_string().contains("free space"), "{refused}");
             assert_eq!(store.list().await.unwrap().len(), made as usize, "reads continue to work");
             // Still full: still an error, still nothing lost.
             let another = record("192.0.2.1", "another");

@@ -371,3 +371,13 @@ fn an_intent_that_was_given_up_stands_for_no_link_after_a_crash() {
     ];
     play(2_433_433_232_206_048_676, &ops.concat());
 }
+
+#[test]
+fn the_address_of_a_moved_link_is_kept_while_another_pods_link_answers_for_it() {
+    use Op::{Add, DeleteLink, Happen, MoveLink, Take, Vip};
+    let ops = [
+        vec![Add(4), Add(0), Take(1, true, false), Happen(21), Add(5), MoveLink(5), DeleteLink(5)],
+        vec![Vip(0, 2, false)],
+    ];
+    play(7_420_328_490_789_863_738, &ops.concat());
+}

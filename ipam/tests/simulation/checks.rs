@@ -76,7 +76,11 @@ impl World {
     fn is_local(&self, view: &View<'_>) -> bool {
         let address = view.address();
         match view {
-            View::Held { .. } => false,
+            // Links under the parent are asked for it, and one of them answers.
+            View::Held { slot, .. } => {
+                slot.live.reason.code() == "moved-over"
+                    && self.links.iter().any(|link| self.has_address(link, address))
+            }
             // Once links hear the probes, an address is kept only for one that has it.
             View::Shut(_) => {
                 self.local.has_on_link(address)

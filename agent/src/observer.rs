@@ -10,6 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, channel};
+use std::time::Duration;
 
 use berth_ipam::evidence::{AddressFact, FdbFact, Intent, LinkFact, NetnsFact};
 use berth_ipam::identity::{NetnsCookie, NetnsIdentity, Nsid};
@@ -36,6 +37,9 @@ use crate::{clock, shown, strays, survey};
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// And while a hint waits for its time.
 const SLEEP_WAITING: Timespec = Timespec { tv_sec: 0, tv_nsec: 25_000_000 };
+/// How often, and how far apart, the list of MACs is read again while links may be in teardown.
+const TEARDOWN_READS: u32 = 20;
+const TEARDOWN_PAUSE: Duration = Duration::from_millis(5);
 
 /// What the thread is asked for.
 #[derive(Debug)]
@@ -217,6 +221,20 @@ impl Worker {
         found: &SearchResult,
         (first, last): (&mut Fdbs, &mut Fdbs),
     ) -> Checked<BTreeSet<Mac>> {
+        if let Some(known) = last.unexplained.get(parent) {
+            return known.clone();
+        }
+        let macs = self.compare_lists(parent, found, (first, last));
+        last.unexplained.insert(parent.clone(), macs.clone());
+        macs
+    }
+
+    fn compare_lists(
+        &mut self,
+        parent: &IfName,
+        found: &SearchResult,
+        (first, last): (&mut Fdbs, &mut Fdbs),
+    ) -> Checked<BTreeSet<Mac>> {
         let device = match self.reader.link_by_name(None, parent) {
             LinkRead::NoDevice => None,
             LinkRead::Unknown(unknown) => return Err(unknown),
@@ -229,7 +247,17 @@ impl Worker {
             (Ok(before), Ok(after)) => before.intersection(after).copied().collect(),
             (Err(unknown), _) | (_, Err(unknown)) => return Err(unknown.clone()),
         };
-        Ok(unexplained(device, &listed, found))
+        let mut macs = unexplained(device, &listed, found);
+        // The kernel takes a namespace down step by step: its name goes before its links.
+        for _ in 0..TEARDOWN_READS {
+            if macs.is_empty() {
+                break;
+            }
+            std::thread::sleep(TEARDOWN_PAUSE);
+            let listed = fdb_of(&mut self.reader, parent)?;
+            macs.retain(|mac| listed.contains(mac));
+        }
+        Ok(macs)
     }
 
     fn read(&mut self, target: &Target, lists: &mut Fdbs) -> Observation {
@@ -483,6 +511,8 @@ pub(crate) fn cookie_at(reader: &mut Reader, path: &Path, nsid: Nsid) -> Option<
 struct Fdbs {
     by_parent: HashMap<IfName, Checked<HashSet<Mac>>>,
     blind: HashMap<IfName, Checked<bool>>,
+    /// The MACs that no link explains, after a search.
+    unexplained: HashMap<IfName, Checked<BTreeSet<Mac>>>,
 }
 
 impl Fdbs {

@@ -1,4 +1,4 @@
-//! What the pure core costs, in instructions: the allocator's order and the verdict on one
+//! Cost of the pure core, in instructions: the allocator's order and the verdict on one
 //! attachment. Counted by valgrind, so the numbers hold on a busy machine; `cargo xtask bench core`.
 
 #![expect(missing_docs, unused_qualifications, reason = "the macros of gungraun write both")]
@@ -17,7 +17,7 @@ use berth_ipam::time::Time;
 use berth_ipam::verdict::{self, Row};
 use gungraun::{library_benchmark, library_benchmark_group, main};
 
-/// How many candidates the agent asks for: the first and some to probe ahead.
+/// Number of candidates that the agent asks for: the first and some to probe ahead.
 const CANDIDATES: usize = 8;
 
 fn pool(subnet: &str, first: &str, last: &str) -> Pool {
@@ -75,7 +75,7 @@ fn alive() -> Facts {
     Facts { netns: NetnsFact::Alive, link: LinkFact::Present, fdb: FdbFact::Present, ..Facts::UNKNOWN }
 }
 
-/// The facts of one whose namespace was destroyed.
+/// The facts of an attachment with a destroyed namespace.
 fn dead() -> Facts {
     Facts {
         netns: NetnsFact::Dead,

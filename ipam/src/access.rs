@@ -27,7 +27,7 @@ pub struct Access {
 pub struct Selector {
     /// Labels with their values.
     pub labels: Labels,
-    /// Further requirements.
+    /// Further requirements on labels.
     pub requirements: Vec<Requirement>,
 }
 
@@ -56,18 +56,18 @@ pub enum Test {
 /// Addresses that are given to one workload alone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reservation {
-    /// The addresses.
+    /// Addresses that are reserved.
     pub addresses: IntervalSet,
     /// The namespace of the pods.
     pub namespace: String,
-    /// Which pods of it.
+    /// Pods of the namespace that may have them.
     pub of: Tenant,
 }
 
 /// Pods of a namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Tenant {
-    /// All.
+    /// All of its pods.
     Any,
     /// The one of this name.
     Pod(String),
@@ -80,11 +80,11 @@ pub enum Tenant {
 pub struct Owner {
     /// Its kind, as `StatefulSet`.
     pub kind: String,
-    /// Its name.
+    /// Name of the controller.
     pub name: String,
 }
 
-/// What a cluster says of a pod beyond its name. Nothing of it is known where there is no cluster.
+/// State of a pod that a cluster knows beyond its name. Without a cluster none of it is known.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Standing {
     /// Labels of its namespace; `None`: not known.
@@ -93,17 +93,17 @@ pub struct Standing {
     pub owner: Option<Owner>,
 }
 
-/// What of a pod's [`Standing`] must be known before addresses are chosen.
+/// Parts of a pod's [`Standing`] that must be known before addresses are chosen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Needs {
     /// Labels of its namespace.
     pub labels: bool,
-    /// Its controller.
+    /// Controller of the pod.
     pub owner: bool,
 }
 
 impl Selector {
-    /// Whether these labels meet it.
+    /// True if these labels meet it.
     pub fn is_met_by(&self, labels: &Labels) -> bool {
         let has = |(key, value): (&String, &String)| labels.get(key) == Some(value);
         self.labels.iter().all(has)
@@ -146,13 +146,13 @@ impl fmt::Display for Reservation {
 }
 
 impl Access {
-    /// What must be known of a pod before this pool can be judged.
+    /// Parts of a pod's standing that must be known before this pool can be judged.
     pub fn needs(&self) -> Needs {
         let owner = self.reservations.iter().any(|one| matches!(one.of, Tenant::Owner(_)));
         Needs { labels: self.selector.is_some(), owner }
     }
 
-    /// Whether a pod may draw from the pool at all; the error says why not.
+    /// Checks that a pod may draw from the pool at all; the error has the reason against it.
     pub fn admits(&self, pod: Option<&PodRef>, standing: &Standing) -> Result<(), String> {
         let Some(selector) = &self.selector else { return Ok(()) };
         let Some(pod) = pod else {

@@ -1,4 +1,4 @@
-//! Which free address next: rendezvous order per node, and rest after a release.
+//! Choice of the next free address: rendezvous order per node, and rest after a release.
 //!
 //! Every node orders the free addresses of a pool by its own hash of (node, address), so nodes
 //! that allocate at one instant seldom want the same one, without talking to each other. The
@@ -21,16 +21,16 @@ use crate::interval::{Family, IntervalSet, from_bits, to_bits};
 use crate::name::NodeName;
 use crate::time::Time;
 
-/// How long an address comes last after its release.
+/// Time after its release in which an address comes last.
 pub const REST: Duration = Duration::from_mins(1);
 
 /// Up to so many rested addresses the order is exact; above, it is the best of a sample.
 pub const EXACT_MAX: u128 = 4096;
 
-/// How many positions a sample has beyond four for each candidate asked for.
+/// Number of positions that a sample has beyond four for each candidate asked for.
 const SAMPLE_MIN: usize = 64;
 
-/// Why an address that was asked for by name cannot come from a pool.
+/// Reason why an address that was asked for by name cannot come from a pool.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// It is of the other family, or beyond the prefix.
@@ -77,7 +77,7 @@ pub enum Refusal {
     },
 }
 
-/// Whether `pool` may give `address` at all; whether it is free is [`FreeSet::is_free`]'s answer.
+/// Checks that `pool` may give `address` at all. [`FreeSet::is_free`] shows if the address is free.
 pub fn check_requested(pool: &Pool, address: IpAddr) -> Result<(), Refusal> {
     let subnet = pool.subnet;
     if !subnet.contains(address) {
@@ -101,7 +101,7 @@ pub fn check_requested(pool: &Pool, address: IpAddr) -> Result<(), Refusal> {
     Err(Refusal::NotGiven { address, subnet })
 }
 
-/// Whether an address is one of `pool`'s: a member, not merely of its subnet.
+/// True if an address is one of `pool`'s: a member, not merely of its subnet.
 pub fn gives(pool: &Pool, address: IpAddr) -> bool {
     check_requested(pool, address).is_ok()
 }
@@ -157,11 +157,11 @@ pub struct FreeSet {
     family: Family,
     /// All that the pool may give, free or not.
     usable: IntervalSet,
-    /// How many `usable` holds, because counting walks all intervals.
+    /// Number of addresses in `usable`, because counting walks all intervals.
     usable_len: u128,
     /// Free, and not released lately.
     rested: IntervalSet,
-    /// How many `rested` holds.
+    /// Number of addresses in `rested`.
     rested_len: u128,
     /// Free, with the time of the release, which was less than [`REST`] ago when last looked at.
     resting: BTreeMap<u128, Time>,
@@ -169,7 +169,7 @@ pub struct FreeSet {
     by_release: BTreeSet<(Time, u128)>,
     /// Since when those were resting that were taken then.
     interrupted: BTreeMap<u128, Time>,
-    /// Whether resting addresses, too, come in the node's own order.
+    /// True if resting addresses, too, come in the node's own order.
     apart: bool,
 }
 
@@ -223,17 +223,17 @@ impl FreeSet {
         self
     }
 
-    /// How many addresses the pool may give, free or not; saturates at `u128::MAX`.
+    /// Number of addresses that the pool may give, free or not; saturates at `u128::MAX`.
     pub fn total(&self) -> u128 {
         self.usable_len
     }
 
-    /// How many are free, resting ones included; saturates at `u128::MAX`.
+    /// Number of free addresses, resting ones included; saturates at `u128::MAX`.
     pub fn free(&self) -> u128 {
         self.rested_len.saturating_add(self.resting.len() as u128)
     }
 
-    /// Whether `address` is the pool's and free.
+    /// True if `address` is the pool's and free.
     pub fn is_free(&self, address: IpAddr) -> bool {
         Family::of(address) == self.family && self.is_free_bits(to_bits(address))
     }
@@ -252,15 +252,16 @@ impl FreeSet {
         true
     }
 
-    /// Somebody released a taken address that is only asked about: [`Self::return_unused`] lets it rest from `now`.
+    /// Notes the release of a taken address that is only asked about: [`Self::return_unused`] lets it rest
+    /// from `now`.
     pub fn released_meanwhile(&mut self, address: IpAddr, now: Time) {
         if let Some(bits) = self.taken(address) {
             self.interrupted.insert(bits, now);
         }
     }
 
-    /// Undoes [`Self::take`] for an address that nobody has used: it is free as it was before, and need not rest
-    /// for that. False if it is not the pool's, or was free already.
+    /// Undoes [`Self::take`] for an address that was never used: it is free as it was before, and need not
+    /// rest for that. False if it is not the pool's, or was free already.
     pub fn return_unused(&mut self, address: IpAddr) -> bool {
         let Some(bits) = self.taken(address) else { return false };
         if let Some(released) = self.interrupted.remove(&bits) {

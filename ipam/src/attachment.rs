@@ -10,12 +10,12 @@ use crate::name::{ContainerId, IfName, NetworkName};
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AttachmentKey {
-    /// The `UnderlayNetwork`.
+    /// Name of the `UnderlayNetwork`.
     pub network: NetworkName,
-    /// `CNI_CONTAINERID`.
+    /// Container id, from `CNI_CONTAINERID`.
     #[serde(rename = "containerID")]
     pub container_id: ContainerId,
-    /// `CNI_IFNAME`.
+    /// Interface name, from `CNI_IFNAME`.
     pub ifname: IfName,
 }
 
@@ -41,9 +41,9 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct PodRef {
-    /// `K8S_POD_NAMESPACE`.
+    /// Namespace, from `K8S_POD_NAMESPACE`.
     pub namespace: String,
-    /// `K8S_POD_NAME`.
+    /// Pod name, from `K8S_POD_NAME`.
     pub name: String,
     /// `K8S_POD_UID`; older runtimes omit it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

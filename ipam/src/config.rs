@@ -1,4 +1,4 @@
-//! What the operator declared, in validated form. The wire form is the `api` crate's business.
+//! Declarations of the operator, in validated form. The wire form is the `api` crate's business.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
@@ -23,7 +23,7 @@ pub struct Config {
     pub pools: BTreeMap<PoolName, Pool>,
 }
 
-/// One `UnderlayNetwork`.
+/// Declaration of one `UnderlayNetwork`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Network {
     /// Its place in the order of declaration: of two networks that cannot both be served on a node the
@@ -34,19 +34,19 @@ pub struct Network {
     pub link: LinkSpec,
     /// The pools, in the order in which those of one family are tried.
     pub pools: Vec<PoolName>,
-    /// Whether pods take addresses and routes from router advertisements.
+    /// True if pods take addresses and routes from router advertisements.
     pub accept_ra: bool,
-    /// How long an ADD waits for a free address.
+    /// Time that an ADD waits for a free address.
     pub add_timeout: Duration,
-    /// How long a link must be gone from a living namespace before its address is released.
+    /// Time that a link must be gone from a living namespace before its address is released.
     pub settle: Duration,
-    /// How long nobody must have been seen in a namespace before it counts as leaked; `None`: never.
+    /// Time without any task in a namespace after which it counts as leaked; `None`: never.
     pub leaked_after: Option<Duration>,
     /// MACs that answer for addresses of others, as a router with proxy ARP does; their answers
     /// veto nothing.
     pub proxy_macs: BTreeSet<Mac>,
-    /// Whether pods may speak only for what is leased to their MAC, and for which addresses any of them may all the
-    /// same; `None`: they speak for what they like.
+    /// Addresses that any pod may claim, where pods may else claim only the addresses that are leased to
+    /// their MAC; `None`: they may claim all addresses.
     pub source_guard: Option<BTreeSet<IpAddr>>,
 }
 
@@ -58,7 +58,7 @@ pub enum LinkSpec {
     Macvlan {
         /// The interface on the physical network.
         parent: IfName,
-        /// How its macvlans see each other.
+        /// Forwarding mode between its macvlans.
         mode: MacvlanMode,
         /// MTU in bytes; the parent's if absent.
         mtu: Option<u32>,
@@ -69,7 +69,7 @@ pub enum LinkSpec {
         parent: IfName,
         /// The 802.1Q id, 1 to 4094.
         id: u16,
-        /// Whether the pod gets the VLAN device itself (then one pod a node and id).
+        /// True if the pod gets the VLAN device itself (then one pod a node and id).
         exclusive: bool,
         /// MTU in bytes; the parent's if absent.
         mtu: Option<u32>,
@@ -111,8 +111,8 @@ impl LinkSpec {
         }
     }
 
-    /// The device whose list of unicast MACs shows the pods' links; `None` where no list does
-    /// (passthru takes the parent's MAC, a VLAN device has its parent's too).
+    /// The device with a list of unicast MACs that shows the pods' links; `None` where no list does (passthru
+    /// takes the parent's MAC, a VLAN device has its parent's too).
     pub fn macvlan_parent(&self) -> Option<IfName> {
         match self {
             Self::Macvlan { mode: MacvlanMode::Passthru, .. } | Self::Vlan { exclusive: true, .. } => None,
@@ -170,7 +170,7 @@ pub enum MacvlanMode {
     Passthru,
 }
 
-/// One `IPPool`.
+/// Declaration of one `IPPool`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pool {
     /// The L2 domain in which its addresses are unique.
@@ -183,9 +183,9 @@ pub struct Pool {
     pub gateway: Option<IpAddr>,
     /// Routes that the pod gets.
     pub routes: Vec<Route>,
-    /// Whether new leases are refused; existing ones stay.
+    /// True if new leases are refused; existing ones stay.
     pub disabled: bool,
-    /// Which pods may draw from it.
+    /// Pods that may draw from it.
     pub access: Access,
 }
 
@@ -193,12 +193,12 @@ pub struct Pool {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Route {
-    /// Its destination.
+    /// Destination of the route.
     pub to: IpNetwork,
     /// The next hop; already filled in with the pool's gateway where none was declared. `None`: on link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub via: Option<IpAddr>,
-    /// Whether the next hop is reached on the link although no address of the link has it in its subnet.
+    /// True if the next hop is reached on the link although no address of the link has it in its subnet.
     #[serde(default, skip_serializing_if = "is_false")]
     pub onlink: bool,
     /// Its metric; of two routes to one destination the lower one is used. `None`: the kernel's own, 0 for IPv4

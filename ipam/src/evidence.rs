@@ -17,14 +17,14 @@ pub struct Claim {
     pub at: Time,
 }
 
-/// How the epoch of the record relates to the present one.
+/// Relation of the record's epoch to the present one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Epoch {
     /// Same boot of the same machine.
     Same,
     /// An earlier boot of the same machine.
     Rebooted,
-    /// Another machine: this agent's kernel cannot speak for it.
+    /// Another machine: this agent's kernel has no evidence about it.
     OtherMachine,
 }
 
@@ -73,7 +73,7 @@ pub enum FdbFact {
     Unknown,
 }
 
-/// How a missing link went, as far as events tell.
+/// Departure of a missing link, as far as events report it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Departure {
@@ -81,9 +81,9 @@ pub enum Departure {
     Destroyed,
     /// The kernel said that it went to another namespace.
     Moved,
-    /// No event told, and none was lost while it was there to be seen.
+    /// No event reported it, and none was lost while the link was there to be seen.
     Unheard,
-    /// Events were lost, or nobody listened: it may have gone either way.
+    /// Events were lost, or no source listened: it may have gone either way.
     EventsLost,
 }
 
@@ -100,10 +100,10 @@ pub enum SearchFact {
     Incomplete,
 }
 
-/// Whether any interface of the namespace carries one of the addresses.
+/// Evidence about the addresses on the interfaces of the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum AddressFact {
-    /// One does.
+    /// An interface has one.
     Present,
     /// A complete dump shows none.
     Absent,
@@ -111,10 +111,10 @@ pub enum AddressFact {
     Unknown,
 }
 
-/// Whether the attachment is meant to be over.
+/// Intent for the attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Intent {
-    /// It is meant to live.
+    /// The attachment is wanted.
     Live,
     /// A DEL came, and the link is Berth's to remove.
     EndOwnLink,
@@ -126,23 +126,23 @@ pub enum Intent {
     UndoForeignLink,
 }
 
-/// Whether the namespace was left by everybody.
+/// Evidence about the inhabitants of the namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Inhabitants {
-    /// Somebody is in it, or it never had an inhabitant, or nobody looked: not known to be leaked.
+    /// A task is in it, or it never had an inhabitant, or no scan was made: not known to be leaked.
     Assumed,
-    /// It was inhabited, and complete scans far enough apart saw nobody in it and nobody holding it.
+    /// It was inhabited, and complete scans far enough apart saw no task in it and none that holds it.
     Left,
 }
 
 /// The wire, asked about the addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum WireFact {
-    /// Nobody asked.
+    /// The wire was not asked.
     NotAsked,
     /// A whole round of probes was silent.
     Silent,
-    /// Something answered.
+    /// Something answered for it.
     Answered,
     /// Links under the parent heard rounds of probes, and for ten seconds nothing was heard of the addresses.
     ChildrenSilent,
@@ -153,25 +153,25 @@ pub enum WireFact {
 pub struct Facts {
     /// The record's epoch.
     pub epoch: Epoch,
-    /// Its namespace.
+    /// State of its namespace.
     pub netns: NetnsFact,
-    /// Its link.
+    /// State of its link.
     pub link: LinkFact,
     /// Its MAC on the parent.
     pub fdb: FdbFact,
-    /// How a missing link went.
+    /// Departure of a missing link.
     pub departure: Departure,
     /// The search for it.
     pub search: SearchFact,
     /// Its addresses in the namespace.
     pub address: AddressFact,
-    /// What is meant.
+    /// Intent for the attachment.
     pub intent: Intent,
-    /// Who is in the namespace.
+    /// Inhabitants of the namespace.
     pub inhabitants: Inhabitants,
-    /// What the wire says.
+    /// Answer of the wire.
     pub wire: WireFact,
-    /// Whether it has been missing for the network's settle time.
+    /// True if it has been missing for the network's settle time.
     pub settled: bool,
 }
 

@@ -1,4 +1,4 @@
-//! Who is who: namespaces, boots, machines, transactions.
+//! Identity of namespaces, boots, machines and transactions.
 
 use std::fmt;
 
@@ -40,7 +40,7 @@ impl Nsid {
     /// only with 65,536 namespaces that have a number.
     pub const FIRST_DRAWN: i32 = 1 << 16;
 
-    /// Whether it was drawn, and so does not come back soon.
+    /// True if it was drawn, and so does not come back soon.
     pub const fn is_drawn(self) -> bool {
         self.0 >= Self::FIRST_DRAWN
     }
@@ -62,8 +62,8 @@ pub struct NetnsIdentity {
     pub inode: u64,
     /// Its number in the node's namespace.
     pub nsid: Nsid,
-    /// Whether that number was drawn for this namespace, and so does not come back soon (the name is that of a
-    /// former way to draw it, and stays because records have it). The kernel's own small numbers are
+    /// True if that number was drawn for this namespace, and so does not come back soon (the name is that of
+    /// a former way to draw it, and stays because records have it). The kernel's own small numbers are
     /// re-used at once, so what they resolve to is weaker evidence.
     pub nsid_is_random: bool,
 }

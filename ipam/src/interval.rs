@@ -1,8 +1,8 @@
 //! Sets of addresses as intervals: a /64 costs as much as one address.
 //!
-//! The set knows numbers only; [`to_bits`] and [`from_bits`] are the one bridge to addresses. It
-//! does not know pools, leases or families: who owns a set knows which family it holds. Invariant:
-//! the intervals are disjoint and never adjacent, so equal sets are equal values.
+//! The set knows numbers only; [`to_bits`] and [`from_bits`] are the one bridge to addresses. It does not
+//! know pools, leases or families: the owner of a set knows which family it holds. Invariant: the intervals
+//! are disjoint and never adjacent, so equal sets are equal values.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -102,17 +102,17 @@ impl IntervalSet {
         }
     }
 
-    /// Whether `number` is in the set.
+    /// True if `number` is in the set.
     pub fn contains(&self, number: u128) -> bool {
         self.ranges.range(..=number).next_back().is_some_and(|(_, &last)| last >= number)
     }
 
-    /// Whether there is nothing in it.
+    /// True if the set has no numbers.
     pub fn is_empty(&self) -> bool {
         self.ranges.is_empty()
     }
 
-    /// How many numbers are in it; `u128::MAX` also for all 2^128 of them.
+    /// Count of the numbers in it; `u128::MAX` also for all 2^128 of them.
     pub fn len(&self) -> u128 {
         self.iter().fold(0, |sum: u128, (first, last)| sum.saturating_add((last - first).saturating_add(1)))
     }
@@ -155,7 +155,7 @@ impl IntervalSet {
         self.ranges.range(number..).next().map(|(&first, _)| first)
     }
 
-    /// What is in this set or in `other`.
+    /// Numbers that are in this set or in `other`.
     #[must_use]
     pub fn union(&self, other: &Self) -> Self {
         let mut all = self.clone();
@@ -165,7 +165,7 @@ impl IntervalSet {
         all
     }
 
-    /// What is in this set and not in `other`.
+    /// Numbers that are in this set and not in `other`.
     #[must_use]
     pub fn difference(&self, other: &Self) -> Self {
         let mut rest = self.clone();
@@ -175,13 +175,13 @@ impl IntervalSet {
         rest
     }
 
-    /// What is in this set and in `other`.
+    /// Numbers that are in this set and in `other`.
     #[must_use]
     pub fn intersection(&self, other: &Self) -> Self {
         self.difference(&self.difference(other))
     }
 
-    /// Whether any number is in both.
+    /// True if any number is in both.
     pub fn intersects(&self, other: &Self) -> bool {
         let (few, many) = if self.ranges.len() <= other.ranges.len() { (self, other) } else { (other, self) };
         few.iter().any(|(first, last)| many.at_or_after(first).is_some_and(|found| found <= last))

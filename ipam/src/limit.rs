@@ -1,4 +1,4 @@
-//! What is said again and again: so often in a window, and then its number.
+//! Limit of repeated words: so many in a window, and then their number.
 //!
 //! For log lines and events, which others can cause without end. Pure; time is an argument. Invariants: the first words
 //! about a thing are said at once, what is held back is counted, and neither the words nor the memory grow
@@ -14,7 +14,7 @@ const REMEMBERED_MAX: usize = 4096;
 /// Windows for which a word that is held back waits for a call of [`Limiter::due`] where others need the room.
 const WINDOWS_KEPT: u32 = 2;
 
-/// What was said about each thing. `K` names it, `W` is the word that is held back last.
+/// Words that were said about each thing. `K` names it, `W` is the word that is held back last.
 #[derive(Debug, Clone)]
 pub struct Limiter<K, W = ()> {
     most: u32,
@@ -35,9 +35,9 @@ struct Series<W> {
 /// A word that may be said.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Word<W> {
-    /// The word.
+    /// Word that may be said.
     pub word: W,
-    /// How many about the same thing were held back before it.
+    /// Number of words about the same thing that were held back before it.
     pub held_back: u64,
 }
 
@@ -86,12 +86,12 @@ impl<K: Ord + Clone, W> Limiter<K, W> {
         due
     }
 
-    /// Whether a word is held back that [`Self::due`] is to return.
+    /// True if a word is held back that [`Self::due`] is to return.
     pub fn is_waiting(&self) -> bool {
         self.said.values().any(|series| series.last.is_some())
     }
 
-    /// How many words were held back because too many things were spoken of, since the last call.
+    /// Number of words that were held back because too many things were spoken of, since the last call.
     pub fn unnamed(&mut self) -> u64 {
         std::mem::take(&mut self.unnamed)
     }

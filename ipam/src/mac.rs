@@ -14,7 +14,7 @@ use crate::attachment::AttachmentKey;
 /// The first octet of every MAC that Berth derives: locally administered, unicast.
 pub const BERTH_PREFIX: u8 = 0xb2;
 
-/// How many salts [`Mac::derive`] may be asked for: 0 to 3, tried in order on a collision.
+/// Number of salts that [`Mac::derive`] may be asked for: 0 to 3, tried in order on a collision.
 pub const SALTS: u8 = 4;
 
 /// An Ethernet address.
@@ -41,13 +41,13 @@ impl Mac {
         Self([BERTH_PREFIX, digest[0], digest[1], digest[2], digest[3], digest[4]])
     }
 
-    /// Whether this MAC is one that Berth would derive for `key`, with any salt.
+    /// True if this MAC is one that Berth would derive for `key`, with any salt.
     pub fn belongs_to(self, key: &AttachmentKey) -> bool {
         (0..SALTS).any(|salt| Self::derive(key, salt) == self)
     }
 
-    /// Whether the first octet says that Berth may have made this MAC. So does one in 64 of the random
-    /// MACs that others make: alone it proves nothing of a link.
+    /// True if the first octet says that Berth may have made this MAC. One in 64 of the random MACs that
+    /// others make has such an octet too: alone it proves nothing of a link.
     pub fn is_berth(self) -> bool {
         self.0[0] == BERTH_PREFIX
     }

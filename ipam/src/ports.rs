@@ -28,10 +28,10 @@ pub struct Interface {
 /// no interface of that name. A name without a row was not read.
 pub type Interfaces = BTreeMap<IfName, Option<Interface>>;
 
-/// Why a network is left out on this node.
+/// Reason why a network is left out on this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LeftOut {
-    /// The port.
+    /// Port of the network.
     pub port: Wire,
     /// The segment of the network's pools.
     pub segment: SegmentName,

@@ -46,11 +46,11 @@ impl AddressKey {
 pub struct LeaseRecord {
     /// The L2 domain in which the address is unique.
     pub segment: SegmentName,
-    /// The address.
+    /// Address of the lease.
     pub address: IpAddr,
     /// The pool it came from.
     pub pool: PoolName,
-    /// Who holds it.
+    /// Attachment that holds it.
     #[serde(flatten)]
     pub key: AttachmentKey,
     /// The CNI network name under which the runtime asked.
@@ -81,18 +81,19 @@ pub struct LeaseRecord {
 }
 
 impl LeaseRecord {
-    /// What the record is about.
+    /// Key of the record.
     pub fn address_key(&self) -> AddressKey {
         AddressKey { segment: self.segment.clone(), address: self.address }
     }
 
-    /// Whether a store's record is this one: its MAC may have been learnt later, and older versions wrote no place.
+    /// True if a store's record is this one. Its MAC may have been learnt later, and older versions wrote no
+    /// place.
     pub fn is_kept_in(&self, found: &Self) -> bool {
         Self { mac: found.mac, place: found.place.and(self.place), ..self.clone() } == *found
     }
 }
 
-/// Which state of which record a store had. Both parts are opaque: compare them, never order them.
+/// Version of a record in a store. Both parts are opaque: compare them, never order them.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Version {
@@ -112,9 +113,9 @@ impl fmt::Display for Version {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Versioned {
-    /// The version.
+    /// Version of the record.
     pub version: Version,
-    /// The record.
+    /// Record of the lease.
     pub record: LeaseRecord,
 }
 

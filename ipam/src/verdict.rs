@@ -9,18 +9,18 @@ use crate::evidence::{
     WireFact,
 };
 
-/// What the ledger makes of the facts.
+/// Conclusion of the ledger from the facts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Verdict {
-    /// In use.
+    /// The address is in use.
     Keep,
-    /// Cannot be told: in use.
+    /// Cannot be decided: in use.
     Unknown,
     /// Perhaps over; still in use.
     Suspect,
     /// Over: the address is free.
     Release,
-    /// Over, but something answers for the address: nobody gets it.
+    /// Over, but something answers for the address: it is not given.
     Quarantine,
 }
 
@@ -37,7 +37,7 @@ impl Verdict {
     }
 }
 
-/// What has to be done before more can be said.
+/// Step that is needed for more evidence.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Next {
     /// Nothing: events and the periodic reconcile will do.
@@ -155,17 +155,17 @@ fn words<T: std::fmt::Debug>(values: &[T]) -> String {
 pub struct Row {
     /// The reason code: stable, shown by `leases`, `explain` and events.
     pub id: &'static str,
-    /// Its condition.
+    /// Condition of the row.
     pub when: When,
-    /// What follows.
+    /// Verdict of the row.
     pub verdict: Verdict,
-    /// What is done about it.
+    /// Next step of the ledger.
     pub next: Next,
-    /// Why, in one sentence.
+    /// Reason, in one sentence.
     pub why: &'static str,
     /// The end of a row that leaves the address taken; `None`: the row frees it.
     pub ending: Option<Ending>,
-    /// Whether no other host can have used the address up to its release.
+    /// True if no other host can have used the address up to its release.
     pub proves_silence: bool,
 }
 
@@ -174,23 +174,23 @@ pub struct Row {
 pub struct Ending {
     /// The evidence that ends it, in one sentence.
     pub by: &'static str,
-    /// What is left to an operator.
+    /// Action that is left to an operator.
     pub hand: Hand,
 }
 
-/// What is left to an operator where a row lasts.
+/// Action that is left to an operator where a row lasts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Hand {
     /// Nothing: the row lasts as long as the attachment lives, or only a moment.
     Unneeded,
-    /// The attachment may be alive; an operator who knows more can do this.
+    /// The attachment may be alive; an operator with more knowledge can do this.
     Possible(&'static str),
     /// The row may last for ever without this.
     Needed(&'static str),
 }
 
 impl Hand {
-    /// What an operator can do, if anything.
+    /// Action that an operator can take, if any.
     pub const fn text(self) -> Option<&'static str> {
         match self {
             Self::Unneeded => None,
@@ -221,7 +221,7 @@ const fn row(id: &'static str, verdict: Verdict, next: Next, when: When, why: &'
 const ENDING: &[Intent] =
     &[Intent::EndOwnLink, Intent::UndoOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink];
 const END_OWN: &[Intent] = &[Intent::EndOwnLink, Intent::UndoOwnLink];
-/// Somebody may have been told the address, or the link is another plugin's: that a link with the MAC
+/// A client may have received the address, or the link is another plugin's. The fact that a link with the MAC
 /// shows nothing of the attachment does not make it a stranger's.
 const NOT_UNDONE_OWN: &[Intent] =
     &[Intent::Live, Intent::EndOwnLink, Intent::EndForeignLink, Intent::UndoForeignLink];
@@ -595,7 +595,8 @@ pub const TABLE: &[Row] = &[
         Next::Wait,
         When {
             netns: &[NetnsFact::Hidden],
-            // Where no list holds the MAC, nothing tells a link in a namespace without a name from none.
+            // Where no list holds the MAC, nothing distinguishes a link in a namespace without a name from
+            // none.
             fdb: &[FdbFact::Absent, FdbFact::Another],
             search: &[SearchFact::NotFound],
             intent: END_OWN,

@@ -1,4 +1,4 @@
-//! The allocator against a naive model that scores and sorts everything anew each time.
+//! The allocator against a naive model that scores and sorts everything again each time.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -36,7 +36,7 @@ fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
-/// What the free set promises, in the plainest way: a released time for each free address.
+/// Model of the free set's promises, in the plainest way: a released time for each free address.
 struct Model {
     free: BTreeMap<IpAddr, Option<Time>>,
     /// The same of those that were taken, as it was then.
@@ -281,7 +281,7 @@ fn what_is_returned_unused_rests_only_for_a_release() {
     let last = |set: &mut FreeSet| set.candidates(&node("a"), now, 8)[7];
     let mut set = FreeSet::new(&pool, []);
     let first = set.candidates(&node("a"), now, 1)[0];
-    // Somebody released it while it was asked about.
+    // It is released while it is asked about.
     assert!(set.take(first));
     set.released_meanwhile(first, now);
     assert!(set.return_unused(first));

@@ -12,13 +12,13 @@ use crate::name::{NetworkName, PoolName};
 /// Reserved addresses that are looked at for one request. A declaration has no more.
 const OWN_MAX: usize = 1024;
 
-/// Why a pool gives a request nothing.
+/// Reason why a pool gives a request nothing.
 pub(super) fn refusal(name: &PoolName, pool: &Pool, request: &LeaseRequest) -> Option<LedgerError> {
     let why = pool.access.admits(request.pod.as_ref(), &request.standing).err()?;
     Some(LedgerError::NotAdmitted { pool: name.clone(), why })
 }
 
-/// Why a pool keeps one address from a request.
+/// Reason why a pool keeps one address from a request.
 pub(super) fn reserved(pool: &Pool, address: IpAddr, request: &LeaseRequest) -> Option<LedgerError> {
     let kept = pool.access.kept_from(address, request.pod.as_ref(), &request.standing)?;
     Some(LedgerError::NotGivable { address, why: format!("it is reserved for {kept}") })
@@ -32,7 +32,7 @@ pub(super) fn own(pool: &Pool, request: &LeaseRequest) -> Vec<IpAddr> {
 }
 
 impl Ledger {
-    /// What must be known of a pod before an ADD of it in that network is served.
+    /// Parts of a pod's standing that must be known before an ADD of it in that network is served.
     pub fn needs(&self, network: &NetworkName) -> Needs {
         let pools = self.config.networks.get(network).into_iter().flat_map(|network| &network.pools);
         let needs = pools.filter_map(|name| Some(self.config.pools.get(name)?.access.needs()));
@@ -57,7 +57,7 @@ impl Ledger {
         kept.take(super::line::HOLDERS_NAMED).collect()
     }
 
-    /// Whether a pool may give an address to a request.
+    /// True if a pool may give an address to a request.
     pub(super) fn may_have(&self, pool: &PoolName, address: IpAddr, request: &LeaseRequest) -> bool {
         self.config.pools.get(pool).is_some_and(|found| {
             refusal(pool, found, request).is_none() && reserved(found, address, request).is_none()

@@ -24,14 +24,14 @@ use crate::interval::Family;
 use crate::mac::Mac;
 use crate::time::Time;
 
-/// How long an open transaction without a connection is left alone: its plugin retries every 50 ms.
+/// Time that an open transaction without a connection is left alone: its plugin retries every 50 ms.
 pub const ORPHAN_GRACE: Duration = Duration::from_millis(500);
 
-/// How long an ADD waits for an address that its interface has already, if nothing else is asked for:
-/// a former holder's proof takes the settle time, and a living one is a mistake that time does not mend.
+/// Time that an ADD waits for an address that its interface has already, if nothing else is asked for. A
+/// former holder's proof takes the settle time, and a living one is a mistake that time does not correct.
 const ADOPTION: Duration = Duration::from_secs(5);
 
-/// How long an ADD waits for a network that the API server has not told of yet.
+/// Time that an ADD waits for a network that the API server has not reported yet.
 const UNDECLARED: Duration = Duration::from_secs(110);
 
 impl Ledger {
@@ -57,7 +57,7 @@ impl Ledger {
         self.try_serve(now, self.line.len() - 1);
     }
 
-    /// Whether the request's own transaction holds its attachment already.
+    /// True if the request's own transaction holds its attachment already.
     fn holds_already(&self, request: &LeaseRequest) -> bool {
         self.slots.get(&request.key).is_some_and(|slot| {
             let over = matches!(slot.entry.phase, Phase::Releasing | Phase::Held) || slot.entry.del_seen;
@@ -65,15 +65,15 @@ impl Ledger {
         })
     }
 
-    /// How long an ADD waits for an address.
+    /// Time that an ADD waits for an address.
     fn patience(&self, request: &LeaseRequest) -> Duration {
         let network = self.config.networks.get(&request.key.network);
         let usual = || network.map_or(UNDECLARED, |network| network.add_timeout);
         request.add_timeout.unwrap_or_else(|| if request.adopt { ADOPTION } else { usual() })
     }
 
-    /// An interface that announced its address before its lease was asked for had it quarantined, by
-    /// its own MAC: that is no stranger's.
+    /// An interface that announced its address before its lease was asked for had it quarantined, by its own
+    /// MAC. That MAC is not a stranger's.
     fn readmit(&mut self, now: Time, request: &LeaseRequest) {
         let Some(mac) = request.mac else { return };
         let network = self.config.networks.get(&request.key.network);
@@ -181,8 +181,9 @@ impl Ledger {
         }
     }
 
-    /// What keeps every ADD waiting, or this one, before any address is looked at: repair, a bar from
-    /// outside, a store that did not answer, strays on its device, interfaces of the node that were not read yet.
+    /// True if something keeps every ADD waiting, or this one, before any address is looked at: repair, a bar
+    /// from outside, a store that did not answer, strays on its device, interfaces of the node that were not
+    /// read yet.
     fn is_barred(&self, now: Time, index: usize, request: &LeaseRequest) -> bool {
         let put_off = self.line.get(index).is_some_and(|waiter| waiter.is_put_off(now));
         !self.serving
@@ -207,8 +208,8 @@ impl Ledger {
         }
     }
 
-    /// What keeps an ADD waiting although addresses may be free: an old attachment of the same key or
-    /// pod whose death is being looked into.
+    /// True if an ADD must wait although addresses may be free: for an old attachment of the same key or pod,
+    /// until the evidence of its end is read.
     fn must_wait(&mut self, now: Time, request: &LeaseRequest) -> bool {
         let same_key = self.slots.contains_key(&request.key).then(|| request.key.clone());
         if let Some(key) = same_key {
@@ -463,7 +464,7 @@ impl Ledger {
         records.map(|record| StoreWrite::Create(Box::new(record))).collect()
     }
 
-    /// The attachment if `txn` is its open transaction whose records exist. Where only the intent was on
+    /// The attachment if `txn` is its open transaction and its records exist. Where only the intent was on
     /// the disk when the agent started, and the store that others write too was not read yet, the plugin
     /// itself is the witness: it has the grant.
     fn open(&mut self, txn: &TxnId, key: &AttachmentKey) -> Option<&mut Slot> {
@@ -505,7 +506,7 @@ impl Ledger {
         }
     }
 
-    /// Transactions that nobody took up again after a restart.
+    /// Ends the transactions that no plugin took up again after a restart.
     pub(super) fn give_up_orphans(&mut self, now: Time) {
         let due: Vec<_> = self
             .slots

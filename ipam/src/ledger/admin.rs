@@ -13,7 +13,7 @@ use crate::name::SegmentName;
 use crate::record::AddressKey;
 use crate::time::Time;
 
-/// How many operators may wait for the judgement of one attachment.
+/// Number of operators that may wait for the judgement of one attachment.
 const OPERATORS_MAX: usize = 16;
 
 impl Ledger {

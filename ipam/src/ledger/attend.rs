@@ -1,8 +1,8 @@
 //! A port that hears again: every attachment on it is probed, and announced where no other host answers.
 //!
-//! While nothing was heard another host may have taken an address that a pod has, and neighbours may
-//! have learnt its MAC. So each attachment is probed first, some at a time. An answer of another MAC is
-//! an address conflict: it is told, and that address is not talked over. Nothing is freed here.
+//! While nothing was heard another host may have taken an address that a pod has, and neighbours may have
+//! learnt its MAC. So each attachment is probed first, some at a time. An answer of another MAC is an address
+//! conflict: it is reported, and that address is not announced. Nothing is freed here.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use crate::evidence::{Claim, Epoch};
 use crate::name::IfName;
 use crate::time::Time;
 
-/// How many attachments one round probes. The next round begins when it is over, so that all of a
+/// Number of attachments that one round probes. The next round begins when it is over, so that all of a
 /// node's attachments cause no storm.
 const ATTENDED_AT_ONCE: usize = 16;
 /// A round that proved nothing is repeated after this long.
@@ -32,7 +32,7 @@ pub struct Attended {
 }
 
 impl Ledger {
-    /// What the port on a device can hear changed.
+    /// Takes a change of the hearing of the port on a device.
     pub(super) fn hearing(&mut self, now: Time, device: &IfName, hearing: &Hearing) {
         let change = self.hearings.report(now, device, hearing);
         let after = match change {
@@ -46,7 +46,7 @@ impl Ledger {
             let keys = self.attached_on(device).into_iter().map(|key| (key, after));
             self.hearings.attend(device, now, keys);
         }
-        // What was silent is asked for again, and who waits for it is served then.
+        // Addresses that were silent are asked for again, and ADDs that wait for them are served then.
         self.next_refill = Some(now);
         self.serve_line(now);
     }
@@ -77,7 +77,7 @@ impl Ledger {
         here.filter(|key| self.may_announce(key)).cloned().collect()
     }
 
-    /// The port on which an attachment's addresses are spoken for.
+    /// The port on which an attachment's addresses are claimed.
     pub(super) fn device_of(&self, key: &AttachmentKey) -> Option<IfName> {
         let network = self.config.networks.get(&key.network);
         match network {
@@ -86,8 +86,8 @@ impl Ledger {
         }
     }
 
-    /// The plugin of an ADD used its addresses while this agent was not there, or one that another host spoke for: a
-    /// conflict is to be told.
+    /// Has the attachment probed for a conflict if its plugin used its addresses while this agent was not
+    /// there, or if another host claims one of them.
     pub(super) fn attend_if_unconfirmed(&mut self, now: Time, key: &AttachmentKey) {
         let unsure = self
             .slots
@@ -154,7 +154,7 @@ impl Ledger {
         self.hearings.attend_more(device, now);
     }
 
-    /// Whether a MAC that is not the holder's answered for its address; that is told as a conflict.
+    /// True if a MAC that is not the holder's answered for its address; that is reported as a conflict.
     fn answered_beside(&mut self, now: Time, key: &AttachmentKey, address: IpAddr, claims: &[Claim]) -> bool {
         let Some(wire) = self.config.networks.get(&key.network).map(|network| network.link.wire()) else {
             return !claims.is_empty();

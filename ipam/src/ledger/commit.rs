@@ -20,50 +20,50 @@ use crate::name::IfName;
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
-/// When a refused write is tried again.
+/// Time after which a refused write is tried again.
 const RETRY: Duration = Duration::from_secs(1);
 
-/// What a commit was for.
+/// Purpose of a commit.
 #[derive(Debug, Clone)]
 pub enum Pending {
-    /// Nothing follows.
+    /// Nothing follows it.
     Nothing,
     /// The records of a new attachment, some taken from the dead.
     Reserve {
-        /// Whose.
+        /// Attachment of the records.
         key: AttachmentKey,
-        /// Who handed over.
+        /// Attachments that handed over.
         givers: BTreeSet<AttachmentKey>,
     },
     /// A journal write after which the caller is answered.
     Answer {
-        /// Whose.
+        /// Attachment of the write.
         key: AttachmentKey,
-        /// Who asked.
+        /// Caller of the answer.
         caller: Caller,
     },
     /// A DEL is put on the disk.
     Del {
-        /// Whose.
+        /// Attachment of the DEL.
         key: AttachmentKey,
-        /// Who asked.
+        /// Caller of the DEL.
         caller: Option<Caller>,
-        /// Whether that is all that the caller waits for.
+        /// True if that is all that the caller waits for.
         at_once: bool,
     },
     /// The end of an open ADD is put on the disk, and its link is removed after that.
     Undo {
-        /// The attachment.
+        /// Attachment of the ADD.
         key: AttachmentKey,
     },
     /// The records of a dead attachment are deleted.
     Free {
-        /// Whose.
+        /// Attachment of the records.
         key: AttachmentKey,
     },
-    /// Missing records of a living attachment are made anew.
+    /// Missing records of a living attachment are made again.
     Repair {
-        /// Whose.
+        /// Attachment of the records.
         key: AttachmentKey,
     },
 }
@@ -174,7 +174,7 @@ impl Ledger {
         self.try_again(now, index, other, (result, text));
     }
 
-    /// An ADD whose records were not written: what it does next.
+    /// Next step of an ADD with records that were not written.
     fn try_again(
         &mut self,
         now: Time,
@@ -246,8 +246,8 @@ impl Ledger {
         }
     }
 
-    /// A hand-over of unknown outcome: the giver is out of the journal and proven dead, and whose its
-    /// records are by now is not known. The heir, who does not get them either, has them all deleted.
+    /// A hand-over of unknown outcome: the giver is out of the journal and proven dead, and the owner of its
+    /// records by now is not known. The heir does not get them either, and has them all deleted.
     fn inherit(&mut self, now: Time, heir: &AttachmentKey, giver: &AttachmentKey) {
         let Some(dead) = self.slots.get(giver).map(|slot| slot.entry.clone()) else { return };
         let mine: Vec<_> =
@@ -454,8 +454,8 @@ impl Ledger {
         self.serve_line(now);
     }
 
-    /// What the kernel proved free needs no probe before the next holder gets it: nobody else can
-    /// have had it meanwhile.
+    /// An address that the kernel proved free needs no probe before the next holder gets it: no other host
+    /// can have had it meanwhile.
     fn trusted_silent(&mut self, now: Time, port: &IfName, held: &Held, reason: Reason) {
         if reason.proves_silence() {
             let pool = self.pool_now(&held.pool, &held.key()).clone();

@@ -37,8 +37,8 @@ impl Ledger {
             })
             .collect();
         if !lost.is_empty() && self.shared.on {
-            // The API server took the edit, and other nodes follow it: who has such an address keeps
-            // it, and nobody gets it again.
+            // The API server took the edit, and other nodes follow it: a holder of such an address keeps it,
+            // and no other attachment gets it.
             let text = lost.join("; ");
             self.note(NoteKind::Warning, "pool-edited-in-use", Vec::new(), None, text);
         } else if !lost.is_empty() {

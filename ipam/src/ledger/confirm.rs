@@ -1,11 +1,11 @@
 //! Silence that an open ADD rests on, and its confirmation.
 //!
-//! An address is chosen because its port heard no other host that has it. From then until the plugin puts it on
-//! the link, records are written and links are made, the agent may end and start again, and the port may lose its
-//! hearing. So a bind is answered only in the span of hearing that the choice rests on; in another one, the wire is
-//! asked again first. An address that another host or another interface of the node has by then is refused, and the
-//! plugin undoes its ADD. Left out: addresses that a plugin has used already, for which a conflict is told
-//! (`attend.rs`).
+//! An address is chosen because its port heard no other host that has it. From then until the plugin puts it
+//! on the link, records are written and links are made, the agent may end and start again, and the port may
+//! lose its hearing. So a bind is answered only in the span of hearing that the choice rests on; in another
+//! one, the wire is asked again first. An address that another host or another interface of the node has by
+//! then is refused, and the plugin undoes its ADD. Left out: addresses that a plugin has used already, for
+//! which a conflict is reported (`attend.rs`).
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
@@ -82,7 +82,7 @@ impl Ledger {
         heard.or_else(|| self.occupied_beside(&slot.entry))
     }
 
-    /// Whether a bind may go on at once. If not, it is answered or waits for the wire.
+    /// True if a bind may go on at once. If not, it is answered or waits for the wire.
     pub(super) fn is_confirmed(
         &mut self,
         now: Time,
@@ -210,8 +210,8 @@ impl Ledger {
         }
     }
 
-    /// Whether the addresses of an ADD, which its plugin was not told yet, are to be chosen again: an agent before
-    /// this one chose them, or another node or interface may have one by now.
+    /// True if the addresses of an ADD, which its plugin did not get yet, shall be chosen again: an agent
+    /// before this one chose them, or another node or interface may have one by now.
     pub(super) fn must_choose_again(&self, key: &AttachmentKey) -> bool {
         self.slots.get(key).is_some_and(|slot| {
             let untold = matches!(slot.entry.phase, Phase::Intent | Phase::Reserved) && !slot.live.committing;

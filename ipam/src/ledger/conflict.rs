@@ -1,8 +1,8 @@
 //! Claims for an address that an attachment holds: the holder's own, or a second holder's.
 //!
-//! A MAC in a frame proves nothing. The attachment is read before anything is told: its link may have been given
-//! another MAC, as the plugin `tuning` does, and while a read shows that MAC on it, claims by it are the
-//! holder's.
+//! A MAC in a frame proves nothing. The attachment is read before anything is reported: its link may have
+//! been given another MAC, as the plugin `tuning` does, and while a read shows that MAC on it, claims by it
+//! are the holder's.
 
 use std::time::Duration;
 
@@ -15,17 +15,18 @@ use crate::mac::Mac;
 use crate::record::AddressKey;
 use crate::time::Time;
 
-/// How long a read of the link's MAC speaks for claims; later ones wait for another read.
+/// Time in which a read of the link's MAC holds for claims; later ones wait for another read.
 const READ_COUNTS: Duration = Duration::from_secs(1);
-/// How many MACs are remembered that spoke for addresses of one attachment. A host that sends frames chooses them.
+/// Number of MACs with claims to addresses of one attachment that are remembered. A host that sends frames
+/// chooses them.
 const RIVALS_MAX: usize = 8;
 
 /// The MAC that a read showed on an attachment's link in place of the one that was bound.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct MacRead {
-    /// The MAC.
+    /// MAC that was read.
     pub mac: Mac,
-    /// When it was read.
+    /// Time of the read.
     at: Time,
 }
 
@@ -37,8 +38,8 @@ pub struct Claimed {
 }
 
 impl Ledger {
-    /// A held address was spoken for: by its holder, by another interface of its namespace, or by a MAC for which
-    /// the attachment is read first. Whether it may be a second holder.
+    /// Takes a claim to a held address: by its holder, by another interface of its namespace, or by a MAC for
+    /// which the attachment is read first. True if it may be a second holder.
     pub(super) fn heard_holder(
         &mut self,
         now: Time,
@@ -57,7 +58,7 @@ impl Ledger {
             let known = other.entry.mac == Some(heard.mac);
             other_key != holder && other.entry.netns.cookie == cookie && known
         });
-        // Without a MAC on record (a delegate's link) nothing can be told from the holder.
+        // Without a MAC on record (a delegate's link) nothing can be distinguished from the holder.
         let former = self.answers.is_former(key, heard.claim());
         if mine || same_namespace || slot.entry.macs().is_empty() || former {
             return false;
@@ -71,7 +72,7 @@ impl Ledger {
             self.answers.add(heard.mac, key.clone());
         }
         if phase == Phase::Intent {
-            // It was not given yet: there is no second holder to tell of.
+            // It was not given yet: there is not a second holder to report.
             return true;
         }
         let Some(slot) = self.slots.get_mut(holder) else { return true };
@@ -85,7 +86,7 @@ impl Ledger {
         true
     }
 
-    /// A read of an attachment is in: a MAC that its link was given is told once, and a claim that waited is
+    /// A read of an attachment is in. A MAC that its link was given is reported once. A claim that waited is
     /// the holder's if the link has its MAC, or else a second holder's.
     pub(super) fn compare_macs(&mut self, now: Time, seen: &Observation) {
         let Some(slot) = self.slots.get_mut(&seen.key) else { return };

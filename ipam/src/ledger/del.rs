@@ -16,10 +16,10 @@ use crate::evidence::Departure;
 use crate::identity::TxnId;
 use crate::time::Time;
 
-/// How long a DEL waits for its release to be carried out. If its intent is on the disk by then, the answer
+/// Time that a DEL waits for its release to be carried out. If its intent is on the disk by then, the answer
 /// is success.
 const ANSWER_AFTER: Duration = Duration::from_millis(300);
-/// When a link that could not be removed is tried again.
+/// Time after which a link that could not be removed is tried again.
 const RETRY: Duration = Duration::from_millis(500);
 
 impl Ledger {
@@ -131,7 +131,7 @@ impl Ledger {
         }
     }
 
-    /// DELs whose release takes its time are answered once it is on the disk.
+    /// Answers DELs with a release that takes its time, once it is on the disk.
     pub(super) fn answer_late_dels(&mut self, now: Time) {
         let mut late = Vec::new();
         for slot in self.slots.values_mut() {

@@ -1,8 +1,9 @@
-//! How a link went: the kernel's word on its end or its move, and what of that outlives a restart.
+//! Departure of a link: the kernel's report of its end or its move, and the part of it that outlives a
+//! restart.
 //!
-//! A told end counts only for the very link of an attachment: its index in the namespace where it was last read
-//! as there. A MAC proves no identity, because every pod's root can give it to a link of its own; an event about a
-//! MAC elsewhere causes reads and a search, and nothing else.
+//! A reported end counts only for the very link of an attachment: its index in the namespace where it was
+//! last read as there. A MAC proves no identity, because every pod's root can give it to a link of its own;
+//! an event about a MAC elsewhere causes reads and a search, and nothing else.
 
 use super::Ledger;
 use super::commit::Pending;
@@ -24,14 +25,14 @@ pub(super) struct Named {
 }
 
 impl Named {
-    /// Whether it is the very link of the attachment.
+    /// True if it is the very link of the attachment.
     fn is_of(&self, slot: &Slot) -> bool {
         let entry = &slot.entry;
         if self.at != Some(entry.at) {
             return false;
         }
         let same_mac = self.mac.is_none() || entry.mac.is_none() || entry.mac == self.mac;
-        // An index stays with its link until an end or a move of it is told.
+        // An index stays with its link until an end or a move of it is reported.
         let unbroken = slot.live.departure == Departure::Unheard && !slot.live.gap;
         match entry.ifindex {
             Some(ifindex) => ifindex == self.ifindex && (same_mac || unbroken),
@@ -39,15 +40,15 @@ impl Named {
         }
     }
 
-    /// Whether it has the MAC of the attachment's link, which every link can have.
+    /// True if it has the MAC of the attachment's link, which every link can have.
     fn resembles(&self, slot: &Slot) -> bool {
         self.mac.is_some() && slot.entry.mac == self.mac
     }
 }
 
 impl Slot {
-    /// A read that was under way when something was told. If it shows the link, the end that was told is that of
-    /// this very link: it was there after the events that were lost.
+    /// A read that was under way when an event was reported. If it shows the link, the end that was reported
+    /// is that of this very link: it was there after the events that were lost.
     pub(super) fn outdated(&mut self, seen: &Observation) {
         if seen.link == LinkFact::Present
             && self.live.gone_in_gap
@@ -64,7 +65,7 @@ impl Ledger {
         self.slots.iter().filter(|(_, slot)| test(slot)).map(|(key, _)| key.clone()).collect()
     }
 
-    /// Netlink tells that a link was deleted.
+    /// Takes netlink's report that a link was deleted.
     pub(super) fn link_gone(&mut self, now: Time, by: Source, link: Named) {
         for key in self.keys_of(|slot| link.is_of(slot)) {
             let Some(how) = self.deleted_as(&key, by) else { continue };
@@ -74,7 +75,7 @@ impl Ledger {
         self.look_for_likes(now, link);
     }
 
-    /// Netlink tells that a link went to another namespace.
+    /// Takes netlink's report that a link went to another namespace.
     pub(super) fn link_moved(&mut self, now: Time, by: Source, link: Named) {
         for key in self.keys_of(|slot| link.is_of(slot)) {
             let text = format!("{by}: link {} went to another namespace", link.ifindex);
@@ -101,18 +102,19 @@ impl Ledger {
     fn deleted_as(&self, key: &AttachmentKey, by: Source) -> Option<Departure> {
         let slot = self.slots.get(key)?;
         match slot.live.departure {
-            // While netlink was deaf the link may have moved, and left its index to another: a search tells.
+            // While netlink was deaf the link may have moved, and left its index to another: a search
+            // decides.
             Departure::EventsLost => return Some(Departure::EventsLost),
             Departure::Destroyed | Departure::Unheard => return Some(Departure::Destroyed),
             Departure::Moved => {}
         }
-        // A program alone told that it left, and may have meant a queueing discipline. Netlink tells of a move
-        // before it tells of a later link with that index, so its first word is about this link.
+        // A program alone reported that it left, and may have meant a queueing discipline. Netlink reports a
+        // move before it reports a later link with that index, so its first report is about this link.
         let first = !slot.live.gap && !slot.live.told.contains(&by);
         first.then_some(Departure::Destroyed)
     }
 
-    /// The kernel told that a link was deleted or went away.
+    /// The kernel reported that a link was deleted or went away.
     pub(super) fn departed(
         &mut self,
         now: Time,
@@ -138,7 +140,7 @@ impl Ledger {
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let was_moved = slot.live.departure == Departure::Moved;
         slot.live.departure = if slot.live.device_ended { Departure::Destroyed } else { how };
-        // Only an end is told like that: a move is known as one.
+        // Only an end is reported like that: a move is known as one.
         slot.live.gone_in_gap |= how == Departure::EventsLost;
         slot.live.search = SearchFact::NotMade;
         slot.live.listening = Listening::Unasked;
@@ -153,8 +155,8 @@ impl Ledger {
         true
     }
 
-    /// Netlink lost events: a link that was read as there may have gone either way since. What was told before
-    /// stays true.
+    /// Netlink lost events: a link that was read as there may have gone either way since. Earlier reports
+    /// stay true.
     pub(super) fn departures_unheard(&mut self) {
         for slot in self.slots.values_mut().filter(|slot| !slot.live.device_ended) {
             slot.live.gap = true;
@@ -164,7 +166,7 @@ impl Ledger {
         }
     }
 
-    /// The link was read as there: nothing that was told before is about it.
+    /// The link was read as there: no earlier report is about it.
     pub(super) fn arrived(&mut self, key: &AttachmentKey) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.live.link_is_there();

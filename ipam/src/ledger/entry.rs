@@ -25,7 +25,7 @@ use crate::name::{IfName, NetworkName, NodeName, PoolName, SegmentName};
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
-/// How far an attachment has come.
+/// Progress of an attachment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
@@ -44,7 +44,7 @@ pub enum Phase {
 }
 
 impl Phase {
-    /// Whether a plugin's transaction is still open.
+    /// True if a plugin's transaction is still open.
     pub const fn is_open(self) -> bool {
         matches!(self, Self::Intent | Self::Reserved | Self::Bound)
     }
@@ -58,14 +58,14 @@ pub struct Held {
     pub pool: PoolName,
     /// Its L2 domain.
     pub segment: SegmentName,
-    /// The address.
+    /// Address that is held.
     pub address: IpAddr,
-    /// Which holder of this address it is.
+    /// Number of this holder in the sequence of holders of the address.
     pub generation: u64,
 }
 
 impl Held {
-    /// What its record is about.
+    /// Key of its record.
     pub fn key(&self) -> AddressKey {
         AddressKey { segment: self.segment.clone(), address: self.address }
     }
@@ -76,7 +76,7 @@ impl Held {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Entry {
-    /// Who.
+    /// Key of the attachment.
     #[serde(flatten)]
     pub key: AttachmentKey,
     /// The CNI network name.
@@ -85,7 +85,7 @@ pub struct Entry {
     pub role: Role,
     /// The ADD that made it.
     pub txn: TxnId,
-    /// How far it has come.
+    /// Progress of the attachment.
     pub phase: Phase,
     /// The namespace in which it was made.
     pub netns: NetnsIdentity,
@@ -103,24 +103,24 @@ pub struct Entry {
     pub mac: Option<Mac>,
     /// The pod, if named.
     pub pod: Option<PodRef>,
-    /// Its addresses.
+    /// Addresses of the attachment.
     pub held: Vec<Held>,
-    /// The device in the node's namespace whose list holds the MAC of the link; `None`: no list does.
+    /// The device in the node's namespace with a list that holds the MAC of the link; `None`: no list does.
     pub fdb_parent: Option<IfName>,
     /// The network's settle time.
     pub settle: Duration,
     /// The network's time for a leaked namespace.
     pub leaked_after: Option<Duration>,
-    /// Whether the runtime asked for its end.
+    /// True if the runtime asked for its end.
     pub del_seen: bool,
-    /// Whether its namespace was seen inhabited.
+    /// True if its namespace was seen inhabited.
     pub inhabited: bool,
-    /// Whether its record was seen to be missing, or is all that is known of it, so that another node may
-    /// have given its addresses away meanwhile: they are neither held nor handed on without a question.
+    /// True if its record was seen to be missing, or is all that is known of it. Then another node may have
+    /// given its addresses away meanwhile: they are neither held nor handed on without a question.
     #[serde(default)]
     pub exposed: bool,
-    /// How its link went, where the kernel told it: a restart must not forget that. `None`: it was last
-    /// read as there.
+    /// Departure of its link, if the kernel reported it: a restart must not forget that. `None`: the link was
+    /// last read as there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub departure: Option<Departure>,
     /// The boot in which it was made.
@@ -228,7 +228,7 @@ impl Entry {
         if self.place == place { Where::here(netns.clone()) } else { Where::Sought(netns.clone()) }
     }
 
-    /// Whether its link is in the namespace in which it was made.
+    /// True if its link is in the namespace in which it was made.
     pub fn is_at_home(&self) -> bool {
         self.moved.is_none() && self.at == self.netns.nsid
     }
@@ -251,7 +251,7 @@ impl Entry {
     }
 }
 
-/// The device whose list of unicast MACs shows an attachment's link, if there is one.
+/// The device with a list of unicast MACs that shows an attachment's link, if there is one.
 pub fn fdb_parent(link: &LinkSpec, role: Role) -> Option<IfName> {
     match role {
         Role::Delegate => None,
@@ -259,27 +259,27 @@ pub fn fdb_parent(link: &LinkSpec, role: Role) -> Option<IfName> {
     }
 }
 
-/// What is known of an attachment beside its entry. Lost at a restart, on purpose: then every
-/// fact counts as unknown until it is read anew.
+/// State of an attachment in addition to its entry. A restart loses it, on purpose: then every fact counts as
+/// unknown until it is read again.
 #[derive(Debug, Clone)]
 #[expect(
     clippy::struct_excessive_bools,
     reason = "each is one independent thing under way, not a state in disguise"
 )]
 pub struct Live {
-    /// The connection whose transaction is open.
+    /// Connection of the open transaction.
     pub owner: Option<u64>,
     /// Repeated ADDs that were answered and have not ended.
     pub repeats: Vec<Repeat>,
     /// Counts changes that make a report under way meaningless.
     pub stamp: u64,
-    /// Whether a commit is under way.
+    /// True if a commit is under way.
     pub committing: bool,
-    /// Whether its ADD was never granted: whatever was recorded for it is taken back, and nothing else
-    /// needs to be known.
+    /// True if its ADD was never granted. Then all records that were written for it are taken back, and
+    /// nothing else needs to be known.
     pub vain: bool,
-    /// One of its addresses, if somebody else spoke for it: before its records were written, it does not get them; and
-    /// after its end nobody gets them without a question.
+    /// One of its addresses, if another MAC claims it. Before its records are written, the attachment does
+    /// not get its addresses. After its end the addresses are not given without a question.
     pub disputed: Option<IpAddr>,
     /// The MAC that a read showed on its link in place of the one that was bound.
     pub mac_read: Option<MacRead>,
@@ -292,77 +292,78 @@ pub struct Live {
     pub givers: Vec<TxnId>,
     /// Records that turned out to name another transaction of its own or of a giver.
     pub of: BTreeMap<AddressKey, TxnId>,
-    /// Whether its link is being removed.
+    /// True if its link is being removed.
     pub removing: bool,
-    /// How a missing link went.
+    /// Departure of a missing link.
     pub departure: Departure,
-    /// Whether a program saw the teardown of the very device after it had left. Nothing that is told or lost later
-    /// changes that.
+    /// True if a program saw the teardown of the very device after it had left. No report and no loss of
+    /// events changes that later.
     pub device_ended: bool,
-    /// Whether netlink lost events since the link was last read as there.
+    /// True if netlink lost events since the link was last read as there.
     pub gap: bool,
-    /// Whether an end of a link at its place was told while it was not known whether that is still its link.
+    /// True if an end of a link at its place was reported while it was not known if that is still its link.
     pub gone_in_gap: bool,
-    /// Whether the next read is to search for the link.
+    /// True if the next read shall search for the link.
     pub search_again: bool,
-    /// Who told that its link or namespace went, the first one first. Empty: nobody since the link
-    /// was last read as there.
+    /// Sources that reported the departure of its link or the end of its namespace, the first one first.
+    /// Empty: no source since the link was last read as there.
     pub told: Vec<Source>,
     /// The last search.
     pub search: SearchFact,
     /// Since when the link has been missing.
     pub missing_since: Option<Time>,
-    /// When to read again.
+    /// Time of the next read.
     pub recheck_at: Option<Time>,
-    /// How often it was read again without a change.
+    /// Number of repeated reads without a change.
     pub rechecks: u32,
     /// The reads for hints.
     pub reads: Pace,
     /// The searches for hints.
     pub searches: Pace,
-    /// What the wire said.
+    /// Answer of the wire.
     pub wire: WireFact,
     /// The silence that its open ADD rests on.
     pub silence: Silence,
     /// A bind that waits for the wire.
     pub binding: Option<Binding>,
-    /// What the links under the parent say of its addresses, after its link left the sight of every search.
+    /// Answers of the links under the parent about its addresses, after its link left the sight of every
+    /// search.
     pub listening: Listening,
     /// The span of its port's hearing in which it alone was known to have its addresses.
     pub heard_alone: Option<Span>,
-    /// Whether everybody left the namespace.
+    /// Evidence about the inhabitants of the namespace.
     pub inhabitants: Inhabitants,
     /// Tasks seen in the namespace, and when first.
     pub tenants: BTreeMap<(i32, u64), Time>,
     /// Exits of tasks in the namespace.
     pub exits: Exits,
-    /// When the first of the complete scans in a row saw nobody.
+    /// Time of the first in the row of complete scans that saw no task in it.
     pub empty_since: Option<Time>,
-    /// When its pod was last asked for by a live read, and when one said that it is meant to live no more.
+    /// Time at which its pod was last asked for by a live read.
     pub pod_asked: Option<Time>,
-    /// See `pod_asked`.
+    /// Time at which a live read reported that its pod is no longer wanted.
     pub pod_over: Option<Time>,
     /// The id of the table's row that fits.
     pub reason: Reason,
-    /// Whether that row says suspect.
+    /// True if that row says suspect.
     pub suspect: bool,
     /// Since when the present state holds.
     pub since: Time,
     /// Since when no verdict settled it, whatever reasons alternate; `None`: settled.
     pub unsettled_since: Option<Time>,
-    /// What the last search could not see, if it was incomplete.
+    /// Part that the last search did not see, if it was incomplete.
     pub unsearched: Option<String>,
     /// An open transaction without a connection is undone at this time.
     pub orphaned_at: Option<Time>,
     /// Until when a held address is kept.
     pub held_until: Option<Time>,
-    /// Whether the disk has that it is meant to be over.
+    /// True if the disk has the intent that it is over.
     pub end_saved: bool,
     /// DELs waiting for the release, and until when.
     pub del_waiters: Vec<(Caller, Time)>,
     /// Operators that wait for the judgement.
     pub operators: Vec<Caller>,
-    /// Whether releasing it leaves its addresses in quarantine, and why.
+    /// Reason for which its release leaves its addresses in quarantine; `None`: it does not.
     pub quarantine: Option<Reason>,
 }
 
@@ -435,14 +436,14 @@ impl Live {
 /// An entry and what is in memory beside it.
 #[derive(Debug, Clone)]
 pub struct Slot {
-    /// As journaled.
+    /// Entry as journaled.
     pub entry: Entry,
-    /// In memory.
+    /// State in memory.
     pub live: Live,
 }
 
 impl Slot {
-    /// How the entry's epoch relates to the present one.
+    /// Relation of the entry's epoch to the present one.
     pub fn epoch(&self, boot: &BootId, machine: &MachineId) -> Epoch {
         if self.entry.machine_id != *machine {
             Epoch::OtherMachine
@@ -461,13 +462,13 @@ impl Slot {
         }
     }
 
-    /// Its addresses were told to no client and will not be: no link shows life of it, also after a crash.
+    /// Its addresses reached no client and will not: no link is evidence of its life, also after a crash.
     pub fn annul(&mut self) {
         self.live.vain = true;
         self.end();
     }
 
-    /// What is meant for it.
+    /// Intent for the attachment.
     pub fn intent(&self) -> Intent {
         if !self.entry.del_seen {
             Intent::Live
@@ -481,45 +482,46 @@ impl Slot {
     }
 }
 
-/// A former holder whose interface may still be up: the node's own wire cannot hear it, so the
-/// kernel is asked before the address is given again.
+/// A former holder with an interface that may still be up. The node's own wire cannot hear it, so the kernel
+/// is asked before the address is given again.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Guard {
-    /// Who it was.
+    /// Key of the former holder.
     pub holder: AttachmentKey,
     /// The MACs that its link may have.
     pub macs: Vec<Mac>,
-    /// The device whose list shows them.
+    /// The device with a list that shows them.
     pub fdb_parent: Option<IfName>,
-    /// What the last search for its link could not see.
+    /// Part that the last search for its link did not see.
     #[serde(skip)]
     pub unsearched: Option<String>,
 }
 
-/// An address that nobody gets, because something answers for it.
+/// An address that is not given, because something answers for it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Quarantined {
-    /// The address.
+    /// Key of the address.
     #[serde(flatten)]
     pub key: AddressKey,
-    /// Its pool.
+    /// Pool of the address.
     pub pool: PoolName,
-    /// Who answers.
+    /// MACs that answer for it.
     pub macs: Vec<Mac>,
-    /// Why: a reason code.
+    /// Reason code of the quarantine.
     pub reason: String,
     /// The former holder, where an operator forced the release and its interface may still be up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub guard: Option<Guard>,
-    /// When something was last heard for it; in memory only, because clocks do not survive a boot.
+    /// Time of the last claim that was heard; in memory only, because clocks do not survive a boot.
     #[serde(skip)]
     pub heard_at: Time,
     /// Since when; in memory only.
     #[serde(skip)]
     pub since: Time,
-    /// How many rounds in a row found it silent that the links under the parent heard too; in memory only.
+    /// Number of rounds in a row that found it silent and that the links under the parent heard too; in
+    /// memory only.
     #[serde(skip)]
     pub unanswered: u8,
 }

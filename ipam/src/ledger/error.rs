@@ -1,4 +1,4 @@
-//! Why the ledger refuses a request, in words that say what failed on which object.
+//! Reasons why the ledger refuses a request, in words that name the failure and its object.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -9,7 +9,7 @@ use crate::mac::Mac;
 use crate::name::{IfName, NetworkName, PoolName, SegmentName};
 use crate::ports::LeftOut;
 
-/// Why a request was refused.
+/// Reason why a request was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum LedgerError {
     /// No such network is declared.
@@ -21,43 +21,43 @@ pub enum LedgerError {
     /// Another network is served on its port.
     #[error("network {network} is left out on this node: {why}")]
     LeftOut {
-        /// The network.
+        /// Name of the network.
         network: NetworkName,
-        /// Why.
+        /// Reason of the omission.
         why: Box<LeftOut>,
     },
     /// An address was asked for that no pool of the network may give.
     #[error("address {address} cannot be given: {why}")]
     NotGivable {
-        /// The address.
+        /// Address that is asked for.
         address: IpAddr,
-        /// Why.
+        /// Reason of the refusal.
         why: String,
     },
     /// A pool does not admit the pod, and no other pool of the network does.
     #[error("pool {pool} gives this pod no address: {why}")]
     NotAdmitted {
-        /// The pool.
+        /// Name of the pool.
         pool: PoolName,
-        /// Why.
+        /// Reason of the refusal.
         why: String,
     },
     /// A MAC was asked for that is something else's on the segment.
     #[error("the MAC {mac} cannot be given: {why}")]
     MacRefused {
-        /// The MAC.
+        /// MAC that is asked for.
         mac: Mac,
-        /// Why.
+        /// Reason of the refusal.
         why: String,
     },
     /// A MAC was asked for that a predecessor of the pod did not leave in time.
     #[error("the MAC {mac} is still in use after {waited_ms} ms: {holder}")]
     MacInUse {
-        /// The MAC.
+        /// MAC that is asked for.
         mac: Mac,
-        /// Its holder.
+        /// Holder of the MAC.
         holder: String,
-        /// How long the ADD waited.
+        /// Time that the ADD waited.
         waited_ms: u128,
     },
     /// No address became free in time.
@@ -65,15 +65,15 @@ pub enum LedgerError {
     Exhausted {
         /// The pools that were tried.
         pools: String,
-        /// How long the ADD waited.
+        /// Time that the ADD waited.
         waited_ms: u128,
-        /// Who holds what.
+        /// Holders with their addresses.
         holders: String,
     },
     /// The network's link was edited after the address was recorded.
     #[error("the link of network {} was edited: {key} is recorded on {made_on}", .key.network)]
     Moved {
-        /// The attachment.
+        /// Attachment of the request.
         key: AttachmentKey,
         /// The device on which it is recorded.
         made_on: IfName,
@@ -84,9 +84,9 @@ pub enum LedgerError {
     /// The ADD of the same attachment before this one has neither ended nor been undone.
     #[error("another ADD of {key} is not over after {waited_ms} ms: {state}")]
     FormerAdd {
-        /// The attachment.
+        /// Attachment of the request.
         key: AttachmentKey,
-        /// How long this ADD waited.
+        /// Time that this ADD waited.
         waited_ms: u128,
         /// The reason code of the attachment's state.
         state: &'static str,
@@ -100,9 +100,9 @@ pub enum LedgerError {
     /// Another host or interface came to have an address before the attachment used it.
     #[error("{address}, which was recorded for {key}, is in use by now: {by}")]
     TakenMeanwhile {
-        /// The attachment.
+        /// Attachment of the request.
         key: AttachmentKey,
-        /// The address.
+        /// Address in the error.
         address: IpAddr,
         /// The host or the interface.
         by: String,
@@ -110,38 +110,38 @@ pub enum LedgerError {
     /// The link read back is not the one that was announced.
     #[error("link {ifindex} of {key} is not what the plugin announced: {why}")]
     NotTheLink {
-        /// The attachment.
+        /// Attachment of the request.
         key: AttachmentKey,
         /// The announced index.
         ifindex: u32,
-        /// What was found.
+        /// Fact that was found.
         why: String,
     },
     /// For all of its time the wire could not be asked.
     #[error("the wire on {device} could not be asked for {waited_ms} ms: {why}")]
     Wire {
-        /// The device.
+        /// Device of the port.
         device: IfName,
-        /// How long the ADD waited.
+        /// Time that the ADD waited.
         waited_ms: u128,
-        /// Why.
+        /// Reason of the failure.
         why: String,
     },
     /// Journal or store refused a write.
     #[error("the agent could not write its files: {0}")]
     Storage(String),
-    /// Something kept the ADD waiting for all of its time, and it was no lack of addresses.
+    /// A cause other than a lack of addresses kept the ADD waiting for all of its time.
     #[error("no address could be recorded within {waited_ms} ms: {why}")]
     Barred {
-        /// How long the ADD waited.
+        /// Time that the ADD waited.
         waited_ms: u128,
-        /// What kept it waiting.
+        /// Cause of the wait.
         why: String,
     },
     /// CHECK: nothing is recorded for the attachment.
     #[error("no address is recorded for {0}")]
     NotRecorded(AttachmentKey),
-    /// GC: not every attachment that the runtime does not have any more could be judged.
+    /// GC: not every attachment that the runtime no longer has could be judged.
     #[error("of {network} could not be judged: {}", .problems.join("; "))]
     NotCollected {
         /// The CNI network.
@@ -149,21 +149,21 @@ pub enum LedgerError {
         /// Each with its reason.
         problems: Vec<String>,
     },
-    /// An operator asked for an address that nobody has.
+    /// An operator asked for an address that has no holder.
     #[error("address {0} is free")]
     Free(IpAddr),
     /// An operator named an address that is in use in several segments.
     #[error("address {address} is in use in several segments: {}", listed(segments))]
     Ambiguous {
-        /// The address.
+        /// Address of the request.
         address: IpAddr,
-        /// In which.
+        /// Segments in which it is in use.
         segments: BTreeSet<SegmentName>,
     },
     /// An operator named a segment in which nothing is declared or in use.
     #[error("segment {segment} is in no declaration and no record; known are: {}", listed(known))]
     UnknownSegment {
-        /// The name.
+        /// Name of the segment.
         segment: SegmentName,
         /// Those that there are.
         known: BTreeSet<SegmentName>,
@@ -171,19 +171,19 @@ pub enum LedgerError {
     /// An operator asked to free an address of another node's.
     #[error("address {address} is held by {by}")]
     HeldAbroad {
-        /// The address.
+        /// Address of the request.
         address: IpAddr,
-        /// Its holder.
+        /// Holder of the address.
         by: String,
     },
     /// An operator asked to free an address that shows life.
     #[error("address {address} is in use by {key}: {evidence}")]
     Alive {
-        /// The address.
+        /// Address of the request.
         address: IpAddr,
-        /// Its holder.
+        /// Attachment that holds it.
         key: AttachmentKey,
-        /// What shows it.
+        /// Evidence that shows it.
         evidence: String,
     },
 }

@@ -1,9 +1,10 @@
-//! GC: the runtime names what it still has of one CNI network, and everything else is judged at once.
+//! GC: the runtime names the attachments that it still has of one CNI network, and all others are judged at
+//! once.
 //!
-//! Its word is a hint like any other: an attachment whose namespace lives is kept, whatever the list
-//! says (another runtime, or a list made too early), and one whose ADD is open is not even looked at.
-//! The answer comes when all were judged and what is over is free; one that could not be judged does
-//! not keep the others from it.
+//! Its word is a hint like any other: an attachment with a living namespace is kept, whatever the list says
+//! (another runtime, or a list made too early), and one with an open ADD is not even looked at. The answer
+//! comes when all were judged and what is over is free; one that could not be judged does not keep the others
+//! from it.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use crate::name::{ContainerId, IfName, NetworkName};
 use crate::time::Time;
 use crate::verdict::{Next, Row, Verdict};
 
-/// How long a GC waits for its judgements.
+/// Time that a GC waits for its judgements.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A GC that waits for judgements.
@@ -31,7 +32,7 @@ pub(super) struct Collection {
 }
 
 impl Collection {
-    /// When it gives up.
+    /// Time at which it gives up.
     pub(super) fn wakes_at(&self) -> Time {
         self.until
     }
@@ -90,12 +91,12 @@ impl Ledger {
         }
     }
 
-    /// Nobody waits for them any more.
+    /// Forgets the collections of a connection that ended: their answers have no receiver.
     pub(super) fn forget_collections(&mut self, conn: u64) {
         self.collections.retain(|collection| collection.caller.conn != conn);
     }
 
-    /// Answers those of which all is judged, or whose time is over.
+    /// Answers the collections with all judgements in, and those out of time.
     pub(super) fn answer_collections(&mut self, now: Time) {
         let mut open = Vec::new();
         for mut collection in std::mem::take(&mut self.collections) {

@@ -21,7 +21,7 @@ use crate::time::Time;
 const SILENCE_IS_GOOD_FOR: Duration = Duration::from_secs(30);
 /// A candidate probed ahead is probed again when its silence is this old.
 const REFRESH_AFTER: Duration = Duration::from_secs(20);
-/// Why a port hears nothing of which nothing was reported yet.
+/// Reason why a port hears nothing before its first report.
 const UNREPORTED: &str = "its state was not read yet";
 
 /// A change of what a port of the wire can hear.
@@ -41,10 +41,10 @@ pub enum Hearing {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Span(u64);
 
-/// What a report changed.
+/// Change that a report brings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Change {
-    /// Nothing.
+    /// Nothing has changed.
     None,
     /// The port hears for the first time since the agent's start.
     Begins,
@@ -58,10 +58,10 @@ pub enum Change {
     Missed,
 }
 
-/// What attachments on a port are probed for after a gap.
+/// Purpose of the probes of attachments on a port after a gap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum After {
-    /// Whether another host has the address.
+    /// Search for another host that has the address.
     Start,
     /// The same, and neighbours may have learnt another MAC for it: it is announced.
     Gap,
@@ -79,12 +79,12 @@ struct Port {
     /// Since when it hears without a gap, or hears nothing.
     since: Time,
     span: Span,
-    /// Why the last span ended.
+    /// Time and reason of the last span's end.
     last_gap: Option<(Time, String)>,
     silent: BTreeMap<AddressKey, Time>,
     /// Attachments to be probed, in this order.
     unattended: VecDeque<(AttachmentKey, After)>,
-    /// When the next of them are probed.
+    /// Time at which the next of them are probed.
     attend_at: Option<Time>,
 }
 
@@ -92,7 +92,7 @@ struct Port {
 #[derive(Debug, Clone)]
 struct Round {
     device: IfName,
-    /// Why its silence proves nothing.
+    /// Reason why its silence proves nothing.
     broken: Option<String>,
     /// The addresses for which the links under the device heard all probes.
     reached: BTreeSet<IpAddr>,
@@ -109,11 +109,11 @@ pub struct Hearings {
 /// The state of one port, for operators.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PortView<'a> {
-    /// Why it hears nothing; `None`: it hears.
+    /// Reason why it hears nothing; `None`: it hears.
     pub deaf: Option<&'a str>,
     /// Since when it hears without a gap, or hears nothing; `None`: nothing was reported yet.
     pub since: Option<Time>,
-    /// When its hearing last had a gap, and why.
+    /// Time and reason of the last gap in its hearing.
     pub last_gap: Option<(Time, &'a str)>,
 }
 
@@ -170,7 +170,7 @@ impl Hearings {
         }
     }
 
-    /// Why a port hears nothing; `None`: it hears.
+    /// Reason why a port hears nothing; `None`: it hears.
     pub fn deaf(&self, device: &IfName) -> Option<&str> {
         match self.by_device.get(device).map(|port| &port.state) {
             None => Some(UNREPORTED),
@@ -179,8 +179,7 @@ impl Hearings {
         }
     }
 
-    /// Whether a port is known to hear nothing. One of which nothing was reported may be opened by a
-    /// question.
+    /// True if a port is known to hear nothing. A port without a report may be opened by a question.
     pub fn is_known_deaf(&self, device: &IfName) -> bool {
         self.by_device.contains_key(device) && self.deaf(device).is_some()
     }
@@ -213,7 +212,7 @@ impl Hearings {
         }
     }
 
-    /// Whether the links under the device of a round heard its probes for an address.
+    /// True if the links under the device of a round heard its probes for an address.
     pub fn has_reached(&self, id: u64, address: IpAddr) -> bool {
         self.rounds.get(&id).is_some_and(|round| round.reached.contains(&address))
     }
@@ -268,12 +267,12 @@ impl Hearings {
         }
     }
 
-    /// Whether an address may be given without another question.
+    /// True if an address may be given without another question.
     pub fn is_silent(&self, now: Time, device: &IfName, key: &AddressKey) -> bool {
         self.silent_for(now, device, key).is_some_and(|age| age < SILENCE_IS_GOOD_FOR)
     }
 
-    /// Whether its silence is so fresh that it need not be asked for again.
+    /// True if its silence is so fresh that it need not be asked for again.
     pub fn is_fresh(&self, now: Time, device: &IfName, key: &AddressKey) -> bool {
         self.silent_for(now, device, key).is_some_and(|age| age < REFRESH_AFTER)
     }
@@ -301,7 +300,7 @@ impl Hearings {
         }
     }
 
-    /// When attachments are to be probed next.
+    /// Time at which attachments are to be probed next.
     pub fn attend_at(&self) -> Option<Time> {
         self.by_device.values().filter_map(|port| port.attend_at).min()
     }

@@ -1,10 +1,11 @@
 //! The end of an attachment with a link that left the sight of every search.
 //!
-//! The kernel told that the link moved; its attachment is meant to be over, or its namespace ended; and no namespace
-//! that can be named holds the link. A namespace that a socket or a descriptor in flight holds cannot be named. So the
-//! address stays taken until the port heard nothing of it for [`SILENCE`] without a gap, while rounds of probes that
-//! the links under the parent heard got no answer. A search that is asked for afterwards follows, and frees the address only if the parent's list of
-//! MACs shows no link that the search did not find. Left out: what the list explains (`sight.rs`).
+//! The kernel reported that the link moved; the end of its attachment is wanted, or its namespace ended; and
+//! no namespace that can be named holds the link. A namespace that a socket or a descriptor in flight holds
+//! cannot be named. So the address stays taken until the port heard nothing of it for [`SILENCE`] without a
+//! gap, while rounds of probes that the links under the parent heard got no answer. A search that is asked
+//! for afterwards follows, and frees the address only if the parent's list of MACs shows no link that the
+//! search did not find. Left out: what the list explains (`sight.rs`).
 
 use std::time::Duration;
 
@@ -22,7 +23,8 @@ use crate::time::Time;
 const SILENCE: Duration = Duration::from_secs(10);
 /// From one round of probes to the next.
 const AGAIN: Duration = Duration::from_secs(2);
-/// How many silent rounds make the proof at least; they may be further apart while many others wait for the wire.
+/// Minimum number of silent rounds in the proof; they may be further apart while many others wait for the
+/// wire.
 const ROUNDS: u32 = 5;
 /// From one round to the next, and from the last one to the request for the search, at most.
 const COUNTS: Duration = Duration::from_secs(30);
@@ -71,8 +73,8 @@ impl Listening {
         }
     }
 
-    /// Whether reads that were asked for at that time began after a silence that is long enough, on a port that hears
-    /// as it did then.
+    /// True if reads that were asked for at that time began after a silence that is long enough, on a port
+    /// that hears as it did then.
     fn is_proved(&self, asked: Time, span: Option<Span>) -> bool {
         let Self::Silent(silent) = self else { return false };
         let after = silent.proved.is_some_and(|proved| asked >= proved);

@@ -1,9 +1,9 @@
-//! Hold: a pod that is meant to live keeps the address of its dead sandbox for its next one.
+//! Hold: a wanted pod keeps the address of its dead sandbox for its next one.
 //!
-//! What the API says of a pod is a hint about intent; it never proves life or death. Here it only
-//! decides what becomes of an address whose holder is proven dead already: it waits a minute for
-//! the same pod, and goes to another on demand. Right after a start the pods are not known yet; then it
-//! waits a few seconds for the hint first, or a node that reboots would give all its pods' addresses away.
+//! What the API says of a pod is a hint about intent; it never proves life or death. Here it only decides the
+//! use of an address with a holder that is proven dead already: it waits a minute for the same pod, and goes
+//! to another on demand. Right after a start the pods are not known yet; then it waits a few seconds for the
+//! hint first, or a node that reboots would give all its pods' addresses away.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -17,21 +17,21 @@ use super::reason::Reason;
 use crate::attachment::AttachmentKey;
 use crate::time::Time;
 
-/// How long an address waits for its pod's next sandbox (DESIGN section 6).
+/// Time that an address waits for its pod's next sandbox (DESIGN section 6).
 const HOLD: Duration = Duration::from_mins(1);
-/// How long it waits for the first word about the pods of this node.
+/// Time that it waits for the first word about the pods of this node.
 const UNTIL_KNOWN: Duration = Duration::from_secs(5);
 
-/// After how long a pod is read once more whose read failed or said that it lives.
+/// Time after which a pod is read once more, if its read failed or reported that it lives.
 const READ_AGAIN: Duration = Duration::from_secs(5);
 /// For how long a live read counts that said that a pod is over: longer than any scan takes. A uid that is gone or
 /// being deleted does not come back.
 const OVER_COUNTS: Duration = Duration::from_mins(1);
 
-/// The pods of this node that are meant to live: neither terminal nor being deleted.
+/// The wanted pods of this node: neither terminal nor being deleted.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Pods {
-    /// Whether they were ever listed.
+    /// True if they were ever listed.
     known: bool,
     wanted: BTreeSet<String>,
 }
@@ -63,15 +63,15 @@ impl Ledger {
         }
     }
 
-    /// Whether the pod of an attachment is meant to live, as far as is known.
+    /// True if the pod of an attachment is wanted, as far as is known.
     pub fn is_wanted(&self, entry: &Entry) -> bool {
         let uid = entry.pod.as_ref().and_then(|pod| pod.uid.as_ref());
         uid.is_some_and(|uid| self.pods.wanted.contains(uid))
     }
 
-    /// Whether nothing speaks for a namespace that was left by everybody. Alone on a store the scans say
-    /// all there is to say; in a cluster the pod must be meant to live no more, or have another sandbox
-    /// that asks for an address. The watch may be late, so before it counts the pod is read live.
+    /// True if nothing shows the use of a namespace that all tasks left. Alone on a store the scans are
+    /// enough. In a cluster the pod must be no longer wanted, or have another sandbox that asks for an
+    /// address. The watch may be late, so before it counts the pod is read live.
     pub(super) fn is_forsaken(&mut self, now: Time, key: &AttachmentKey) -> bool {
         let Some(slot) = self.slots.get(key).filter(|_| self.shared.on) else { return true };
         let next = |waiter: &super::line::Waiter| {
@@ -91,7 +91,7 @@ impl Ledger {
         counts && self.slots.get(key).is_some_and(|slot| !self.is_wanted(&slot.entry))
     }
 
-    /// Has the pod of a namespace that everybody left read live, if by the watch it is not meant to live.
+    /// Has the pod of a namespace that all tasks left read live, if by the watch it is not wanted.
     pub(super) fn ask_for_pod(&mut self, now: Time, key: &AttachmentKey) {
         let Some(slot) = self.slots.get(key).filter(|slot| self.shared.on && !self.is_wanted(&slot.entry))
         else {
@@ -106,7 +106,7 @@ impl Ledger {
         self.out.push(Action::LookUpPod(key.clone(), pod));
     }
 
-    /// The API server was asked for the pod of a namespace that everybody left.
+    /// Takes the live read of the pod of a namespace that all tasks left.
     fn pod_looked(&mut self, now: Time, key: &AttachmentKey, wanted: Option<bool>) {
         if let Some(slot) = self.slots.get_mut(key)
             && wanted == Some(false)
@@ -116,7 +116,7 @@ impl Ledger {
         }
     }
 
-    /// Whether an attachment that is proven dead waits for its pod's next sandbox.
+    /// True if an attachment that is proven dead waits for its pod's next sandbox.
     pub(super) fn may_hold(&self, key: &AttachmentKey) -> bool {
         self.shared.on
             && self.slots.get(key).is_some_and(|slot| {
@@ -127,7 +127,7 @@ impl Ledger {
             })
     }
 
-    /// Its records stay; from here on no evidence is needed any more.
+    /// Its records stay; from here on evidence is no longer needed.
     pub(super) fn hold(&mut self, now: Time, key: &AttachmentKey, reason: Reason) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         slot.entry.phase = Phase::Held;
@@ -201,7 +201,7 @@ impl Ledger {
         }
     }
 
-    /// Held addresses of former times: their pods are asked after anew.
+    /// Held addresses of former times: their pods are asked for again.
     pub(super) fn hold_again(&mut self, now: Time) {
         for slot in self.slots.values_mut().filter(|slot| slot.entry.phase == Phase::Held) {
             slot.live.held_until = Some(now + HOLD);

@@ -1,4 +1,4 @@
-//! What goes into the ledger and what comes out of it. Nothing else crosses its edge.
+//! Input and output of the ledger. Nothing else crosses its edge.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -26,7 +26,7 @@ use crate::time::Time;
 /// One call on one connection: where an answer goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Caller {
-    /// The connection.
+    /// Number of the connection.
     pub conn: u64,
     /// The call's id on it.
     pub call: u64,
@@ -37,7 +37,7 @@ pub struct Caller {
 pub struct LeaseRequest {
     /// Names the ADD.
     pub txn: TxnId,
-    /// Who asks.
+    /// Attachment of the ADD.
     pub key: AttachmentKey,
     /// The CNI network name.
     pub cni_network: NetworkName,
@@ -49,29 +49,29 @@ pub struct LeaseRequest {
     pub pod: Option<PodRef>,
     /// Addresses asked for.
     pub ips: Vec<IpAddr>,
-    /// Whether the interface has these addresses already, from another IPAM: then the lease is of
-    /// exactly them.
+    /// True if the interface has these addresses already, from another IPAM. Then the lease is of exactly
+    /// them.
     pub adopt: bool,
-    /// A MAC that somebody else decided.
+    /// MAC that another plugin or the user decided.
     pub mac: Option<Mac>,
-    /// How long to wait; `None`: the network's time.
+    /// Time limit of the wait; `None`: the time limit of the network.
     pub add_timeout: Option<Duration>,
-    /// What a cluster says of the pod, as far as [`crate::ledger::Ledger::needs`] asks for it.
+    /// Facts of the cluster about the pod, as far as [`crate::ledger::Ledger::needs`] asks for them.
     pub standing: Standing,
 }
 
-/// What the plugin could say of the link in a DEL.
+/// Report of the plugin about the link in a DEL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkRemoval {
     /// It is gone, or its addresses are.
     Gone,
-    /// There was no namespace to look into.
+    /// The namespace cannot be opened.
     Unreachable,
-    /// Somebody else removes it.
+    /// Another plugin removes the link.
     NotMine,
 }
 
-/// What happened.
+/// Event that the ledger takes.
 #[derive(Debug, Clone)]
 pub enum Input {
     /// The journal and the store were read, and the node was searched: repair, then serve.
@@ -84,7 +84,7 @@ pub enum Input {
     Done(Caller, TxnId, AttachmentKey),
     /// DEL, or an ADD that its plugin undoes (then with its transaction). `None`: from the spool.
     Release(Option<Caller>, AttachmentKey, LinkRemoval, Option<TxnId>),
-    /// CHECK.
+    /// CHECK of an attachment.
     Check(Caller, AttachmentKey),
     /// GC of a CNI network: these attachments are all that its runtime still has.
     Gc(Caller, NetworkName, BTreeSet<(ContainerId, IfName)>),
@@ -93,20 +93,20 @@ pub enum Input {
     /// An operator wants an address freed, in a named segment or in the only one in which it is in use;
     /// with force in spite of evidence of life.
     AdminRelease(Caller, (IpAddr, Option<SegmentName>), bool),
-    /// A hint from the kernel, and who told it.
+    /// A hint from the kernel, and its source.
     Kernel(Source, KernelHint),
     /// The reads that [`Action::Gather`] asked for.
     Gathered(Vec<Observation>),
-    /// What a scan of all tasks saw.
+    /// Report of a scan of all tasks.
     Scanned(ScanReport),
-    /// All probes of that round for these addresses came back in on its device, so that the links under it heard
-    /// them. Told before [`Input::Probed`].
+    /// All probes of that round for these addresses came back in on its device, so that the links under it
+    /// heard them. It comes before [`Input::Probed`].
     Reached(u64, BTreeSet<IpAddr>),
     /// A round of probes is over.
     Probed(u64, ProbeResult),
-    /// Somebody spoke for an address on a device of this node.
+    /// A frame claims an address on a device of this node.
     Heard(HeardOnWire),
-    /// What the port on this device can hear.
+    /// Hearing of the port on this device.
     Hearing(IfName, Hearing),
     /// A commit is over.
     Committed(u64, CommitResult),
@@ -118,7 +118,7 @@ pub enum Input {
     Surveyed(Survey),
     /// The operator's files changed.
     Declared(Box<Config>),
-    /// What the names of devices stand for on this node ([`super::Ledger::named_devices`]).
+    /// Meaning of the names of devices on this node ([`super::Ledger::named_devices`]).
     Interfaces(Interfaces),
     /// News of a store that other nodes write too.
     Store(StoreNews),
@@ -126,18 +126,18 @@ pub enum Input {
     Pods(PodNews),
     /// Something outside the ledger keeps ADDs waiting, by its code, or (`None`) does so no more.
     Bar(&'static str, Option<String>),
-    /// Time passed.
+    /// The time advanced.
     Tick,
 }
 
-/// What is told of a store that other nodes write too. All of it may be late but what was looked up.
+/// News about a store that other nodes write too. All of it may be late, except live reads.
 #[derive(Debug, Clone)]
 pub enum StoreNews {
     /// All of its records, at start and whenever events were missed.
     Listed {
         /// Those that can be read.
         records: Vec<LeaseRecord>,
-        /// What the others are about, as their names say.
+        /// Addresses of the other records, by their names.
         unreadable: Vec<AddressKey>,
     },
     /// A record was created or changed.
@@ -154,16 +154,17 @@ pub enum StoreNews {
     LookFailed(AddressKey),
 }
 
-/// What is told of this node's pods, by the uid that a runtime calls them by.
+/// News about the pods of this node, by the uid that a runtime calls them by.
 #[derive(Debug, Clone)]
 pub enum PodNews {
-    /// The uids of all that are meant to live: neither terminal nor being deleted.
+    /// The uids of all wanted pods: neither terminal nor being deleted.
     Listed(BTreeSet<String>),
-    /// One is meant to live.
+    /// A pod is wanted.
     Wanted(String),
-    /// One is not, any more.
+    /// A pod is no longer wanted.
     Unwanted(String),
-    /// The live read that [`Action::LookUpPod`] asked for: whether that pod is meant to live. `None`: it failed.
+    /// The live read that [`Action::LookUpPod`] asked for: true if that pod is wanted. `None`: the read
+    /// failed.
     Looked(AttachmentKey, Option<bool>),
 }
 
@@ -178,7 +179,7 @@ pub enum LinkSeen {
     Unreadable,
 }
 
-/// What was found at start.
+/// Facts that are found at start.
 #[derive(Debug, Clone, Default)]
 pub struct Loaded {
     /// The journal's attachments.
@@ -193,23 +194,23 @@ pub struct Loaded {
     pub place: Option<NetnsCookie>,
     /// The same when the agent ran before in this boot, or now: records of older versions do not say theirs.
     pub former_place: Option<NetnsCookie>,
-    /// Whether events of pods' namespaces are heard: if not, a missing link may always have moved.
+    /// True if events of pods' namespaces are heard. If false, a missing link may always have moved.
     pub hears_all: bool,
 }
 
 /// A link or MAC of Berth's making, found on the node.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stray {
-    /// Its MAC.
+    /// MAC of the link.
     pub mac: Mac,
-    /// The device in whose list it was seen, if in one.
+    /// The device with the MAC in its list, if the MAC is seen in one.
     pub parent: Option<IfName>,
-    /// Where the link is, if the search found it.
+    /// Place of the link, if the search found it.
     pub found: Option<StrayLink>,
     /// The addresses of the link that puts the MAC on the list; `None`: which link that is, or what it has,
     /// is not known.
     pub carried: Option<Vec<IpAddr>>,
-    /// Whether that link has an alias that begins as Berth's do.
+    /// True if that link has an alias that begins as Berth's do.
     pub marked: bool,
     /// The link and its namespace in words, if the search found it.
     pub place: Option<String>,
@@ -224,17 +225,17 @@ pub struct StrayLink {
     pub cookie: Option<NetnsCookie>,
     /// That namespace's number.
     pub at: Nsid,
-    /// Whether that number was drawn at random.
+    /// True if that number was drawn at random.
     pub at_is_random: bool,
     /// That namespace's inode.
     pub inode: u64,
     /// Its index there.
     pub ifindex: u32,
-    /// Its addresses.
+    /// Addresses of the link.
     pub addresses: Vec<IpAddr>,
 }
 
-/// Who told a hint.
+/// Source of a hint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// Messages of the kernel's about links and namespaces.
@@ -289,47 +290,47 @@ pub enum KernelHint {
 /// One attachment to read about.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Target {
-    /// Who.
+    /// Attachment to read about.
     pub key: AttachmentKey,
     /// Repeated in the observation.
     pub stamp: u64,
-    /// The namespace.
+    /// Place of the namespace.
     pub netns: Where,
     /// The link's index there; `None`: look for one of `macs`.
     pub ifindex: Option<u32>,
     /// The MACs that it may have; empty: unknown.
     pub macs: Vec<Mac>,
-    /// The device whose list shows it.
+    /// The device with a list that shows the link.
     pub fdb_parent: Option<IfName>,
-    /// Its addresses.
+    /// Addresses of the attachment.
     pub addresses: Vec<IpAddr>,
-    /// Whether Berth made its link: then it has the attachment's alias, or a MAC derived for it.
+    /// True if Berth made its link. Then the link has the attachment's alias, or a MAC derived for it.
     pub made_by_us: bool,
-    /// Whether every nameable namespace is to be searched for it.
+    /// True if every nameable namespace is searched for the link.
     pub search: bool,
-    /// What is meant for it. If it is meant to be over, its addresses are read even while its link is
-    /// there.
+    /// Intent for the attachment. If its end is wanted, its addresses are read even while its link is there.
     pub intent: Intent,
     /// The links of other attachments.
     pub bound: Bound,
 }
 
-/// What the reads said of one attachment.
+/// Result of the reads about one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Observation {
-    /// Who.
+    /// Attachment that was read.
     pub key: AttachmentKey,
     /// The target's stamp.
     pub stamp: u64,
-    /// Its namespace.
+    /// State of its namespace.
     pub netns: NetnsFact,
-    /// Its link.
+    /// State of its link.
     pub link: LinkFact,
     /// Its MAC on the parent.
     pub fdb: FdbFact,
-    /// Its addresses.
+    /// State of its addresses.
     pub address: AddressFact,
-    /// Which link it is, where that was learnt by this read; with [`LinkFact::OtherMac`] the MAC that it has.
+    /// Index and MAC of its link, if this read learnt them; with [`LinkFact::OtherMac`] the MAC that the link
+    /// has.
     pub learnt: Option<(u32, Mac)>,
     /// The number that its namespace has here, where that was sought.
     pub number: Option<Nsid>,
@@ -337,21 +338,21 @@ pub struct Observation {
     pub search: Option<SearchOutcome>,
 }
 
-/// What a scan of all tasks saw.
+/// Report of a scan of all tasks.
 #[derive(Debug, Clone, Default)]
 pub struct ScanReport {
-    /// Whether every task could be read.
+    /// True if every task was readable.
     pub complete: bool,
     /// The inode of a namespace and a task in it (process id and start time); the agent's own
     /// tasks, plugins and their children are left out.
     pub tenants: Vec<(u64, (i32, u64))>,
-    /// Inodes with any task in them now, whoever it is: any pod can name its process like a plugin.
+    /// Inodes with any task in them now. All tasks count, because any pod can name its process like a plugin.
     pub occupied: BTreeSet<u64>,
-    /// Inodes held by a descriptor or a socket of somebody.
+    /// Inodes held by a descriptor or a socket of a process.
     pub held: BTreeSet<u64>,
-    /// Whether descriptors and sockets could all be read.
+    /// True if all descriptors and sockets were readable.
     pub holders_complete: bool,
-    /// What could not be read, with process and name; a bounded number of it.
+    /// Tasks that were not readable, with process and name; a bounded number of them.
     pub unread: Vec<String>,
 }
 
@@ -369,24 +370,24 @@ pub enum ProbeResult {
 pub struct HeardOnWire {
     /// The wire on which it was heard.
     pub wire: Wire,
-    /// The address.
+    /// Address that is claimed.
     pub address: IpAddr,
-    /// Who spoke.
+    /// MAC that claims the address.
     pub mac: Mac,
-    /// Whether the frame came from this node.
+    /// True if the frame came from this node.
     pub outgoing: bool,
     /// The arrival of the frame.
     pub at: Time,
 }
 
 impl HeardOnWire {
-    /// What it claims for its address.
+    /// Claim of the frame to its address.
     pub fn claim(&self) -> Claim {
         Claim { mac: self.mac, at: self.at }
     }
 }
 
-/// How a link's removal ended.
+/// Result of a link's removal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RemoveResult {
     /// It was removed.
@@ -406,7 +407,7 @@ pub enum JournalWrite {
     Remove(AttachmentKey),
     /// Write a quarantined address.
     Quarantine(Box<Quarantined>),
-    /// Forget one.
+    /// Forget a quarantined address.
     Unquarantine(AddressKey),
 }
 
@@ -422,8 +423,8 @@ pub enum StoreWrite {
         /// The transaction of the owner that is replaced.
         of: TxnId,
     },
-    /// Change the owner, if the record names the transaction `of`. Refused if there is none: then
-    /// somebody else may have had the address meanwhile.
+    /// Change the owner, if the record names the transaction `of`. Refused if there is none: then another
+    /// owner may have had the address meanwhile.
     HandOver {
         /// The record as it shall be.
         record: Box<LeaseRecord>,
@@ -432,7 +433,7 @@ pub enum StoreWrite {
     },
     /// Delete the record, if it names the transaction `of`; success too if there is none.
     Delete {
-        /// Which.
+        /// Address of the record.
         address: AddressKey,
         /// The transaction of its owner.
         of: TxnId,
@@ -440,7 +441,7 @@ pub enum StoreWrite {
 }
 
 impl StoreWrite {
-    /// The address whose record it changes.
+    /// Address of the record that the write changes.
     pub fn address_key(&self) -> AddressKey {
         match self {
             Self::Create(record) | Self::Replace { record, .. } | Self::HandOver { record, .. } => {
@@ -451,12 +452,13 @@ impl StoreWrite {
     }
 }
 
-/// How one change of the store ended.
+/// Result of one change of the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum StoreResult {
-    /// Done.
+    /// The change is made.
     Done,
-    /// There was none to delete: done, but who had the address meanwhile is not known.
+    /// There was none to delete. The change is made, but it is not known if the address had another owner
+    /// meanwhile.
     NoneThere,
     /// There was none to hand over: not done.
     Lost,
@@ -466,7 +468,7 @@ pub enum StoreResult {
     Failed(String),
 }
 
-/// How a commit ended: the results of its store writes, in order, up to the first that was not done.
+/// Result of a commit: the results of its store writes, in order, up to the first that was not done.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CommitResult {
     /// The journal was written.
@@ -476,14 +478,14 @@ pub enum CommitResult {
 }
 
 impl StoreResult {
-    /// Whether the change was made, or needed not to be.
+    /// True if the change was made, or was not needed.
     pub const fn is_done(&self) -> bool {
         matches!(self, Self::Done | Self::NoneThere)
     }
 }
 
 impl CommitResult {
-    /// Why the commit was not carried out in full; `None`: it was.
+    /// Reason why the commit was not carried out in full; `None`: it was.
     pub fn refusal(&self) -> Option<String> {
         self.first(|result| match result {
             StoreResult::Done | StoreResult::NoneThere => None,
@@ -495,8 +497,8 @@ impl CommitResult {
         })
     }
 
-    /// What the disk or the store itself refused. A record of another owner is no trouble: it says
-    /// that the address is not this attachment's any more.
+    /// Failure of the disk or the store itself. A record of another owner is not a failure: it shows that the
+    /// address is no longer this attachment's.
     pub fn trouble(&self) -> Option<String> {
         self.first(|result| match result {
             StoreResult::Failed(text) => Some(text.clone()),
@@ -512,16 +514,16 @@ impl CommitResult {
     }
 }
 
-/// Whether a journal write must be on the disk before the commit goes on.
+/// Time at which a journal write reaches the disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Flush {
-    /// Yes.
+    /// Before the commit goes on.
     Durable,
     /// With the next durable one.
     Lazy,
 }
 
-/// Where a commit stands in a plugin's call; names the fault points of test builds.
+/// Step of a plugin's call to which a commit belongs; names the fault points of test builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Step {
     /// In a lease.
@@ -532,11 +534,11 @@ pub enum Step {
     Done,
     /// In a release.
     Release,
-    /// Elsewhere.
+    /// In another step.
     Other,
 }
 
-/// What the shell carries out.
+/// Action that the shell carries out.
 #[derive(Debug, Clone)]
 pub enum Action {
     /// Write the journal, then the store, in order; answer with [`Input::Committed`].
@@ -545,9 +547,9 @@ pub enum Action {
         op: u64,
         /// For fault points.
         step: Step,
-        /// First.
+        /// Journal writes, made first.
         journal: Vec<JournalWrite>,
-        /// Whether that must reach the disk first.
+        /// Durability that the journal writes need before the store writes begin.
         flush: Flush,
         /// Then, one by one, up to the first that fails.
         store: Vec<StoreWrite>,
@@ -567,10 +569,10 @@ pub enum Action {
         devices: BTreeMap<IfName, BTreeSet<Wire>>,
         /// Namespaces to look into.
         at: BTreeSet<Nsid>,
-        /// Whether all namespaces that can be named are looked for and into.
+        /// True if all namespaces that can be named are looked for and into.
         search: bool,
     },
-    /// What the programs in the kernel told is not so: have them proved again.
+    /// A report of the programs in the kernel is false: prove them again.
     ProvePrograms,
     /// Look at all tasks, and for these inodes at descriptors and sockets too; answer with [`Input::Scanned`].
     Scan(BTreeSet<u64>),
@@ -580,17 +582,17 @@ pub enum Action {
         id: u64,
         /// The device to ask on.
         device: IfName,
-        /// Whom.
+        /// Addresses to ask for.
         addresses: Vec<IpAddr>,
-        /// Whether somebody waits for the answer.
+        /// True if a call waits for the answer.
         urgent: bool,
-        /// Whether the links under the device are to hear the probes, if a program sees to it; then
+        /// True if the links under the device shall hear the probes, if a program sees to it. Then
         /// [`Input::Reached`] comes too.
         reach: bool,
     },
-    /// Tell the wire on a device, by one frame each, that these addresses are at these MACs.
+    /// Announce on the wire of a device, by one frame each, that these addresses are at these MACs.
     Announce {
-        /// The device.
+        /// Device to announce on.
         device: IfName,
         /// The claims of attachments on it.
         claims: Vec<(IpAddr, Mac)>,
@@ -598,11 +600,11 @@ pub enum Action {
     /// Remove the link with that index (or, where it is unknown, with the attachment's alias or one of these MACs)
     /// from a namespace; answer with [`Input::LinkRemoved`].
     RemoveLink {
-        /// Whose.
+        /// Attachment of the link.
         key: AttachmentKey,
-        /// Where.
+        /// Place of the namespace.
         netns: Where,
-        /// Which.
+        /// Index of the link.
         ifindex: Option<u32>,
         /// The MACs that it may have; without them only the attachment's alias makes it removable.
         macs: Vec<Mac>,
@@ -614,13 +616,13 @@ pub enum Action {
     /// Read the record of an address from the store, not from any cache; answer with
     /// [`StoreNews::Looked`] or [`StoreNews::LookFailed`].
     LookUp(AddressKey),
-    /// Read the pod of an attachment, live, and tell it by [`PodNews::Looked`].
+    /// Read the pod of an attachment, live, and answer with [`PodNews::Looked`].
     LookUpPod(AttachmentKey, PodRef),
     /// Something to remember and show.
     Note(Note),
 }
 
-/// An answer.
+/// Answer to a call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     /// To a lease.
@@ -631,16 +633,16 @@ pub enum Reply {
     Released(String),
 }
 
-/// What a plugin needs to make and configure the interface.
+/// Data that a plugin needs to make and configure the interface.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Grant {
     /// The network's link.
     pub link: LinkSpec,
     /// Addresses with their subnet's prefix length and router.
     pub addresses: Vec<(IpNetwork, Option<IpAddr>)>,
-    /// Routes.
+    /// Routes of the interface.
     pub routes: Vec<Route>,
-    /// Whether router advertisements are accepted.
+    /// True if router advertisements are accepted.
     pub accept_ra: bool,
     /// The link that an ADD before this one bound, by index and MAC: this ADD repeats it.
     pub bound: Option<(u32, Mac)>,
@@ -649,7 +651,7 @@ pub struct Grant {
 /// Something to remember and show.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Note {
-    /// What it is.
+    /// Kind of the note.
     pub kind: NoteKind,
     /// A stable code: the id of a row of the verdict table, or one of docs/verdicts.md.
     pub code: &'static str,
@@ -659,20 +661,20 @@ pub struct Note {
     pub segment: Option<SegmentName>,
     /// The attachment that it is about.
     pub key: Option<AttachmentKey>,
-    /// In words.
+    /// Description in words.
     pub text: String,
 }
 
-/// What a [`Note`] is.
+/// Kind of a [`Note`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NoteKind {
     /// A fact from a source.
     Observation,
-    /// What the ledger made of the facts.
+    /// Conclusion of the ledger from the facts.
     Verdict,
-    /// What was carried out.
+    /// Action that was carried out.
     Action,
-    /// Something needs a hand.
+    /// State that requires action.
     Warning,
 }
 
@@ -681,30 +683,30 @@ pub enum NoteKind {
 pub enum State {
     /// For an open ADD.
     Reserved,
-    /// In use.
+    /// In use by an attachment.
     Bound,
-    /// Perhaps over.
+    /// Perhaps no longer in use.
     Suspect,
     /// Over, and kept for the next sandbox of its pod.
     Held,
-    /// Nobody's, and nobody gets it.
+    /// Without a holder, and not given to any.
     Quarantined,
 }
 
 /// The counts of one pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PoolCount {
-    /// The pool.
+    /// Name of the pool.
     pub pool: PoolName,
     /// Its L2 domain.
     pub segment: SegmentName,
-    /// Its subnet.
+    /// Subnet of the pool.
     pub subnet: IpNetwork,
     /// Addresses in it.
     pub total: u128,
     /// Reserved or bound.
     pub bound: u64,
-    /// Suspect.
+    /// Addresses that are suspect.
     pub suspect: u64,
     /// Kept for the next sandbox of their pods.
     pub held: u64,
@@ -712,7 +714,7 @@ pub struct PoolCount {
     pub abroad: u64,
     /// Quarantined, or on an interface of this node.
     pub quarantined: u64,
-    /// Free.
+    /// Addresses that are free.
     pub free: u128,
     /// ADDs in line.
     pub waiting: u64,

@@ -108,7 +108,7 @@ impl Ledger {
         self.note(NoteKind::Observation, code, addresses, Some(key), text);
     }
 
-    /// Remembers who told of an end, each source once.
+    /// Remembers the sources that reported an end, each source once.
     pub(super) fn told(&mut self, by: Source, key: &AttachmentKey) {
         if let Some(slot) = self.slots.get_mut(key)
             && !slot.live.told.contains(&by)
@@ -117,17 +117,17 @@ impl Ledger {
         }
     }
 
-    /// A program saw the end of exactly this attachment's link, unless the link had left before:
-    /// then another one was given its index.
+    /// A program saw the end of exactly this attachment's link, unless the link had left before: then another
+    /// one was given its index.
     ///
-    /// Where the namespace lives, it is most often the DEL under way, whose teardown reads would only
-    /// hold up, and the address has to settle anyhow: they are made a little later.
+    /// Where the namespace lives, it is most often the DEL under way, and reads would only hold up its
+    /// teardown, and the address has to settle anyhow: they are made a little later.
     fn torn_down(&mut self, now: Time, by: Source, key: &AttachmentKey, with_namespace: bool) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.live.departure == Departure::Moved || !slot.entry.is_at_home() {
             return self.gather_for_hint(now, key, false);
         }
-        // While netlink was deaf it may have moved unseen, and left its index to another: a search tells.
+        // While netlink was deaf it may have moved unseen, and left its index to another: a search decides.
         let how = match slot.live.departure {
             Departure::EventsLost => Departure::EventsLost,
             Departure::Destroyed | Departure::Moved | Departure::Unheard => Departure::Destroyed,
@@ -180,22 +180,22 @@ impl Ledger {
         self.gather_for_hint(now, key, false);
     }
 
-    /// Some namespaces are about to end. Links that are known are told one by one; those that were
-    /// never learnt can only be looked after.
+    /// Some namespaces are about to end. Links that are known are reported one by one; those that were never
+    /// learnt can only be looked after.
     fn unlearnt_soon(&mut self, now: Time) {
         for slot in self.slots.values_mut().filter(|slot| slot.entry.ifindex.is_none()) {
             slot.live.recheck_at.get_or_insert(now + RECHECK_LATER);
         }
     }
 
-    /// Everything is read again. Only netlink tells of moves by name: without its messages a link
-    /// that is missing may have gone either way.
+    /// Everything is read again. Only netlink reports moves by name: without its messages a link that is
+    /// missing may have gone either way.
     fn events_lost(&mut self, now: Time, by: Source) {
         if by == Source::Netlink {
             self.departures_unheard();
             self.surveys.want_search();
         }
-        // Another host may have spoken for an address meanwhile: each candidate is asked for again.
+        // Another host may claim an address by now: each candidate is asked for again.
         self.hearings.missed(now, &format!("{by}: events were lost"));
         let text = format!("{by}: events were lost: everything is read again");
         self.note(NoteKind::Warning, "events-lost", Vec::new(), None, text);
@@ -234,7 +234,7 @@ impl Ledger {
         Bound::new(links.collect())
     }
 
-    /// What to read about an attachment.
+    /// Target of the reads about an attachment.
     pub(super) fn target(&self, key: &AttachmentKey, search: bool) -> Option<Target> {
         let slot = self.slots.get(key)?;
         let entry = &slot.entry;
@@ -334,7 +334,7 @@ impl Ledger {
         }
         let departure = match slot.live.departure {
             Departure::Unheard if !self.hears_all => Departure::EventsLost,
-            // It was judged over before a restart, with what was told by then.
+            // It was judged over before a restart, with the reports that were in by then.
             Departure::EventsLost
                 if slot.entry.phase == Phase::Releasing && slot.live.search == SearchFact::NotFound =>
             {
@@ -364,8 +364,8 @@ impl Ledger {
         }
     }
 
-    /// Whether the link that a search found may be that of another attachment, with a copied alias: by cookie and
-    /// index, because its number may not be learnt yet, or, as it may have been moved, by its MAC.
+    /// True if the link that a search found may be that of another attachment, with a copied alias: by cookie
+    /// and index, because its number may not be learnt yet, or, as it may have been moved, by its MAC.
     fn is_anothers(&self, seen: &Observation) -> bool {
         let Some(SearchOutcome::Found { netns, ifindex, mac, .. }) = &seen.search else { return false };
         let own = self.slots.get(&seen.key).is_some_and(|slot| slot.entry.macs().contains(mac));
@@ -469,7 +469,7 @@ impl Ledger {
         }
     }
 
-    /// Records the row and tells of it, once for each change.
+    /// Records the row and reports it, once for each change.
     fn tell(&mut self, now: Time, key: &AttachmentKey, facts: &Facts, row: &'static Row) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let steady = matches!(row.id, "link-present" | "link-never-seen");

@@ -1,11 +1,11 @@
-//! Leaked namespaces: everybody left, and a bind mount keeps the interface answering.
+//! Leaked namespaces: all tasks left, and a bind mount keeps the interface answering.
 //!
-//! In a cluster its pod must be meant to live no more, too, by a live read, or have a newer sandbox in line.
+//! In a cluster its pod must also be no longer wanted, by a live read, or have a newer sandbox in line.
 //!
-//! A namespace counts as inhabited once two scans at least five seconds apart saw the same task in
-//! it; visitors and namespaces that never had a process (cnitool, `ip netns`) are left alone. It
-//! counts as left when complete scans over the network's `leakedAfter` saw nobody in it and nobody
-//! holding a descriptor of it or a socket in it. What cannot be determined keeps it.
+//! A namespace counts as inhabited once two scans at least five seconds apart saw the same task in it;
+//! visitors and namespaces that never had a process (cnitool, `ip netns`) are left alone. It counts as left
+//! when complete scans over the network's `leakedAfter` saw no task in it and none that holds a descriptor of
+//! it or a socket in it. Anything that cannot be determined keeps it.
 //!
 //! Scans are made at a calm pace, and soon after a program in the kernel saw a task exit in an
 //! inhabited namespace. A pod that ends processes all day long makes no storm of scans: each one
@@ -22,37 +22,38 @@ use crate::attachment::AttachmentKey;
 use crate::evidence::{Epoch, Inhabitants};
 use crate::time::Time;
 
-/// How often tasks are scanned while a network declares `leakedAfter`.
+/// Interval of the scans of tasks while a network declares `leakedAfter`.
 const SCAN_EVERY: Duration = Duration::from_millis(2500);
 /// An exit is followed by a scan this much later, so that exits at one moment share one.
 const AFTER_EXIT: Duration = Duration::from_millis(20);
-/// The least distance of scans that exits in one namespace ask for: doubled by each that found somebody
-/// in it, up to [`SCAN_EVERY`], and back to this when it was found empty or no exit came for a while.
+/// The least distance of scans that exits in one namespace ask for. Each scan that found a task in it doubles
+/// the distance, up to [`SCAN_EVERY`]. It is back to this when it was found empty or no exit came for a
+/// while.
 const BETWEEN_EXITS: Duration = Duration::from_millis(50);
 /// For how long a task must have been seen before it makes its namespace inhabited.
 const SETTLED_IN: Duration = Duration::from_secs(5);
-/// The least time between the first and the last scan that saw nobody.
+/// The least time between the first and the last scan that saw no task.
 const EMPTY_AT_LEAST: Duration = Duration::from_secs(5);
 
 /// The pace of the scans.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Scans {
-    /// When the last one began.
+    /// Start of the last scan.
     last: Time,
-    /// Whether none is made by the clock alone.
+    /// True if none is made by the clock alone.
     on_exit_only: bool,
-    /// What the last one could not read.
+    /// Tasks that the last one could not read.
     unread: Vec<String>,
 }
 
-/// What exits in one namespace asked for.
+/// Exits in one namespace, and the scans that they asked for.
 #[derive(Debug, Clone)]
 pub struct Exits {
-    /// When one last asked for a scan.
+    /// Time of the last request for a scan.
     asked_at: Time,
-    /// How far apart they may ask.
+    /// Least distance between their requests.
     distance: Duration,
-    /// Who told of the last one since the last scan, and which task it was.
+    /// Source of the last one since the last scan, and its task.
     last: Option<(Source, i32)>,
 }
 
@@ -81,7 +82,7 @@ impl Ledger {
         }
         let at = match self.next_scan {
             Some(at) => at,
-            // Of inhabited namespaces exits are told: a test build may want to hear of nothing else.
+            // Of inhabited namespaces exits are reported: a test build may want to hear of nothing else.
             None if self.scans.on_exit_only && self.watched_for_leaks().all(|slot| slot.entry.inhabited) => {
                 return;
             }
@@ -192,12 +193,12 @@ impl Ledger {
                 }
             }
         }
-        // An exit that was told while the scan was under way may have asked for an earlier one.
+        // An exit that was reported while the scan was under way may have asked for an earlier one.
         self.next_scan = [self.next_scan, next].into_iter().flatten().min();
     }
 
-    /// What the last scan could not read, while there is anything to scan for. Until a scan is complete, no
-    /// namespace is found to be leaked.
+    /// Tasks that the last scan could not read, while there is anything to scan for. Until a scan is
+    /// complete, no namespace is found to be leaked.
     pub fn unread_tasks(&self) -> &[String] {
         &self.scans.unread
     }

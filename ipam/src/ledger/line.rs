@@ -21,35 +21,35 @@ use crate::name::{IfName, NetworkName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
-/// How long an ADD waits for the former sandbox of its pod to be proven dead before it takes
-/// another address.
+/// Time that an ADD waits for the former sandbox of its pod to be proven dead before it takes another
+/// address.
 const FORMER_SANDBOX: Duration = Duration::from_millis(300);
 /// The same after a reboot, which ended all of them: only the wire has still to be asked.
 const REBOOTED_SANDBOX: Duration = Duration::from_secs(2);
-/// How many former addresses are remembered for pods that may come back.
+/// Number of former addresses that are remembered for pods that may come back.
 const HOMES_MAX: usize = 4096;
-/// How many holders an error names.
+/// Number of holders that an error names.
 pub(super) const HOLDERS_NAMED: usize = 12;
 
-/// What a waiter is waiting for.
+/// Thing that a waiter waits for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
-    /// An address.
+    /// An address, in line.
     InLine,
     /// The wire's silence.
     Probing,
-    /// The disk.
+    /// The disk's confirmation.
     Committing,
 }
 
 /// One ADD in line.
 #[derive(Debug, Clone)]
 pub struct Waiter {
-    /// Where the answer goes.
+    /// Receiver of the answer.
     pub caller: Caller,
-    /// What it asks for.
+    /// Request of the ADD.
     pub request: LeaseRequest,
-    /// What it waits for.
+    /// Stage of the wait.
     pub stage: Stage,
     /// Addresses that turned out to be taken.
     pub avoid: BTreeSet<IpAddr>,
@@ -59,7 +59,7 @@ pub struct Waiter {
     former_until: Option<Time>,
     /// The store did not take its record: when to try again, and why it did not.
     put_off: Option<Retry>,
-    /// When the wire last had nothing against the MAC that it asks for.
+    /// Time at which the wire last had nothing against the MAC that it asks for.
     mac_clear_at: Option<Time>,
     /// Its probes proved nothing: when to ask again, and why they did not.
     unasked: Option<Retry>,
@@ -102,12 +102,12 @@ impl Waiter {
         self.mac_clear_at = Some(now);
     }
 
-    /// When that was.
+    /// Time at which the wire last had nothing against its MAC.
     pub fn mac_clear_at(&self) -> Option<Time> {
         self.mac_clear_at
     }
 
-    /// When it has waited long enough.
+    /// Time at which it has waited long enough.
     pub fn wakes_at(&self) -> Option<Time> {
         let tries = [&self.put_off, &self.unasked].into_iter().flatten().map(|retry| retry.at);
         let next = self.former_until.into_iter().chain(tries).filter(|at| *at > self.since);
@@ -131,12 +131,12 @@ impl Waiter {
         self.unasked = None;
     }
 
-    /// Why the store did not take its record the last time.
+    /// Reason why the store did not take its record the last time.
     pub fn refusal(&self) -> Option<&str> {
         self.put_off.as_ref().map(|retry| retry.why.as_str())
     }
 
-    /// Whether it is not its time to try again.
+    /// True if it is not its time to try again.
     pub fn is_put_off(&self, now: Time) -> bool {
         Retry::is_later(self.put_off.as_ref(), now)
     }
@@ -147,12 +147,12 @@ impl Waiter {
         self.unasked = Some(Retry { at, why });
     }
 
-    /// Whether it is not its time to ask again.
+    /// True if it is not its time to ask again.
     pub fn asks_later(&self, now: Time) -> bool {
         Retry::is_later(self.unasked.as_ref(), now)
     }
 
-    /// Whether one of its network's pools gives that address.
+    /// True if one of its network's pools gives that address.
     pub fn may_use(&self, key: &AddressKey, config: &crate::config::Config) -> bool {
         let network = config.networks.get(&self.request.key.network);
         let mut pools = network.into_iter().flat_map(|network| &network.pools);
@@ -163,7 +163,7 @@ impl Waiter {
     }
 }
 
-/// Where pods lived: an ADD of the same pod gets the same address if it is still free.
+/// Former addresses of pods: an ADD of the same pod gets the same address if it is still free.
 #[derive(Debug, Clone, Default)]
 pub struct Homes {
     by_pod: BTreeMap<(String, NetworkName, IfName), Vec<AddressKey>>,
@@ -208,7 +208,7 @@ impl Homes {
 }
 
 impl Ledger {
-    /// Lets everybody in line try, in order.
+    /// Lets every ADD in line try, in order.
     pub(super) fn serve_line(&mut self, now: Time) {
         let txns: Vec<_> = self
             .line
@@ -250,7 +250,7 @@ impl Ledger {
         }
     }
 
-    /// An ADD of a pod whose former sandbox is still recorded: wait a moment for the proof of its
+    /// An ADD of a pod with a former sandbox that is still recorded waits a moment for the proof of its
     /// death, so that the pod keeps its address.
     pub(super) fn wait_for_former_sandbox(&mut self, now: Time, request: &LeaseRequest) -> bool {
         let Some(uid) = request.pod.as_ref().and_then(|pod| pod.uid.clone()) else { return false };
@@ -289,8 +289,8 @@ impl Ledger {
         true
     }
 
-    /// Who gets the addresses of an attachment that is proven dead: the first in line whose whole
-    /// need they cover, together with free addresses known to be silent.
+    /// First ADD in line with a need that the addresses of an attachment cover in full, together with free
+    /// addresses known to be silent. It gets them, once the attachment is proven dead.
     pub(super) fn heir(&mut self, now: Time, key: &AttachmentKey) -> Option<(usize, Vec<Pick>)> {
         if !self.serving || !self.bars.is_empty() {
             return None;
@@ -405,7 +405,7 @@ impl Ledger {
         writes
     }
 
-    /// ADDs that waited long enough: code 11, with who holds what.
+    /// Ends the ADDs that waited long enough: code 11, with the holders and their addresses.
     pub(super) fn expire_line(&mut self, now: Time) {
         let overdue: Vec<_> = self
             .line
@@ -462,7 +462,7 @@ impl Ledger {
         })
     }
 
-    /// What kept an ADD waiting for all of its time beside a lack of addresses.
+    /// Cause, other than a lack of addresses, that kept an ADD waiting for all of its time.
     fn why_barred(&self, put_off: Option<String>) -> Option<String> {
         if !self.bars.is_empty() {
             return Some(self.bars.values().cloned().collect::<Vec<_>>().join("; "));
@@ -473,7 +473,7 @@ impl Ledger {
         put_off
     }
 
-    /// Why the wire could not be asked for an ADD, and on which device.
+    /// Device on which the wire could not be asked for an ADD, and the reason.
     fn why_unasked(&self, request: &LeaseRequest, last: Option<String>) -> Option<(IfName, String)> {
         let port = self.config.networks.get(&request.key.network)?.link.wire_device()?;
         let why = self.hearings.deaf(&port).map(str::to_owned).or(last)?;
@@ -527,7 +527,7 @@ impl Ledger {
     }
 }
 
-/// Whether a request is of the pod, on the interface, that an attachment was for.
+/// True if a request is of the pod, on the interface, that an attachment was for.
 pub(super) fn is_same_pod(of: &Entry, request: &LeaseRequest) -> bool {
     let uid = |pod: &Option<crate::attachment::PodRef>| pod.as_ref().and_then(|pod| pod.uid.clone());
     of.key.network == request.key.network
@@ -535,7 +535,7 @@ pub(super) fn is_same_pod(of: &Entry, request: &LeaseRequest) -> bool {
         && uid(&of.pod).is_some_and(|of| uid(&request.pod) == Some(of))
 }
 
-/// Whether a request would take this address: any, if it names none of that family.
+/// True if a request would take this address: any, if it names none of that family.
 fn wants(request: &LeaseRequest, address: IpAddr) -> bool {
     let mut named = request.ips.iter().filter(|ip| Family::of(**ip) == Family::of(address)).peekable();
     named.peek().is_none() || named.any(|ip| *ip == address)

@@ -1,4 +1,4 @@
-//! The ledger: who has which address, what is known of each, and what follows from it.
+//! The ledger: the holder of each address, the facts that are known of it, and the conclusions from them.
 //!
 //! A state machine without I/O: [`Ledger::step`] takes one input and the time, and returns actions.
 //! The same code runs in the agent, in property tests and in a simulator. It never acts on a hint;
@@ -64,14 +64,14 @@ use line::Waiter;
 use pools::PoolState;
 use wire::ProbePurpose;
 
-/// Who this agent is.
+/// Identity of this agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The node's name.
     pub node: NodeName,
-    /// This boot.
+    /// Boot of the machine.
     pub boot_id: BootId,
-    /// This machine.
+    /// Identity of the machine.
     pub machine_id: MachineId,
 }
 
@@ -95,7 +95,7 @@ pub struct Ledger {
     full_reads: pace::Pace,
     /// Former holders to be read about before their addresses leave the quarantine.
     guards: BTreeSet<AttachmentKey>,
-    /// When the reads under way were asked for.
+    /// Time at which the reads under way were asked for.
     gathering: Option<Time>,
     scanning: bool,
     next_scan: Option<Time>,
@@ -111,7 +111,7 @@ pub struct Ledger {
     surveys: survey::Surveys,
     shared: shared::Shared,
     pods: hold::Pods,
-    /// What keeps ADDs waiting beside the ledger's own reasons, by code.
+    /// Causes that keep ADDs waiting in addition to the ledger's own reasons, by code.
     bars: BTreeMap<&'static str, String>,
     /// The agent's own namespace.
     place: Option<NetnsCookie>,
@@ -204,7 +204,7 @@ impl Ledger {
         std::mem::take(&mut self.out)
     }
 
-    /// When [`Input::Tick`] is wanted at the latest, if nothing else comes before.
+    /// Latest time at which [`Input::Tick`] is wanted, if nothing else comes before.
     pub fn deadline(&self) -> Option<Time> {
         let slots = self.slots.values().flat_map(|slot| {
             let dels = slot.live.del_waiters.iter().map(|&(_, until)| until).min();
@@ -244,7 +244,7 @@ impl Ledger {
         self.to_gather.extend(self.slots.keys().map(|key| (key.clone(), false)));
     }
 
-    /// What became due by `now`.
+    /// Carries out the work that became due by `now`.
     fn due(&mut self, now: Time) {
         let due: Vec<_> = self
             .slots

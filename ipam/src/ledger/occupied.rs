@@ -18,10 +18,10 @@ use crate::name::{IfName, PoolName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
-/// How many addresses are known by events alone; a survey reads what does not fit.
+/// Number of addresses that are known by events alone; a survey reads those that do not fit.
 const EVENTS_MAX: usize = 4096;
 
-/// Where an interface is.
+/// Place of an interface.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Place {
     /// The number of its namespace; `None`: the agent's own.
@@ -33,22 +33,22 @@ pub struct Place {
 /// An interface as a survey found it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Interface {
-    /// Where it is.
+    /// Place of the interface.
     pub place: Place,
     /// Its name; chosen by the pod, if it is in one.
     pub name: String,
-    /// Its MAC.
+    /// MAC of the interface.
     pub mac: Option<Mac>,
     /// The wires that it is on; empty for an interface of the agent's own namespace, which counts on all.
     pub wires: BTreeSet<Wire>,
-    /// Whether its parent's list of MACs shows it while it is up.
+    /// True if its parent's list of MACs shows it while it is up.
     pub listed: bool,
     /// Its addresses, and those of interfaces of its namespace that are on no wire; `None`: they could not
     /// be read completely.
     pub addresses: Option<BTreeSet<IpAddr>>,
 }
 
-/// What a survey read. A part that could not be read completely is absent, never short.
+/// Results of a survey. A part that could not be read completely is absent, never short.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Survey {
     /// The number of the order.
@@ -57,7 +57,7 @@ pub struct Survey {
     pub own: Option<Vec<Interface>>,
     /// Links under the ordered devices, wherever the survey looked.
     pub children: Vec<Interface>,
-    /// The namespaces whose links were all read.
+    /// The namespaces with links that were all read.
     pub looked: BTreeSet<Nsid>,
     /// The devices of which the lists of MACs were read completely.
     pub lists: BTreeMap<IfName, BTreeSet<Mac>>,
@@ -68,15 +68,15 @@ pub struct Survey {
 /// An interface that has an address of a pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Occupant {
-    /// The address.
+    /// Key of the address.
     pub key: AddressKey,
-    /// Its pool.
+    /// Pool of the address.
     pub pool: PoolName,
-    /// Where the interface is.
+    /// Place of the interface.
     pub place: Place,
-    /// Its name.
+    /// Name of the interface.
     pub name: String,
-    /// Its MAC.
+    /// MAC of the interface.
     pub mac: Option<Mac>,
     /// Since when that is known.
     pub since: Time,
@@ -97,7 +97,7 @@ impl std::fmt::Display for Occupant {
 pub struct Occupied {
     own: Option<BTreeMap<Place, Interface>>,
     children: BTreeMap<Place, Interface>,
-    /// Addresses that an event told of, with the last survey that was asked for by then.
+    /// Addresses that an event reported, with the last survey that was asked for by then.
     events: BTreeMap<(Place, IpAddr), (u64, BTreeSet<Wire>)>,
     by_address: BTreeMap<AddressKey, Vec<Occupant>>,
     /// The devices under which a search has looked.
@@ -105,7 +105,7 @@ pub struct Occupied {
 }
 
 impl Occupied {
-    /// Whether the addresses of the node and of the links under a device were ever read.
+    /// True if the addresses of the node and of the links under a device were ever read.
     pub fn covers(&self, device: &IfName) -> bool {
         self.own.is_some() && self.covered.contains(device)
     }
@@ -141,8 +141,8 @@ impl Occupied {
         self.children.values().filter_map(|link| link.mac)
     }
 
-    /// Whether a known link is missing from a namespace into which a survey looked, or every link of one in
-    /// which an address was told of.
+    /// True if a known link is missing from a namespace into which a survey looked, or every link of one in
+    /// which an event reported an address.
     pub fn misses(&self, survey: &Survey) -> bool {
         let looked = |place: &&Place| place.at.is_some_and(|at| survey.looked.contains(&at));
         let links: BTreeSet<_> = survey.children.iter().map(|link| link.place).collect();
@@ -159,12 +159,12 @@ impl Occupied {
         links.map(|link| link.place).collect()
     }
 
-    /// Follows a link whose addresses no survey read yet.
+    /// Follows a link with addresses that no survey read yet.
     pub fn follow(&mut self, link: Interface) {
         self.children.entry(link.place).or_insert(link);
     }
 
-    /// Whether a namespace has a known link under a device.
+    /// True if a namespace has a known link under a device.
     pub fn is_followed(&self, at: Nsid) -> bool {
         self.children.keys().any(|place| place.at == Some(at))
     }
@@ -174,7 +174,7 @@ impl Occupied {
         self.children.keys().filter_map(|place| place.at)
     }
 
-    /// Whether a link or an address is known to be at a place.
+    /// True if a link or an address is known to be at a place.
     pub fn knows(&self, place: Place) -> bool {
         self.children.contains_key(&place) || self.events.keys().any(|(other, _)| *other == place)
     }
@@ -189,7 +189,7 @@ impl Occupied {
         }
     }
 
-    /// Whether any evidence puts an address at a place.
+    /// True if any evidence puts an address at a place.
     pub fn has(&self, place: Place, address: IpAddr) -> bool {
         let interface = match place.at {
             None => self.own.as_ref().and_then(|own| own.get(&place)),
@@ -231,8 +231,8 @@ impl Occupied {
         self.events.retain(|(place, _), (asked, _)| {
             let read = match place.at {
                 None => own_read,
-                // A link that is missing took its addresses along, and a search tells where to. After a complete
-                // one a namespace without a look at it is no more.
+                // A link that is missing took its addresses along, and a search shows where to. A complete
+                // search also proves that a namespace without a look at it is gone.
                 Some(at) => searched == Some(true) || (looked.contains(&at) && has_links.contains(&at)),
             };
             *asked >= number || !read

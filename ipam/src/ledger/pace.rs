@@ -21,7 +21,7 @@ pub struct Share {
     window: Duration,
 }
 
-/// What of a share is used, and what is put off.
+/// Used part of a share, and the work that is put off.
 #[derive(Debug, Clone)]
 pub struct Pace {
     share: Share,
@@ -49,12 +49,12 @@ impl Pace {
         false
     }
 
-    /// When the work that was put off is due.
+    /// Time at which the work that was put off is due.
     pub const fn due(&self) -> Option<Time> {
         self.due
     }
 
-    /// Whether work that was put off is due now. It uses the new window.
+    /// True if work that was put off is due now. It uses the new window.
     pub fn take_due(&mut self, now: Time) -> bool {
         if self.due.is_none_or(|due| due > now) {
             return false;

@@ -20,16 +20,16 @@ use crate::time::Time;
 /// Candidates kept ready while no ADD came lately, and while ADDs come.
 const READY_IDLE: usize = 8;
 const READY_BUSY: usize = 96;
-/// Candidates kept ready in all pools together to which no ADD came lately: with a hundred pools
-/// and a hundred nodes, more would be a storm on the wire that nobody asked for.
+/// Candidates kept ready in all pools together to which no ADD came lately. With a hundred pools and a
+/// hundred nodes, more would be a storm on the wire without a use.
 const READY_IDLE_IN_ALL: usize = 64;
-/// How many are probed ahead in one round: what it proves is known only when all of it is over.
+/// Number of candidates that are probed ahead in one round: its proof is known only when all of it is over.
 const AHEAD_AT_ONCE: usize = 16;
 /// For how long an ADD counts as lately.
 const BUSY_FOR: Duration = Duration::from_secs(10);
-/// How often the ready candidates are looked over.
+/// Interval at which the ready candidates are looked over.
 const REFILL_EVERY: Duration = Duration::from_secs(1);
-/// How many candidates an ADD probes itself when none is ready.
+/// Number of candidates that an ADD probes itself when none is ready.
 const PROBE_AT_ONCE: usize = 4;
 
 /// One pool's state.
@@ -59,9 +59,9 @@ impl PoolState {
 /// An address chosen for an ADD.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pick {
-    /// Its pool.
+    /// Pool of the address.
     pub pool: PoolName,
-    /// What its record is about.
+    /// Key of its record.
     pub key: AddressKey,
     /// The attachment that hands it over, proven dead; `None`: it is free.
     pub from: Option<AttachmentKey>,
@@ -106,14 +106,14 @@ fn suggested(
     all
 }
 
-/// What a look for addresses came to.
+/// Result of a look for addresses.
 #[derive(Debug)]
 pub enum Choice {
     /// These, at once.
     Take(Vec<Pick>),
     /// These, if the wire is silent for them.
     Probe(Vec<Pick>),
-    /// None now.
+    /// None is ready now.
     Wait,
 }
 
@@ -136,7 +136,7 @@ impl Ledger {
             }
             let (silent, others) = self.offers(now, &network, family, request, &home, avoid)?;
             let port = network.link.wire_device();
-            // Where there is no wire to be asked, the record alone decides.
+            // Without a wire that can be asked, the record alone decides.
             let blind = port.is_none();
             if let Some(pick) = silent.or_else(|| others.first().filter(|_| blind).cloned()) {
                 sure.push(pick);
@@ -303,7 +303,7 @@ impl Ledger {
         self.free_again(key, |free| free.give_back(key.address, now));
     }
 
-    /// The same for one that was taken and not used, which is no reason to rest.
+    /// The same for one that was taken and not used, which needs no rest.
     pub(super) fn return_unused(&mut self, key: &AddressKey) {
         self.free_again(key, |free| free.return_unused(key.address));
     }
@@ -323,8 +323,8 @@ impl Ledger {
         }
     }
 
-    /// Whether an address has a holder, here or elsewhere, is on an interface of the node, is quarantined, or is
-    /// carried by a stray.
+    /// True if an address has a holder, here or elsewhere, is on an interface of the node, is quarantined, or
+    /// is carried by a stray.
     pub(super) fn is_taken(&self, key: &AddressKey) -> bool {
         !self.occupied.of(key).is_empty()
             || self.shared.abroad.contains_key(key)

@@ -1,4 +1,4 @@
-//! What is served on the node's ports: which networks are left out, and what an address means on a port.
+//! Service on the node's ports: the networks that are left out, and the meaning of an address on a port.
 //!
 //! An attachment stays on the port on which it was made, whatever is declared later. So an address that
 //! an attachment has on a port is in use for every segment that is served there.
@@ -28,7 +28,7 @@ impl Ledger {
         self.config.networks.iter().filter(|(name, _)| self.left_out(name).is_none())
     }
 
-    /// Why a declared network is not served on this node, if so.
+    /// Reason why a declared network is not served on this node, if so.
     pub fn left_out(&self, network: &NetworkName) -> Option<&LeftOut> {
         self.ports.left_out().get(network)
     }
@@ -38,7 +38,7 @@ impl Ledger {
         self.ports.segment(&self.ports.port_of(wire))
     }
 
-    /// What the agent read last of the names of devices.
+    /// Names of devices as the agent read them last.
     pub fn interfaces(&self) -> &Interfaces {
         self.ports.interfaces()
     }
@@ -74,8 +74,8 @@ impl Ledger {
         self.tell_left_out(&before);
     }
 
-    /// What the wire is asked about for ADDs, and ahead of them, belongs to nobody yet: those ADDs choose
-    /// again, and answers that come late count for nothing.
+    /// The addresses that the wire is asked about for ADDs, and ahead of them, have no holder yet. Those ADDs
+    /// choose again, and answers that come late count for nothing.
     pub(super) fn choose_again(&mut self) {
         let asked =
             |purpose: &ProbePurpose| matches!(purpose, ProbePurpose::Add { .. } | ProbePurpose::Ahead(_));
@@ -110,7 +110,7 @@ impl Ledger {
         }
     }
 
-    /// Whether the link of an attachment is, or may be, on a port.
+    /// True if the link of an attachment is, or may be, on a port.
     fn is_on(&self, entry: &Entry, port: &Wire) -> bool {
         match (&entry.fdb_parent, self.config.networks.get(&entry.key.network)) {
             (Some(device), _) => self.is_device_on(device, port),
@@ -144,7 +144,7 @@ impl Ledger {
         here.map(|(holder, key)| (key, holder)).collect()
     }
 
-    /// Whether an attachment on the port has the address in another segment, or may have it still.
+    /// True if an attachment on the port has the address in another segment, or may have it still.
     pub(super) fn is_shadowed(&self, port: &Wire, key: &AddressKey) -> bool {
         let foreign = |segment: &SegmentName| *segment != key.segment;
         let held = self.holders_on(port, key.address).iter().any(|(other, _)| foreign(&other.segment));
@@ -157,14 +157,14 @@ impl Ledger {
         })
     }
 
-    /// How many addresses may be shadowed at most.
+    /// Maximum number of addresses that may be shadowed.
     pub(super) fn shadows_at_most(&self, segment: &SegmentName) -> usize {
         let foreign = self.segments_held().iter().any(|held| held != segment);
         let guards = self.quarantine.values().filter(|shut| shut.guard.is_some()).count();
         guards + if foreign { self.holders.len() } else { 0 }
     }
 
-    /// Who has addresses of these pools on the network's port in other segments, in words.
+    /// Holders of addresses of these pools on the network's port in other segments, in words.
     pub(super) fn holders_beside(&self, network: &NetworkName, pools: &[PoolName]) -> Vec<String> {
         let Some(port) = self.config.networks.get(network).map(|network| self.port_of(network)) else {
             return Vec::new();
@@ -198,7 +198,7 @@ impl Ledger {
                 if named {
                     network.pools.contains(pool)
                 } else {
-                    // The pool was renamed, or is not declared any more.
+                    // The pool was renamed, or is no longer declared.
                     self.ports.segment(&self.port_of(network)) == Some(segment)
                 }
             });

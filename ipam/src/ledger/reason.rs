@@ -61,7 +61,7 @@ impl Reason {
         }
     }
 
-    /// Whether no other host can have used the address up to its release: its next holder needs no probe.
+    /// True if no other host can have used the address up to its release: its next holder needs no probe.
     pub const fn proves_silence(self) -> bool {
         match self {
             Self::Undone => true,

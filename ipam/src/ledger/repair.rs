@@ -28,12 +28,12 @@ use crate::ports::Ports;
 use crate::record::LeaseRecord;
 use crate::time::Time;
 
-/// The settle time of adopted leases whose network is not declared any more.
+/// The settle time of adopted leases with a network that is no longer declared.
 const SETTLE_DEFAULT: Duration = Duration::from_secs(2);
 
-/// What the store has for a record that should be there.
+/// State of the store for a record that should be there.
 enum InStore {
-    /// It.
+    /// The record itself.
     There,
     /// The same attachment's, under the transaction of an ADD before: the store went back in time.
     Former(TxnId),
@@ -124,7 +124,7 @@ impl Ledger {
         }
     }
 
-    /// An intent whose records all exist was carried out; only the note of it was lost.
+    /// An intent with records that all exist was carried out; only the note of it was lost.
     fn confirm_intents(&mut self, records: &[LeaseRecord]) {
         for slot in self.slots.values_mut().filter(|slot| slot.entry.phase == Phase::Intent) {
             let written = slot.entry.held.iter().all(|held| {
@@ -138,9 +138,9 @@ impl Ledger {
         }
     }
 
-    /// An intent whose address the store still has under another name never took effect: a hand-over
-    /// that was journaled and not written. The former holder is adopted, and the heir asks again.
-    /// What it did write is deleted; returns its transaction then.
+    /// An intent for an address that the store still has under another name never took effect: a hand-over
+    /// that was journaled and not written. The former holder is adopted, and the heir asks again. What it did
+    /// write is deleted; returns its transaction then.
     fn drop_vain_intent(&mut self, now: Time, record: &LeaseRecord) -> Option<TxnId> {
         let heir = self.holders.get(&record.address_key()).cloned()?;
         let slot = self.slots.remove(&heir)?;
@@ -209,7 +209,8 @@ impl Ledger {
             entry: Entry { held: Vec::new(), leaked_after, ..adopted.clone() },
             live: Live::unjudged(now, Reason::Adopted),
         });
-        // Why nobody here knows it is not known: perhaps the store went back, and the address is another's now.
+        // The reason why this node does not know it is not known: perhaps the store went back, and the
+        // address is another's now.
         slot.entry.exposed |= self.shared.on;
         for held in adopted.held {
             if slot.entry.held.iter().all(|known| known.key() != held.key()) {
@@ -225,7 +226,7 @@ impl Ledger {
         self.gather(record.key.clone(), true);
     }
 
-    /// Whether the attachment has another address of that family: it was granted that one, and this record
+    /// True if the attachment has another address of that family: it was granted that one, and this record
     /// comes from a request of the same transaction that was given up and carried out late.
     fn is_superfluous(&self, record: &LeaseRecord) -> bool {
         self.slots.get(&record.key).is_some_and(|slot| {
@@ -293,8 +294,8 @@ impl Ledger {
         held
     }
 
-    /// False: an address of the link is somebody else's in the books, or which it has is not to be
-    /// seen; nothing may be handed out beside it before that is settled.
+    /// False: an address of the link is another holder's in the books, or its addresses cannot be seen.
+    /// Nothing may be handed out in addition to it before that is settled.
     pub(super) fn adopt_link(
         &mut self,
         now: Time,

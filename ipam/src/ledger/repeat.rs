@@ -18,8 +18,8 @@ use crate::identity::TxnId;
 use crate::mac::Mac;
 use crate::time::Time;
 
-/// How many repeated ADDs of one attachment are remembered; a further one takes the place of the oldest,
-/// which is refused at its next step.
+/// Number of repeated ADDs of one attachment that are remembered; a further one takes the place of the
+/// oldest, which is refused at its next step.
 const REPEATS_MAX: usize = 16;
 
 /// One repeated ADD that was answered and has not ended.
@@ -42,7 +42,7 @@ impl Live {
         self.repeats.push(Repeat { txn, conn });
     }
 
-    /// Whether there was one.
+    /// True if there was one.
     pub fn end_repeat(&mut self, txn: &TxnId) -> bool {
         let before = self.repeats.len();
         self.repeats.retain(|repeat| repeat.txn != *txn);
@@ -58,14 +58,14 @@ impl Live {
 }
 
 impl Slot {
-    /// Whether an ADD in that namespace repeats the one that established this attachment.
+    /// True if an ADD in that namespace repeats the one that established this attachment.
     fn is_repeated_by(&self, request: &LeaseRequest) -> bool {
         let Entry { phase, del_seen, netns, .. } = &self.entry;
         *phase == Phase::Done && !del_seen && netns.cookie == request.netns.cookie
     }
 
-    /// Whether a plugin that may put an address of this attachment on another plugin's link is at work.
-    /// Its own link Berth removes, and with it what is put on it.
+    /// True if a plugin that may put an address of this attachment on another plugin's link is at work. Its
+    /// own link Berth removes, together with the addresses that are put on it.
     pub fn may_be_addressed(&self) -> bool {
         let Live { owner, orphaned_at, repeats, .. } = &self.live;
         let open = self.entry.phase.is_open() && (owner.is_some() || orphaned_at.is_some());
@@ -74,7 +74,7 @@ impl Slot {
 }
 
 impl Ledger {
-    /// Whether the request repeats an ADD that has ended well.
+    /// True if the request repeats an ADD that has ended well.
     pub(super) fn is_repeated(&self, request: &LeaseRequest) -> bool {
         self.slots.get(&request.key).is_some_and(|slot| slot.is_repeated_by(request))
     }
@@ -168,7 +168,7 @@ impl Ledger {
         true
     }
 
-    /// Success of an ADD that ended before is told once its end is on the disk, which is written in order.
+    /// Answers an ADD that ended before with success, once its end is on the disk, which is written in order.
     pub(super) fn answer_done(&mut self, caller: Caller, key: &AttachmentKey) {
         let Some(slot) = self.slots.get(key) else { return };
         let journal = vec![JournalWrite::Put(Box::new(slot.entry.clone()))];
@@ -182,7 +182,7 @@ impl Ledger {
         self.slots.get_mut(key).filter(steady)
     }
 
-    /// Attachments whose end waits for the plugin of that connection are looked at again.
+    /// Looks again at attachments with an end that waits for the plugin of that connection.
     pub(super) fn end_repeats(&mut self, conn: u64) {
         let mut ended = Vec::new();
         for (key, slot) in &mut self.slots {

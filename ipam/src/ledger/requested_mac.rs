@@ -28,7 +28,7 @@ use crate::time::Time;
 const CLEAR_FOR: Duration = Duration::from_secs(30);
 /// Speakers remembered in each of two generations. Any station chooses the MACs of its frames.
 const SPEAKERS_MAX: usize = 2048;
-/// Gateways whose MACs are remembered.
+/// Number of gateways with MACs that are remembered.
 const GATEWAYS_MAX: usize = 1024;
 /// Addresses that the wire is asked about for one MAC.
 const ASKED_MAX: usize = 16;
@@ -74,11 +74,11 @@ impl Speakers {
 enum Holder {
     /// An attachment of the same workload, on this node if its key is known.
     Predecessor(Option<AttachmentKey>, String),
-    /// Another workload.
+    /// A workload other than the requester's.
     Other(String),
 }
 
-/// Whether two attachments serve one workload: the same pod, or the next one of its name.
+/// True if two attachments serve one workload: the same pod, or the next one of its name.
 fn is_same_workload(one: Option<&PodRef>, other: Option<&PodRef>) -> bool {
     let (Some(one), Some(other)) = (one, other) else { return false };
     let same_uid = one.uid.is_some() && one.uid == other.uid;
@@ -94,7 +94,7 @@ fn is_living(entry: &Entry) -> bool {
     !matches!(entry.phase, Phase::Held | Phase::Releasing)
 }
 
-/// Whether the wire had nothing against a waiter's MAC of late.
+/// True if the wire had nothing against a waiter's MAC of late.
 fn is_clear(now: Time, waiter: &Waiter) -> bool {
     waiter.mac_clear_at().is_some_and(|at| now.since(at) < CLEAR_FOR)
 }
@@ -107,7 +107,7 @@ fn name_of(entry: &Entry) -> String {
 }
 
 impl Ledger {
-    /// Whether the MAC that a waiter asks for is free to be used; if not, the waiter was refused or waits.
+    /// True if the MAC that a waiter asks for is free to be used; if not, the waiter was refused or waits.
     pub(super) fn is_mac_clear(&mut self, now: Time, index: usize, request: &LeaseRequest) -> bool {
         let (Some(mac), Some(segment)) = (requested(request), self.segment_of(request)) else { return true };
         let refusal = self.mac_declared(mac, &segment, request);
@@ -132,8 +132,8 @@ impl Ledger {
         true
     }
 
-    /// Whether a request may be served now that something changed without a look at the line: another
-    /// attachment than `giver`, which is proven over, may have the MAC by now.
+    /// True if another attachment than `giver`, which is proven over, has the MAC of a request. It may have
+    /// come by it since the last look at the line.
     pub(super) fn is_mac_held(&self, request: &LeaseRequest, giver: Option<&AttachmentKey>) -> bool {
         let (Some(mac), Some(segment)) = (requested(request), self.segment_of(request)) else { return false };
         match self.mac_holder(mac, &segment, request) {
@@ -143,7 +143,7 @@ impl Ledger {
         }
     }
 
-    /// Whether a waiter may inherit from `giver` as far as its MAC is concerned.
+    /// True if a waiter may inherit from `giver` as far as its MAC is concerned.
     pub(super) fn may_inherit_with_mac(&self, now: Time, index: usize, giver: &AttachmentKey) -> bool {
         self.line.get(index).is_some_and(|waiter| {
             requested(&waiter.request).is_none()
@@ -161,7 +161,7 @@ impl Ledger {
         }
     }
 
-    /// Notes who spoke for which address, for later questions about that MAC.
+    /// Notes the MAC that claims an address, for later questions about that MAC.
     pub(super) fn note_speaker(&mut self, key: &AddressKey, mac: Mac) {
         let is_gateway = self.gateways_of(&key.segment).contains(&key.address);
         self.speakers.note(key, mac, is_gateway);
@@ -213,7 +213,7 @@ impl Ledger {
         }
     }
 
-    /// Asks the wire about a MAC; whether there is no wire to ask.
+    /// Asks the wire about a MAC. True if there was nothing to ask, which clears the MAC.
     fn ask_about_mac(
         &mut self,
         now: Time,
@@ -284,7 +284,7 @@ impl Ledger {
         })
     }
 
-    /// Whether an address is held for the workload of a request.
+    /// True if an address is held for the workload of a request.
     fn is_own(&self, segment: &SegmentName, address: IpAddr, request: &LeaseRequest) -> bool {
         let key = AddressKey { segment: segment.clone(), address };
         let here = self.holders.get(&key).and_then(|holder| self.slots.get(holder));

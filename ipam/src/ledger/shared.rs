@@ -29,16 +29,16 @@ const ECHO: Duration = Duration::from_mins(5);
 /// An echo of a record's creation is followed by that of its end within this time; else a request of an
 /// agent that died meanwhile was carried out late.
 const ECHO_ENDS: Duration = Duration::from_secs(10);
-/// An address that another node gave back goes to this node's line within this time at most, sooner
-/// the longer somebody there waits, so that the nodes do not all ask for it at once. It grows with the
-/// time that the store takes for a write: before the winner's is done, nobody hears of it.
+/// Longest time in which an address that another node gave back goes to this node's line, sooner the longer
+/// an ADD there waits, so that the nodes do not all ask for it at once. It grows with the time that the store
+/// takes for a write: before the winner's is done, no other node hears of it.
 const SPREAD: Duration = Duration::from_millis(200);
 const SPREAD_MAX: Duration = Duration::from_secs(2);
 /// The spread is so many times a write's time.
 const WRITES: u32 = 4;
 /// After so long a waiter has half of the spread.
 const HALF: Duration = Duration::from_secs(5);
-/// How often what looked odd is read live, if the read failed.
+/// Interval at which a record that looked odd is read live, if the read failed.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// An address that another node holds.
@@ -54,7 +54,7 @@ pub struct Abroad {
     link: Option<(AttachmentKey, Option<Mac>)>,
     /// The pod, if the record names one.
     pub pod: Option<PodRef>,
-    /// Whether an answer of the store alone names it, which may come after the watch told of its end.
+    /// True if an answer of the store alone names it, which may come after the watch reported its end.
     answered: bool,
 }
 
@@ -91,37 +91,37 @@ impl Abroad {
     }
 }
 
-/// A transaction whose record is gone by this node's own hand.
+/// A transaction with a record that this node itself removed.
 #[derive(Debug, Clone)]
 struct Ended {
     at: Time,
-    /// Its record was told of since, for this address: an echo, if its end is told of soon.
+    /// A report of its record since, for this address: an echo, if its end is reported soon.
     echo: Option<(AddressKey, Time)>,
 }
 
-/// What is known of a store that others write too.
+/// Knowledge about a store that others write too.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Shared {
-    /// Whether others write it at all.
+    /// True if others write it at all.
     pub on: bool,
-    /// Whether it was read since the agent's start.
+    /// True if it was read since the agent's start.
     pub read: bool,
     /// The addresses of other nodes.
     pub abroad: BTreeMap<AddressKey, Abroad>,
-    /// Transactions whose records this node deleted or replaced: their echoes say nothing.
+    /// Transactions with records that this node deleted or replaced: their echoes say nothing.
     ended: BTreeMap<TxnId, Ended>,
     /// Addresses that other nodes gave back, and when this node's line may have them.
     returning: BTreeMap<AddressKey, Time>,
     /// Addresses to be read live, and when.
     looks: BTreeMap<AddressKey, Option<Time>>,
-    /// How long the store takes for a write of an ADD, of late.
+    /// Time that the store takes for a write of an ADD, of late.
     pace: Duration,
-    /// What was found on the node at start, until the store was read.
+    /// Strays that were found on the node at start, until the store was read.
     pub strays: Vec<Stray>,
 }
 
 impl Shared {
-    /// When something is due.
+    /// Time at which something is due.
     pub(super) fn wakes_at(&self) -> Option<Time> {
         let echoes = self.ended.values().filter_map(|ended| Some(ended.echo.as_ref()?.1 + ECHO_ENDS));
         let looks = self.looks.values().flatten().copied();
@@ -245,7 +245,7 @@ impl Ledger {
         }
     }
 
-    /// Whose it is cannot be told: somebody's.
+    /// Takes the address of an unreadable record: it counts as held, by an unknown holder.
     fn take_unreadable(&mut self, key: AddressKey) {
         self.shared.returning.remove(&key);
         self.take(&key);
@@ -271,7 +271,7 @@ impl Ledger {
         }
         let Some(slot) = self.slots.get(&record.key) else { return self.look(now, address) };
         if slot.entry.txn != record.txn {
-            // A former ADD of the same attachment, whose record was or is being replaced.
+            // A former ADD of the same attachment, with a record that was or is being replaced.
             return;
         }
         let told = slot.entry.records(&self.me.node).into_iter().find(|own| own.address_key() == address);
@@ -289,7 +289,7 @@ impl Ledger {
         if abroad.is_some_and(|abroad| abroad.txn.as_ref() == Some(&record.txn)) {
             self.back_from_abroad(now, &key);
         }
-        // A hand may have copied this node's record to another node's name: that is no echo.
+        // An operator may have copied this node's record to another node's name: that is not an echo.
         if record.node == self.me.node && self.shared.ended.remove(&record.txn).is_some() {
             return;
         }
@@ -305,7 +305,7 @@ impl Ledger {
 
     /// The store lost records of a living lease: a create-if-absent, so a wrong alarm does no harm.
     fn write_again(&mut self, now: Time, key: &AttachmentKey) {
-        // The watch may tell of an own deletion before its answer comes.
+        // The watch may report an own deletion before its answer comes.
         let Some(slot) = self.slots.get_mut(key).filter(|slot| slot.entry.phase != Phase::Releasing) else {
             return;
         };
@@ -324,7 +324,7 @@ impl Ledger {
         }
     }
 
-    /// What could not be put right now is looked at again.
+    /// Looks again later at the records of an attachment that could not be put right now.
     pub(super) fn look_later(&mut self, now: Time, key: &AttachmentKey) {
         let Some(slot) = self.slots.get(key) else { return };
         let held: Vec<_> = slot.entry.held.iter().map(super::entry::Held::key).collect();
@@ -371,7 +371,7 @@ impl Ledger {
         }
     }
 
-    /// A record that was not there to be deleted is read live once its making cannot be under way any more.
+    /// Has a record that was not there to be deleted read live once its creation can no longer be under way.
     pub(super) fn look_after_echo(&mut self, now: Time, key: AddressKey) {
         self.look(now + ECHO_ENDS, key);
     }
@@ -395,7 +395,7 @@ impl Ledger {
             self.shared.returning.remove(key);
             self.give_back(now, key);
         }
-        // What the watch explained meanwhile is not odd any more.
+        // Records that the watch explained meanwhile are no longer odd.
         let (abroad, holders) = (&self.shared.abroad, &self.holders);
         self.shared.looks.retain(|key, at| {
             let explained = abroad.get(key).is_some_and(|abroad| !abroad.answered);
@@ -417,7 +417,7 @@ impl Ledger {
         }
     }
 
-    /// What a live read says of a record that looked odd.
+    /// Takes the live read of a record that looked odd.
     fn looked(&mut self, now: Time, key: &AddressKey, found: Option<LeaseRecord>) {
         self.shared.looks.remove(key);
         let holder = self.holders.get(key).cloned();
@@ -471,7 +471,7 @@ impl Ledger {
         }
     }
 
-    /// Whether a record is that of a former holder on this very node: the store went back to a time before
+    /// True if a record is that of a former holder on this very node: the store went back to a time before
     /// the address was given again, which this node did when it had seen the former holder's end.
     fn is_of_former(&self, slot: &Slot, record: &LeaseRecord) -> bool {
         let address = record.address_key();
@@ -481,7 +481,7 @@ impl Ledger {
             && held.is_some_and(|held| record.generation < held.generation)
     }
 
-    /// Somebody edited the record of a living lease: it says again what is so.
+    /// Restores the edited record of a living lease: it has the true values again.
     fn restore(&mut self, key: &AttachmentKey, found: &LeaseRecord) {
         let Some(slot) = self.slots.get_mut(key) else { return };
         let own = slot.entry.records(&self.me.node);
@@ -498,7 +498,7 @@ impl Ledger {
         self.commit(Pending::Repair { key: key.clone() }, Step::Other, journal, Flush::Durable, store);
     }
 
-    /// Who holds addresses of these pools on other nodes, in words.
+    /// Holders of addresses of these pools on other nodes, in words.
     pub(super) fn holders_abroad(&self, pools: &[PoolName]) -> Vec<String> {
         let concerns = |key: &AddressKey, abroad: &Abroad| {
             abroad.pool.as_ref().is_some_and(|pool| pools.contains(pool))

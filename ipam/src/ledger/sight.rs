@@ -12,7 +12,7 @@ use crate::evidence::Intent;
 use crate::identity::{NetnsCookie, NetnsIdentity, Nsid};
 use crate::mac::Mac;
 
-/// How many MACs that no link explains are named to an operator.
+/// Number of MACs without a link that are named to an operator.
 const NAMED: usize = 8;
 
 /// The namespace in which an attachment is read.
@@ -73,26 +73,26 @@ pub struct Shown {
     pub at: Option<Nsid>,
     /// Its index there.
     pub ifindex: u32,
-    /// Its MAC.
+    /// MAC of the link.
     pub mac: Option<Mac>,
-    /// Its alias.
+    /// Alias of the link.
     pub mark: Mark,
-    /// Whether it is a macvlan or a VLAN device, and on no device of the agent's namespace but the parent.
+    /// True if it is a macvlan or a VLAN device, and on no device of the agent's namespace but the parent.
     pub is_stacked: bool,
 }
 
-/// What a search said of one attachment.
+/// Result of a search for one attachment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SearchOutcome {
     /// Found in another place.
     Found {
         /// The namespace, as the agent's own numbers it.
         netns: NetnsIdentity,
-        /// The index.
+        /// Index of the link.
         ifindex: u32,
-        /// The MAC.
+        /// MAC of the link.
         mac: Mac,
-        /// Whether its alias names the attachment; else its MAC alone does.
+        /// True if its alias names the attachment; else its MAC alone does.
         marked: bool,
     },
     /// Nowhere, and everything was searched.
@@ -119,7 +119,7 @@ pub enum Likeness {
 /// The part of the node that a search did not see.
 #[derive(Debug, Clone)]
 pub struct Unseen<'a> {
-    /// What could not be read, in words.
+    /// Part that could not be read, in words.
     pub unread: Option<String>,
     /// The MACs on the parent's list that none of the links under it has which the search found up.
     pub macs: &'a BTreeSet<Mac>,
@@ -159,7 +159,7 @@ impl Target {
             return if is_elsewhere { Likeness::ByMac } else { Likeness::No };
         }
         if is_undone {
-            // No client was told the address, so that no link elsewhere has it.
+            // No client got the address, so that no link elsewhere has it.
             return Likeness::No;
         }
         if mac.belongs_to(&self.key) {
@@ -173,7 +173,8 @@ impl Target {
         Likeness::Perhaps
     }
 
-    /// Whether a link of the attachment's own namespace is its link, where the index of that was never learnt.
+    /// True if a link of the attachment's own namespace is its link, where the index of that was never
+    /// learnt.
     pub fn is_shown_by(&self, link: &Shown) -> bool {
         if self.made_by_us {
             may_be_removed(&self.key, &[], link)
@@ -182,8 +183,9 @@ impl Target {
         }
     }
 
-    /// Whether an up link with one of the MACs explains why the parent lists it, as a link that is not known to be
-    /// the attachment's. The MAC of an undone ADD, which no client was told of, is explained by a certain stranger alone.
+    /// True if an up link with one of the MACs explains why the parent lists it, as a link that is not known
+    /// to be the attachment's. The MAC of an undone ADD, which no client received, is explained by a certain
+    /// stranger alone.
     pub fn explains(&self, link: &Shown) -> bool {
         let most = if self.intent == Intent::UndoOwnLink { Likeness::No } else { Likeness::ByMac };
         self.likeness(link) <= most
@@ -236,8 +238,8 @@ impl Target {
     }
 }
 
-/// Whether the link may be removed as the attachment's, in a namespace that is proved to be the attachment's: by its
-/// alias, by its derived MAC, or by the index and the MAC that were recorded.
+/// True if the link may be removed as the attachment's, in a namespace that is proved to be the attachment's:
+/// by its alias, by its derived MAC, or by the index and the MAC that were recorded.
 pub fn may_be_removed(key: &crate::attachment::AttachmentKey, recorded: &[Mac], link: &Shown) -> bool {
     link.mark == Mark::Own || link.mac.is_some_and(|mac| mac.belongs_to(key) || recorded.contains(&mac))
 }

@@ -1,8 +1,9 @@
 //! Links and MACs on the parents that look like Berth's and that no entry explains.
 //!
-//! One whose addresses are known blocks these addresses and nothing else. One whose addresses are not known blocks
-//! its device: no search finds the link, or it has Berth's mark and no address, as the interface of a virtual
-//! machine. A pod's root can make either kind, so all of them are named with what ends them. The invariant: an address that a known stray carries is given to nobody until a search no longer shows it.
+//! One with known addresses blocks these addresses and nothing else. One with addresses that are not known
+//! blocks its device: no search finds the link, or it has Berth's mark and no address, as the interface of a
+//! virtual machine. A pod's root can make either kind, so all of them are named with what ends them. The
+//! invariant: an address that a known stray carries is not given until a search no longer shows it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -14,14 +15,15 @@ use crate::name::{IfName, SegmentName};
 use crate::record::AddressKey;
 use crate::time::Time;
 
-/// How often strays are looked for while one of them blocks its device, and while they block addresses only.
+/// Time until strays are looked for again, while one of them blocks its device, and while they block
+/// addresses only.
 const AGAIN_DEVICE: Duration = Duration::from_millis(500);
 const AGAIN_ADDRESSES: Duration = Duration::from_secs(10);
-/// How many strays of one device are remembered one by one; with more of them the device is blocked.
+/// Number of strays of one device that are remembered one by one; with more of them the device is blocked.
 const OF_DEVICE_MAX: usize = 256;
-/// How many addresses of one stray are remembered; one with more blocks its device.
+/// Number of addresses of one stray that are remembered; one with more blocks its device.
 const ADDRESSES_MAX: usize = 256;
-/// How many strays are named to an operator.
+/// Number of strays that are named to an operator.
 const NAMED_MAX: usize = 8;
 
 /// See the module's head.
@@ -34,22 +36,22 @@ pub struct Strays {
     again: Option<Time>,
 }
 
-/// What one stray blocks.
+/// Block that one stray causes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Block {
     /// Its addresses; `None`: they are not known, and it blocks its device.
     addresses: Option<BTreeSet<AddressKey>>,
-    /// Where the link is, in words; `None`: no search found it.
+    /// Place of the link, in words; `None`: no search found it.
     place: Option<String>,
 }
 
 impl Strays {
-    /// Whether a stray carries this address.
+    /// True if a stray carries this address.
     pub fn carry(&self, key: &AddressKey) -> bool {
         self.blocked.contains(key)
     }
 
-    /// What strays carry of a span of addresses.
+    /// Addresses of a span that strays carry.
     pub fn carried(
         &self,
         span: std::ops::RangeInclusive<AddressKey>,
@@ -57,7 +59,7 @@ impl Strays {
         self.blocked.range(span).map(|key| key.address)
     }
 
-    /// Whether a stray blocks every address on the device.
+    /// True if a stray blocks every address on the device.
     pub fn block(&self, device: &IfName) -> bool {
         self.of(device).any(|(_, block)| block.addresses.is_none())
     }
@@ -67,7 +69,7 @@ impl Strays {
         self.by_device.keys()
     }
 
-    /// When to look for them again.
+    /// Time of the next search for them.
     pub const fn wakes_at(&self) -> Option<Time> {
         self.again
     }
@@ -83,13 +85,13 @@ impl Strays {
         self.by_device.get(device).into_iter().flatten()
     }
 
-    /// Whether the same was told before.
+    /// True if the same was reported before.
     fn is_told(&self, device: &IfName, mac: Mac, block: &Block) -> bool {
         let former = self.former.get(device).and_then(|of| of.get(&mac));
         former.or_else(|| self.by_device.get(device)?.get(&mac)) == Some(block)
     }
 
-    /// Begins a list; the former one is kept to tell what is new. Returns the addresses that it blocked.
+    /// Begins a list; the former one is kept to detect new entries. Returns the addresses that it blocked.
     fn begin(&mut self) -> BTreeSet<AddressKey> {
         self.former = std::mem::take(&mut self.by_device);
         self.again = None;
@@ -109,7 +111,7 @@ impl Strays {
         self.again = next.map(|pause| now + pause);
     }
 
-    /// What ADDs and operators are told, a line for each stray, a bounded number of them.
+    /// Lines for ADDs and operators, one for each stray, a bounded number of them.
     pub fn lines(&self) -> Vec<String> {
         let all = self.by_device.iter().flat_map(|(device, of)| of.iter().map(move |stray| (device, stray)));
         let count = self.by_device.values().map(BTreeMap::len).sum::<usize>();
@@ -205,7 +207,7 @@ impl Ledger {
         pools.any(|pool| pool.segment == key.segment && pool.subnet.contains(key.address))
     }
 
-    /// Whether an unexplained MAC whose addresses are not known is on the device that the network is on.
+    /// True if an unexplained MAC with addresses that are not known is on the device that the network is on.
     pub(super) fn is_blocked_by_strays(&self, network: &crate::name::NetworkName) -> bool {
         let Some(port) = self.config.networks.get(network).map(|network| self.port_of(network)) else {
             return false;

@@ -1,8 +1,9 @@
-//! Surveys of the node's interfaces: when one is wanted, and what follows from it for pools and holders.
+//! Surveys of the node's interfaces: their timing, and their consequences for pools and holders.
 //!
 //! An address that is on an interface of this node is not free, unless that interface is its holder's. If
-//! another one takes a holder's address, that is told and frees nothing. One survey is under way at a time,
-//! and what is wanted meanwhile goes together into the next, so that an event costs a bounded amount of work.
+//! another one takes a holder's address, that is reported and frees nothing. One survey is under way at a
+//! time, and all that is wanted meanwhile goes together into the next, so that an event costs a bounded
+//! amount of work.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -29,17 +30,17 @@ const SEARCH_SOON: Duration = Duration::from_secs(1);
 /// this often, without any event.
 const LOOK: Duration = Duration::from_secs(5);
 const SEARCH: Duration = Duration::from_mins(5);
-/// How many addresses an error or a diagnosis names.
+/// Number of addresses that an error or a diagnosis names.
 const NAMED: usize = 8;
 
-/// What the next survey is to read beside the node's own addresses and the lists of MACs.
+/// Order of the next survey, in addition to the node's own addresses and the lists of MACs.
 #[derive(Debug, Clone, Default)]
 struct Wanted {
     /// The node's own addresses, out of turn.
     own: bool,
     /// Links and addresses of these namespaces.
     at: BTreeSet<Nsid>,
-    /// All namespaces.
+    /// True to search all namespaces.
     search: bool,
 }
 
@@ -56,7 +57,7 @@ pub struct Surveys {
     puzzling: BTreeSet<Mac>,
     /// Links that a search found although no list of MACs shows them: they are down, or went meanwhile.
     unlisted: BTreeSet<Place>,
-    /// Conflicts that were told and go on.
+    /// Conflicts that were reported and go on.
     conflicts: BTreeSet<(AddressKey, Place)>,
 }
 
@@ -71,7 +72,7 @@ impl Surveys {
         self.wanted.at.extend(at);
     }
 
-    /// When the next survey is due.
+    /// Time at which the next survey is due.
     pub fn wakes_at(&self) -> Option<Time> {
         if self.under_way.is_some() {
             return None;
@@ -106,7 +107,7 @@ impl Ledger {
         self.out.push(Action::Survey { number, devices, at, search });
     }
 
-    /// The devices whose links can have the addresses of networks, each with the names of its wire.
+    /// The devices with links that can have the addresses of networks, each with the names of its wire.
     fn devices_to_survey(&self) -> BTreeMap<IfName, BTreeSet<Wire>> {
         let mut devices = BTreeMap::<_, BTreeSet<_>>::new();
         for link in self.config.networks.values().map(|network| &network.link) {
@@ -120,13 +121,13 @@ impl Ledger {
         devices
     }
 
-    /// Whether an ADD has to wait for the first survey of its device.
+    /// True if an ADD has to wait for the first survey of its device.
     pub(super) fn is_unsurveyed(&self, request: &LeaseRequest) -> bool {
         let network = self.config.networks.get(&request.key.network);
         network.is_some_and(|network| !self.occupied.covers(&network.link.device()))
     }
 
-    /// What keeps an ADD waiting whose device no survey covered, in words.
+    /// Reason, in words, why an ADD waits for the first survey of its device.
     pub(super) fn why_unsurveyed(&self, request: &LeaseRequest) -> Option<String> {
         let device = self.config.networks.get(&request.key.network)?.link.device();
         self.is_unsurveyed(request).then(|| unread(&device))
@@ -185,7 +186,7 @@ impl Ledger {
         }
     }
 
-    /// What is known of interfaces or of pools changed.
+    /// Takes a change of the known interfaces or of the pools.
     pub(super) fn index_occupied(&mut self, now: Time) {
         let (gone, new) = self.occupied.index(now, &self.config);
         for key in &new {
@@ -284,12 +285,13 @@ impl Ledger {
         }
     }
 
-    /// A link was found in a namespace whose events told nothing before: what it has by now is read.
+    /// Orders a read of the addresses of a link that was found in a namespace without events before.
     pub(super) fn survey_at(&mut self, at: Nsid) {
         self.surveys.want(Some(at));
     }
 
-    /// The release of an attachment is forced: its interface may live on, and what the pod adds to it is told.
+    /// The release of an attachment is forced: its interface may live on, and addresses that the pod adds to
+    /// it are reported.
     pub(super) fn follow_forced(&mut self, slot: &Slot) {
         let entry = &slot.entry;
         let (Some(at), Some(ifindex)) = (self.location(slot).nsid(), entry.ifindex) else { return };
@@ -328,7 +330,7 @@ impl Ledger {
         self.no_longer_occupied(now, gone);
     }
 
-    /// An interface that is to be taken over has its addresses already: they are no other's.
+    /// An interface that is to be taken over has its addresses already: they are the interface's own.
     pub(super) fn admit_own(&mut self, now: Time, request: &LeaseRequest) {
         let mut gone = Vec::new();
         for &address in &request.ips {
@@ -357,7 +359,8 @@ impl Ledger {
         others.filter(|occupant| !is_own(holder, occupant)).map(ToString::to_string).next()
     }
 
-    /// The addresses that nobody holds and an interface of the node has, each with that interface in words.
+    /// The addresses that have no holder and that an interface of the node has, each with that interface in
+    /// words.
     pub fn occupied(&self) -> impl Iterator<Item = (&Occupant, String)> {
         self.occupied
             .keys()
@@ -365,7 +368,7 @@ impl Ledger {
             .filter_map(|key| Some((self.occupied.of(key).first()?, self.occupier(key)?)))
     }
 
-    /// The interface that has an address nobody holds, in words.
+    /// The interface that has an address without a holder, in words.
     pub(super) fn on_interface(&self, address: IpAddr) -> Option<String> {
         self.occupied().find(|(occupant, _)| occupant.key.address == address).map(|(_, text)| text)
     }
@@ -444,7 +447,7 @@ fn unread(device: &IfName) -> String {
     )
 }
 
-/// Whether an interface with a holder's address is the holder's, or another one of its namespace.
+/// True if an interface with a holder's address is the holder's, or another one of its namespace.
 fn is_own(holder: &Entry, occupant: &Occupant) -> bool {
     occupant.place.at == Some(holder.at) || occupant.mac.is_some_and(|mac| holder.macs().contains(&mac))
 }

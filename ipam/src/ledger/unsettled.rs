@@ -19,7 +19,7 @@ use crate::name::NetworkName;
 use crate::time::Time;
 use crate::verdict::{Ending, Hand, Next, Row, Verdict};
 
-/// What is unsettled for longer is listed.
+/// Time after which an unsettled state is listed.
 pub const LASTING: Duration = Duration::from_mins(1);
 
 /// No verdict was reached since the agent's start or since the adoption.
@@ -32,7 +32,7 @@ pub const RELEASING: Ending = Ending {
     by: "The journal and the store take the end of the record.",
     hand: Hand::Needed("see `store`, `records` and `api-server` in `berthctl doctor`"),
 };
-/// A quarantined address whose former holder may still be up.
+/// A quarantined address with a former holder that may still be up.
 pub const GUARDED: Ending = Ending {
     by: "No list of MACs and no namespace shows the interface of the former holder, and the address is silent.",
     hand: Hand::Needed("remove the interface of the former holder"),
@@ -51,7 +51,7 @@ pub const OCCUPIED: Ending = Ending {
 /// One attachment or address that lasts unsettled.
 #[derive(Debug, Clone)]
 pub struct Unsettled<'a> {
-    /// Its addresses.
+    /// Addresses that are unsettled.
     pub addresses: Vec<IpAddr>,
     /// The attachment; of a quarantined address the former holder.
     pub key: &'a AttachmentKey,
@@ -59,15 +59,16 @@ pub struct Unsettled<'a> {
     pub pod: Option<&'a PodRef>,
     /// The reason code.
     pub reason: &'a str,
-    /// Why, in one sentence; `None`: the code says all.
+    /// Reason in one sentence; `None`: the code says all.
     pub why: Option<&'static str>,
-    /// What an incomplete search could not see; `None`: the last search was complete, or none was made.
+    /// Part that an incomplete search could not see; `None`: the last search was complete, or none was made.
     pub unsearched: Option<&'a str>,
-    /// Why the last probes of the links under the parent proved nothing; `None`: they did, or none were made.
+    /// Reason why the last probes of the links under the parent proved nothing; `None`: they did, or none
+    /// were made.
     pub unproved: Option<&'a str>,
     /// Since when it is unsettled.
     pub since: Time,
-    /// What ends it.
+    /// Evidence or action that ends it.
     pub ending: Ending,
 }
 
@@ -96,7 +97,7 @@ impl Live {
 }
 
 impl Slot {
-    /// What ends the present state, if it is not simply in use.
+    /// End of the present state, if it is not simply in use.
     fn ending(&self) -> Option<Ending> {
         match (self.entry.phase, self.live.reason) {
             (Phase::Releasing, _) => Some(RELEASING),
@@ -107,7 +108,7 @@ impl Slot {
 }
 
 impl View<'_> {
-    /// What ends the state of this address; `None` while an ADD is open or the address is held.
+    /// End of the state of this address; `None` while an ADD is open or the address is held.
     pub fn ending(&self) -> Option<Ending> {
         match self {
             Self::Held { slot, .. } => slot.ending(),

@@ -1,4 +1,4 @@
-//! What the ledger shows: every address that is not free, and the pools' counts.
+//! Views of the ledger: every address that is not free, and the pools' counts.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -21,16 +21,16 @@ use crate::time::Time;
 pub enum View<'a> {
     /// It has a holder.
     Held {
-        /// The holder.
+        /// Slot of the holder.
         slot: &'a Slot,
-        /// Which of its addresses.
+        /// Its entry for this address.
         held: &'a Held,
-        /// Its state.
+        /// State of the address.
         state: State,
     },
     /// It is quarantined.
     Shut(&'a Quarantined),
-    /// An interface of this node has it, and nobody holds it.
+    /// An interface of this node has it, and it has no holder.
     Occupied(&'a Occupant),
 }
 
@@ -44,7 +44,7 @@ impl View<'_> {
         }
     }
 
-    /// The address.
+    /// Address without its segment.
     pub fn address(&self) -> IpAddr {
         match self {
             Self::Held { held, .. } => held.address,
@@ -79,8 +79,8 @@ impl Slot {
 }
 
 impl Ledger {
-    /// Addresses that nobody holds and somebody may get without another question: known to be silent, or
-    /// being asked for. Whoever speaks for one of them must be heard.
+    /// Addresses without a holder that an ADD may get without another question: known to be silent, or being
+    /// asked for. Each claim to one of them must be heard.
     pub fn candidates(&self) -> Vec<(PoolName, IpAddr)> {
         let silent = self.hearings.all_silent().into_iter();
         let silent =
@@ -96,7 +96,7 @@ impl Ledger {
         silent.chain(probing).chain(picked.map(|pick| (pick.pool.clone(), pick.key.address))).collect()
     }
 
-    /// What the port on a device can hear.
+    /// Hearing of the port on a device.
     pub fn port(&self, device: &IfName) -> PortView<'_> {
         self.hearings.view(device)
     }
@@ -158,7 +158,7 @@ impl Ledger {
             .collect()
     }
 
-    /// How many of a pool's addresses other nodes hold.
+    /// Number of a pool's addresses that other nodes hold.
     fn abroad_of(&self, pool: &Pool) -> u64 {
         let keys = self.shared.abroad.keys().filter(|key| key.segment == pool.segment);
         keys.filter(|key| gives(pool, key.address)).count() as u64
@@ -169,28 +169,29 @@ impl Ledger {
         self.slots.values().filter_map(|slot| slot.entry.fdb_parent.clone()).collect()
     }
 
-    /// What needs a hand beyond the attachments that no verdict settles, in words: MACs that no entry explains,
-    /// and interfaces that could not be read.
+    /// States that require action in addition to the attachments that no verdict settles, in words: MACs that
+    /// no entry explains, and interfaces that could not be read.
     pub fn troubles(&self) -> Vec<String> {
         self.strays.lines().into_iter().chain(self.unsurveyed()).collect()
     }
 
-    /// Why the record of an ADD that waits was not taken: what keeps one out of the store keeps them all.
+    /// Reason why the record of an ADD that waits was not taken: a cause that keeps one out of the store
+    /// keeps them all.
     pub fn refusal(&self) -> Option<&str> {
         self.line.iter().find_map(Waiter::refusal)
     }
 
-    /// How many records this version cannot read.
+    /// Number of records that this version cannot read.
     pub fn unreadable(&self) -> usize {
         self.shared.abroad.values().filter(|abroad| abroad.txn.is_none()).count()
     }
 
-    /// Whether an attachment was made in this boot of this machine.
+    /// True if an attachment was made in this boot of this machine.
     pub fn is_of_this_boot(&self, entry: &super::entry::Entry) -> bool {
         entry.boot_id == self.me.boot_id && entry.machine_id == self.me.machine_id
     }
 
-    /// What keeps every ADD waiting, by its code.
+    /// Causes that keep every ADD waiting, by their codes.
     pub fn bars(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.bars.iter().map(|(code, why)| (*code, why.as_str()))
     }

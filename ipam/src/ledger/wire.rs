@@ -29,34 +29,35 @@ use crate::time::Time;
 const QUARANTINE_CHECK: Duration = Duration::from_secs(2);
 /// The stamp of reads about former holders: an attachment of the same key may be there again.
 pub(super) const GUARD_STAMP: u64 = u64::MAX;
-/// A link under the parent that spoke for a quarantined address has given it up after so many rounds in a row that
-/// it heard and did not answer. A busy macvlan may lose the broadcasts of one round and tells no sender.
+/// A link under the parent that claimed a quarantined address has given it up after so many rounds in a row
+/// that it heard and did not answer. A busy macvlan may lose the broadcasts of one round without a report to
+/// the sender.
 const REACHED_ROUNDS: u8 = 3;
 /// A second holder is reported again after this long.
 const CONFLICT_AGAIN: Duration = Duration::from_secs(10);
 /// An ADD asks again this long after probes that proved nothing.
 pub(super) const ASK_AGAIN: Duration = Duration::from_millis(100);
-/// How many addresses are quarantined unasked; a host may speak for a whole IPv6 subnet.
+/// Number of addresses that are quarantined unasked; a host may claim a whole IPv6 subnet.
 const QUARANTINE_MAX: usize = 4096;
-/// How many MACs that spoke for one quarantined address are remembered, the first ones.
+/// Number of MACs with claims to one quarantined address that are remembered, the first ones.
 const SPEAKERS_MAX: usize = 8;
-/// How many MACs are remembered as having answered.
+/// Number of MACs that are remembered as having answered.
 const ANSWERERS_MAX: usize = 1024;
-/// How many addresses are remembered with their former holders, and how long at least: a round of probes
-/// that began while the holder lived is over by then.
+/// Number of addresses that are remembered with their former holders, and the least time for that: a round of
+/// probes that began while the holder lived is over by then.
 const FORMER_MAX: usize = 4096;
 const FORMER_KEPT: Duration = Duration::from_mins(1);
 
-/// Why the wire was asked.
+/// Reason why the wire was asked.
 #[derive(Debug, Clone)]
 pub enum ProbePurpose {
     /// Candidates are made ready.
     Ahead(PoolName),
     /// An ADD waits.
     Add {
-        /// Which.
+        /// Transaction of the ADD.
         txn: TxnId,
-        /// The candidates.
+        /// Candidates that are probed.
         picks: Vec<Pick>,
     },
     /// Is a quarantined address silent by now?
@@ -67,18 +68,18 @@ pub enum ProbePurpose {
     Hidden(AttachmentKey),
     /// Is the MAC that an ADD asks for another station's?
     Mac(TxnId),
-    /// Does another host have an address of an ADD by now, whose link is made?
+    /// Search for another host with an address of an ADD, after its link is made.
     Bind(AttachmentKey),
     /// Does another host answer for addresses of attachments, after a gap of hearing?
     Attend(Attended),
 }
 
-/// Who answered for what.
+/// MACs that answered, with their addresses.
 #[derive(Debug, Clone)]
 pub struct Answers {
     by_mac: BTreeMap<Mac, BTreeSet<AddressKey>>,
     proxies: BTreeSet<Mac>,
-    /// Second holders that were told.
+    /// Second holders that were reported.
     conflicts: Limiter<(AddressKey, Mac)>,
     former: BTreeMap<AddressKey, Former>,
 }
@@ -90,7 +91,7 @@ impl Default for Answers {
     }
 }
 
-/// The last holder of an address whose end was proved.
+/// The last holder of an address, with a proven end.
 #[derive(Debug, Clone)]
 struct Former {
     /// A moment before the reads that proved the end.
@@ -106,18 +107,18 @@ impl Answers {
         self.by_mac.entry(mac).or_default().insert(address);
     }
 
-    /// Who answered for an address.
+    /// MACs that answered for an address.
     pub fn of(&self, address: &AddressKey) -> Vec<Mac> {
         self.by_mac.iter().filter(|(_, set)| set.contains(address)).map(|(mac, _)| *mac).collect()
     }
 
-    /// Whether a MAC answers for an address that a live lease holds under another MAC.
+    /// True if a MAC answers for an address that a live lease holds under another MAC.
     pub fn is_proxy(&self, mac: Mac) -> bool {
         self.proxies.contains(&mac)
     }
 
-    /// Takes note that a MAC speaks for an address that another holds; whether that is to be told (again). A host
-    /// that sends frames chooses their MACs, so what is remembered of them is bounded.
+    /// Takes note that a MAC claims an address that another holds. True if that shall be reported (again). A
+    /// host that sends frames chooses their MACs, so the memory of them is bounded.
     pub fn is_news(&mut self, now: Time, address: &AddressKey, mac: Mac) -> bool {
         self.add(mac, address.clone());
         if self.proxies.len() >= ANSWERERS_MAX {
@@ -139,7 +140,7 @@ impl Answers {
         self.former.insert(address, Former { ended, macs });
     }
 
-    /// Whether a claim is that of the former holder of this same address, from its lifetime: it says nothing
+    /// True if a claim is that of the former holder of this same address, from its lifetime: it says nothing
     /// of the present.
     pub(super) fn is_former(&self, address: &AddressKey, claim: Claim) -> bool {
         self.former
@@ -149,7 +150,7 @@ impl Answers {
 }
 
 impl Quarantined {
-    /// When to ask for it again.
+    /// Time of the next question for it.
     pub fn wakes_at(&self) -> Option<Time> {
         Some(self.heard_at + QUARANTINE_CHECK)
     }
@@ -212,7 +213,7 @@ impl Ledger {
         !self.config.networks.values().any(|network| network.proxy_macs.contains(&mac))
     }
 
-    /// The MACs whose claims to an address keep it from being given.
+    /// The MACs with claims to an address that keep it from being given.
     pub(super) fn vetoes(&self, address: &AddressKey, claims: &[Claim]) -> Vec<Mac> {
         let counts = |claim: &&Claim| self.is_veto(claim.mac) && !self.answers.is_former(address, **claim);
         claims.iter().filter(counts).map(|claim| claim.mac).take(SPEAKERS_MAX).collect()
@@ -262,7 +263,7 @@ impl Ledger {
                 return self.serve_line(now);
             }
         };
-        // An interface that has the address already may announce it just now: that is no stranger.
+        // An interface that has the address already may announce it just now: that is not a stranger.
         let own = index
             .and_then(|index| self.line.get(index))
             .and_then(|waiter| waiter.request.mac.filter(|_| waiter.request.adopt));
@@ -385,7 +386,7 @@ impl Ledger {
         self.note_of(NoteKind::Action, "quarantine-ended", key, why.to_owned());
     }
 
-    /// What to read about former holders whose addresses are kept back.
+    /// Targets of reads about former holders with addresses that are kept back.
     pub(super) fn guard_targets(&mut self) -> Vec<Target> {
         let wanted = std::mem::take(&mut self.guards);
         let guards = self.quarantine.values().filter_map(|shut| shut.guard.as_ref());
@@ -414,7 +415,7 @@ impl Ledger {
     /// wire alone decides from now on.
     pub(super) fn guarded(&mut self, now: Time, seen: &Observation) {
         let gone = matches!(seen.fdb, FdbFact::Absent | FdbFact::Blind)
-            // The operator who forced the release answers for links that no search can reach.
+            // The operator that forced the release answers for links that no search can reach.
             && matches!(seen.search, Some(SearchOutcome::NotFound | SearchOutcome::Unexplained(_)));
         let unsearched = match &seen.search {
             Some(SearchOutcome::Incomplete(why)) => Some(why),
@@ -536,7 +537,7 @@ impl Ledger {
         }
     }
 
-    /// Somebody spoke for an address.
+    /// Takes a claim to an address.
     pub(super) fn heard(&mut self, now: Time, heard: &HeardOnWire) {
         let port = self.ports.port_of(&heard.wire);
         if let Some(key) = self.ports.named(&self.config, &port, heard.address) {
@@ -567,12 +568,12 @@ impl Ledger {
         {
             let local = self.local_link(heard.mac, Some(&BTreeSet::from([heard.wire.clone()]))).is_some();
             if self.shared.on && heard.mac.is_berth() && !local {
-                // Another node's new pod, most likely, of which the watch is about to tell.
+                // Another node's new pod, most likely, which the watch is about to report.
                 self.look_again(now, key.clone());
             } else if self.quarantine.len() < QUARANTINE_MAX {
                 return self.shut(now, pool, key, vec![heard.mac], None, Reason::Heard);
             }
-            // It is asked for again before anybody gets it.
+            // It is asked for again before any ADD gets it.
             self.hearings.spoken(&key);
         }
     }

@@ -15,7 +15,7 @@ use super::io::{
 use super::line::{Stage, Waiter};
 use super::pools::{Choice, Pick};
 use super::reason::Reason;
-use super::wire::ProbePurpose;
+use super::wire::{ASK_AGAIN, ProbePurpose};
 use crate::attachment::AttachmentKey;
 use crate::config::Network;
 use crate::evidence::Departure;
@@ -120,7 +120,7 @@ impl Ledger {
                 }
             }
             // Others may have taken the address since the wire was asked.
-            Phase::Intent | Phase::Reserved if again => {
+            Phase::Intent | Phase::Reserved if again && !slot.live.committing => {
                 slot.annul();
                 self.finalize(now, &request.key, Reason::Undone);
                 self.line.push_back(Waiter::new(now, caller, request, timeout));
@@ -131,6 +131,12 @@ impl Ledger {
                 waiter.stage = Stage::Committing;
                 self.line.push_back(waiter);
                 self.write_intent(now, &entry, &[]);
+            }
+            // Its record is being written again, and is given up after that.
+            Phase::Reserved if again => {
+                let mut waiter = Waiter::new(now, caller, request, timeout);
+                waiter.ask_later(now + ASK_AGAIN, "its record is being written again".to_owned());
+                self.line.push_back(waiter);
             }
             _ => {
                 let grant = self.grant(&request.key);

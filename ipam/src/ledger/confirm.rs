@@ -214,7 +214,7 @@ impl Ledger {
     /// before this one chose them, or another node or interface may have one by now.
     pub(super) fn must_choose_again(&self, key: &AttachmentKey) -> bool {
         self.slots.get(key).is_some_and(|slot| {
-            let untold = matches!(slot.entry.phase, Phase::Intent | Phase::Reserved) && !slot.live.committing;
+            let untold = matches!(slot.entry.phase, Phase::Intent | Phase::Reserved);
             // Other nodes may have the address by now.
             let contested = self.shared.on && slot.entry.phase == Phase::Intent;
             let stale = slot.live.silence == Silence::Former || self.occupied_beside(&slot.entry).is_some();

@@ -235,9 +235,13 @@ impl Ledger {
         }
     }
 
+    fn is_pools(&self, address: IpAddr) -> bool {
+        self.config.pools.values().any(|pool| check_requested(pool, address).is_ok())
+    }
+
     /// An interface got an address: taken at once, if it is a pool's and not its holder's own.
     pub(super) fn address_appears(&mut self, now: Time, place: Place, address: IpAddr) {
-        if !self.config.pools.values().any(|pool| check_requested(pool, address).is_ok()) {
+        if !self.is_pools(address) {
             return;
         }
         let mut wires = BTreeSet::new();
@@ -258,7 +262,9 @@ impl Ledger {
 
     /// An interface lost an address: whether another one has it, a survey says.
     pub(super) fn address_disappears(&mut self, place: Place, address: IpAddr) {
-        if self.occupied.has(place, address) {
+        // A survey under way may have read it before.
+        let may_be_read = self.surveys.under_way.is_some() && self.is_pools(address);
+        if may_be_read || self.occupied.has(place, address) {
             self.surveys.want(place.at);
         }
     }

@@ -771,6 +771,19 @@ impl World {
 
     /// An address is freed. A link of it that no search can name was down then, and silent if its move was told.
     fn given_up(&mut self, address: IpAddr) {
+        // Without its MAC and its alias a link shows itself by its address alone. Surveys find that, and here are none.
+        let known = |link: &Link| {
+            let entry = link.owner.as_ref().and_then(|owner| self.disk.journal.get(&owner.to_string()));
+            link.alias == link.owner || entry.is_some_and(|entry| entry.mac == Some(link.mac))
+        };
+        let seen = |link: &&Link| {
+            !self.kernel.namespaces[&link.at].is_hidden
+                && link.at != link.home
+                && link.addresses.contains(&address)
+        };
+        let unmarked = self.kernel.links.iter().filter(seen).filter(|link| !known(link));
+        let unmarked: Vec<_> = unmarked.filter_map(|link| link.owner.clone()).collect();
+        self.given_up.extend(unmarked);
         let hidden =
             |link: &&Link| self.kernel.namespaces[&link.at].is_hidden && link.addresses.contains(&address);
         let mut owners = self.kernel.links.iter().filter(hidden).filter_map(|link| link.owner.clone());

@@ -12,7 +12,7 @@ use crate::cluster::annotations::AnnotationError;
 const BAD_ENVIRONMENT: u32 = 4;
 /// Input or output failed.
 const IO: u32 = 5;
-/// Bad configuration.
+/// Code of bad configuration.
 const BAD_CONFIGURATION: u32 = 7;
 /// Try again later.
 const TRY_AGAIN: u32 = 11;
@@ -50,12 +50,12 @@ pub fn no_vlan(network: &str, why: &str) -> Failure {
     )
 }
 
-/// What a pod's annotations ask for cannot be understood.
+/// Code of pod annotations that cannot be parsed.
 pub fn bad_annotation(error: &AnnotationError) -> Failure {
     failure(BAD_CONFIGURATION, error.to_string(), "correct the annotation of the pod, or of its template")
 }
 
-/// What a pool's selector or reservation asks for could not be read.
+/// Code of a pool's selector or reservation that cannot be evaluated, because an object could not be read.
 pub fn unknown_standing(why: &str) -> Failure {
     failure(
         TRY_AGAIN,

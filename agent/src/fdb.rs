@@ -1,4 +1,4 @@
-//! The parents' lists of unicast MACs: who is up on the underlay, in whatever namespace.
+//! The parents' lists of unicast MACs: the links that are up on the underlay, in whatever namespace.
 
 use std::collections::{BTreeSet, HashSet};
 
@@ -40,8 +40,8 @@ pub fn complete_fdb_of(reader: &mut Reader, parent: &IfName) -> Checked<HashSet<
     fdb_of(reader, parent)
 }
 
-/// Whether the absence of a MAC from the parent's list says nothing. A parent that is gone by that name has no
-/// macvlans left, or was renamed: then the devices are not told apart.
+/// True if the absence of a MAC from the parent's list says nothing. A parent that is gone by that name has no
+/// macvlans left, or was renamed: then the devices are not distinguished.
 pub fn is_blind(parent: &IfName) -> Checked<bool> {
     if Device::by_name(parent.as_str()).is_err() {
         return Ok(false);
@@ -54,7 +54,7 @@ pub fn is_blind(parent: &IfName) -> Checked<bool> {
 pub struct Parent {
     ifindex: u32,
     /// The number that the agent's namespace has in itself. It has one as soon as a link elsewhere was
-    /// seen whose parent is in it: the kernel needed one to say so.
+    /// seen with its parent in it: the kernel needed one to say so.
     own: Option<Nsid>,
 }
 
@@ -73,7 +73,7 @@ impl Parent {
         Self { ifindex, own }
     }
 
-    /// Whether a link in the namespace `at` is under this parent: up or not, listed or not.
+    /// True if a link in the namespace `at` is under this parent: up or not, listed or not.
     pub fn has_child(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
         let here = match (at, link.parent_nsid) {
             (None, None) => true,
@@ -84,7 +84,7 @@ impl Parent {
         is_stacked(link) && here && link.parent_index == Some(self.ifindex)
     }
 
-    /// Whether a link in the namespace `at` is on another device of the agent's own namespace. A macvlan stays on its
+    /// True if a link in the namespace `at` is on another device of the agent's own namespace. A macvlan stays on its
     /// parent.
     pub fn is_on_other_device(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
         let is_here = match link.parent_nsid {
@@ -94,7 +94,7 @@ impl Parent {
         is_here && link.parent_index.is_some_and(|index| index != self.ifindex)
     }
 
-    /// Whether a link in the namespace `at` puts its MAC on this parent's list. The kernel sets up only
+    /// True if a link in the namespace `at` puts its MAC on this parent's list. The kernel sets up only
     /// one macvlan with a MAC on one parent, the next gets `EADDRINUSE`: so if this one is up, no other
     /// macvlan of that MAC is up there.
     pub fn is_under(self, at: Option<Nsid>, link: &LinkFacts) -> bool {
@@ -102,7 +102,7 @@ impl Parent {
     }
 }
 
-/// How many links lie one above another at most; the kernel allows eight.
+/// Links one above another, at most; the kernel allows eight.
 const STACK_MAX: usize = 8;
 
 /// The MACs of a parent's list that none of the up links has which a search found above it: those of links out of its
@@ -149,7 +149,7 @@ fn above(parent: Parent, up: &[&(usize, LinkFacts)], found: &SearchResult) -> Ha
     above
 }
 
-/// Whether the link is of a kind that lies above another one.
+/// True if the link is of a kind that lies above another one.
 fn is_stacked(link: &LinkFacts) -> bool {
     matches!(link.kind.as_deref(), Some("macvlan" | "macvtap" | "ipvlan" | "ipvtap" | "vlan"))
 }

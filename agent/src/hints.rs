@@ -1,6 +1,6 @@
 //! The way of hints from a thread that hears them to the main loop: bounded, and calm.
 //!
-//! Answers to orders are as many as the orders, and are never dropped. Hints are as many as others please: so
+//! Answers to orders are as many as the orders, and are never dropped. Other processes decide the number of hints: so
 //! many wait at most, and the first one that finds no room becomes the word that hints were lost, after which everything
 //! is read once. The invariant: a hint that is dropped is followed in the queue by that word, which the main loop has
 //! not taken yet.
@@ -28,7 +28,7 @@ pub struct Feed {
     room: Room,
 }
 
-/// How full the way of one source is; shared with the main loop.
+/// Fill level of the queue of one source; shared with the main loop.
 #[derive(Debug, Clone)]
 pub struct Room {
     by: Source,
@@ -38,7 +38,7 @@ pub struct Room {
 #[derive(Debug, Default)]
 struct Shared {
     waiting: AtomicUsize,
-    /// Whether the word that hints were lost waits.
+    /// True while the notice of lost hints waits.
     lost: AtomicBool,
     dropped: AtomicU64,
 }
@@ -99,7 +99,7 @@ impl Room {
         }
     }
 
-    /// How many hints found no room, ever.
+    /// Count of all hints that found no room.
     pub fn dropped(&self) -> u64 {
         self.shared.dropped.load(Ordering::Relaxed)
     }
@@ -134,7 +134,7 @@ impl Repeats {
         self.0.due(now).into_iter().map(|again| again.word).collect()
     }
 
-    /// Whether a hint waits for its time.
+    /// True if a hint waits for its time.
     pub fn is_waiting(&self) -> bool {
         self.0.is_waiting()
     }

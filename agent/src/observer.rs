@@ -33,15 +33,15 @@ use crate::fdb::{Parent, fdb_of, is_blind, unexplained};
 use crate::hints::{Feed, Repeats};
 use crate::{clock, shown, strays, survey};
 
-/// How long the thread sleeps at most; a bell that was missed costs no more than this.
+/// Longest sleep of the thread; a bell that was missed costs no more than this.
 const SLEEP_MAX: Timespec = Timespec { tv_sec: 1, tv_nsec: 0 };
 /// And while a hint waits for its time.
 const SLEEP_WAITING: Timespec = Timespec { tv_sec: 0, tv_nsec: 25_000_000 };
-/// How often, and how far apart, the list of MACs is read again while links may be in teardown.
+/// Number and distance of repeated reads of the list of MACs while links may be in teardown.
 const TEARDOWN_READS: u32 = 20;
 const TEARDOWN_PAUSE: Duration = Duration::from_millis(5);
 
-/// What the thread is asked for.
+/// Orders to the thread.
 #[derive(Debug)]
 pub enum Order {
     /// Reads for the ledger; answered with [`Input::Gathered`].
@@ -57,11 +57,11 @@ pub enum Order {
 pub struct Observer {
     orders: Sender<Order>,
     bell: Arc<OwnedFd>,
-    /// Whether the monitor hears what happens in pods' namespaces.
+    /// True if the monitor hears the events of pods' namespaces.
     pub hears_all: bool,
 }
 
-/// Why the thread could not be started.
+/// Failures to start the thread.
 #[derive(Debug, thiserror::Error)]
 pub enum ObserverError {
     /// Netlink was refused.
@@ -74,7 +74,7 @@ pub enum ObserverError {
 
 impl Observer {
     /// Starts the thread in the calling thread's namespace; the subscription is in force when this
-    /// returns. `deaf`: events are read and thrown away, as if nobody had told them.
+    /// returns. `deaf`: events are read and thrown away, as if they had been lost.
     pub fn start(feed: Feed, filter: EventFilter, deaf: bool) -> Result<Self, ObserverError> {
         let monitor = Monitor::open().map_err(ObserverError::Netlink)?;
         let reader = Reader::new().map_err(ObserverError::Netlink)?;
@@ -399,7 +399,7 @@ impl Worker {
         }
     }
 
-    /// Whether a link without the target's alias explains each of its MACs that is on the parent. It is
+    /// True if a link without the target's alias explains each of its MACs that is on the parent. It is
     /// read once more: else it might have made room for the target's after the search saw it.
     fn is_anothers(&mut self, target: &Target, found: &SearchResult) -> bool {
         let Some(name) = &target.fdb_parent else { return false };
@@ -439,7 +439,7 @@ impl Worker {
         }
     }
 
-    /// One search for all; descriptors are looked through only if that leaves somebody missing.
+    /// One search for all; descriptors are searched only if that leaves a link missing.
     fn search(&mut self, targets: &[Target]) -> SearchResult {
         let options = search_options();
         let found = search::search(&mut self.reader, &options);
@@ -461,7 +461,7 @@ impl Worker {
     }
 }
 
-/// Where links are searched.
+/// Places where links are searched.
 fn search_options() -> Options {
     Options { folders: vec![PathBuf::from("/run/docker/netns")], ..Options::default() }
 }

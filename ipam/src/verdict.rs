@@ -249,10 +249,10 @@ pub const TABLE: &[Row] = &[
         Verdict::Unknown,
         Next::Wait,
         When { epoch: &[Epoch::OtherMachine], ..ANY },
-        "The record was made on another machine; this kernel cannot speak for it.",
+        "The record was made on another machine; this kernel cannot prove anything about it.",
     )
     .ends(
-        "Nothing on this node: no local evidence tells whether the two machines are one.",
+        "Nothing on this node: no local evidence shows that the two machines are one.",
         Hand::Needed(
             "if the machine was installed again or its machine id was made again, and the pod of the record is over: `berthctl release --force ADDRESS`",
         ),
@@ -319,7 +319,7 @@ pub const TABLE: &[Row] = &[
             inhabitants: &[Inhabitants::Left],
             ..ANY
         },
-        "Everybody left the namespace and nobody holds it, yet its link still answers: it is removed first.",
+        "All processes left the namespace and none holds it, yet its link still answers: it is removed first.",
     )
     .ends(
         "The agent removes the link.",
@@ -399,7 +399,7 @@ pub const TABLE: &[Row] = &[
         "The MAC is on the parent by a link without the attachment's mark, which may be its link all the same.",
     )
     .ends(
-        "The link that has the MAC goes down, goes away or gets another MAC, or the end of the attachment is told.",
+        "The link that has the MAC goes down, goes away or gets another MAC, or the end of the attachment is reported.",
         Hand::Needed(
             "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
         ),
@@ -533,7 +533,7 @@ pub const TABLE: &[Row] = &[
         "The kernel said that the link moved, no nameable namespace holds it, and no list shows a link of its kind.",
     )
     .ends(
-        "The link is found, or a program in the kernel tells its teardown.",
+        "The link is found, or a program in the kernel reports its teardown.",
         Hand::Needed(
             "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
         ),
@@ -584,7 +584,7 @@ pub const TABLE: &[Row] = &[
         "The kernel said that the link moved, and no nameable namespace holds it: one without a name may.",
     )
     .ends(
-        "The link is found, or its teardown is told; after a DEL or the end of the namespace, the probes of `moved-over`.",
+        "The link is found, or its teardown is reported; after a DEL or the end of the namespace, the probes of `moved-over`.",
         Hand::Needed(
             "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
         ),
@@ -764,7 +764,7 @@ pub const TABLE: &[Row] = &[
         Verdict::Release,
         Next::Wait,
         When { departure: &[Departure::Destroyed], inhabitants: &[Inhabitants::Left], ..ANY },
-        "Everybody left the namespace and nobody holds it, and its link is removed.",
+        "All processes left the namespace and none holds it, and its link is removed.",
     )
     .silent(),
     row(
@@ -772,7 +772,7 @@ pub const TABLE: &[Row] = &[
         Verdict::Unknown,
         Next::Search,
         When { departure: UNTOLD, ..ANY },
-        "The link is missing from a living namespace and its end was never told: it may be out of every search's sight.",
+        "The link is missing from a living namespace and no event reported its end: it may be out of every search's sight.",
     )
     .ends(
         "A search that finds the link, its DEL, or the end of the namespace.",

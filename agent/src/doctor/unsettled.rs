@@ -1,4 +1,4 @@
-//! What `doctor` lists of the ledger: attachments that no verdict settles, and MACs that no entry explains.
+//! Findings of `doctor` about the ledger: attachments that no verdict settles, and MACs that no entry explains.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use berth_protocol::response::Finding;
 
 use super::finding;
 
-/// How many attachments are listed one by one.
+/// Attachments that are listed one by one, at most.
 const LISTED: usize = 50;
 
 /// Every attachment and address that lasts unsettled, with what ends it.

@@ -12,7 +12,7 @@ use berth_ipam::identity::Nsid;
 use berth_ipam::ledger::occupied::{Interface, Place, Survey};
 use berth_ipam::name::IfName;
 use berth_underlay::facts::LinkFacts;
-use berth_underlay::read::Reader;
+use berth_underlay::read::{LinkRead, Reader};
 use berth_underlay::search::{Options, search};
 
 use crate::fdb::{Parent, complete_fdb_of};
@@ -53,6 +53,9 @@ pub fn survey(reader: &mut Reader, order: &Order, options: &Options) -> Survey {
         for nsid in order.at.iter().map(|nsid| Some(*nsid)).chain([None]) {
             if let Ok(links) = reader.links(nsid) {
                 spaces.insert(nsid, links);
+            } else if matches!(reader.link(nsid, 1), LinkRead::NoNamespace) {
+                // It has ended, and its links with it.
+                spaces.insert(nsid, Vec::new());
             }
         }
     }

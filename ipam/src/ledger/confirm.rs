@@ -79,7 +79,15 @@ impl Ledger {
             let macs = of.map(|held| self.answers.of(&held.key())).unwrap_or_default();
             (address, if macs.is_empty() { "another host".to_owned() } else { self.names_of(&macs) })
         });
-        heard.or_else(|| self.occupied_beside(&slot.entry))
+        let read = |held: &Held| Some((held.address, self.read_beside(&held.key(), &slot.entry)?));
+        heard.or_else(|| slot.entry.held.iter().find_map(read))
+    }
+
+    /// True until a survey has read an interface on which an event reported an address of an open ADD. The event may
+    /// be about the former holder's link, and late.
+    fn is_unread(&self, key: &AttachmentKey) -> bool {
+        let Some(slot) = self.slots.get(key) else { return false };
+        slot.entry.held.iter().any(|held| self.is_reported_beside(&held.key(), &slot.entry))
     }
 
     /// True if a bind may go on at once. If not, it is answered or waits for the wire.
@@ -94,9 +102,11 @@ impl Ledger {
             self.refuse_bind(caller, key, address, by);
             return false;
         }
+        let unread = self.is_unread(key);
         let Some(port) = self.device_of(key) else { return true };
         let Some(slot) = self.slots.get_mut(key) else { return false };
         let confirmed = match slot.live.silence {
+            _ if unread => false,
             Silence::NotNeeded => true,
             Silence::Heard(span) => self.hearings.span(&port) == Some(span),
             Silence::Former => false,
@@ -188,6 +198,10 @@ impl Ledger {
     }
 
     fn bind_confirmed(&mut self, now: Time, key: &AttachmentKey) {
+        if let Some(port) = self.device_of(key).filter(|_| self.is_unread(key)) {
+            let why = "an interface that was reported with the address is not read yet".to_owned();
+            return self.confirm_later(now, key, &port, why);
+        }
         let Some(slot) = self.slots.get_mut(key) else { return };
         let Some(Binding { caller, ifindex, mac, .. }) = slot.live.binding.take() else { return };
         if let Some((address, by)) = self.rival(key) {

@@ -80,6 +80,8 @@ pub struct Occupant {
     pub mac: Option<Mac>,
     /// Since when that is known.
     pub since: Time,
+    /// True if a survey read it there; else an event alone reported it, perhaps late.
+    pub is_read: bool,
 }
 
 impl std::fmt::Display for Occupant {
@@ -303,7 +305,8 @@ impl Occupied {
                 let mac = interface.and_then(|interface| interface.mac);
                 let all = by_address.entry(key.clone()).or_default();
                 if all.iter().all(|other| other.place != place) {
-                    all.push(Occupant { key, pool, place, name, mac, since });
+                    let is_read = interface.is_some_and(|interface| has(interface, address));
+                    all.push(Occupant { key, pool, place, name, mac, since, is_read });
                 }
             }
         }

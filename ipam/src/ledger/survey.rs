@@ -359,6 +359,17 @@ impl Ledger {
         self.occupied.spaces()
     }
 
+    /// True if an event alone reported an address on an interface that is not the attachment's.
+    pub(super) fn is_reported_beside(&self, key: &AddressKey, holder: &Entry) -> bool {
+        self.occupied.of(key).iter().any(|occupant| !occupant.is_read && !is_own(holder, occupant))
+    }
+
+    /// The interface of the node that a survey read with an address, in words, beside those of an attachment.
+    pub(super) fn read_beside(&self, key: &AddressKey, holder: &Entry) -> Option<String> {
+        let others = self.occupied.of(key).iter();
+        others.filter(|other| other.is_read && !is_own(holder, other)).map(ToString::to_string).next()
+    }
+
     /// The interface of the node that has an address, in words, beside those of an attachment.
     pub(super) fn occupier_beside(&self, key: &AddressKey, holder: &Entry) -> Option<String> {
         let others = self.occupied.of(key).iter();

@@ -180,3 +180,20 @@ fn an_address_that_an_interface_gets_before_the_bind_is_not_used() {
     let (address, by) = taken_by(&rig);
     assert!(address == given && by.contains("of the node"), "{by}");
 }
+
+#[test]
+fn an_event_alone_refuses_no_bind() {
+    let (mut rig, given, _) = granted();
+    // The event of a former holder's link, which is gone by now.
+    rig.node.unreadable = true;
+    rig.step(Input::Kernel(Source::Netlink, KernelHint::AddressSeen(None, 2, given)));
+    bind(&mut rig, 1);
+    rig.answer_probes(&[]);
+    assert!(rig.reply(1).is_some_and(|reply| matches!(reply, Ok(Reply::Grant(_)))), "it waits for a survey");
+    rig.node.unreadable = false;
+    for _ in 0..20 {
+        rig.pass(Duration::from_millis(100));
+        rig.answer_probes(&[]);
+    }
+    assert!(is_bound(&rig, 1), "{:?}", rig.reply(1));
+}

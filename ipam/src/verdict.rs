@@ -242,6 +242,20 @@ const UNPROVED: &[WireFact] = &[WireFact::NotAsked, WireFact::Silent, WireFact::
 /// No event said that the link was deleted.
 const UNTOLD: &[Departure] = &[Departure::Moved, Departure::EventsLost, Departure::Unheard];
 
+/// The advice for a link that moved where no search looks.
+const IF_GONE: Hand = Hand::Needed(
+    "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
+);
+/// The advice for a search that cannot see all of the node.
+const END_SEARCH: Hand = Hand::Needed(
+    "end the process that keeps the search incomplete, or remove the MAC that no link explains (`bridge fdb del MAC dev PARENT`); if the link is gone for sure: `berthctl release --force ADDRESS`",
+);
+/// The advice for a MAC that stays on the parent's list.
+const FIND_BY_MAC: Hand =
+    Hand::Needed("find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over");
+/// The end of a link that moved where no search looks, after its attachment is over.
+const TEN_SILENT: &str = "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it; programs have to run, and the network to be declared.";
+
 /// The table. Its order is its meaning.
 pub const TABLE: &[Row] = &[
     row(
@@ -273,7 +287,7 @@ pub const TABLE: &[Row] = &[
         Verdict::Suspect,
         Next::RemoveLink,
         When { epoch: &[Epoch::Same], link: &[LinkFact::Present], intent: END_OWN, ..ANY },
-        "The attachment is meant to be over and its link is Berth's: the agent removes it first.",
+        "A DEL came, or the ADD is undone, and the link is Berth's: the agent removes it first.",
     )
     .ends(
         "The agent removes the link.",
@@ -286,7 +300,7 @@ pub const TABLE: &[Row] = &[
         Verdict::Suspect,
         Next::RemoveLink,
         When { epoch: &[Epoch::Same], search: &[SearchFact::Found], intent: END_OWN, ..ANY },
-        "The attachment is meant to be over and its link was moved: the agent removes it where it is.",
+        "A DEL came, or the ADD is undone, and the link was moved: the agent removes it where it is.",
     )
     .ends(
         "The agent removes the link where it is.",
@@ -400,9 +414,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "The link that has the MAC goes down, goes away or gets another MAC, or the end of the attachment is reported.",
-        Hand::Needed(
-            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
-        ),
+        FIND_BY_MAC,
     ),
     row(
         "mac-of-another-unsure",
@@ -413,9 +425,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "The link that has the MAC goes down, goes away or gets another MAC.",
-        Hand::Needed(
-            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
-        ),
+        FIND_BY_MAC,
     ),
     row(
         "mac-on-parent-lasting",
@@ -426,9 +436,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "The interface that has the MAC goes down, goes away, gets another MAC, or is found by a search.",
-        Hand::Needed(
-            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
-        ),
+        FIND_BY_MAC,
     ),
     row(
         "mac-on-parent",
@@ -439,9 +447,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "The interface that has the MAC goes down, goes away or gets another MAC.",
-        Hand::Needed(
-            "find the link by its MAC (`bridge fdb show dev PARENT`), and remove it if it is left over",
-        ),
+        FIND_BY_MAC,
     ),
     row(
         "rebooted-ask-wire",
@@ -521,9 +527,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "A complete search.",
-        Hand::Needed(
-            "end the process that keeps the search incomplete, or remove the MAC that no link explains (`bridge fdb del MAC dev PARENT`); if the link is gone for sure: `berthctl release --force ADDRESS`",
-        ),
+        END_SEARCH,
     ),
     row(
         "moved-unlisted",
@@ -534,9 +538,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "The link is found, or a program in the kernel reports its teardown.",
-        Hand::Needed(
-            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
-        ),
+        IF_GONE,
     ),
     row(
         "moved-over",
@@ -552,10 +554,8 @@ pub const TABLE: &[Row] = &[
         "A DEL came, the link moved before, and no nameable namespace holds it: the links under the parent are asked.",
     )
     .ends(
-        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it; programs have to run, and the network to be declared.",
-        Hand::Needed(
-            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
-        ),
+        TEN_SILENT,
+        IF_GONE,
     ),
     row(
         "moved-namespace-gone",
@@ -571,10 +571,8 @@ pub const TABLE: &[Row] = &[
         "The namespace is gone, the link left it before, and no nameable one holds it: the links under the parent are asked.",
     )
     .ends(
-        "Ten seconds in which nothing is heard of the address while the links under the parent hear probes for it; programs have to run, and the network to be declared.",
-        Hand::Needed(
-            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
-        ),
+        TEN_SILENT,
+        IF_GONE,
     ),
     row(
         "moved-out-of-sight",
@@ -585,9 +583,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "The link is found, or its teardown is reported; after a DEL or the end of the namespace, the probes of `moved-over`.",
-        Hand::Needed(
-            "if the link is gone for sure (the processes of the pod have ended): `berthctl release --force ADDRESS`",
-        ),
+        IF_GONE,
     ),
     row(
         "del-unseen",
@@ -721,9 +717,7 @@ pub const TABLE: &[Row] = &[
     )
     .ends(
         "A complete search.",
-        Hand::Needed(
-            "end the process that keeps the search incomplete, or remove the MAC that no link explains (`bridge fdb del MAC dev PARENT`); if the link is gone for sure: `berthctl release --force ADDRESS`",
-        ),
+        END_SEARCH,
     ),
     row(
         "address-unknown",
@@ -756,7 +750,7 @@ pub const TABLE: &[Row] = &[
         Verdict::Release,
         Next::Wait,
         When { intent: ENDING, ..ANY },
-        "The attachment is meant to be over, and its link is gone.",
+        "A DEL came, or the ADD is undone, and the link is gone.",
     )
     .silent(),
     row(

@@ -349,7 +349,7 @@ impl Ledger {
             let pool = self.config.pools.get(self.pool_now(&held.pool, &held.key())).ok_or_else(|| {
                 LedgerError::NotGivable {
                     address: held.address,
-                    why: format!("its pool {} is not declared any more", held.pool),
+                    why: format!("its pool {} is no longer declared", held.pool),
                 }
             })?;
             if let Ok(address) = ipnetwork::IpNetwork::new(held.address, pool.subnet.prefix()) {

@@ -160,8 +160,7 @@ impl Ledger {
             return !claims.is_empty();
         };
         let Some(slot) = self.slots.get(key) else { return false };
-        let Some(held) = slot.entry.held.iter().find(|held| held.address == address) else { return false };
-        let held = held.key();
+        let Some(held) = slot.entry.held_key(address) else { return false };
         let mut others = false;
         for mac in self.vetoes(&held, claims) {
             let heard = HeardOnWire { wire: wire.clone(), address, mac, outgoing: false, at: now };

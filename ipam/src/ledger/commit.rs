@@ -16,7 +16,6 @@ use super::io::{
 use super::line::Stage;
 use super::reason::Reason;
 use crate::attachment::{AttachmentKey, Role};
-use crate::name::IfName;
 use crate::record::{AddressKey, LeaseRecord};
 use crate::time::Time;
 
@@ -439,11 +438,13 @@ impl Ledger {
                 self.shut(now, pool, held.key(), rivals, None, Reason::Heard);
             } else {
                 self.give_back(now, &held.key());
-                if let Some(port) = alone
-                    .as_ref()
-                    .filter(|_| !slot.entry.exposed && slot.live.disputed.is_none() && all_there)
-                {
-                    self.trusted_silent(now, port, held, slot.live.reason);
+                // No other host can have had it meanwhile: its next holder needs no probe.
+                let silent = slot.live.reason.proves_silence()
+                    && !slot.entry.exposed
+                    && slot.live.disputed.is_none()
+                    && all_there;
+                if let Some(port) = alone.as_ref().filter(|_| silent) {
+                    self.silence_of(now, port, &pool, &held.key());
                 }
             }
         }
@@ -452,15 +453,6 @@ impl Ledger {
         let text = format!("released: {}", slot.live.reason);
         self.answer_ended(slot.live, &text);
         self.serve_line(now);
-    }
-
-    /// An address that the kernel proved free needs no probe before the next holder gets it: no other host
-    /// can have had it meanwhile.
-    fn trusted_silent(&mut self, now: Time, port: &IfName, held: &Held, reason: Reason) {
-        if reason.proves_silence() {
-            let pool = self.pool_now(&held.pool, &held.key()).clone();
-            self.silence_of(now, port, &pool, &held.key());
-        }
     }
 
     fn gone_to_heir(&mut self, now: Time, giver: &AttachmentKey) {

@@ -5,8 +5,7 @@ use std::ops::RangeInclusive;
 
 use super::Ledger;
 use super::io::{Action, NoteKind};
-use super::pools::PoolState;
-use crate::alloc::gives;
+use super::pools::{PoolState, pool_giving};
 use crate::config::{Config, Pool};
 use crate::record::AddressKey;
 use crate::time::Time;
@@ -25,11 +24,7 @@ impl Ledger {
             .flat_map(|slot| slot.entry.held.iter().map(move |held| (slot, held)))
             .filter(|(_, held)| {
                 // A pool may be renamed. One that was gone when the agent started is dropped already.
-                let given = |pool: &Pool| pool.segment == held.segment && gives(pool, held.address);
-                // Nearly every pool keeps its name: so a holder costs one look.
-                let by = |config: &Config| {
-                    config.pools.get(&held.pool).is_some_and(given) || config.pools.values().any(given)
-                };
+                let by = |config: &Config| pool_giving(config, &held.pool, &held.key()).is_some();
                 !by(&config) && by(&self.config)
             })
             .map(|(slot, held)| {

@@ -75,8 +75,8 @@ impl Ledger {
     fn rival(&self, key: &AttachmentKey) -> Option<(IpAddr, String)> {
         let slot = self.slots.get(key)?;
         let heard = slot.live.disputed.map(|address| {
-            let of = slot.entry.held.iter().find(|held| held.address == address);
-            let macs = of.map(|held| self.answers.of(&held.key())).unwrap_or_default();
+            let held = slot.entry.held_key(address);
+            let macs = held.map(|held| self.answers.of(&held)).unwrap_or_default();
             (address, if macs.is_empty() { "another host".to_owned() } else { self.names_of(&macs) })
         });
         let read = |held: &Held| Some((held.address, self.read_beside(&held.key(), &slot.entry)?));

@@ -249,6 +249,11 @@ impl Entry {
     pub fn addresses(&self) -> Vec<IpAddr> {
         self.held.iter().map(|held| held.address).collect()
     }
+
+    /// One of its addresses with its segment.
+    pub fn held_key(&self, address: IpAddr) -> Option<AddressKey> {
+        self.held.iter().find(|held| held.address == address).map(Held::key)
+    }
 }
 
 /// The device with a list of unicast MACs that shows an attachment's link, if there is one.
@@ -454,7 +459,7 @@ impl Slot {
         }
     }
 
-    /// It is meant to be over from now on.
+    /// Begins its end, by a DEL or an undone ADD.
     pub fn end(&mut self) {
         if !std::mem::replace(&mut self.entry.del_seen, true) {
             // A search made before did not ask whether another link has its MAC.

@@ -88,6 +88,17 @@ struct Port {
     attend_at: Option<Time>,
 }
 
+/// A round of probes that is over.
+#[derive(Debug)]
+pub struct Concluded {
+    /// The device on which the wire was asked.
+    pub device: IfName,
+    /// The answers, or the reason why the round proves nothing.
+    pub result: ProbeResult,
+    /// True if the links under the device heard its probes for every address.
+    pub reached: bool,
+}
+
 /// A round of probes under way.
 #[derive(Debug, Clone)]
 struct Round {
@@ -212,15 +223,10 @@ impl Hearings {
         }
     }
 
-    /// True if the links under the device of a round heard its probes for an address.
-    pub fn has_reached(&self, id: u64, address: IpAddr) -> bool {
-        self.rounds.get(&id).is_some_and(|round| round.reached.contains(&address))
-    }
-
-    /// A round is over: its device, and its result, which is a failure if a gap touched it and an
-    /// address got no answer. `None`: no such round was asked for.
-    pub fn concluded(&mut self, id: u64, result: ProbeResult) -> Option<(IfName, ProbeResult)> {
-        let Round { device, broken, .. } = self.rounds.remove(&id)?;
+    /// Ends a round. Its result is a failure if a gap touched it and an address got no answer. `None`: no such
+    /// round was asked for.
+    pub fn concluded(&mut self, id: u64, result: ProbeResult) -> Option<Concluded> {
+        let Round { device, broken, reached } = self.rounds.remove(&id)?;
         let broken = broken.or_else(|| self.deaf(&device).map(str::to_owned));
         let silent =
             matches!(&result, ProbeResult::Heard(all) if all.iter().any(|(_, macs)| macs.is_empty()));
@@ -228,7 +234,13 @@ impl Hearings {
             Some(why) if silent => ProbeResult::Failed(why),
             _ => result,
         };
-        Some((device, result))
+        let reached = match &result {
+            ProbeResult::Heard(all) => {
+                !all.is_empty() && all.iter().all(|(address, _)| reached.contains(address))
+            }
+            ProbeResult::Failed(_) => false,
+        };
+        Some(Concluded { device, result, reached })
     }
 
     /// No host answers for an address on a port. Counts for nothing while the port hears nothing.

@@ -16,7 +16,6 @@ use super::wire::ProbePurpose;
 use crate::attachment::AttachmentKey;
 use crate::evidence::{Epoch, WireFact};
 use crate::name::IfName;
-use crate::record::AddressKey;
 use crate::time::Time;
 
 /// The time for which nothing may be heard of the address.
@@ -100,16 +99,10 @@ impl Ledger {
         if slot.epoch(&self.me.boot_id, &self.me.machine_id) != Epoch::Same {
             return slot.live.wire;
         }
-        let span = self.port_asked_about(&seen.key).and_then(|device| self.hearings.span(&device));
+        let span = self.device_of(&seen.key).and_then(|device| self.hearings.span(&device));
         let searched = seen.search == Some(SearchOutcome::NotFound);
         let proved = searched && slot.live.listening.is_proved(asked, span);
         if proved { WireFact::ChildrenSilent } else { slot.live.wire }
-    }
-
-    /// The device on which the wire is asked about an attachment.
-    pub(super) fn port_asked_about(&self, key: &AttachmentKey) -> Option<IfName> {
-        let device = self.config.networks.get(&key.network).map(|network| network.link.device());
-        device.or_else(|| self.slots.get(key)?.entry.fdb_parent.clone())
     }
 
     /// Asks the links under the parent about the addresses of an attachment.
@@ -118,7 +111,7 @@ impl Ledger {
         if self.probes.values().any(asks) {
             return;
         }
-        let Some(device) = self.port_asked_about(key) else { return };
+        let Some(device) = self.device_of(key) else { return };
         if let Some(why) = self.hearings.deaf(&device) {
             let why = format!("{device} hears nothing: {why}");
             return self.children_unproved(now, key, why);
@@ -146,7 +139,7 @@ impl Ledger {
         };
         let mut answers = Vec::new();
         for (address, claims) in claims {
-            if let Some(held) = self.held_key(key, address) {
+            if let Some(held) = self.slots.get(key).and_then(|slot| slot.entry.held_key(address)) {
                 answers.extend(self.vetoes(&held, &claims).into_iter().map(|mac| (mac, address)));
             }
         }
@@ -166,12 +159,6 @@ impl Ledger {
         } else {
             slot.live.recheck_at = Some(now + AGAIN);
         }
-    }
-
-    /// An address that an attachment holds, with its segment.
-    pub(super) fn held_key(&self, key: &AttachmentKey, address: std::net::IpAddr) -> Option<AddressKey> {
-        let held = &self.slots.get(key)?.entry.held;
-        held.iter().find(|held| held.address == address).map(super::entry::Held::key)
     }
 
     /// A host spoke for an address that an attachment holds: silence begins again.

@@ -120,8 +120,8 @@ impl Ledger {
     /// A program saw the end of exactly this attachment's link, unless the link had left before: then another
     /// one was given its index.
     ///
-    /// Where the namespace lives, it is most often the DEL under way, and reads would only hold up its
-    /// teardown, and the address has to settle anyhow: they are made a little later.
+    /// In a living namespace it is most often the DEL under way. Reads would hold up its teardown, and the
+    /// address has to settle anyhow: they are made a little later.
     fn torn_down(&mut self, now: Time, by: Source, key: &AttachmentKey, with_namespace: bool) {
         let Some(slot) = self.slots.get(key) else { return };
         if slot.live.departure == Departure::Moved || !slot.entry.is_at_home() {
@@ -607,12 +607,13 @@ impl Ledger {
 
     /// Asks the wire about the addresses of an attachment of a former boot.
     fn ask_about(&mut self, now: Time, key: &AttachmentKey) {
-        let Some(device) = self.port_asked_about(key) else { return };
+        let Some(slot) = self.slots.get(key) else { return };
+        let device = self.config.networks.get(&key.network).map(|network| network.link.device());
+        let Some(device) = device.or_else(|| slot.entry.fdb_parent.clone()) else { return };
         if self.probes.values().any(|purpose| matches!(purpose, ProbePurpose::Former(other) if other == key))
         {
             return;
         }
-        let Some(slot) = self.slots.get(key) else { return };
         let addresses = slot.entry.addresses();
         if self.hearings.is_known_deaf(&device) {
             if let Some(slot) = self.slots.get_mut(key) {

@@ -11,8 +11,7 @@ use std::time::Duration;
 use super::Ledger;
 use super::entry::{Entry, Held, Phase, Slot};
 use super::io::{Caller, LeaseRequest, LedgerError, NoteKind, Step, StoreWrite};
-use super::pools::{Choice, Pick};
-use crate::alloc::gives;
+use super::pools::{Choice, Pick, is_member};
 use crate::attachment::AttachmentKey;
 use crate::config::Network;
 use crate::evidence::Epoch;
@@ -158,7 +157,7 @@ impl Waiter {
         let mut pools = network.into_iter().flat_map(|network| &network.pools);
         pools.any(|name| {
             let pool = config.pools.get(name);
-            pool.is_some_and(|pool| pool.segment == key.segment && gives(pool, key.address))
+            pool.is_some_and(|pool| is_member(pool, key))
         })
     }
 }
@@ -350,9 +349,7 @@ impl Ledger {
     /// The pool from which a network may give an address, under whatever name it is declared now.
     fn giving<'a>(&self, network: &'a Network, held: &Held) -> Option<&'a PoolName> {
         network.pools.iter().find(|name| {
-            self.config.pools.get(*name).is_some_and(|pool| {
-                !pool.disabled && pool.segment == held.segment && gives(pool, held.address)
-            })
+            self.config.pools.get(*name).is_some_and(|pool| !pool.disabled && is_member(pool, &held.key()))
         })
     }
 

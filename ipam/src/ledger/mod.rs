@@ -45,7 +45,6 @@ pub mod unsettled;
 pub mod view;
 mod wire;
 
-use reason::Reason;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
@@ -62,6 +61,7 @@ use entry::{Entry, Quarantined, Slot};
 use io::{Action, Input, Note, NoteKind};
 use line::Waiter;
 use pools::PoolState;
+use reason::Reason;
 use wire::ProbePurpose;
 
 /// Identity of this agent.

@@ -11,7 +11,7 @@ use super::io::{LeaseRequest, LedgerError};
 use super::wire::ProbePurpose;
 use crate::alloc::{FreeSet, check_requested, gives};
 use crate::attachment::AttachmentKey;
-use crate::config::{Network, Pool};
+use crate::config::{Config, Network, Pool};
 use crate::interval::Family;
 use crate::name::{IfName, NodeName, PoolName};
 use crate::record::AddressKey;
@@ -65,6 +65,24 @@ pub struct Pick {
     pub key: AddressKey,
     /// The attachment that hands it over, proven dead; `None`: it is free.
     pub from: Option<AttachmentKey>,
+}
+
+/// The name of a pool that gives an address: the one of that name, or else any.
+pub(super) fn pool_giving<'a>(
+    config: &'a Config,
+    name: &'a PoolName,
+    key: &AddressKey,
+) -> Option<&'a PoolName> {
+    // Nearly every pool keeps its name, so a holder costs one look.
+    if config.pools.get(name).is_some_and(|pool| is_member(pool, key)) {
+        return Some(name);
+    }
+    config.pools.iter().find(|(_, pool)| is_member(pool, key)).map(|(other, _)| other)
+}
+
+/// True if a pool gives an address in this segment.
+pub(super) fn is_member(pool: &Pool, key: &AddressKey) -> bool {
+    pool.segment == key.segment && gives(pool, key.address)
 }
 
 /// The address that a request names, if it is free; the error says why the pool never gives it.
@@ -277,18 +295,13 @@ impl Ledger {
 
     /// The pools that may give an address: usually one.
     pub(super) fn pools_of(&self, key: &AddressKey) -> Vec<PoolName> {
-        let of_them = |pool: &Pool| pool.segment == key.segment && gives(pool, key.address);
+        let of_them = |pool: &Pool| is_member(pool, key);
         self.config.pools.iter().filter(|(_, pool)| of_them(pool)).map(|(name, _)| name.clone()).collect()
     }
 
     /// The name of the pool that gives an address now. `name`: the one of the record, which may be renamed since.
     pub(super) fn pool_now<'a>(&'a self, name: &'a PoolName, key: &AddressKey) -> &'a PoolName {
-        let fits = |pool: &Pool| pool.segment == key.segment && gives(pool, key.address);
-        if self.config.pools.get(name).is_some_and(fits) {
-            return name;
-        }
-        let mut others = self.config.pools.iter().filter(|(_, pool)| fits(pool));
-        others.next().map_or(name, |(other, _)| other)
+        pool_giving(&self.config, name, key).unwrap_or(name)
     }
 
     /// Marks an address as free again, unless it is held or quarantined. It rests.

@@ -15,8 +15,8 @@ use super::Ledger;
 use super::commit::Pending;
 use super::entry::{Phase, Slot};
 use super::io::{Action, Flush, JournalWrite, NoteKind, Step, StoreNews, StoreWrite, Stray};
-use super::pools::PoolState;
-use crate::alloc::{gives, score};
+use super::pools::{PoolState, is_member};
+use crate::alloc::score;
 use crate::attachment::{AttachmentKey, PodRef};
 use crate::identity::TxnId;
 use crate::mac::Mac;
@@ -505,7 +505,7 @@ impl Ledger {
                 || pools
                     .iter()
                     .filter_map(|name| self.config.pools.get(name))
-                    .any(|pool| pool.segment == key.segment && gives(pool, key.address))
+                    .any(|pool| is_member(pool, key))
         };
         let abroad = self.shared.abroad.iter().filter(|(key, abroad)| concerns(key, abroad));
         abroad.map(|(key, abroad)| format!("{} {}", key.address, abroad.who)).collect()

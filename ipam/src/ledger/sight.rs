@@ -220,9 +220,7 @@ impl Target {
             marked: likeness == Likeness::ByAlias,
         }
     }
-}
 
-impl Target {
     /// The links that the parent's list shows and the search did not, in words: one of them may be the attachment's under
     /// another MAC.
     fn unexplained(&self, macs: &BTreeSet<Mac>) -> Option<String> {

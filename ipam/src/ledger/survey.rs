@@ -361,19 +361,22 @@ impl Ledger {
 
     /// True if an event alone reported an address on an interface that is not the attachment's.
     pub(super) fn is_reported_beside(&self, key: &AddressKey, holder: &Entry) -> bool {
-        self.occupied.of(key).iter().any(|occupant| !occupant.is_read && !is_own(holder, occupant))
+        self.others_with(key, holder).any(|occupant| !occupant.is_read)
     }
 
-    /// The interface of the node that a survey read with an address, in words, beside those of an attachment.
+    /// The interface of the node that a survey read with an address, in words, except those of an attachment.
     pub(super) fn read_beside(&self, key: &AddressKey, holder: &Entry) -> Option<String> {
-        let others = self.occupied.of(key).iter();
-        others.filter(|other| other.is_read && !is_own(holder, other)).map(ToString::to_string).next()
+        self.others_with(key, holder).find(|occupant| occupant.is_read).map(ToString::to_string)
     }
 
-    /// The interface of the node that has an address, in words, beside those of an attachment.
+    /// The interface of the node that has an address, in words, except those of an attachment.
     pub(super) fn occupier_beside(&self, key: &AddressKey, holder: &Entry) -> Option<String> {
-        let others = self.occupied.of(key).iter();
-        others.filter(|occupant| !is_own(holder, occupant)).map(ToString::to_string).next()
+        self.others_with(key, holder).next().map(ToString::to_string)
+    }
+
+    /// The interfaces of the node that have an address, except those of its holder.
+    fn others_with<'a>(&'a self, key: &AddressKey, holder: &'a Entry) -> impl Iterator<Item = &'a Occupant> {
+        self.occupied.of(key).iter().filter(|occupant| !is_own(holder, occupant))
     }
 
     /// The addresses that have no holder and that an interface of the node has, each with that interface in

@@ -8,11 +8,12 @@ use super::Ledger;
 use super::attend::Attended;
 use super::commit::Pending;
 use super::entry::{Guard, Quarantined};
+use super::hearing::Concluded;
 use super::io::{
     Action, Flush, HeardOnWire, JournalWrite, NoteKind, Observation, ProbeResult, SearchOutcome, Step, Target,
 };
 use super::line::Stage;
-use super::pools::Pick;
+use super::pools::{Pick, pool_giving};
 use super::reason::Reason;
 use super::sight::{Bound, Where};
 use crate::attachment::AttachmentKey;
@@ -170,16 +171,8 @@ impl Ledger {
         // duplicate, and one that detects conflicts does so with an ARP probe for an address that it is about to
         // use: so links hear only probes for addresses that no lease can have, or none but that of a link which is to be
         // found.
-        let reach = match &purpose {
-            ProbePurpose::Quarantine(key) => key.address.is_ipv4(),
-            ProbePurpose::Hidden(_) => true,
-            ProbePurpose::Ahead(_)
-            | ProbePurpose::Add { .. }
-            | ProbePurpose::Former(_)
-            | ProbePurpose::Bind(_)
-            | ProbePurpose::Mac(_)
-            | ProbePurpose::Attend(_) => false,
-        };
+        let reach = matches!(&purpose, ProbePurpose::Hidden(_))
+            || matches!(&purpose, ProbePurpose::Quarantine(key) if key.address.is_ipv4());
         self.hearings.asked(id, device.clone());
         self.probes.insert(id, purpose);
         self.out.push(Action::Probe { id, device, addresses, urgent, reach });
@@ -188,15 +181,7 @@ impl Ledger {
     /// A round of probes is over.
     pub(super) fn probed(&mut self, now: Time, id: u64, result: ProbeResult) {
         let Some(purpose) = self.probes.remove(&id) else { return };
-        let has_reached = |address: IpAddr| self.hearings.has_reached(id, address);
-        let reached = match &purpose {
-            ProbePurpose::Quarantine(key) => has_reached(key.address),
-            ProbePurpose::Hidden(key) => {
-                self.slots.get(key).is_some_and(|slot| slot.entry.addresses().into_iter().all(has_reached))
-            }
-            _ => false,
-        };
-        let Some((device, result)) = self.hearings.concluded(id, result) else { return };
+        let Some(Concluded { device, result, reached }) = self.hearings.concluded(id, result) else { return };
         match purpose {
             ProbePurpose::Ahead(pool) => self.probed_ahead(now, &device, &pool, result),
             ProbePurpose::Add { txn, picks } => self.probed_for_add(now, &device, &txn, picks, result),
@@ -367,11 +352,10 @@ impl Ledger {
 
     /// A pool may be declared under another name than before.
     pub(super) fn name_pools_of_quarantine(&mut self) {
-        let mut quarantine = std::mem::take(&mut self.quarantine);
-        for shut in quarantine.values_mut() {
-            shut.pool = self.pool_now(&shut.pool, &shut.key).clone();
+        for shut in self.quarantine.values_mut() {
+            let now = pool_giving(&self.config, &shut.pool, &shut.key).cloned();
+            shut.pool = now.unwrap_or_else(|| shut.pool.clone());
         }
-        self.quarantine = quarantine;
     }
 
     /// Ends the quarantine of an address.
@@ -443,7 +427,8 @@ impl Ledger {
             ProbeResult::Heard(answers) => {
                 let mut answered = false;
                 for (address, claims) in answers {
-                    let Some(held) = self.held_key(key, address) else { continue };
+                    let held = self.slots.get(key).and_then(|slot| slot.entry.held_key(address));
+                    let Some(held) = held else { continue };
                     for mac in self.vetoes(&held, &claims) {
                         answered = true;
                         self.answers.add(mac, held.clone());

@@ -232,20 +232,12 @@ mod tests {
     fn facts() -> LinkFacts {
         LinkFacts {
             ifindex: 2,
-            name: "eth0".to_owned(),
             mac: Some(Mac([2, 0, 0, 0, 6, 1])),
             up: true,
-            carrier: Some(true),
-            carrier_changes: 2,
-            master: None,
-            slave_kind: None,
-            mtu: 1500,
             kind: Some("macvlan".to_owned()),
-            macvlan_mode: None,
-            vlan_id: None,
             parent_index: Some(3),
             parent_nsid: Some(Nsid(9)),
-            alias: None,
+            ..LinkFacts::default()
         }
     }
 }

@@ -197,15 +197,15 @@ impl Worker {
         &mut self,
         target: &Target,
         seen: &mut Observation,
-        found: &SearchResult,
+        found: &Found,
         (first, last): (&mut Fdbs, &mut Fdbs),
     ) {
         let unexplained = match &target.fdb_parent {
-            Some(parent) => self.unexplained(parent, found, (first, last)),
+            Some(parent) => self.unexplained(parent, &found.seen, (first, last)),
             None => Ok(BTreeSet::new()),
         };
         seen.search = Some(self.outcome(target, found, &unexplained));
-        if seen.fdb == FdbFact::Present && self.is_anothers(target, found) {
+        if seen.fdb == FdbFact::Present && self.is_anothers(target, &found.seen) {
             seen.fdb = FdbFact::Another;
         }
         if seen.fdb == FdbFact::Absent {
@@ -420,15 +420,10 @@ impl Worker {
     }
 
     /// The conclusion of a search, with the identity of the namespace in which the link was found.
-    fn outcome(
-        &mut self,
-        target: &Target,
-        found: &SearchResult,
-        macs: &Checked<BTreeSet<Mac>>,
-    ) -> SearchOutcome {
+    fn outcome(&mut self, target: &Target, found: &Found, macs: &Checked<BTreeSet<Mac>>) -> SearchOutcome {
         let concluded = conclude(&mut self.reader, target, found, macs);
         let SearchOutcome::Found { netns, ifindex, mac, marked } = concluded else { return concluded };
-        let place = found.namespaces.iter().find(|place| place.inode == netns.inode);
+        let place = found.seen.namespaces.iter().find(|place| place.inode == netns.inode);
         match place.and_then(|place| cookie_at(&mut self.reader, &place.path, netns.nsid)) {
             Some(cookie) => {
                 SearchOutcome::Found { netns: NetnsIdentity { cookie, ..netns }, ifindex, mac, marked }
@@ -440,9 +435,9 @@ impl Worker {
     }
 
     /// One search for all; descriptors are searched only if that leaves a link missing.
-    fn search(&mut self, targets: &[Target]) -> SearchResult {
+    fn search(&mut self, targets: &[Target]) -> Found {
         let options = search_options();
-        let found = search::search(&mut self.reader, &options);
+        let found = Found::new(&mut self.reader, &options);
         let reader = &mut self.reader;
         let none = Ok(BTreeSet::new());
         let mut is_missing = |target: &Target| {
@@ -453,11 +448,27 @@ impl Worker {
         }
         // Namespaces that only a descriptor holds have no name of their own. What such a look finds
         // counts; that it could not see every descriptor does not spoil the search of the named ones.
-        let mut deeper = search::search(&mut self.reader, &Options { descriptors: true, ..options });
-        deeper.incomplete_because = found.incomplete_because;
-        deeper.incomplete_because.extend(std::mem::take(&mut deeper.mounts_unseen));
-        deeper.complete = deeper.incomplete_because.is_empty();
+        let mut deeper = Found::new(&mut self.reader, &Options { descriptors: true, ..options });
+        let seen = &mut deeper.seen;
+        seen.incomplete_because = found.seen.incomplete_because;
+        seen.incomplete_because.extend(std::mem::take(&mut seen.mounts_unseen));
+        seen.complete = seen.incomplete_because.is_empty();
         deeper
+    }
+}
+
+/// A search, and the identity of each namespace that it looked into.
+struct Found {
+    seen: SearchResult,
+    identities: Vec<NetnsIdentity>,
+}
+
+impl Found {
+    fn new(reader: &mut Reader, options: &Options) -> Self {
+        let seen = search::search(reader, options);
+        let own = NetnsFile::own().and_then(|own| nsid::read_or_assign(reader.socket(), &own)).ok();
+        let identities = seen.namespaces.iter().map(|place| identity(place, own)).collect();
+        Self { seen, identities }
     }
 }
 
@@ -471,11 +482,9 @@ fn search_options() -> Options {
 fn conclude(
     reader: &mut Reader,
     target: &Target,
-    found: &SearchResult,
+    Found { seen: found, identities }: &Found,
     macs: &Checked<BTreeSet<Mac>>,
 ) -> SearchOutcome {
-    let own = NetnsFile::own().and_then(|own| nsid::read_or_assign(reader.socket(), &own)).ok();
-    let identities: Vec<_> = found.namespaces.iter().map(|place| identity(place, own)).collect();
     let parent = target.fdb_parent.as_ref().and_then(|name| Parent::read(reader, name));
     let links = found.links.iter().filter_map(|(at, link)| {
         let (place, netns) = (found.namespaces.get(*at)?, identities.get(*at)?);

@@ -32,20 +32,11 @@ mod tests {
         };
         let link = |alias: Option<&str>| LinkFacts {
             ifindex: 9,
-            name: "eth0".to_owned(),
             mac: Some(Mac([2, 0, 0, 0, 6, 1])),
-            up: true,
-            carrier: Some(true),
-            carrier_changes: 2,
-            master: None,
-            slave_kind: None,
-            mtu: 1500,
             kind: Some("macvlan".to_owned()),
-            macvlan_mode: None,
-            vlan_id: None,
             parent_index: Some(3),
-            parent_nsid: None,
             alias: alias.map(str::to_owned),
+            ..LinkFacts::default()
         };
         for (alias, mark) in [
             (Some("berth:lan:c1:eth0:7"), Mark::Own),

@@ -153,17 +153,11 @@ mod tests {
             name: format!("l{ifindex}"),
             mac: Some(Mac([2, 0, 0, 0, 0, 7])),
             up: true,
-            carrier: Some(true),
-            carrier_changes: 2,
-            master: None,
-            slave_kind: None,
-            mtu: 1500,
             kind: Some(kind.to_owned()),
-            macvlan_mode: None,
             vlan_id: (kind == "vlan").then_some(5),
             parent_index: Some(3),
             parent_nsid: Some(Nsid(9)),
-            alias: None,
+            ..LinkFacts::default()
         }
     }
 

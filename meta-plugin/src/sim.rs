@@ -153,17 +153,12 @@ impl Sim {
             name: name.to_owned(),
             mac: mac.parse().ok(),
             up: true,
-            carrier: Some(true),
-            carrier_changes: 2,
-            master: None,
-            slave_kind: None,
             mtu: 1500,
             kind: Some("macvlan".to_owned()),
             macvlan_mode: Some(MacvlanMode::Bridge),
-            vlan_id: None,
             parent_index: Some(3),
-            parent_nsid: None,
             alias: alias.map(str::to_owned),
+            ..LinkFacts::default()
         });
         self
     }

@@ -54,7 +54,7 @@ pub const ADDRESS_TENTATIVE: u32 = 0x40;
 pub const ADDRESS_DAD_FAILED: u32 = 0x08;
 
 /// Properties of one link.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct LinkFacts {
     /// Its index in its namespace.
     pub ifindex: u32,
@@ -128,23 +128,7 @@ pub(crate) fn link(body: &[u8]) -> Checked<LinkFacts> {
     let wrong = || malformed("a link");
     let ifindex = u32_at(body, 4).filter(|index| *index != 0).ok_or_else(wrong)?;
     let flags = u32_at(body, 8).ok_or_else(wrong)?;
-    let mut facts = LinkFacts {
-        ifindex,
-        name: String::new(),
-        mac: None,
-        up: flags & IFF_UP != 0,
-        carrier: None,
-        carrier_changes: 0,
-        master: None,
-        slave_kind: None,
-        mtu: 0,
-        kind: None,
-        macvlan_mode: None,
-        vlan_id: None,
-        parent_index: None,
-        parent_nsid: None,
-        alias: None,
-    };
+    let mut facts = LinkFacts { ifindex, up: flags & IFF_UP != 0, ..LinkFacts::default() };
     for attribute in attributes(body.get(16..).ok_or_else(wrong)?) {
         let (kind, value) = attribute.map_err(|_| wrong())?;
         match kind {

@@ -100,14 +100,7 @@ proptest! {
         seed in any::<u64>(),
         ops in ops_with_segments(),
     ) {
-        let mut world = World::of(seed, segments::segments);
-        for op in ops {
-            world.play(&op);
-            world.check_alive();
-        }
-        world.settle();
-        world.check_alive();
-        world.check_nothing_leaked();
+        play_in(World::of(seed, segments::segments), &ops, &[]);
     }
 }
 
@@ -116,17 +109,7 @@ proptest! {
 
     #[test]
     fn no_live_address_is_freed_and_no_dead_one_is_kept(seed in any::<u64>(), ops in ops()) {
-        let mut world = World::new(seed);
-        for op in ops {
-            world.play(&op);
-            world.check_alive();
-            world.check_promises();
-        }
-        world.settle();
-        world.check_alive();
-        world.check_promises();
-        world.check_answered();
-        world.check_nothing_leaked();
+        play(seed, &ops);
     }
 }
 
@@ -165,14 +148,7 @@ proptest! {
 
     #[test]
     fn a_guests_address_is_given_to_no_other_pod_and_is_free_after_it(seed in any::<u64>(), ops in ops_with_guests()) {
-        let mut world = World::new(seed);
-        for op in ops {
-            world.play(&op);
-            world.check_alive();
-        }
-        world.settle();
-        world.check_alive();
-        world.check_nothing_leaked();
+        play_in(World::new(seed), &ops, &[]);
     }
 }
 
@@ -202,15 +178,7 @@ proptest! {
 
     #[test]
     fn an_address_that_was_taken_in_a_gap_is_given_to_no_later_pod(seed in any::<u64>(), ops in ops_with_gaps()) {
-        let mut world = World::new(seed);
-        for op in ops {
-            world.play(&op);
-            world.check_alive();
-            world.check_promises();
-        }
-        world.settle();
-        world.check_alive();
-        world.check_nothing_leaked();
+        play_in(World::new(seed), &ops, &[World::check_promises]);
     }
 }
 
@@ -277,17 +245,24 @@ fn a_full_pool_serves_the_next_pod_as_soon_as_one_ends() {
 
 /// Plays one history to its end.
 fn play(seed: u64, ops: &[Op]) {
-    let mut world = World::new(seed);
+    let world = play_in(World::new(seed), ops, &[World::check_promises]);
+    world.check_promises();
+    world.check_answered();
+}
+
+/// Plays one history in a world until everything has settled. `checks`: made after each step.
+fn play_in(mut world: World, ops: &[Op], checks: &[fn(&World)]) -> World {
     for op in ops {
         world.play(op);
         world.check_alive();
-        world.check_promises();
+        for check in checks {
+            check(&world);
+        }
     }
     world.settle();
     world.check_alive();
-    world.check_promises();
-    world.check_answered();
     world.check_nothing_leaked();
+    world
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! One network with four addresses, of a pool whose name an operator edits, and without the network for a while.
+//! One network with four addresses, of a pool that an operator renames, and without the network for a while.
 
 use berth_ipam::config::Config;
 

@@ -441,11 +441,7 @@ fn a_del_waits_for_the_plugin_of_a_repeated_add_on_another_plugins_link_and_goes
         rig.step(Input::Release(None, first.key.clone(), LinkRemoval::Gone, None));
         rig.observe(ALIVE, AddressFact::Absent);
         assert_eq!(rig.held_by(1), [address(10)], "the plugin is about to put the address on the link");
-        if ended_by_release {
-            rig.step(Input::Release(None, second.key, LinkRemoval::Gone, Some(second.txn)));
-        } else {
-            rig.step(Input::Hangup(7));
-        }
+        rig.end_add(7, second, ended_by_release);
         rig.observe(ALIVE, AddressFact::Absent);
         assert!(rig.ledger.leases().is_empty(), "{:?}", rig.ledger.leases());
     }

@@ -166,11 +166,7 @@ fn a_del_waits_for_the_plugin_that_may_put_the_address_on_another_plugins_link()
         assert_eq!(rig.held_by(1), [address(10)], "the plugin is about to put the address on the link");
         done(&mut rig, 1, &chained);
         assert!(matches!(rig.reply(1), Some(Err(LedgerError::NotOpen(..)))));
-        if ended_by_release {
-            rig.step(Input::Release(None, chained.key.clone(), LinkRemoval::Gone, Some(chained.txn)));
-        } else {
-            rig.step(Input::Hangup(1));
-        }
+        rig.end_add(1, chained, ended_by_release);
         rig.observe(ALIVE, AddressFact::Absent);
         assert!(rig.ledger.leases().is_empty(), "{:?}", rig.ledger.leases());
     }

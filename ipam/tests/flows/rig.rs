@@ -365,6 +365,15 @@ impl Rig {
         self.step(Input::Lease(Caller { conn, call: 1 }, Box::new(request)));
     }
 
+    /// The plugin of an open ADD ends it, by its undo or without a word.
+    pub fn end_add(&mut self, conn: u64, request: LeaseRequest, by_release: bool) {
+        self.step(if by_release {
+            Input::Release(None, request.key, LinkRemoval::Gone, Some(request.txn))
+        } else {
+            Input::Hangup(conn)
+        });
+    }
+
     /// A whole ADD.
     pub fn bound(&mut self, pod: u64) {
         self.warm();

@@ -118,7 +118,7 @@ pub struct World {
     air: Air,
     /// Rounds of probes that the links under the parent hear.
     wide: BTreeSet<u64>,
-    /// When the agent last heard an address.
+    /// Time at which the agent last heard an address.
     heard: BTreeMap<IpAddr, Time>,
     next: u64,
     /// Whether everything is printed: set `SIMULATION_TRACE` to look at a failing seed.
@@ -394,7 +394,7 @@ impl World {
         }
     }
 
-    /// What is missing from a living namespace now may be unknown for good.
+    /// Excuses what is missing from a living namespace now: it may be unknown for good.
     fn excuse_missing(&mut self) {
         let Some(ledger) = &self.ledger else { return };
         let missing = ledger.leases().into_iter().filter_map(|view| match view {
@@ -802,7 +802,7 @@ impl World {
         self.given_up.insert(owner);
     }
 
-    /// Whether the link of an attachment is known to have moved, is gone, and nothing hides on the parent: then a DEL or
+    /// True if the link of an attachment is known to have moved, is gone, and nothing hides on the parent: then a DEL or
     /// the end of its namespace frees it.
     fn is_to_be_free(&self, slot: &Slot) -> bool {
         let entry = &slot.entry;
